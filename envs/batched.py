@@ -1,0 +1,165 @@
+"""The batched environment: many copies of one task, stepped by one call.
+
+A batched environment is a `gymnasium.vector.VectorEnv` that never resets a copy by itself. The caller sees the
+last observation of an episode as `step` returned it, and starts the next one with
+`reset(seed=[...], options={"reset_mask": mask})`, as gymnasium's own vector environments do with
+`AutoresetMode.DISABLED` (https://gymnasium.farama.org/api/vector/#gymnasium.vector.AutoresetMode). Every episode
+therefore has a seed of its own, and is a function of that seed and the actions since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector.utils import batch_space
+
+try:
+    from gymnasium.vector import AutoresetMode
+
+    DISABLED: Any = AutoresetMode.DISABLED
+except ImportError:  # gymnasium 0.29 has the convention, but no name for it
+    DISABLED = "Disabled"
+
+
+class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
+    """Base of environments that step `num_envs` copies in one call.
+
+    A subclass sets `single_observation_space` and `single_action_space` before it calls `super().__init__`, and
+    writes `start`, `advance`, `observe` and, if it can be drawn, `draw`.
+
+    Args:
+        num_envs: How many copies are stepped together.
+        render_mode: `None` or `"rgb_array"`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15, "autoreset_mode": DISABLED}
+    single_observation_space: gym.Space[Any]
+    single_action_space: gym.Space[Any]
+
+    def __init__(self, num_envs: int, render_mode: str | None = None) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode is {render_mode!r}; it must be None or 'rgb_array'")
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.closed = False
+        self._seeds = np.random.SeedSequence()
+
+    # --- what a subclass writes ------------------------------------------------------------------------------
+
+    def start(self, copies: np.ndarray, seeds: np.ndarray) -> None:
+        """Begin new episodes.
+
+        Args:
+            copies: Indices of the copies to start, shape `(k,)`, int64.
+            seeds: One seed for each of them, shape `(k,)`, uint64; the episode depends on nothing else.
+        """
+        raise NotImplementedError
+
+    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every copy once.
+
+        Args:
+            actions: Shape `(num_envs, *action_shape)`.
+
+        Returns:
+            Rewards `(num_envs,)` float64, terminated `(num_envs,)` bool, truncated `(num_envs,)` bool, and infos:
+            a dictionary of arrays `(num_envs, ...)`.
+        """
+        raise NotImplementedError
+
+    def observe(self) -> np.ndarray:
+        """Return the observations of all copies, shape `(num_envs, *observation_shape)`, in a fresh array."""
+        raise NotImplementedError
+
+    def draw(self, copy: int) -> np.ndarray:
+        """Return a picture of one copy, shape `(height, width, 3)`, uint8."""
+        raise NotImplementedError
+
+    # --- gymnasium's interface -------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start new episodes in all copies, or in those that `options["reset_mask"]` marks.
+
+        Args:
+            seed: One seed per copy; a single number `s` stands for `s, s + 1, ...`; `None` draws fresh ones.
+            options: `{"reset_mask": mask}` with a boolean mask of shape `(num_envs,)`; default all copies.
+
+        Returns:
+            The observations of all copies, and an empty info.
+        """
+        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},)")
+        copies = np.flatnonzero(mask)
+        self.start(copies, self._episode_seeds(seed)[copies])
+        return self.observe(), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every copy once; a copy whose episode ended must be reset before it is stepped again."""
+        rewards, terminated, truncated, infos = self.advance(np.asarray(actions))
+        return self.observe(), rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Return one picture per copy, or `None` without a render mode."""
+        return tuple(self.draw(copy) for copy in range(self.num_envs)) if self.render_mode else None
+
+    def close(self, **kwargs: Any) -> None:
+        """Mark the environment closed; it holds nothing that needs to be freed."""
+        self.closed = True
+
+    def _episode_seeds(self, seed: int | Sequence[int | None] | None) -> np.ndarray:
+        if isinstance(seed, (int, np.integer)):
+            return np.arange(self.num_envs, dtype=np.uint64) + np.uint64(seed)
+        drawn = self._seeds.spawn(1)[0].generate_state(self.num_envs, np.uint64)
+        if seed is None:
+            return drawn
+        if len(seed) != self.num_envs:
+            raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} copies")
+        return np.array([drawn[i] if s is None else s for i, s in enumerate(seed)], dtype=np.uint64)
+
+
+class SingleEnv(gym.Env):  # type: ignore[type-arg]
+    """One copy of a batched environment behind gymnasium's single-environment interface.
+
+    Both forms run the same code, so they agree step for step when they are given the same seeds and actions.
+
+    Args:
+        batched: A batched environment with one copy.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15}
+
+    def __init__(self, batched: BatchedEnv) -> None:
+        self.batched = batched
+        self.observation_space = batched.single_observation_space
+        self.action_space = batched.single_action_space
+        self.render_mode = batched.render_mode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; without a seed, one is drawn from the environment's own generator."""
+        super().reset(seed=seed)
+        episode_seed = int(self.np_random.integers(2**63)) if seed is None else seed
+        observations, _ = self.batched.reset(seed=[episode_seed])
+        return observations[0], {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Step the one copy."""
+        observations, rewards, terminated, truncated, infos = self.batched.step(np.asarray(action)[None])
+        info = {key: value[0] for key, value in infos.items()}
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """Return a picture of shape `(height, width, 3)`, or `None` without a render mode."""
+        frames = self.batched.render()
+        return None if frames is None else frames[0]
