@@ -1,0 +1,364 @@
+"""When a stage is done: thresholds, and the sequential tests that decide whether they are really met.
+
+A window of recent episodes opens gates by luck (a lucky stretch of 20 episodes passes a 0.9 threshold at a true
+success of 0.8 sooner or later, every time). Here two things must happen: the recent training episodes look
+`promising`, and then fresh episodes of the *frozen* policy reject 'the true value is below threshold minus margin'.
+That test may be looked at after every episode (it is a sequential test), and may be begun again later: attempt `k`
+spends `alpha / (k (k + 1))` of the error budget, which adds up to `alpha` over any number of attempts.
+
+Sources: Wald (1945), Sequential Tests of Statistical Hypotheses; Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas
+(2021), Time-uniform central limit theory and asymptotic confidence sequences, arXiv:2103.06476.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from rlstages.episodes import Episode
+from rlstages.errors import require, require_int, require_number
+from rlstages.serialization import serializable
+
+ALPHA = 0.05
+FUTILITY = 0.05
+
+
+@serializable
+@dataclass(frozen=True)
+class Verdict:
+    """What a criterion says of some episodes.
+
+    Attributes:
+        met: The threshold is reached, beyond luck.
+        futile: More episodes of this policy would hardly change the answer 'not met'.
+        value: The measured mean.
+        bound: Lower bound of the true value that holds at all looks together.
+        threshold: What was asked for.
+        episodes: Episodes judged.
+        episodes_needed: Estimate of the further episodes needed if they go on like these; `None` if no number would do.
+        reason: One sentence for a person.
+    """
+
+    met: bool
+    futile: bool
+    value: float
+    bound: float
+    threshold: float
+    episodes: int
+    episodes_needed: int | None
+    reason: str
+
+
+class Criterion(ABC):
+    """Judges episodes. Combine two with `&` (both) or `|` (either)."""
+
+    @abstractmethod
+    def promising(self, recent: Sequence[Episode]) -> bool:
+        """Say whether recent training episodes, oldest first, make a confirmation worth its cost."""
+
+    @abstractmethod
+    def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:
+        """Test fresh episodes of a frozen policy, in the order in which they were started.
+
+        Args:
+            episodes: All episodes of this attempt so far; the test may be repeated whenever one is added.
+            alpha: Probability, over all looks, of calling the criterion met when the true value is below threshold
+                minus margin.
+        """
+
+    @property
+    @abstractmethod
+    def window(self) -> int:
+        """How many recent training episodes `promising` needs."""
+
+    @property
+    @abstractmethod
+    def max_episodes(self) -> int:
+        """How many episodes one confirmation may take."""
+
+    @property
+    @abstractmethod
+    def needs_success(self) -> bool:
+        """Whether the environment must define success."""
+
+    @abstractmethod
+    def fewest_episodes(self, alpha: float = ALPHA) -> int | None:
+        """Return the number of perfect episodes that would meet it, or `None` if none would."""
+
+    @abstractmethod
+    def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:
+        """Return the mean of recent episodes (NaN when there are none) and the threshold it is measured against."""
+
+    def __and__(self, other: Criterion) -> AllOf:
+        return AllOf(self, other)
+
+    def __or__(self, other: Criterion) -> AnyOf:
+        return AnyOf(self, other)
+
+
+def spend(attempt: int, alpha: float = ALPHA) -> float:
+    """Return the share of the error budget for the confirmation with this number (from 1)."""
+    return alpha / (attempt * (attempt + 1))
+
+
+@serializable
+@dataclass(frozen=True)
+class SuccessThreshold(Criterion):
+    """The share of solved episodes reaches a threshold.
+
+    The test is Wald's probability ratio for `threshold - margin` against `threshold + 0.02` (nearer when there is no
+    room below 1), whose type I error holds at all looks together.
+
+    Args:
+        threshold: In (0, 1].
+        margin: The gate may open when the true share is within this below the threshold.
+        window: Recent training episodes whose mean must reach the threshold before a confirmation starts.
+        max_episodes: The most episodes one confirmation may take.
+    """
+
+    threshold: float
+    margin: float = 0.05
+    window: int = 50
+    max_episodes: int = 300
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that cannot be reached or decided."""
+        require_number("SuccessThreshold", "threshold", self.threshold, above=0.0, most=1.0)
+        require_number("SuccessThreshold", "margin", self.margin, least=0.0, most=0.5)
+        require_int("SuccessThreshold", "window", self.window)
+        require_int("SuccessThreshold", "max_episodes", self.max_episodes)
+        null = self.threshold - self.margin
+        require(
+            0.0 < null < 1.0,
+            f"SuccessThreshold: threshold minus margin is {null:g}, which no number of episodes can decide; "
+            "it must lie strictly between 0 and 1, so change one of the two.",
+        )
+
+    def __str__(self) -> str:
+        return f"success of at least {self.threshold:g}"
+
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        last = recent[-self.window :]
+        return len(last) == self.window and self.summary(last)[0] >= self.threshold
+
+    def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
+        last = recent[-self.window :]
+        return (sum(bool(e.success) for e in last) / len(last) if last else math.nan), self.threshold
+
+    @property
+    def needs_success(self) -> bool:  # noqa: D102
+        return True
+
+    def fewest_episodes(self, alpha: float = ALPHA) -> int | None:  # noqa: D102
+        gain = self._evidence(1, 0, self.threshold - self.margin)
+        needed = math.ceil(math.log(1 / alpha) / gain)
+        return needed if needed <= self.max_episodes else None
+
+    def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:  # noqa: D102
+        judged = episodes[: self.max_episodes]
+        n, solved = len(judged), sum(bool(e.success) for e in judged)
+        null, goal = self.threshold - self.margin, math.log(1 / alpha)
+        evidence = self._evidence(solved, n - solved, null)
+        met = evidence >= goal
+        futile = not met and (evidence <= math.log(FUTILITY) or n == self.max_episodes)
+        value = solved / n if n else math.nan
+        drift = evidence / n if n else self._evidence(1, 0, null)
+        needed = 0 if met else math.ceil((goal - evidence) / drift) if drift > 0 else None
+        bound = self._lower_bound(solved, n - solved, goal)
+        reason = _sentence("success", value, bound, null, n, met, futile, needed)
+        return Verdict(met, futile, value, bound, self.threshold, n, needed, reason)
+
+    def _evidence(self, solved: int, failed: int, null: float) -> float:
+        """Return the log likelihood ratio against `null`, in nats; it falls as `null` rises."""
+        alternative = min(null + self.margin + 0.02, (1 + null) / 2)
+        return solved * math.log(alternative / null) + failed * math.log((1 - alternative) / (1 - null))
+
+    def _lower_bound(self, solved: int, failed: int, goal: float) -> float:
+        tiny = 1e-9
+        if self._evidence(solved, failed, tiny) < goal:
+            return 0.0
+        if self._evidence(solved, failed, 1 - tiny) >= goal:
+            return 1.0
+        return float(brentq(lambda null: self._evidence(solved, failed, null) - goal, tiny, 1 - tiny))
+
+
+@serializable
+@dataclass(frozen=True)
+class RewardThreshold(Criterion):
+    """The mean return of an episode reaches a threshold.
+
+    The test is an asymptotic confidence sequence for the mean, which holds at all looks together from `min_episodes`
+    on, whatever the distribution of returns, as long as its variance is finite.
+
+    Args:
+        threshold: In the environment's own reward units.
+        margin: The gate may open when the true mean is within this below the threshold. `None` stands for 5 % of the
+            threshold's size, and at least 5 % of the returns' standard deviation.
+        window: Recent training episodes whose mean must reach the threshold before a confirmation starts.
+        min_episodes: The fewest episodes a confirmation takes.
+        max_episodes: The most.
+    """
+
+    threshold: float
+    margin: float | None = None
+    window: int = 30
+    min_episodes: int = 30
+    max_episodes: int = 300
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that are not finite and limits that contradict each other."""
+        require_number("RewardThreshold", "threshold", self.threshold)
+        if self.margin is not None:
+            require_number("RewardThreshold", "margin", self.margin, least=0.0)
+        require_int("RewardThreshold", "window", self.window)
+        require_int("RewardThreshold", "min_episodes", self.min_episodes, least=10)
+        require_int("RewardThreshold", "max_episodes", self.max_episodes, least=self.min_episodes)
+
+    def __str__(self) -> str:
+        return f"a mean return of at least {self.threshold:g}"
+
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        last = recent[-self.window :]
+        return len(last) == self.window and self.summary(last)[0] >= self.threshold
+
+    def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
+        last = recent[-self.window :]
+        return (sum(e.total_reward for e in last) / len(last) if last else math.nan), self.threshold
+
+    @property
+    def needs_success(self) -> bool:  # noqa: D102
+        return False
+
+    def fewest_episodes(self, alpha: float = ALPHA) -> int | None:  # noqa: D102
+        return self.min_episodes
+
+    def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:  # noqa: D102
+        returns = np.array([e.total_reward for e in episodes[: self.max_episodes]], dtype=np.float64)
+        n = len(returns)
+        mean = float(returns.mean()) if n else math.nan
+        spread = float(returns.std(ddof=1)) if n > 1 else math.inf
+        enough = n >= self.min_episodes
+        below = self.margin
+        if below is None:
+            below = 0.05 * max(abs(self.threshold), spread if math.isfinite(spread) else 0.0)
+        null = self.threshold - below
+        bound = mean - spread * _width(n, alpha) if enough else -math.inf
+        met = enough and bound >= null
+        hopeless = enough and mean + spread * _width(n, FUTILITY) < self.threshold
+        futile = not met and (hopeless or n == self.max_episodes)
+        needed = 0 if met else self._needed(n, mean - null if n else math.inf, spread if n > 1 else 0.0, alpha)
+        reason = _sentence("return", mean, bound, null, n, met, futile, needed)
+        return Verdict(met, futile, mean, bound, self.threshold, n, needed, reason)
+
+    def _needed(self, n: int, gap: float, spread: float, alpha: float) -> int | None:
+        total = max(n, self.min_episodes)
+        while gap < spread * _width(total, alpha):
+            if gap <= 0 or total > 100_000:
+                return None
+            total += max(1, total // 20)
+        return total - n
+
+
+def _width(n: int, alpha: float) -> float:
+    """Return the half-width of the one-sided confidence sequence after `n` values, in standard deviations.
+
+    `rho` is the free parameter of the sequence, set for about 100 episodes (arXiv:2103.06476, section B.2).
+    """
+    rho2 = (-2 * math.log(ALPHA) + math.log(-2 * math.log(ALPHA) + 1)) / 100
+    scaled = n * rho2 + 1
+    return math.sqrt(2 * scaled / (n * n * rho2) * math.log(1 + math.sqrt(scaled) / (2 * alpha)))
+
+
+def _sentence(
+    what: str, value: float, bound: float, null: float, n: int, met: bool, futile: bool, needed: int | None
+) -> str:
+    if n == 0:
+        return f"no episode judged yet; at least {needed} needed"
+    measured = f"{what} {value:.3g} over {n} episodes, at least {bound:.3g} beyond luck"
+    if met:
+        return f"{measured}, {null:.3g} needed"
+    if futile:
+        return f"{measured}, but {null:.3g} is needed: confirmation ended, training goes on"
+    more = f"about {needed} more episodes" if needed is not None else "a better policy"
+    return f"{measured}, {null:.3g} needed: {more}"
+
+
+@dataclass(frozen=True)
+class _Pair(Criterion):
+    first: Criterion
+    second: Criterion
+
+    def __post_init__(self) -> None:
+        for part in (self.first, self.second):
+            require(isinstance(part, Criterion), f"{type(self).__name__}: {part!r} is not a criterion.")
+
+    @property
+    def window(self) -> int:
+        return max(self.first.window, self.second.window)
+
+    @property
+    def max_episodes(self) -> int:
+        return max(self.first.max_episodes, self.second.max_episodes)
+
+    @property
+    def needs_success(self) -> bool:
+        return self.first.needs_success or self.second.needs_success
+
+    def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:
+        return self.first.summary(recent)
+
+
+@serializable
+@dataclass(frozen=True)
+class AllOf(_Pair):
+    """Both criteria are met. Each is tested at the full `alpha`: the chance that both err is no greater."""
+
+    def __str__(self) -> str:
+        return f"{self.first} and {self.second}"
+
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        return self.first.promising(recent) and self.second.promising(recent)
+
+    def fewest_episodes(self, alpha: float = ALPHA) -> int | None:  # noqa: D102
+        both = [self.first.fewest_episodes(alpha), self.second.fewest_episodes(alpha)]
+        return None if None in both else max(n for n in both if n is not None)
+
+    def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:  # noqa: D102
+        one, two = self.first.judge(episodes, alpha), self.second.judge(episodes, alpha)
+        lagging = two if one.met else one
+        reason = f"{one.reason}; and {two.reason}"
+        return _of(lagging, one.met and two.met, one.futile or two.futile, reason)
+
+
+@serializable
+@dataclass(frozen=True)
+class AnyOf(_Pair):
+    """Either criterion is met. Each is tested at half of `alpha`."""
+
+    def __str__(self) -> str:
+        return f"{self.first} or {self.second}"
+
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        return self.first.promising(recent) or self.second.promising(recent)
+
+    def fewest_episodes(self, alpha: float = ALPHA) -> int | None:  # noqa: D102
+        either = [self.first.fewest_episodes(alpha / 2), self.second.fewest_episodes(alpha / 2)]
+        return min((n for n in either if n is not None), default=None)
+
+    def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:  # noqa: D102
+        one, two = self.first.judge(episodes, alpha / 2), self.second.judge(episodes, alpha / 2)
+        leading = two if two.met and not one.met else one
+        reason = leading.reason if one.met or two.met else f"{one.reason}; or {two.reason}"
+        return _of(leading, one.met or two.met, one.futile and two.futile, reason)
+
+
+def _of(verdict: Verdict, met: bool, futile: bool, reason: str) -> Verdict:
+    needed = 0 if met else verdict.episodes_needed
+    return Verdict(
+        met, futile, verdict.value, verdict.bound, verdict.threshold, verdict.episodes, needed, reason
+    )

@@ -1,0 +1,195 @@
+"""A curriculum: one agent and its stages. Loading by name or file, JSON, digest, prose."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import json
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from rlstages.errors import InputError, nearest, require, require_name
+from rlstages.references import load_file, resolve
+from rlstages.serialization import digest, from_data, serializable, to_data
+from rlstages.specs import Agent, Environment
+from rlstages.stages import BehaviorCloning, FineTuning, Stage, refuse_unfit
+
+ENTRY_POINTS = "rlstages.curricula"
+
+
+@serializable
+@dataclass(frozen=True)
+class Curriculum:
+    """What a run does: one agent through an ordered list of stages.
+
+    Args:
+        name: Of the curriculum; runs are named after it.
+        agent: The one learner that goes through all stages.
+        stages: In order.
+        held_out: Environments that are never trained in.
+    """
+
+    name: str
+    _: KW_ONLY
+    agent: Agent
+    stages: tuple[Stage, ...]
+    held_out: tuple[Environment, ...] = ()
+
+    def __init__(
+        self, name: str, *, agent: Agent, stages: Sequence[Stage], held_out: Sequence[Environment] = ()
+    ) -> None:
+        require_name("Curriculum", name)
+        where = f"curriculum {name!r}"
+        require(isinstance(agent, Agent), f"{where}: agent is {agent!r}; give an Agent(...).")
+        require(isinstance(stages, (list, tuple)) and len(stages) > 0, f"{where}: give a list of at least one stage.")
+        for before, stage in zip((None, *stages), stages, strict=False):
+            known = isinstance(stage, (BehaviorCloning, FineTuning))
+            require(known, f"{where}: {stage!r} is not a stage; give BehaviorCloning(...) or FineTuning(...).")
+            refuse_unfit(stage, before, agent)
+        names = [stage.name for stage in stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        require(not twice, f"{where}: two stages are named {twice[:1]}; give each a name of its own.")
+        for environment in held_out:
+            require(isinstance(environment, Environment), f"{where}: held_out takes Environment(...) only.")
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "agent", agent)
+        object.__setattr__(self, "stages", tuple(stages))
+        object.__setattr__(self, "held_out", tuple(held_out))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return digest(self)
+
+    def to_json(self) -> str:
+        """Return the curriculum as JSON; `from_json` gives an equal one."""
+        return json.dumps(to_data(self), indent=1, allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> Curriculum:
+        """Read a curriculum that `to_json` wrote.
+
+        Raises:
+            InputError: If the text is not such a curriculum.
+        """
+        try:
+            found = from_data(json.loads(text))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"The curriculum is not valid JSON: {error}.") from error
+        require(isinstance(found, Curriculum), "The JSON does not hold a curriculum.")
+        return cast(Curriculum, found)
+
+    def __str__(self) -> str:
+        agent = self.agent
+        layers = "x".join(map(str, agent.network)) or "no hidden layers"
+        lines = [f"{self.name}: {agent.algorithm} with {agent.policy} ({layers}), {agent.n_envs} copies"]
+        lines += [f"  {number}. {stage.name}: {stage}" for number, stage in enumerate(self.stages, 1)]
+        lines += [f"  held out: {environment}" for environment in self.held_out]
+        return "\n".join(lines)
+
+
+Factory = Callable[..., Curriculum]
+
+
+def named_curricula() -> dict[str, importlib.metadata.EntryPoint]:
+    """Return the curricula that installed packages offer, by name."""
+    found = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
+
+
+def load_factory(source: str) -> Factory:
+    """Return the function `curriculum` of a file, or the one with a name.
+
+    Args:
+        source: Path of a Python file, or the name of an installed curriculum.
+
+    Raises:
+        InputError: If there is no such file or name, or the file does not define `curriculum`.
+    """
+    path = Path(source)
+    if path.suffix == ".py":
+        require(path.is_file(), f"There is no curriculum file {source!r}.")
+        module = _guarded(path, lambda: load_file(path))
+        factory = getattr(module, "curriculum", None)
+        require(callable(factory), f"{path.name} defines no function 'curriculum'; define one that returns a Curriculum.")
+        return cast(Factory, factory)
+    known = named_curricula()
+    names = ", ".join(known)
+    require(source in known, f"There is no curriculum {source!r}; known are {names}.{nearest(source, known)}")
+    return cast(Factory, resolve(known[source].value))
+
+
+def load_curriculum(source: str, parameters: Mapping[str, str] | None = None) -> Curriculum:
+    """Load a curriculum by file or name.
+
+    Args:
+        source: Path of a Python file, or the name of an installed curriculum.
+        parameters: Values for the parameters of its function, as text; they are read according to the annotations.
+
+    Raises:
+        InputError: If the file, a parameter or the curriculum itself is wrong.
+    """
+    factory = load_factory(source)
+    arguments = _read_parameters(source, factory, parameters or {})
+    curriculum = _guarded(Path(source), lambda: factory(**arguments))
+    is_one = isinstance(curriculum, Curriculum)
+    require(is_one, f"{source}: the function 'curriculum' returned {type(curriculum).__name__}, not a Curriculum.")
+    return cast(Curriculum, curriculum)
+
+
+def parameters_of(factory: Factory) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a curriculum's function, with their annotations resolved."""
+    return dict(inspect.signature(factory, eval_str=True).parameters)
+
+
+def _read_parameters(source: str, factory: Factory, given: Mapping[str, str]) -> dict[str, Any]:
+    from pydantic import TypeAdapter, ValidationError
+
+    parameters = parameters_of(factory)
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        takes = ", ".join(parameters) or "none"
+        hint = nearest(name, parameters)
+        require(name in parameters, f"{source}: there is no parameter {name!r}; it takes {takes}.{hint}")
+        annotation = parameters[name].annotation
+        kind = str if annotation is inspect.Parameter.empty else annotation
+        try:
+            values[name] = TypeAdapter(kind).validate_strings(text)
+        except ValidationError:
+            wanted = getattr(kind, "__name__", str(kind))
+            raise InputError(f"{source}: {name} is {text!r}, which is not of the type {wanted}.") from None
+    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
+    require(not missing, f"{source}: give a value for {', '.join(missing)}, for example -p {missing[:1]}=...")
+    return values
+
+
+def _guarded(path: Path, run: Callable[[], Any]) -> Any:
+    """Run a user's code; what goes wrong in it becomes one sentence with file and line."""
+    try:
+        return run()
+    except Exception as error:
+        frames = traceback.extract_tb(sys.exc_info()[2])
+        lines = [frame.lineno for frame in frames if Path(frame.filename).name == path.name]
+        where = f"{path.name}, line {lines[-1]}" if lines else str(path)
+        if isinstance(error, SyntaxError):
+            raise InputError(f"{path.name}, line {error.lineno}: {error.msg}.") from None
+        if isinstance(error, InputError):
+            raise InputError(f"{where}: {error}" if lines else str(error)) from None
+        raise InputError(f"{where}: {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
+    unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if not unknown:
+        return f"{type(error).__name__}: {error}"
+    owner, name = unknown.groups()
+    agent_fields = [f.name for f in fields(Agent)]
+    if owner in ("FineTuning", "BehaviorCloning") and name in agent_fields:
+        return f"{owner} takes no {name!r}: all stages share one network and its copies, so set it on the Agent."
+    known = {"FineTuning": FineTuning, "BehaviorCloning": BehaviorCloning, "Agent": Agent}.get(owner)
+    return f"{owner} takes no {name!r}.{nearest(name, [f.name for f in fields(known)]) if known else ''}"

@@ -1,0 +1,84 @@
+"""What finished episodes say: their outcomes, and a score with intervals. NumPy and SciPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from rlstages.serialization import serializable
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode.
+
+    Attributes:
+        copy: Which copy of the environment played it.
+        number: Its number in that copy since the stage began, from 0.
+        total_reward: Sum of rewards, not discounted, not normalised (the return).
+        length: Environment steps.
+        success: Whether it counts as solved, or `None` where the environment defines no success.
+    """
+
+    copy: int
+    number: int
+    total_reward: float
+    length: int
+    success: bool | None = None
+
+
+@serializable
+@dataclass(frozen=True)
+class Score:
+    """Mean outcome of a set of episodes, with 95 % intervals for a fixed number of episodes.
+
+    Attributes:
+        episodes: How many.
+        steps: Environment steps they took in all.
+        mean_return: Mean return.
+        return_low: Lower end of the t interval of the mean return.
+        return_high: Upper end.
+        success: Share solved, or `None` where success is not defined.
+        success_low: Lower end of the Wilson interval.
+        success_high: Upper end.
+    """
+
+    episodes: int
+    steps: int
+    mean_return: float
+    return_low: float
+    return_high: float
+    success: float | None = None
+    success_low: float | None = None
+    success_high: float | None = None
+
+    def __str__(self) -> str:
+        text = f"return {self.mean_return:.4g} [{self.return_low:.4g}, {self.return_high:.4g}]"
+        if self.success is not None:
+            text = f"success {self.success:.2f} [{self.success_low:.2f}, {self.success_high:.2f}], {text}"
+        return f"{text} over {self.episodes} episodes"
+
+
+def score(episodes: Iterable[Episode], confidence: float = 0.95) -> Score:
+    """Summarise episodes.
+
+    Args:
+        episodes: At least one.
+        confidence: Of the two-sided intervals: Student's t for the return, Wilson's for success.
+    """
+    played = list(episodes)
+    returns = np.array([e.total_reward for e in played], dtype=np.float64)
+    n, mean = len(returns), float(returns.mean())
+    half = 0.0
+    if n > 1:
+        half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * returns.std(ddof=1) / np.sqrt(n))
+    summary = Score(n, sum(e.length for e in played), mean, mean - half, mean + half)
+    if any(e.success is None for e in played):
+        return summary
+    solved = sum(bool(e.success) for e in played)
+    interval = stats.binomtest(solved, n).proportion_ci(confidence, method="wilson")
+    low, high = float(interval.low), float(interval.high)
+    return Score(n, summary.steps, mean, mean - half, mean + half, solved / n, low, high)

@@ -1,0 +1,58 @@
+"""What goes wrong in a way that the person at the keyboard can mend."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+class InputError(ValueError):
+    """Bad input: one sentence that says what is wrong, where, and what to do. The command line exits with 2."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a did-you-mean clause, or an empty string when nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise `InputError` with the sentence unless the condition holds."""
+    if not condition:
+        raise InputError(sentence)
+
+
+def require_int(where: str, name: str, value: Any, least: int = 1) -> None:
+    """Require a whole number of at least `least`."""
+    ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    require(ok, f"{where}: {name} is {value!r}; give a whole number of at least {least}.")
+
+
+def require_number(
+    where: str, name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf
+) -> None:
+    """Require a finite number with `least <= value <= most` and `value > above`."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    limits = [f"at least {least:g}"] if math.isfinite(least) else []
+    limits += [f"above {above:g}"] if math.isfinite(above) else []
+    limits += [f"at most {most:g}"] if math.isfinite(most) else []
+    wanted = " and ".join(limits)
+    require(
+        number and least <= value <= most and value > above,
+        f"{where}: {name} is {value!r}; give a finite number{' ' if wanted else ''}{wanted}.",
+    )
+
+
+def require_choice(where: str, name: str, value: Any, choices: Iterable[str]) -> None:
+    """Require one of a few words."""
+    known = list(choices)
+    hint = nearest(value, known) if isinstance(value, str) else ""
+    require(value in known, f"{where}: {name} is {value!r}; it must be one of {', '.join(map(repr, known))}.{hint}")
+
+
+def require_name(where: str, value: Any) -> None:
+    """Require a name that can stand in a file name and in a heading."""
+    ok = isinstance(value, str) and 0 < len(value) <= 80 and value.isprintable() and value == value.strip()
+    require(ok, f"{where}: the name is {value!r}; give 1 to 80 printable characters without blanks at the ends.")

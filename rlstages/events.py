@@ -1,0 +1,286 @@
+"""What happens in a run, as typed records: one line each in `events.jsonl`, the record that all trackers read."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rlstages.criteria import Verdict
+from rlstages.curriculum import Curriculum
+from rlstages.episodes import Score
+from rlstages.serialization import TAG, dumps, from_data, serializable, to_data
+
+VERSION = 1
+
+
+@serializable
+@dataclass(frozen=True)
+class RunStarted:
+    """A run began, or was resumed.
+
+    Attributes:
+        run_id: Of the run everywhere, Weights & Biases included.
+        curriculum: What it does.
+        seed: Of the run.
+        versions: Of Python and the packages that matter.
+        resumed: Whether the run goes on from a checkpoint.
+    """
+
+    run_id: str
+    curriculum: Curriculum
+    seed: int
+    versions: Mapping[str, str]
+    resumed: bool = False
+
+
+@serializable
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage began.
+
+    Attributes:
+        kind: `"BehaviorCloning"` or `"FineTuning"`.
+        description: The stage as a sentence.
+        max_steps: Its step limit, or `None` for cloning.
+        max_epochs: Its epoch limit, or `None` for fine-tuning.
+        criterion: What ends it, as half a sentence, or `None`.
+        threshold: The number it is measured against, or `None`.
+    """
+
+    kind: str
+    description: str
+    max_steps: int | None = None
+    max_epochs: int | None = None
+    criterion: str | None = None
+    threshold: float | None = None
+
+
+@serializable
+@dataclass(frozen=True)
+class DemonstrationsReady:
+    """Demonstrations were recorded or loaded, and filtered.
+
+    Attributes:
+        source: Who showed them, in words.
+        file: Where they lie, relative to the run directory.
+        digest: SHA-256 of that file.
+        score: Of the demonstrated episodes.
+        held_out_episodes: How many of them are only measured on.
+    """
+
+    source: str
+    file: str
+    digest: str
+    score: Score
+    held_out_episodes: int
+
+
+@serializable
+@dataclass(frozen=True)
+class EpochFinished:
+    """One pass over the demonstrations.
+
+    Attributes:
+        epoch: From 1, within the stage.
+        metrics: `loss`, and where episodes are held out `held_out_loss` (negative log likelihood, nats), and
+            `accuracy` (discrete actions) or `error` (root mean square, continuous actions).
+        best: Whether the held-out loss is the lowest so far.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    best: bool
+
+
+@serializable
+@dataclass(frozen=True)
+class Evaluated:
+    """The frozen policy was scored on episodes of its own.
+
+    Attributes:
+        purpose: `"before"` or `"after"` a stage.
+        score: The outcome.
+    """
+
+    purpose: str
+    score: Score
+
+
+@serializable
+@dataclass(frozen=True)
+class RolloutFinished:
+    """One rollout and one update.
+
+    Attributes:
+        phase: `"critic fit"` or `"training"`.
+        stage_steps: Environment steps of this stage so far.
+        episodes: Fresh episodes in the window that the criterion looks at.
+        mean_return: Of the window; `None` while it is empty.
+        success: Of the window; `None` while it is empty or without a definition of success.
+        mean_length: Of the window, in steps.
+        value: What the criterion measures, over its window.
+        threshold: What it is measured against.
+        train: Losses and diagnostics of the update, by name.
+        steps_per_second: Of this rollout and update.
+        waiting_for: Why the gate has not opened, in one sentence.
+    """
+
+    phase: str
+    stage_steps: int
+    episodes: int
+    mean_return: float | None
+    success: float | None
+    mean_length: float | None
+    value: float | None
+    threshold: float
+    train: Mapping[str, float]
+    steps_per_second: float
+    waiting_for: str
+
+
+@serializable
+@dataclass(frozen=True)
+class Judged:
+    """Fresh episodes of the frozen policy were judged.
+
+    Attributes:
+        attempt: Number of this confirmation in the stage, from 1.
+        stage_steps: Environment steps of this stage so far, those of confirmations included.
+        verdict: What the criterion says.
+    """
+
+    attempt: int
+    stage_steps: int
+    verdict: Verdict
+
+
+@serializable
+@dataclass(frozen=True)
+class StageFinished:
+    """A stage ended.
+
+    Attributes:
+        outcome: `"reached"` (its threshold), `"completed"` (it had none), or `"missed"`.
+        reason: One sentence.
+        stage_steps: Environment steps it took.
+        seconds: Wall-clock, over all sessions.
+        before: Score of the policy that entered, or `None`.
+        after: Score of the policy that left, or `None`.
+        verdict: Of its criterion, or `None`.
+        policy: File of the policy that left, relative to the run directory.
+        digest: SHA-256 of that file.
+        parent: SHA-256 of the policy file or demonstrations it came from, or `None`.
+    """
+
+    outcome: str
+    reason: str
+    stage_steps: int
+    seconds: float
+    before: Score | None
+    after: Score | None
+    verdict: Verdict | None
+    policy: str
+    digest: str
+    parent: str | None = None
+
+
+@serializable
+@dataclass(frozen=True)
+class CheckpointSaved:
+    """A checkpoint is on disk.
+
+    Attributes:
+        name: Of its directory.
+    """
+
+    name: str
+
+
+@serializable
+@dataclass(frozen=True)
+class Warned:
+    """Something a person should know.
+
+    Attributes:
+        message: One sentence.
+    """
+
+    message: str
+
+
+@serializable
+@dataclass(frozen=True)
+class RunFinished:
+    """The run ended or was stopped.
+
+    Attributes:
+        outcome: `"reached"` the end, `"missed"` a threshold, or `"interrupted"`.
+        reason: One sentence.
+    """
+
+    outcome: str
+    reason: str
+
+
+Payload = (
+    RunStarted
+    | StageStarted
+    | DemonstrationsReady
+    | EpochFinished
+    | Evaluated
+    | RolloutFinished
+    | Judged
+    | StageFinished
+    | CheckpointSaved
+    | Warned
+    | RunFinished
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A record with its place in the run.
+
+    Attributes:
+        payload: What happened.
+        global_step: Environment steps of the whole run so far.
+        stage_index: From 0; -1 outside all stages.
+        stage_name: Empty outside all stages.
+        time: Seconds since the epoch.
+    """
+
+    payload: Payload
+    global_step: int
+    stage_index: int = -1
+    stage_name: str = ""
+    time: float = dataclasses.field(default_factory=time.time)
+
+    def to_json(self) -> str:
+        """Return the event as one line of strict JSON; numbers that are not finite become null."""
+        payload = to_data(self.payload, nan_as_null=True)
+        head = {"v": VERSION, "type": payload.pop(TAG), "time": round(self.time, 3), "global_step": self.global_step}
+        return dumps({**head, "stage_index": self.stage_index, "stage_name": self.stage_name, **payload})
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> Event:
+        """Turn a parsed line back into an event."""
+        rest = dict(data)
+        rest.pop("v", None)
+        head = [rest.pop(key) for key in ("global_step", "stage_index", "stage_name", "time")]
+        return Event(from_data({TAG: rest.pop("type"), **rest}), *head)
+
+
+class Tracker(Protocol):
+    """Anything that follows a run's events: a console, Weights & Biases, TensorBoard."""
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+
+    def close(self) -> None:
+        """Let go of files and connections; called once."""
+
+
+Emit = Callable[[Payload], None]

@@ -1,0 +1,249 @@
+"""Everything a run leaves on disk, and the lock that makes one process its owner.
+
+```
+runs/rooms-s0/
+  run.json           what is run: curriculum, seed, id, versions, spaces
+  events.jsonl       what happened, a line an event
+  checkpoints/       the newest few, and the end of every stage under policies/
+  policies/          the policy at the end of every stage
+  demonstrations/    what was cloned
+  wandb/  tensorboard/
+```
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any, cast
+
+from rlstages.checkpoints import (
+    DamagedCheckpoint,
+    checkpoint_names,
+    prune,
+    read_checkpoint,
+    replace_durably,
+    write_checkpoint,
+)
+from rlstages.curriculum import Curriculum
+from rlstages.errors import InputError, require
+from rlstages.events import Event
+from rlstages.references import add_sources, sources
+from rlstages.serialization import from_data, to_data
+
+VERSION = 1
+KEPT_CHECKPOINTS = 3
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `run.json` says.
+
+    Attributes:
+        curriculum: What is run.
+        seed: Of the run.
+        run_id: Of the run everywhere, Weights & Biases included.
+        versions: Of Python and the packages that matter, when the run was made.
+        spaces: Observation and action space as JSON data.
+        sources: Files that the curriculum's functions come from: module name to path, relative to the run directory.
+        initial: The run whose final policy this one starts from, as the user named it, or `None`.
+    """
+
+    curriculum: Curriculum
+    seed: int
+    run_id: str
+    versions: Mapping[str, str]
+    spaces: Mapping[str, Any]
+    sources: Mapping[str, str]
+    initial: str | None = None
+
+
+class RunDirectory:
+    """A run directory that this process owns until `close`.
+
+    Args:
+        path: An existing run directory.
+
+    Raises:
+        InputError: If it is not a run directory, or another process owns it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = read_record(path)
+        self._lock = _lock(path)
+        self._events: BufferedWriter | None = None
+
+    @classmethod
+    def create(cls, path: Path, record: RunRecord) -> RunDirectory:
+        """Make a new run directory.
+
+        Raises:
+            InputError: If the path is taken or cannot be written.
+        """
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise InputError(f"{path} is there already; give another --out, or go on with it: resume {path}.") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be made: {error.strerror}; give another --out.") from None
+        try:
+            content = {
+                "version": VERSION,
+                "curriculum": to_data(record.curriculum),
+                "digest": record.curriculum.digest,
+                "seed": record.seed,
+                "run_id": record.run_id,
+                "versions": dict(record.versions),
+                "spaces": dict(record.spaces),
+                "sources": {name: os.path.relpath(file, path) for name, file in sources().items()},
+                "initial": record.initial,
+            }
+            replace_durably(path / "run.json", json.dumps(content, indent=1, allow_nan=False).encode())
+            return cls(path)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+
+    def close(self) -> None:
+        """Close the event log and give up the lock."""
+        if self._events:
+            self._events.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, event: Event) -> None:
+        """Add a line to the event log."""
+        if self._events is None:
+            self._events = (self.path / "events.jsonl").open("ab")
+        self._events.write(event.to_json().encode() + b"\n")
+        self._events.flush()
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint that remembers how long the event log was, and drop the oldest."""
+        if self._events:
+            os.fsync(self._events.fileno())
+        write_checkpoint(self.path / "checkpoints", name, {**state, "events_bytes": self._events_bytes()})
+        prune(self.path / "checkpoints", KEPT_CHECKPOINTS)
+
+    def restore(self) -> tuple[str, dict[str, Any], list[str]] | None:
+        """Read the newest whole checkpoint and cut the event log back to it.
+
+        Returns:
+            Its name, its state, and a sentence for each damaged one that was passed over; `None` if there is none.
+        """
+        damaged: list[str] = []
+        for name in reversed(checkpoint_names(self.path / "checkpoints")):
+            try:
+                state = read_checkpoint(self.path / "checkpoints" / name)
+            except DamagedCheckpoint as error:
+                damaged.append(f"Checkpoint {error} The one before it is used.")
+                continue
+            self._cut_events(int(state["events_bytes"]))
+            return name, state, damaged
+        self._cut_events(0)
+        return None
+
+    def _events_bytes(self) -> int:
+        file = self.path / "events.jsonl"
+        return file.stat().st_size if file.exists() else 0
+
+    def _cut_events(self, size: int) -> None:
+        if self._events_bytes() > size:
+            os.truncate(self.path / "events.jsonl", size)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read `run.json` without owning the run.
+
+    Raises:
+        InputError: If the path is not a run directory.
+    """
+    file = path / "run.json"
+    require(file.is_file(), f"{path} is not a run directory: it has no run.json.")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        add_sources({name: path / relative for name, relative in data["sources"].items()})
+        curriculum = from_data(data["curriculum"])
+        require(isinstance(curriculum, Curriculum), f"{file} does not hold a curriculum.")
+        return RunRecord(
+            curriculum=cast(Curriculum, curriculum),
+            seed=data["seed"],
+            run_id=data["run_id"],
+            versions=data["versions"],
+            spaces=data["spaces"],
+            sources=data["sources"],
+            initial=data["initial"],
+        )
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{file} is damaged: {type(error).__name__} {error}.") from error
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Read the events of a run, oldest first; a last line that a crash cut short is left out."""
+    file = path / "events.jsonl"
+    if not file.exists():
+        return
+    with file.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield Event.from_data(json.loads(line))
+
+
+def new_record(curriculum: Curriculum, seed: int, spaces: Mapping[str, Any], initial: str | None = None) -> RunRecord:
+    """Return the record of a new run, with an id of its own."""
+    return RunRecord(curriculum, seed, secrets.token_hex(4), versions(), spaces, {}, initial)
+
+
+def free_path(base: Path, curriculum: Curriculum, seed: int) -> Path:
+    """Return a path for a new run in `base` that is not taken."""
+    stem = f"{slug(curriculum.name)}-s{seed}"
+    number, path = 1, base / stem
+    while path.exists():
+        number += 1
+        path = base / f"{stem}-{number}"
+    return path
+
+
+def slug(name: str) -> str:
+    """Return a name as it can stand in a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name.lower()).strip(".-") or "unnamed"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a run computes."""
+    packages = ["rlstages", "gymnasium", "stable-baselines3", "torch", "numpy", "imitation", "wandb"]
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 32).decode(errors="replace").strip()
+        os.close(handle)
+        raise InputError(f"{path} belongs to the running process {holder}; wait for it, or stop it.") from None
+    os.ftruncate(handle, 0)
+    os.write(handle, str(os.getpid()).encode())
+    return handle

@@ -1,0 +1,117 @@
+"""Frozen dataclasses to plain JSON data and back to equal objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from rlstages.errors import InputError, nearest
+
+TAG = "$type"
+_CLASSES: dict[str, type] = {}
+T = TypeVar("T", bound=type)
+
+
+class FrozenDict(Mapping[str, Any]):
+    """A read-only, hashable mapping with string keys, compared by its items."""
+
+    def __init__(self, items: Mapping[str, Any] | None = None) -> None:
+        self._items = {key: freeze(value) for key, value in (items or {}).items()}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+def freeze(value: Any) -> Any:
+    """Return an immutable equal of plain data: lists become tuples, mappings `FrozenDict`."""
+    if isinstance(value, Mapping) and not isinstance(value, FrozenDict):
+        return FrozenDict(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(freeze(item) for item in value)
+    return value
+
+
+def serializable(cls: T) -> T:
+    """Class decorator: let `to_data` and `from_data` handle this dataclass."""
+    _CLASSES[cls.__name__] = cls
+    return cls
+
+
+def to_data(value: Any, *, nan_as_null: bool = False) -> Any:
+    """Turn a spec or an event into plain JSON data.
+
+    Args:
+        value: A serializable dataclass, or plain data.
+        nan_as_null: Turn numbers that are not finite into null, where they would else be refused.
+
+    Raises:
+        InputError: If something in it is not plain data: a number that is not finite, a set, an open file, ...
+    """
+    if dataclasses.is_dataclass(value) and type(value).__name__ in _CLASSES:
+        fields = {f.name: to_data(getattr(value, f.name), nan_as_null=nan_as_null) for f in dataclasses.fields(value)}
+        return {TAG: type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        if TAG in value or not all(isinstance(key, str) for key in value):
+            raise InputError(f"{value!r} cannot be written as JSON: its keys must be strings other than {TAG!r}.")
+        return {key: to_data(item, nan_as_null=nan_as_null) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_data(item, nan_as_null=nan_as_null) for item in value]
+    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, float) and nan_as_null:
+        return None
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return to_data(value.item(), nan_as_null=nan_as_null)
+    raise InputError(
+        f"{value!r} cannot be written as JSON; use finite numbers, strings, lists and dictionaries,"
+        " and name classes and functions as 'module:name'."
+    )
+
+
+def from_data(data: Any) -> Any:
+    """Turn the data of `to_data` into an object equal to the first one.
+
+    Raises:
+        InputError: If the data names an unknown type or has fields that the type does not take.
+    """
+    if isinstance(data, list):
+        return tuple(from_data(item) for item in data)
+    if not isinstance(data, dict):
+        return data
+    fields = {key: from_data(value) for key, value in data.items() if key != TAG}
+    if TAG not in data:
+        return FrozenDict(fields)
+    name = data[TAG]
+    if not isinstance(name, str) or name not in _CLASSES:
+        raise InputError(f"The data names the unknown type {name!r}.{nearest(str(name), _CLASSES)}")
+    try:
+        return _CLASSES[name](**fields)
+    except TypeError as error:
+        raise InputError(f"The data of a {name} does not fit: {error}.") from error
+
+
+def dumps(data: Any) -> str:
+    """Return strict JSON in one line: no NaN, no infinities."""
+    return json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(", ", ": "))
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a spec's canonical JSON, as 64 hexadecimal digits."""
+    canonical = json.dumps(to_data(value), allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

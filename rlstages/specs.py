@@ -1,0 +1,326 @@
+"""What a curriculum is made of besides its stages: the environment, the agent, the expert. Frozen data, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Any, Literal
+
+from rlstages.errors import InputError, require, require_choice, require_int, require_number
+from rlstages.references import reference
+from rlstages.serialization import FrozenDict, serializable, to_data
+
+Success = str | float
+SuccessRule = str | float | Callable[..., bool]
+Wrapper = str | Callable[..., Any]
+
+
+@serializable
+@dataclass(frozen=True, init=False)
+class Environment:
+    """An environment variant that a stage trains or clones in.
+
+    Args:
+        id: A registered id (`"CartPole-v1"`, `"module:Id-v0"`, the module is imported first), or a function or class
+            that returns a gymnasium environment, itself or as `"module:name"`.
+        wrappers: Applied from left to right to each copy: functions or classes `wrapper(env) -> env`, themselves or
+            as `"module:name"`.
+        success: What counts as solved. A word is a key of the last step's `info` (default `"is_success"`); a number
+            is a return that must be exceeded; a function, itself or as `"module:name"`, is called as
+            `success(info, episode_return, length) -> bool`.
+        vectorize: `"in-process"`, `"subprocess"` (one process per copy), `"batched"` (the environment steps all
+            copies in one call: its id has a `vector_entry_point` that resets single copies by `reset_mask`), or
+            `"auto"`: batched where possible, else in-process.
+        kwargs: Keyword arguments of the environment whose names are taken here.
+        **more: All other keyword arguments go to the environment: `Environment("CartPole-v1", render_mode=None)`.
+
+    Raises:
+        InputError: If something is not as described, or an argument is not plain data.
+    """
+
+    id: str
+    kwargs: FrozenDict = field(default_factory=FrozenDict)
+    wrappers: tuple[str, ...] = ()
+    success: Success = "is_success"
+    vectorize: Literal["auto", "in-process", "subprocess", "batched"] = "auto"
+
+    def __init__(
+        self,
+        id: str | Callable[..., Any],
+        *,
+        wrappers: Sequence[Wrapper] = (),
+        success: SuccessRule = "is_success",
+        vectorize: str = "auto",
+        kwargs: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        if not isinstance(id, str):
+            id = reference("Environment", id)
+        require(bool(id.strip()), "Environment: the id is empty; give an id such as 'CartPole-v1'.")
+        where = f"Environment({id!r})"
+        require(not isinstance(wrappers, str), f"{where}: wrappers must be a list, not one string.")
+        twice = set(kwargs or {}) & set(more)
+        require(not twice, f"{where}: {sorted(twice)} is given twice, in kwargs= and as a keyword.")
+        require_choice(where, "vectorize", vectorize, ["auto", "in-process", "subprocess", "batched"])
+        arguments = FrozenDict({**(kwargs or {}), **more})
+        try:
+            to_data(arguments)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        object.__setattr__(self, "id", id)
+        object.__setattr__(self, "kwargs", arguments)
+        object.__setattr__(self, "wrappers", tuple(reference(where, w) for w in wrappers))
+        object.__setattr__(self, "success", _success_rule(where, success))
+        object.__setattr__(self, "vectorize", vectorize)
+
+    def __str__(self) -> str:
+        module, _, rest = self.id.partition(":")
+        name = (rest or module).rsplit("/", 1)[-1]
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.kwargs.items())
+        return f"{name}({arguments})" if arguments else name
+
+    def describe_success(self) -> str:
+        """Return what counts as solved, as half a sentence."""
+        if isinstance(self.success, str):
+            return f"{self.success} says so" if ":" in self.success else f"info[{self.success!r}] is true"
+        return f"the return is above {self.success:g}"
+
+
+def _success_rule(where: str, success: SuccessRule) -> Success:
+    if callable(success):
+        return reference(where, success)
+    if isinstance(success, str):
+        require(bool(success.strip()), f"{where}: success is empty; give an info key, a number or a function.")
+        return reference(where, success) if ":" in success else success
+    require_number(where, "success", success)
+    return success
+
+
+@serializable
+@dataclass(frozen=True)
+class Linear:
+    """A value that moves in a straight line over the steps of one stage: `Linear(3e-4, 1e-5)`.
+
+    Args:
+        start: At the stage's first step.
+        end: When the stage's `max_steps` are spent.
+    """
+
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        """Refuse values that are not finite."""
+        require_number("Linear", "start", self.start, least=0.0)
+        require_number("Linear", "end", self.end, least=0.0)
+
+    def at(self, progress: float) -> float:
+        """Return the value at a progress between 0 and 1."""
+        return self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
+
+    def __str__(self) -> str:
+        return f"{self.start:g} to {self.end:g}"
+
+
+Schedule = float | Linear
+
+
+def value_at(schedule: Schedule, progress: float) -> float:
+    """Return a schedule's value at a progress between 0 and 1."""
+    return schedule.at(progress) if isinstance(schedule, Linear) else schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """The settings of PPO and A2C that may differ from stage to stage. `None` means: as the agent says.
+
+    Args:
+        learning_rate: Adam's (PPO) or RMSprop's (A2C) step size, or a `Linear` schedule over the stage.
+        ent_coef: Weight of the entropy bonus.
+        vf_coef: Weight of the value loss.
+        max_grad_norm: Gradients are scaled down to this norm.
+        clip_range: PPO's clipping of the probability ratio, or a `Linear` schedule.
+        n_epochs: PPO's passes over each rollout.
+        batch_size: PPO's minibatch.
+        target_kl: PPO ends an update early when the policy has moved 1.5 times this far (KL divergence, nats).
+    """
+
+    learning_rate: Schedule | None = None
+    ent_coef: float | None = None
+    vf_coef: float | None = None
+    max_grad_norm: float | None = None
+    clip_range: Schedule | None = None
+    n_epochs: int | None = None
+    batch_size: int | None = None
+    target_kl: float | None = None
+
+    def check(self, where: str) -> None:
+        """Raise `InputError` for values out of range."""
+        for name in ("learning_rate", "clip_range"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Linear):
+                require_number(where, name, value, above=0.0)
+        for name in ("ent_coef", "vf_coef"):
+            if getattr(self, name) is not None:
+                require_number(where, name, getattr(self, name), least=0.0)
+        for name in ("max_grad_norm", "target_kl"):
+            if getattr(self, name) is not None:
+                require_number(where, name, getattr(self, name), above=0.0)
+        for name, least in (("n_epochs", 1), ("batch_size", 2)):
+            if getattr(self, name) is not None:
+                require_int(where, name, getattr(self, name), least)
+
+    def given(self) -> dict[str, Any]:
+        """Return the settings that are not `None`."""
+        names = [f.name for f in fields(Hyperparameters)]
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+PPO_ONLY = ("clip_range", "n_epochs", "batch_size", "target_kl")
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "PPO": {
+        "learning_rate": 3e-4,
+        "ent_coef": 0.0,
+        "vf_coef": 0.5,
+        "max_grad_norm": 0.5,
+        "clip_range": 0.2,
+        "n_epochs": 10,
+        "batch_size": 256,
+    },
+    "A2C": {"learning_rate": 7e-4, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5},
+}
+_STEPS = {"PPO": 128, "A2C": 8}
+
+
+@serializable
+@dataclass(frozen=True)
+class Agent(Hyperparameters):
+    """The learner's algorithm and network, and the settings that all stages share.
+
+    Args:
+        algorithm: `"PPO"` (arXiv:1707.06347) or `"A2C"` (arXiv:1602.01783), as stable-baselines3 implements them.
+        policy: stable-baselines3's policy: `"MlpPolicy"` for vectors, `"CnnPolicy"` for images, `"MultiInputPolicy"`
+            for dictionaries.
+        network: Units of the hidden layers, of actor and critic each.
+        activation: Of the hidden layers.
+        n_envs: Copies of the environment.
+        n_steps: Steps per copy between two updates; `None` stands for 128 (PPO) or 8 (A2C).
+        gamma: Discount.
+        gae_lambda: Of generalised advantage estimation; `None` stands for 0.95 (PPO) or 1.0 (A2C).
+        normalize_observations: Standardise observations by running statistics that live inside the policy.
+        normalize_rewards: Scale rewards by the running standard deviation of the discounted return, afresh in each
+            stage.
+        log_std_init: Initial log standard deviation of a continuous policy.
+        action_mode: How actions are chosen wherever the policy is judged: gates, evaluations and reports alike.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` or `"auto"`. Small networks are fastest on the CPU.
+
+    See `Hyperparameters` for the settings that a stage may override.
+    """
+
+    algorithm: Literal["PPO", "A2C"] = "PPO"
+    _: KW_ONLY
+    policy: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = "MlpPolicy"
+    network: tuple[int, ...] = (64, 64)
+    activation: Literal["tanh", "relu"] = "tanh"
+    n_envs: int = 16
+    n_steps: int | None = None
+    gamma: float = 0.99
+    gae_lambda: float | None = None
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
+    log_std_init: float = 0.0
+    action_mode: Literal["stochastic", "deterministic"] = "stochastic"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that are out of range or do not fit the algorithm."""
+        where = "Agent"
+        require_choice(where, "algorithm", self.algorithm, _DEFAULTS)
+        require_choice(where, "policy", self.policy, ["MlpPolicy", "CnnPolicy", "MultiInputPolicy"])
+        require_choice(where, "activation", self.activation, ["tanh", "relu"])
+        require_choice(where, "action_mode", self.action_mode, ["stochastic", "deterministic"])
+        require_int(where, "n_envs", self.n_envs)
+        if self.n_steps is not None:
+            require_int(where, "n_steps", self.n_steps, least=2)
+        require_number(where, "gamma", self.gamma, above=0.0, most=1.0)
+        if self.gae_lambda is not None:
+            require_number(where, "gae_lambda", self.gae_lambda, least=0.0, most=1.0)
+        require_number(where, "log_std_init", self.log_std_init)
+        require(isinstance(self.network, (list, tuple)), f"{where}: network is {self.network!r}; give a list.")
+        object.__setattr__(self, "network", tuple(self.network))
+        for units in self.network:
+            require_int(where, "a layer of network", units)
+        device_ok = isinstance(self.device, str) and self.device.split(":")[0] in ("cpu", "cuda", "mps", "auto")
+        require(device_ok, f"{where}: device is {self.device!r}; give 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'.")
+        self.check(where)
+        refuse_ppo_only(where, self, self.algorithm)
+
+    @property
+    def steps_per_copy(self) -> int:
+        """Steps per copy between two updates."""
+        return self.n_steps if self.n_steps is not None else _STEPS[self.algorithm]
+
+    @property
+    def rollout_steps(self) -> int:
+        """Environment steps, over all copies, between two updates."""
+        return self.n_envs * self.steps_per_copy
+
+    @property
+    def trace_decay(self) -> float:
+        """The lambda of generalised advantage estimation."""
+        return self.gae_lambda if self.gae_lambda is not None else {"PPO": 0.95, "A2C": 1.0}[self.algorithm]
+
+    def settings(self, overrides: Hyperparameters | None = None) -> dict[str, Any]:
+        """Return the hyper-parameters in force: the algorithm's defaults, then the agent's, then a stage's."""
+        return {**_DEFAULTS[self.algorithm], **self.given(), **(overrides.given() if overrides else {})}
+
+
+def refuse_ppo_only(where: str, settings: Hyperparameters, algorithm: str) -> None:
+    """Refuse settings that A2C would silently ignore."""
+    extra = [name for name in PPO_ONLY if getattr(settings, name) is not None]
+    require(
+        algorithm == "PPO" or not extra,
+        f"{where}: {', '.join(extra)} belong to PPO, and the algorithm is {algorithm}; leave them out.",
+    )
+
+
+@serializable
+@dataclass(frozen=True, init=False)
+class Expert:
+    """Who shows the task, by name, and how many episodes.
+
+    Args:
+        source: A function `expert(env) -> act(obs)`, itself or as `"module:name"`; or a run directory, whose final
+            policy shows; or the zip file of a trained stable-baselines3 model.
+        episodes: How many episodes to record.
+        algorithm: Only for a zip file: the class that saved it, such as `"PPO"`.
+    """
+
+    source: str
+    kind: Literal["function", "run", "model"] = "function"
+    episodes: int = 100
+    algorithm: str = "PPO"
+
+    def __init__(
+        self,
+        source: str | Callable[..., Any],
+        *,
+        episodes: int = 100,
+        algorithm: str = "PPO",
+        kind: str | None = None,
+    ) -> None:
+        if callable(source):
+            source = reference("Expert", source)
+        if kind is None:
+            is_name = ":" in source and "/" not in source and "\\" not in source
+            kind = "model" if source.endswith(".zip") else "function" if is_name else "run"
+        require_choice("Expert", "kind", kind, ["function", "run", "model"])
+        require_int(f"Expert({source!r})", "episodes", episodes)
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "episodes", episodes)
+        object.__setattr__(self, "algorithm", algorithm)
+
+    def __str__(self) -> str:
+        name = self.source.rsplit(":", 1)[-1] if self.kind == "function" else self.source
+        return f"{self.episodes} episodes of {name}"

@@ -1,0 +1,197 @@
+"""The stages of a curriculum, as frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from rlstages.criteria import Criterion
+from rlstages.errors import require, require_choice, require_int, require_name, require_number
+from rlstages.serialization import serializable
+from rlstages.specs import Agent, Environment, Expert, Hyperparameters, refuse_ppo_only
+
+
+@serializable
+@dataclass(frozen=True)
+class BehaviorCloning:
+    """Train the learner's policy to act as demonstrations do.
+
+    The loss is the negative log likelihood of the demonstrated actions (Pomerleau 1991, as `imitation` implements
+    it). Whole episodes are held out; training stops when their loss has not fallen for `patience` epochs, and the
+    best epoch's weights are kept.
+
+    Args:
+        name: Shown everywhere; unique in its curriculum.
+        environment: Where the expert shows and the clone is scored.
+        expert: Who shows. Give this or `demonstrations`.
+        demonstrations: A file of recorded episodes (`rlstages demos record` writes them).
+        until: What the clone must score before the next stage may start. If it is missed, the run stops and says so,
+            unless `on_failure` is `"advance"`.
+        on_failure: `"stop"` or `"advance"`.
+        max_epochs: Passes over the demonstrations, at most.
+        learning_rate: Adam's step size.
+        batch_size: Observations per gradient step.
+        entropy_weight: Weight of the entropy bonus in the loss.
+        l2_weight: Weight of the squared norm of the parameters in the loss.
+        held_out: Share of the episodes that is only used to measure.
+        patience: Epochs without improvement on the held-out episodes before training stops.
+        best: Keep only this many episodes, those of the highest return.
+        min_return: Keep only episodes with at least this return.
+        min_log_std: Floor of a continuous policy's log standard deviation. A deterministic expert drives it down
+            without limit, and with it the exploration that fine-tuning needs.
+        evaluation_episodes: Played before and after cloning to score the policy; 0 plays none.
+    """
+
+    name: str
+    environment: Environment
+    _: KW_ONLY
+    expert: Expert | None = None
+    demonstrations: str | None = None
+    until: Criterion | None = None
+    on_failure: Literal["stop", "advance"] = "stop"
+    max_epochs: int = 30
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    entropy_weight: float = 1e-3
+    l2_weight: float = 0.0
+    held_out: float = 0.1
+    patience: int = 5
+    best: int | None = None
+    min_return: float | None = None
+    min_log_std: float = -2.0
+    evaluation_episodes: int = 48
+
+    def __post_init__(self) -> None:
+        """Refuse settings that are out of range or contradict each other."""
+        require_name("BehaviorCloning", self.name)
+        where = f"stage {self.name!r}"
+        _require_environment(where, self.environment)
+        require(
+            (self.expert is None) != (self.demonstrations is None),
+            f"{where}: give either expert=Expert(...) or demonstrations='file', and not both.",
+        )
+        require(self.expert is None or isinstance(self.expert, Expert), f"{where}: expert must be an Expert(...).")
+        require(
+            self.demonstrations is None or isinstance(self.demonstrations, str),
+            f"{where}: demonstrations must be a path.",
+        )
+        _require_criterion(where, self.until, optional=True)
+        require_choice(where, "on_failure", self.on_failure, ["stop", "advance"])
+        require_int(where, "max_epochs", self.max_epochs)
+        require_number(where, "learning_rate", self.learning_rate, above=0.0)
+        require_int(where, "batch_size", self.batch_size)
+        require_number(where, "entropy_weight", self.entropy_weight, least=0.0)
+        require_number(where, "l2_weight", self.l2_weight, least=0.0)
+        require_number(where, "held_out", self.held_out, least=0.0, most=0.9)
+        require_int(where, "patience", self.patience)
+        if self.best is not None:
+            require_int(where, "best", self.best)
+        if self.min_return is not None:
+            require_number(where, "min_return", self.min_return)
+        require_number(where, "min_log_std", self.min_log_std)
+        require_int(where, "evaluation_episodes", self.evaluation_episodes, least=0)
+
+    def __str__(self) -> str:
+        source = str(self.expert) if self.expert else self.demonstrations
+        demand = f", until {self.until}" if self.until else ""
+        return f"clone {source} in {self.environment}{demand}"
+
+
+@serializable
+@dataclass(frozen=True)
+class FineTuning(Hyperparameters):
+    """Train the same policy further with reinforcement learning until a threshold is really reached.
+
+    The protections of the hand-over are on by default and can be switched off one by one. Their sizes are those that
+    kept what the clone could do in our ablations on MiniGrid's MultiRoom (docs/design.md).
+
+    Args:
+        name: Shown everywhere; unique in its curriculum.
+        environment: The variant to train in.
+        until: When the stage is done.
+        max_steps: Environment steps this stage may take, those of its confirmations included.
+        on_timeout: What happens when `max_steps` are spent first: `"stop"` the run, or `"advance"` to the next stage.
+        critic_fit_steps: Environment steps during which only the critic learns, if the policy comes from cloning: a
+            critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588). 0 is off.
+        anchor_kl: Weight of the KL divergence (summed over action dimensions) from the anchor, which is the policy
+            the stage starts with (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0.1 with PPO, and 0 with A2C,
+            whose advantages have another scale.
+        anchor_steps: Environment steps over which that weight falls to 0 in a straight line.
+        exploration: Log standard deviation of a continuous policy at the stage's start; `None` keeps what the stage
+            before left, which is what cloning learned.
+    """
+
+    name: str
+    environment: Environment
+    _: KW_ONLY
+    until: Criterion
+    max_steps: int
+    on_timeout: Literal["stop", "advance"] = "stop"
+    critic_fit_steps: int = 8_192
+    anchor_kl: float | None = None
+    anchor_steps: int = 40_000
+    exploration: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that are out of range or contradict each other."""
+        require_name("FineTuning", self.name)
+        where = f"stage {self.name!r}"
+        _require_environment(where, self.environment)
+        _require_criterion(where, self.until)
+        require_int(where, "max_steps", self.max_steps)
+        require_choice(where, "on_timeout", self.on_timeout, ["stop", "advance"])
+        require_int(where, "critic_fit_steps", self.critic_fit_steps, least=0)
+        if self.anchor_kl is not None:
+            require_number(where, "anchor_kl", self.anchor_kl, least=0.0)
+        require_int(where, "anchor_steps", self.anchor_steps, least=0)
+        if self.exploration is not None:
+            require_number(where, "exploration", self.exploration, least=-10.0, most=2.0)
+        self.check(where)
+
+    def __str__(self) -> str:
+        return f"train in {self.environment} until {self.until}, at most {self.max_steps:,} steps"
+
+    def anchor_weight(self, algorithm: str, steps: int) -> float:
+        """Return the weight of the KL term after this many steps of the stage."""
+        start = self.anchor_kl if self.anchor_kl is not None else {"PPO": 0.1, "A2C": 0.0}[algorithm]
+        return start * max(0.0, 1.0 - steps / self.anchor_steps) if self.anchor_steps else 0.0
+
+
+Stage = BehaviorCloning | FineTuning
+
+
+def refuse_unfit(stage: Stage, before: Stage | None, agent: Agent) -> None:
+    """Refuse a stage whose settings the agent's algorithm would ignore, or whose budget is too small to learn in.
+
+    A stage needs ten rollouts, and its critic fit if it follows a cloning stage: with less, no update could show in
+    its score.
+    """
+    if isinstance(stage, BehaviorCloning):
+        return
+    where = f"stage {stage.name!r}"
+    refuse_ppo_only(where, stage, agent.algorithm)
+    settings = agent.settings(stage)
+    if agent.algorithm == "PPO":
+        whole = agent.rollout_steps >= settings["batch_size"]
+        require(whole, f"{where}: a rollout has {agent.rollout_steps} steps, less than batch_size={settings['batch_size']}.")
+    critic_fit = stage.critic_fit_steps if isinstance(before, BehaviorCloning) else 0
+    least = critic_fit + 10 * agent.rollout_steps
+    require(
+        stage.max_steps >= least,
+        f"{where}: max_steps is {stage.max_steps:,}, but ten rollouts of {agent.rollout_steps:,} steps and a "
+        f"critic fit of {critic_fit:,} take {least:,}; raise max_steps, or lower critic_fit_steps, n_envs or n_steps.",
+    )
+
+
+def _require_environment(where: str, environment: object) -> None:
+    require(
+        isinstance(environment, Environment),
+        f"{where}: the environment is {environment!r}; wrap it as Environment('module:Id-v0', ...).",
+    )
+
+
+def _require_criterion(where: str, until: object, optional: bool = False) -> None:
+    require(
+        isinstance(until, Criterion) or (optional and until is None),
+        f"{where}: until is {until!r}; give a criterion such as SuccessThreshold(0.9) or RewardThreshold(200).",
+    )
