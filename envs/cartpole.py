@@ -18,7 +18,7 @@ PUSH_COST = 100.0
 """What `balance` pays for a full push, whatever its force in newtons."""
 
 
-class CartPole(CartPoleEnv):  # type: ignore[misc]
+class CartPole(CartPoleEnv):
     """Gymnasium's CartPole with other physics; observations, actions, rewards and limits are the same.
 
     Source: https://gymnasium.farama.org/environments/classic_control/cart_pole/

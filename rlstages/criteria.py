@@ -279,7 +279,9 @@ def _sentence(
 ) -> str:
     if n == 0:
         return f"no episode judged yet; at least {needed} needed"
-    measured = f"{what} {value:.3g} over {n} episodes, at least {bound:.3g} beyond luck"
+    measured = f"{what} {value:.3g} over {n} episodes"
+    if math.isfinite(bound):
+        measured += f", at least {bound:.3g} beyond luck"
     if met:
         return f"{measured}, {null:.3g} needed"
     if futile:

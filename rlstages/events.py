@@ -189,18 +189,6 @@ class StageFinished:
 
 @serializable
 @dataclass(frozen=True)
-class CheckpointSaved:
-    """A checkpoint is on disk.
-
-    Attributes:
-        name: Of its directory.
-    """
-
-    name: str
-
-
-@serializable
-@dataclass(frozen=True)
 class Warned:
     """Something a person should know.
 
@@ -234,7 +222,6 @@ Payload = (
     | RolloutFinished
     | Judged
     | StageFinished
-    | CheckpointSaved
     | Warned
     | RunFinished
 )

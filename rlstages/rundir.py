@@ -20,7 +20,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from io import BufferedWriter
 from pathlib import Path
@@ -97,18 +97,8 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; give another --out.") from None
         try:
-            content = {
-                "version": VERSION,
-                "curriculum": to_data(record.curriculum),
-                "digest": record.curriculum.digest,
-                "seed": record.seed,
-                "run_id": record.run_id,
-                "versions": dict(record.versions),
-                "spaces": dict(record.spaces),
-                "sources": {name: os.path.relpath(file, path) for name, file in sources().items()},
-                "initial": record.initial,
-            }
-            replace_durably(path / "run.json", json.dumps(content, indent=1, allow_nan=False).encode())
+            files = {name: os.path.relpath(file, path) for name, file in sources().items()}
+            write_record(path, replace(record, sources=files))
             return cls(path)
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
@@ -165,6 +155,19 @@ class RunDirectory:
     def _cut_events(self, size: int) -> None:
         if self._events_bytes() > size:
             os.truncate(self.path / "events.jsonl", size)
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write `run.json`, in one step."""
+    content = {"version": VERSION, "digest": record.curriculum.digest}
+    content |= {f.name: to_data(getattr(record, f.name)) for f in fields(record)}
+    replace_durably(path / "run.json", json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def update_curriculum(run: RunDirectory, curriculum: Curriculum) -> None:
+    """Change what an owned run does from here on."""
+    run.record = replace(run.record, curriculum=curriculum)
+    write_record(run.path, run.record)
 
 
 def read_record(path: Path) -> RunRecord:

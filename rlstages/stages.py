@@ -131,6 +131,7 @@ class FineTuning(Hyperparameters):
     anchor_kl: float | None = None
     anchor_steps: int = 40_000
     exploration: float | None = None
+    evaluation_episodes: int = 48
 
     def __post_init__(self) -> None:
         """Refuse settings that are out of range or contradict each other."""
@@ -146,6 +147,7 @@ class FineTuning(Hyperparameters):
         require_int(where, "anchor_steps", self.anchor_steps, least=0)
         if self.exploration is not None:
             require_number(where, "exploration", self.exploration, least=-10.0, most=2.0)
+        require_int(where, "evaluation_episodes", self.evaluation_episodes, least=0)
         self.check(where)
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-""""""
+"""Ready-made curricula, one readable file each; `rlstages curricula` lists them."""

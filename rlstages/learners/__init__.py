@@ -1,1 +1,1 @@
-""""""
+"""The learner, and how its policy is cloned and fine-tuned."""

@@ -1,1 +1,1 @@
-""""""
+"""Readers of a run's events: console, Weights & Biases, TensorBoard."""

@@ -1,0 +1,253 @@
+"""Demonstrated episodes: in memory, in files without pickle, checked, filtered and split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from rlstages.checkpoints import replace_durably, sha256
+from rlstages.episodes import Episode, Score, score
+from rlstages.errors import InputError, require
+from rlstages.spaces import describe_space
+
+Observations = np.ndarray | dict[str, np.ndarray]
+MAX_BYTES = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One demonstrated episode of `T` steps.
+
+    Attributes:
+        observations: Shape `(T + 1, ...)`, the last one included; a dictionary of such for `Dict` spaces.
+        actions: Shape `(T, ...)`.
+        rewards: Shape `(T,)`.
+        success: Whether it counts as solved, or `None` where that is not known.
+    """
+
+    observations: Observations
+    actions: np.ndarray
+    rewards: np.ndarray
+    success: bool | None = None
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def total_reward(self) -> float:
+        """The return."""
+        return float(self.rewards.sum())
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Demonstrated episodes, in the order in which they were recorded."""
+
+    episodes: tuple[Demonstration, ...]
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    @property
+    def steps(self) -> int:
+        """Steps in all episodes together."""
+        return sum(len(episode) for episode in self.episodes)
+
+    def score(self) -> Score:
+        """Summarise what was shown."""
+        return score(Episode(0, i, e.total_reward, len(e), e.success) for i, e in enumerate(self.episodes))
+
+    def filtered(self, best: int | None = None, min_return: float | None = None) -> Demonstrations:
+        """Keep episodes with at least `min_return`, and of these the `best` by return, in their order."""
+        kept = [e for e in self.episodes if min_return is None or e.total_reward >= min_return]
+        if best is not None and best < len(kept):
+            ranked = sorted(range(len(kept)), key=lambda i: (-kept[i].total_reward, i))[:best]
+            kept = [kept[i] for i in sorted(ranked)]
+        return Demonstrations(tuple(kept))
+
+    def split(self, held_out: float, seed: int) -> tuple[Demonstrations, Demonstrations]:
+        """Divide whole episodes into those to learn from and those to measure on.
+
+        Args:
+            held_out: Share to measure on; at least one episode if it is above 0 and there are two.
+            seed: Of the shuffle.
+        """
+        order = np.random.default_rng(seed).permutation(len(self))
+        count = min(max(1, round(held_out * len(self))), len(self) - 1) if held_out else 0
+        measured = set(order[:count].tolist())
+        return (
+            Demonstrations(tuple(e for i, e in enumerate(self.episodes) if i not in measured)),
+            Demonstrations(tuple(e for i, e in enumerate(self.episodes) if i in measured)),
+        )
+
+    def transitions(self) -> tuple[Observations, np.ndarray]:
+        """Return the observations in which an action was taken and the actions, over all episodes."""
+        actions = np.concatenate([e.actions for e in self.episodes])
+        first = self.episodes[0].observations
+        if isinstance(first, dict):
+            parts = [cast("dict[str, np.ndarray]", e.observations) for e in self.episodes]
+            return {key: np.concatenate([part[key][:-1] for part in parts]) for key in first}, actions
+        return np.concatenate([cast(np.ndarray, e.observations)[:-1] for e in self.episodes]), actions
+
+    def save(self, path: Path) -> str:
+        """Write a `.safetensors` file in one step and return its SHA-256."""
+        arrays = {
+            "actions": np.concatenate([e.actions for e in self.episodes]),
+            "rewards": np.concatenate([e.rewards for e in self.episodes]),
+            "lengths": np.array([len(e) for e in self.episodes], dtype=np.int64),
+        }
+        known = all(e.success is not None for e in self.episodes)
+        if known:
+            arrays["success"] = np.array([e.success for e in self.episodes], dtype=np.bool_)
+        first = self.episodes[0].observations
+        if isinstance(first, dict):
+            parts = [cast("dict[str, np.ndarray]", e.observations) for e in self.episodes]
+            arrays |= {f"observations/{key}": np.concatenate([part[key] for part in parts]) for key in first}
+        else:
+            arrays["observations"] = np.concatenate([cast(np.ndarray, e.observations) for e in self.episodes])
+        metadata = {"format": "rlstages demonstrations", "version": "1"}
+        content = save_tensors({key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_durably(path, content)
+        return sha256(content)
+
+
+def load_demonstrations(path: Path) -> Demonstrations:
+    """Read demonstrations from a `.safetensors` file, or an `.npz` file with the same arrays.
+
+    The arrays, over all episodes one after the other: `observations` (one more per episode than actions; for `Dict`
+    spaces `observations/KEY`), `actions`, `rewards`, `lengths` (steps of each episode), and optionally `success`.
+    No pickle is read.
+
+    Raises:
+        InputError: If the file is missing, too large, or its arrays do not fit together.
+    """
+    require(path.is_file(), f"There are no demonstrations at {path}.")
+    require(path.stat().st_size <= MAX_BYTES, f"{path} is larger than 8 GiB; split it.")
+    arrays = _read_arrays(path)
+    for name in ("actions", "rewards", "lengths"):
+        require(name in arrays, f"{path}: the array {name!r} is missing.")
+    lengths = arrays["lengths"]
+    require(lengths.ndim == 1 and lengths.dtype.kind in "iu", f"{path}: lengths must be a list of whole numbers.")
+    require(len(lengths) > 0, f"{path} holds no episode.")
+    require(bool((lengths > 0).all()), f"{path}: every episode must have at least one step.")
+    steps = int(lengths.sum())
+    for name in ("actions", "rewards"):
+        require(len(arrays[name]) == steps, f"{path}: {name} has {len(arrays[name])} rows, but lengths add to {steps}.")
+    watched = {key: array for key, array in arrays.items() if key.split("/")[0] == "observations"}
+    require(bool(watched), f"{path}: the array 'observations' is missing.")
+    wanted = steps + len(lengths)
+    for key, array in watched.items():
+        fits = len(array) == wanted
+        require(fits, f"{path}: {key} has {len(array)} rows; with one after each episode's end it needs {wanted}.")
+    success = arrays.get("success")
+    fits = success is None or success.shape == lengths.shape
+    require(fits, f"{path}: success must have one value for each of the {len(lengths)} episodes.")
+    return Demonstrations(tuple(_cut(watched, arrays["actions"], arrays["rewards"], lengths, success)))
+
+
+def check_demonstrations(
+    name: str, demonstrations: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+) -> None:
+    """Refuse demonstrations that do not fit the spaces of an environment.
+
+    Raises:
+        InputError: Naming the episode, the step and what is wrong: shapes, numbers that are not finite, actions out
+            of range.
+    """
+    require(len(demonstrations) > 0, f"{name}: no episode is left to clone; record more, or filter less.")
+    for number, episode in enumerate(demonstrations.episodes):
+        where = f"{name}, episode {number}"
+        _check_observations(where, episode.observations, observation_space)
+        _check_actions(where, episode.actions, action_space)
+        finite = np.isfinite(episode.rewards)
+        require(bool(finite.all()), f"{where}, step {int(np.argmin(finite))}: the reward is not finite.")
+
+
+def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        return load_tensors(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError, OSError, EOFError, json.JSONDecodeError) as error:
+        kind = ".npz" if path.suffix == ".npz" else ".safetensors"
+        raise InputError(f"{path} is not a readable {kind} file of plain arrays: {error}.") from error
+
+
+def _cut(
+    watched: Mapping[str, np.ndarray],
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    lengths: np.ndarray,
+    success: np.ndarray | None,
+) -> Sequence[Demonstration]:
+    ends = np.cumsum(lengths)
+    episodes = []
+    for i, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+        start = end - length
+        rows = slice(start + i, end + i + 1)
+        seen: Observations = (
+            watched["observations"][rows]
+            if "observations" in watched
+            else {key.partition("/")[2]: array[rows] for key, array in watched.items()}
+        )
+        solved = None if success is None else bool(success[i])
+        episodes.append(Demonstration(seen, actions[start:end], rewards[start:end].astype(np.float64), solved))
+    return episodes
+
+
+def _check_observations(where: str, observations: Observations, space: gym.Space[Any]) -> None:
+    if isinstance(space, spaces.Dict):
+        keys = list(observations) if isinstance(observations, dict) else []
+        require(sorted(keys) == sorted(space.spaces), f"{where}: the observations have the keys {keys}, the space {list(space.spaces)}.")
+        for key, part in space.spaces.items():
+            _check_array(f"{where}, {key}", cast("dict[str, np.ndarray]", observations)[key], part, "observations")
+    else:
+        require(not isinstance(observations, dict), f"{where}: the observations are a dictionary, the space is not.")
+        _check_array(where, cast(np.ndarray, observations), space, "observations")
+
+
+def _check_actions(where: str, actions: np.ndarray, space: gym.Space[Any]) -> None:
+    _check_array(where, actions, space, "actions")
+    if isinstance(space, spaces.Box):
+        inside = ((actions >= space.low - 1e-6) & (actions <= space.high + 1e-6)).reshape(len(actions), -1).all(axis=1)
+        step = int(np.argmin(inside))
+        low, high = float(space.low.min()), float(space.high.max())
+        require(bool(inside.all()), f"{where}, step {step}: the action {actions[step]} is outside [{low:g}, {high:g}].")
+
+
+def _check_array(where: str, array: np.ndarray, space: gym.Space[Any], what: str) -> None:
+    shape = space.shape or ()
+    require(
+        array.shape[1:] == shape,
+        f"{where}: the {what} have the shape {array.shape[1:]}, but the space is {describe_space(space)}.",
+    )
+    kind = array.dtype.kind
+    require(kind in "fiub", f"{where}: the {what} are of type {array.dtype}; give numbers.")
+    if kind == "f":
+        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        step = int(np.argmin(finite))
+        require(bool(finite.all()), f"{where}, step {step}: the {what} hold a number that is not finite.")
+    if isinstance(space, spaces.Discrete):
+        low, most = int(space.start), int(space.start + space.n) - 1
+        _check_range(where, array, low, most, what)
+    elif isinstance(space, spaces.MultiDiscrete):
+        _check_range(where, array, 0, space.nvec - 1, what)
+
+
+def _check_range(where: str, array: np.ndarray, low: int, most: Any, what: str) -> None:
+    inside = ((array >= low) & (array <= most) & (array == np.round(array))).reshape(len(array), -1).all(axis=1)
+    step = int(np.argmin(inside))
+    limit = most if np.isscalar(most) else np.asarray(most).tolist()
+    require(bool(inside.all()), f"{where}, step {step}: the {what[:-1]} {array[step]} is not a whole number from {low} to {limit}.")

@@ -1,0 +1,342 @@
+"""From an `Environment` to copies that stable-baselines3 can step, seeded episode by episode and watched."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecTransposeImage,
+)
+
+from rlstages.episodes import Episode
+from rlstages.errors import InputError, nearest
+from rlstages.references import add_sources, resolve, sources
+from rlstages.specs import Environment, Success
+
+
+class Purpose(IntEnum):
+    """What episodes are played for; each has seeds of its own."""
+
+    TRAINING = 0
+    DEMONSTRATION = 1
+    EVALUATION = 2
+    CONFIRMATION = 3
+
+
+class EnvironmentFault(RuntimeError):
+    """An environment gave something that no learner can use: one sentence names it, the copy and the step."""
+
+
+def episode_seed(run_seed: int, stage: int, purpose: Purpose, copy: int, number: int) -> int:
+    """Return the seed of one episode: a function of these five numbers, and of nothing else."""
+    entropy = [run_seed, stage, int(purpose), copy, number]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0] >> 1)
+
+
+def make_environment(spec: Environment) -> gym.Env[Any, Any]:
+    """Make one copy of an environment.
+
+    Raises:
+        InputError: If the id, a module or a wrapper does not exist, or the environment refuses its arguments.
+    """
+    maker = _maker(spec.id)
+    try:
+        env = maker(**spec.kwargs)
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"{spec} needs a package that is not installed: {error}") from error
+    except Exception as error:
+        raise InputError(f"{spec} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(env, gym.Env):
+        raise InputError(f"{spec.id!r} returned a {type(env).__name__}, which is no gymnasium environment.")
+    for wrapper in spec.wrappers:
+        env = resolve(wrapper)(env)
+    return env
+
+
+def make_vec_env(
+    spec: Environment, n_envs: int, run_seed: int, stage: int, purpose: Purpose = Purpose.TRAINING
+) -> VecEnv:
+    """Make copies of an environment behind stable-baselines3's interface.
+
+    Every episode of every copy has a seed of its own (`episode_seed`), so an environment's state is its episode's seed
+    and the actions since. Images are moved to channels first, as stable-baselines3 does.
+
+    Args:
+        spec: What to make.
+        n_envs: Number of copies.
+        run_seed: Of the run.
+        stage: Index of the stage.
+        purpose: What the episodes are played for.
+    """
+    batched = require_batched(spec)
+    seeds = [_EpisodeSeeds(run_seed, stage, purpose, copy) for copy in range(n_envs)]
+    env: VecEnv
+    if batched is not None and spec.vectorize in ("auto", "batched"):
+        env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds)
+    else:
+        makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s) for s in seeds]
+        env = SubprocVecEnv(makers, start_method="forkserver") if spec.vectorize == "subprocess" else DummyVecEnv(makers)
+    env = EpisodeMonitor(env, spec)
+    return VecTransposeImage(env) if _has_images_last(env.observation_space) else env
+
+
+def require_batched(spec: Environment) -> Callable[..., Any] | None:
+    """Return what makes an environment's batched form, or `None` if it has none.
+
+    Raises:
+        InputError: If it has none and the spec asks for it.
+    """
+    batched = _batched_class(spec)
+    if spec.vectorize == "batched" and batched is None:
+        raise InputError(
+            f"{spec} has no batched form that resets single copies by reset_mask, or it has wrappers; "
+            'leave out vectorize="batched".'
+        )
+    return batched
+
+
+def monitor_of(env: VecEnv) -> EpisodeMonitor:
+    """Return the monitor inside a vectorised environment."""
+    while not isinstance(env, EpisodeMonitor):
+        if not isinstance(env, VecEnvWrapper):
+            raise TypeError("the environment has no EpisodeMonitor")
+        env = env.venv
+    return env
+
+
+class EpisodeMonitor(VecEnvWrapper):
+    """Counts episodes and refuses numbers that are not finite.
+
+    Attributes:
+        finished: Episodes that ended since they were last taken, in the order of their end.
+    """
+
+    def __init__(self, venv: VecEnv, spec: Environment) -> None:
+        super().__init__(venv)
+        self.finished: list[Episode] = []
+        self._spec = spec
+        self._solved = success_rule(spec.success)
+        self._returns = np.zeros(self.num_envs)
+        self._lengths = np.zeros(self.num_envs, dtype=np.int64)
+        self._numbers = np.zeros(self.num_envs, dtype=np.int64)
+
+    def reset(self) -> Any:
+        """Reset all copies; episodes under way are dropped, and the count of episodes starts again."""
+        observations = self.venv.reset()
+        self._returns[:] = 0
+        self._lengths[:] = 0
+        self._numbers[:] = 0
+        self.finished.clear()
+        self._check(observations)
+        return observations
+
+    def step_wait(self) -> Any:
+        """Step, check and count."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self._lengths += 1
+        if not np.isfinite(rewards).all():
+            copy = int(np.flatnonzero(~np.isfinite(rewards))[0])
+            self._fault(f"the reward {rewards[copy]}", copy)
+        self._check(observations)
+        self._returns += rewards
+        for copy in np.flatnonzero(dones):
+            total, length = float(self._returns[copy]), int(self._lengths[copy])
+            solved = self._solved(infos[copy], total, length)
+            self.finished.append(Episode(int(copy), int(self._numbers[copy]), total, length, solved))
+            self._returns[copy] = self._lengths[copy] = 0
+            self._numbers[copy] += 1
+        return observations, rewards, dones, infos
+
+    def take(self) -> list[Episode]:
+        """Return the finished episodes and forget them."""
+        taken, self.finished = self.finished, []
+        return taken
+
+    def _check(self, observations: Any) -> None:
+        parts = observations.items() if isinstance(observations, dict) else [("the observation", observations)]
+        for name, values in parts:
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                finite = np.isfinite(values).reshape(self.num_envs, -1).all(axis=1)
+                copy = int(np.flatnonzero(~finite)[0])
+                self._fault(f"a number in {name} that is not finite", copy)
+
+    def _fault(self, what: str, copy: int) -> None:
+        raise EnvironmentFault(
+            f"{self._spec}: copy {copy} gave {what} at step {self._lengths[copy]} of its episode "
+            f"{self._numbers[copy]}; the policy is as it was before this rollout."
+        )
+
+
+class BatchedVecEnv(VecEnv):
+    """A natively batched environment behind stable-baselines3's interface.
+
+    Args:
+        batched: Steps all copies in one call and starts new episodes only by `reset(seed, options={"reset_mask": m})`.
+        seeds: One source of episode seeds per copy.
+    """
+
+    def __init__(self, batched: Any, seeds: list[_EpisodeSeeds]) -> None:
+        self.batched = batched
+        self._episode_seeds = seeds
+        self._actions = np.zeros(0)
+        self.render_mode = batched.render_mode
+        super().__init__(batched.num_envs, batched.single_observation_space, batched.single_action_space)
+
+    def reset(self) -> np.ndarray:
+        """Start an episode in each copy."""
+        given = self._seeds
+        starts = [s.next() if seed is None else seed for s, seed in zip(self._episode_seeds, given, strict=True)]
+        self._reset_seeds()
+        observations, _ = self.batched.reset(seed=starts)
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        return np.asarray(observations)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Remember the actions."""
+        self._actions = actions
+
+    def step_wait(self) -> Any:
+        """Step all copies, and start new episodes where one ended."""
+        observations, rewards, terminated, truncated, more = self.batched.step(self._actions)
+        dones = terminated | truncated
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if dones.any():
+            for copy in np.flatnonzero(dones):
+                infos[copy] = {key: values[copy] for key, values in more.items()}
+                infos[copy]["terminal_observation"] = observations[copy]
+                infos[copy]["TimeLimit.truncated"] = bool(truncated[copy] and not terminated[copy])
+            starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones, strict=True)]
+            observations, _ = self.batched.reset(seed=starts, options={"reset_mask": dones})
+        return observations, rewards.astype(np.float32), dones, infos
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.batched.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute, once per copy."""
+        return [getattr(self.batched, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Refuse: the copies share their attributes."""
+        raise NotImplementedError("the copies of a batched environment share their attributes")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Refuse: the copies have no methods of their own."""
+        raise NotImplementedError("the copies of a batched environment have no methods of their own")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Return that no copy is wrapped."""
+        return [False] * len(list(self._get_indices(indices)))
+
+
+class SeededEpisodes(gym.Wrapper):  # type: ignore[type-arg]
+    """Gives each episode the next seed of its copy, unless `reset` is given one."""
+
+    def __init__(self, env: gym.Env[Any, Any], seeds: _EpisodeSeeds) -> None:
+        super().__init__(env)
+        self._episode_seeds = seeds
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Start an episode."""
+        return self.env.reset(seed=self._episode_seeds.next() if seed is None else seed, options=options)
+
+
+class _EpisodeSeeds:
+    """The seeds of one copy's episodes, in order."""
+
+    def __init__(self, run_seed: int, stage: int, purpose: Purpose, copy: int) -> None:
+        self._place = (run_seed, stage, purpose, copy)
+        self._number = 0
+
+    def next(self) -> int:
+        """Return the seed of the next episode."""
+        self._number += 1
+        return episode_seed(*self._place, self._number - 1)
+
+
+class _MakeCopy:
+    """Makes one copy, in this process or in a worker; it carries where modules from files are."""
+
+    def __init__(self, spec: Environment, seeds: _EpisodeSeeds) -> None:
+        self._spec, self._seeds = spec, seeds
+        self._sources: dict[str, Path] = sources()
+
+    def __call__(self) -> gym.Env[Any, Any]:
+        add_sources(self._sources)
+        return SeededEpisodes(make_environment(self._spec), self._seeds)
+
+
+def _maker(id: str) -> Callable[..., Any]:
+    """Return what makes the environment: a named callable, or gymnasium's registry."""
+    module, colon, name = id.partition(":")
+    if colon and all(part.isidentifier() for part in name.split(".")):
+        found = resolve(id)
+        if callable(found):
+            return found  # type: ignore[no-any-return]
+        raise InputError(f"{id!r} is a {type(found).__name__}, which cannot be called to make an environment.")
+    _find_spec(id)
+    return lambda **kwargs: gym.make(id, **kwargs)
+
+
+def _find_spec(id: str) -> Any:
+    """Return gymnasium's entry for an id, importing the module that it names.
+
+    Raises:
+        InputError: If there is none.
+    """
+    module, colon, name = id.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise InputError(f"{id!r}: there is no module {error.name!r}; install it, or correct the name.") from None
+    try:
+        return gym.spec(name)
+    except gym.error.Error as error:
+        hint = nearest(name, gym.registry) or nearest(re.sub(r"-v\d+$", "", name), gym.registry)
+        reason = "" if hint else f" {error}"
+        raise InputError(f"There is no environment {id!r}.{hint}{reason}") from None
+
+
+def _batched_class(spec: Environment) -> Callable[..., Any] | None:
+    """Return what makes the batched form, if there is one that resets single copies."""
+    name = spec.id.rpartition(":")[2]
+    if spec.wrappers or name.isidentifier():
+        return None
+    entry = _find_spec(spec.id).vector_entry_point
+    if not isinstance(entry, str):
+        return None
+    found = resolve(entry)
+    mode = str(getattr(found, "metadata", {}).get("autoreset_mode", ""))
+    return found if mode.lower().endswith("disabled") else None  # type: ignore[no-any-return]
+
+
+def _has_images_last(space: gym.Space[Any]) -> bool:
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return any(is_image_space(part) and not is_image_space_channels_first(part) for part in parts)
+
+
+def success_rule(success: Success) -> Callable[[dict[str, Any], float, int], bool | None]:
+    """Return a function of the last info, the return and the length; it gives `None` where success is not defined."""
+    if isinstance(success, (int, float)):
+        return lambda info, total, length: total > success
+    if ":" in success:
+        named = resolve(success)
+        return lambda info, total, length: bool(named(info, total, length))
+    return lambda info, total, length: bool(info[success]) if success in info else None

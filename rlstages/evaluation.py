@@ -1,0 +1,51 @@
+"""A frozen policy plays episodes of its own, and is scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlstages.environments import Purpose, episode_seed, monitor_of
+from rlstages.episodes import Episode
+
+
+def play_wave(policy: ActorCriticPolicy, env: VecEnv, seed: int, deterministic: bool) -> list[Episode]:
+    """Play one whole episode in each copy.
+
+    One episode per copy, counted by its start: to take the first to finish would favour short ones.
+
+    Args:
+        policy: Plays; it is not changed.
+        env: Its copies are reset first.
+        seed: Copy `i` gets `seed + i`.
+        deterministic: Whether the policy takes its likeliest action instead of sampling.
+
+    Returns:
+        The episodes in the order of their copies.
+    """
+    policy.set_training_mode(False)
+    env.seed(seed)
+    observations: Any = env.reset()
+    monitor = monitor_of(env)
+    first: dict[int, Episode] = {}
+    while len(first) < env.num_envs:
+        actions, _ = policy.predict(observations, deterministic=deterministic)
+        observations, _, _, _ = env.step(actions)
+        for episode in monitor.take():
+            first.setdefault(episode.copy, episode)
+    return [first[copy] for copy in range(env.num_envs)]
+
+
+def evaluate(
+    policy: ActorCriticPolicy, env: VecEnv, episodes: int, run_seed: int, stage: int, deterministic: bool
+) -> list[Episode]:
+    """Play at least `episodes` episodes, in waves of one per copy; the same numbers give the same episodes' seeds."""
+    played: list[Episode] = []
+    wave = 0
+    while len(played) < episodes:
+        seed = episode_seed(run_seed, stage, Purpose.EVALUATION, 0, wave)
+        played += play_wave(policy, env, seed, deterministic)
+        wave += 1
+    return played

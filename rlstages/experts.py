@@ -1,0 +1,71 @@
+"""Who shows a task: a scripted expert, the policy of another run, or a trained stable-baselines3 model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+
+from rlstages.errors import require
+from rlstages.policies import load_policy
+from rlstages.recording import Act, Show
+from rlstages.references import resolve
+from rlstages.rundir import read_record
+from rlstages.specs import Expert
+
+
+def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
+    """Return what makes an expert's function from observation to action, given its environment.
+
+    Args:
+        expert: Who shows.
+        trust_pickle: Whether a model's zip file, which can run any code when it is loaded, may be loaded.
+
+    Raises:
+        InputError: If the expert does not exist or may not be loaded.
+    """
+    if expert.kind == "function":
+        return _scripted(expert)
+    if expert.kind == "run":
+        path = Path(expert.source)
+        return _acting(load_policy(path), read_record(path).curriculum.agent.action_mode == "deterministic")
+    return _acting(_load_model(expert, trust_pickle), True)
+
+
+def _scripted(expert: Expert) -> Show:
+    make = resolve(expert.source)
+    require(callable(make), f"The expert {expert.source!r} is a {type(make).__name__}, which cannot be called.")
+
+    def show(env: gym.Env[Any, Any]) -> Act:
+        act = make(env)
+        require(
+            callable(act),
+            f"The expert {expert.source} returned a {type(act).__name__}; it must take the environment and return a "
+            "function from observation to action.",
+        )
+        return cast(Act, act)
+
+    return show
+
+
+def _acting(policy: Any, deterministic: bool) -> Show:
+    def act(observation: Any) -> Any:
+        return policy.predict(observation, deterministic=deterministic)[0]
+
+    return lambda env: act
+
+
+def _load_model(expert: Expert, trust_pickle: bool) -> Any:
+    path = Path(expert.source)
+    require(path.is_file(), f"There is no model at {path}.")
+    require(
+        trust_pickle,
+        f"{path} is a stable-baselines3 file, and loading one can run any code that is hidden in it; "
+        "give --trust-pickle if you trust whoever made it.",
+    )
+    import stable_baselines3
+
+    algorithm = getattr(stable_baselines3, expert.algorithm, None)
+    require(hasattr(algorithm, "load"), f"stable-baselines3 has no algorithm {expert.algorithm!r}.")
+    return cast(Any, algorithm).load(path, device="cpu")

@@ -1,0 +1,332 @@
+"""Behaviour cloning: `imitation` trains the learner's own policy in place, epoch by epoch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecTransposeImage
+
+from rlstages.checkpoints import sha256
+from rlstages.criteria import Verdict
+from rlstages.demonstrations import (
+    Demonstration,
+    Demonstrations,
+    Observations,
+    check_demonstrations,
+    load_demonstrations,
+)
+from rlstages.episodes import Score, score
+from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged
+from rlstages.experts import showing
+from rlstages.learners.examination import Examiner
+from rlstages.learners.learner import Learner, Weights, arrays, load_optimizer_state, optimizer_state, tensors
+from rlstages.learners.normalizer import normalizer_of
+from rlstages.learners.runner import Result
+from rlstages.recording import record
+from rlstages.serialization import from_data, to_data
+from rlstages.stages import BehaviorCloning
+
+MEASURED_AT_ONCE = 4096
+
+
+class CloningRunner:
+    """Runs a `BehaviorCloning` stage: demonstrations, score before, epochs, score after.
+
+    Args:
+        stage: What to do.
+        index: Of the stage.
+        learner: Whose policy is trained.
+        run_seed: Of the run.
+        emit: Takes events.
+        file: Where the demonstrations are kept, in the run directory.
+        trust_pickle: Whether an expert's model zip may be loaded.
+    """
+
+    def __init__(
+        self,
+        stage: BehaviorCloning,
+        index: int,
+        learner: Learner,
+        run_seed: int,
+        emit: Emit,
+        file: Path,
+        trust_pickle: bool = False,
+    ) -> None:
+        self.stage, self.index, self.learner, self.run_seed, self.emit = stage, index, learner, run_seed, emit
+        self.stage_steps = 0
+        self.result: Result | None = None
+        self._file, self._trust_pickle = file, trust_pickle
+        self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
+        self._phase = "demonstrations"
+        self._before: Score | None = None
+        self._epoch, self._stale = 0, 0
+        self._best: tuple[float, Weights] | None = None
+        self._data: _Data | None = None
+        self._bc: Any = None
+
+    def step(self) -> None:
+        """Gather the demonstrations, score the policy, train for one epoch, or judge the clone."""
+        work: dict[str, Callable[[], None]] = {
+            "demonstrations": self._gather,
+            "before": self._score_before,
+            "epochs": self._train_epoch,
+            "after": self._judge,
+        }
+        work[self._phase]()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the phase, the counters, the best weights and the optimiser."""
+        return {
+            "phase": self._phase,
+            "before": to_data(self._before),
+            "epoch": self._epoch,
+            "stale": self._stale,
+            "best": None if self._best is None else {"loss": self._best[0], "weights": arrays(self._best[1])},
+            "optimizer": None if self._bc is None else optimizer_state(self._bc.optimizer),
+            "examiner": self._examiner.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; the demonstrations are read from the run directory."""
+        self._phase = state["phase"]
+        self._before = cast("Score | None", from_data(state["before"]))
+        self._epoch, self._stale = state["epoch"], state["stale"]
+        if state["best"] is not None:
+            self._best = state["best"]["loss"], tensors(state["best"]["weights"])
+        if self._phase != "demonstrations":
+            self._data = self._prepare(load_demonstrations(self._file))
+            self._bc = self._trainer(self._data)
+        if state["optimizer"] is not None:
+            load_optimizer_state(self._bc.optimizer, state["optimizer"])
+        self._examiner.load_state_dict(state["examiner"])
+
+    def close(self) -> None:
+        """Close the environments of the evaluation."""
+        self._examiner.close()
+
+    def _gather(self) -> None:
+        stage = self.stage
+        if stage.expert is not None:
+            source = str(stage.expert)
+            show = showing(stage.expert, trust_pickle=self._trust_pickle)
+            shown = record(stage.environment, stage.expert, show, self.run_seed, self.index)
+        else:
+            source = Path(str(stage.demonstrations)).name
+            shown = load_demonstrations(Path(str(stage.demonstrations)))
+        kept = shown.filtered(stage.best, stage.min_return)
+        self._data = self._prepare(kept)
+        digest = kept.save(self._file)
+        place = f"{self._file.parent.name}/{self._file.name}"
+        self.emit(DemonstrationsReady(source, place, digest, kept.score(), len(self._data.held_out[1])))
+        normalizer = normalizer_of(self.learner.policy)
+        if normalizer is not None:
+            normalizer.absorb(self._data.learned[0])
+        self._bc = self._trainer(self._data)
+        self._phase = "before"
+
+    def _score_before(self) -> None:
+        self._before = self._examiner.score("before", self.stage.evaluation_episodes)
+        self._phase = "epochs"
+
+    def _train_epoch(self) -> None:
+        assert self._data is not None
+        policy = self.learner.policy
+        policy.set_training_mode(True)
+        self._data.batches.epoch = self._epoch
+        with warnings.catch_warnings():
+            # imitation logs the first batch whatever the interval, and turns tensors into numbers as torch dislikes.
+            warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
+            self._bc.train(n_epochs=1, progress_bar=False, log_interval=1_000_000_000)
+        if hasattr(policy, "log_std"):
+            with torch.no_grad():
+                policy.log_std.clamp_(min=self.stage.min_log_std)
+        self._epoch += 1
+        metrics = {"loss": measure(policy, *self._data.sample)["loss"]}
+        if len(self._data.held_out[1]):
+            measured = measure(policy, *self._data.held_out)
+            metrics |= {"held_out_loss": measured.pop("loss"), **measured}
+        judged = metrics.get("held_out_loss", metrics["loss"])
+        improved = self._best is None or judged < self._best[0]
+        if improved:
+            self._best, self._stale = (judged, self.learner.weights()), 0
+        else:
+            self._stale += 1
+        self.emit(EpochFinished(self._epoch, metrics, improved))
+        if self._epoch == self.stage.max_epochs or self._stale == self.stage.patience:
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        assert self._best is not None
+        self.learner.load_policy(self._best[1])
+        self.learner.objective = "cloning"
+        self.learner.trust()
+        self._examiner.begin_attempt()
+        self._phase = "after"
+
+    def _judge(self) -> None:
+        criterion = self.stage.until
+        if criterion is None:
+            after = self._examiner.score("after", self.stage.evaluation_episodes)
+            self._finish("completed", "Cloned; no threshold was asked for.", after, None)
+            return
+        verdict = self._examiner.judge(criterion)
+        self.emit(Judged(1, 0, verdict))
+        if verdict.met or verdict.futile:
+            outcome = "reached" if verdict.met else "missed"
+            self._finish(outcome, f"The clone: {verdict.reason}.", score(self._examiner.episodes), verdict)
+
+    def _finish(self, outcome: str, reason: str, after: Score | None, verdict: Verdict | None) -> None:
+        parent = sha256(self._file.read_bytes())
+        self.result = Result(outcome, reason, self._before, after, verdict, parent)
+
+    def _prepare(self, shown: Demonstrations) -> _Data:
+        policy = self.learner.policy
+        placed = require_demonstrations(self.stage, shown, policy.observation_space, policy.action_space)
+        return _Data(placed, self.stage, self.run_seed + self.index)
+
+    def _trainer(self, data: _Data) -> Any:
+        from imitation.algorithms import bc
+        from imitation.util.logger import HierarchicalLogger
+
+        policy, stage = self.learner.policy, self.stage
+        trainer = bc.BC(
+            observation_space=policy.observation_space,
+            action_space=policy.action_space,
+            rng=np.random.default_rng(self.run_seed),
+            policy=policy,
+            batch_size=data.batches.batch_size,
+            optimizer_kwargs={"lr": stage.learning_rate},
+            ent_weight=stage.entropy_weight,
+            l2_weight=stage.l2_weight,
+            device=policy.device,
+            custom_logger=HierarchicalLogger(Logger(None, [])),
+        )
+        trainer.set_demonstrations(data.batches)
+        return trainer
+
+
+class Batches:
+    """Shuffled batches for `imitation`, in an order that depends on the seed and the epoch alone.
+
+    Args:
+        observations: All of them, first axis the transitions.
+        actions: Likewise.
+        batch_size: Of each batch; a remainder is left out of the epoch.
+        seed: Of the order.
+    """
+
+    def __init__(self, observations: Observations, actions: np.ndarray, batch_size: int, seed: int) -> None:
+        self.observations, self.actions, self.seed = observations, actions, seed
+        self.batch_size = min(batch_size, len(actions))
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        from imitation.data.types import DictObs
+
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.actions))
+        for start in range(0, len(order) - self.batch_size + 1, self.batch_size):
+            rows = order[start : start + self.batch_size]
+            seen = take(self.observations, rows)
+            yield {"obs": DictObs(seen) if isinstance(seen, dict) else seen, "acts": self.actions[rows]}
+
+
+class _Data:
+    """Demonstrations as arrays: to learn from, to measure on."""
+
+    def __init__(self, shown: Demonstrations, stage: BehaviorCloning, seed: int) -> None:
+        learned, held_out = shown.split(stage.held_out, seed)
+        self.learned = learned.transitions()
+        self.held_out: tuple[Observations, np.ndarray] = (
+            held_out.transitions() if len(held_out) else (np.empty(0), np.empty(0))
+        )
+        self.batches = Batches(*self.learned, stage.batch_size, seed)
+        rows = np.random.default_rng(seed).permutation(len(self.learned[1]))[:MEASURED_AT_ONCE]
+        self.sample = take(self.learned[0], rows), self.learned[1][rows]
+
+
+def require_demonstrations(
+    stage: BehaviorCloning, shown: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+) -> Demonstrations:
+    """Filter demonstrations as a stage says, and refuse what is left if it does not fit the spaces.
+
+    Args:
+        stage: Says which episodes are kept.
+        shown: All of them.
+        observation_space: As the policy sees it.
+        action_space: Of the environment.
+
+    Returns:
+        The kept episodes, images with channels first.
+
+    Raises:
+        InputError: See `check_demonstrations`.
+    """
+    name = str(stage.expert.source if stage.expert else stage.demonstrations)
+    kept = _channels_first(shown.filtered(stage.best, stage.min_return), observation_space)
+    check_demonstrations(name, kept, observation_space, action_space)
+    return kept
+
+
+def measure(policy: ActorCriticPolicy, observations: Observations, actions: np.ndarray) -> dict[str, float]:
+    """Return how well a policy predicts actions.
+
+    Args:
+        policy: Measured, not changed.
+        observations: First axis the transitions.
+        actions: Likewise.
+
+    Returns:
+        `loss`, the mean negative log likelihood in nats, and `accuracy` (share of actions that are the likeliest one)
+        for discrete actions or `error` (root mean square, in action units) for continuous ones.
+    """
+    policy.set_training_mode(False)
+    losses, hits = [], []
+    for start in range(0, len(actions), MEASURED_AT_ONCE):
+        rows = np.arange(start, min(start + MEASURED_AT_ONCE, len(actions)))
+        seen, _ = policy.obs_to_tensor(take(observations, rows))
+        done = torch.as_tensor(actions[rows], device=policy.device)
+        with torch.no_grad():
+            distribution = policy.get_distribution(seen)
+            losses.append(-distribution.log_prob(done).cpu().numpy())
+            off = (distribution.mode() - done).reshape(len(rows), -1).cpu().numpy()
+        hits.append((off**2).mean(axis=1) if isinstance(policy.action_space, spaces.Box) else (off == 0).all(axis=1))
+    loss, hit = float(np.concatenate(losses).mean()), float(np.concatenate(hits).mean())
+    if isinstance(policy.action_space, spaces.Box):
+        return {"loss": loss, "error": hit**0.5}
+    return {"loss": loss, "accuracy": hit}
+
+
+def take(observations: Observations, rows: np.ndarray) -> Observations:
+    """Return some rows of observations."""
+    if isinstance(observations, dict):
+        return {key: value[rows] for key, value in observations.items()}
+    return observations[rows]
+
+
+def _channels_first(shown: Demonstrations, space: gym.Space[Any]) -> Demonstrations:
+    """Return the demonstrations with images as the policy sees them."""
+
+    def place(array: np.ndarray, part: gym.Space[Any]) -> np.ndarray:
+        if array.ndim == 4 and array.shape[1:] != part.shape:
+            return np.stack([VecTransposeImage.transpose_image(image) for image in array])
+        return array
+
+    def convert(episode: Demonstration) -> Demonstration:
+        seen = episode.observations
+        if isinstance(seen, dict):
+            known = space.spaces if isinstance(space, spaces.Dict) else {}
+            seen = {key: place(value, known[key]) if key in known else value for key, value in seen.items()}
+        else:
+            seen = place(seen, space)
+        return Demonstration(seen, episode.actions, episode.rewards, episode.success)
+
+    return Demonstrations(tuple(convert(episode) for episode in shown.episodes))

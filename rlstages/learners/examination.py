@@ -1,0 +1,97 @@
+"""The frozen policy is examined in copies of its own: scored, or judged by a stage's criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlstages.criteria import Criterion, Verdict, spend
+from rlstages.environments import Purpose, episode_seed, make_vec_env
+from rlstages.episodes import Episode, Score, score
+from rlstages.evaluation import evaluate, play_wave
+from rlstages.events import Emit, Evaluated
+from rlstages.learners.learner import Learner
+from rlstages.specs import Environment
+
+
+class Examiner:
+    """Plays a stage's environment with the policy as it is, and never changes it.
+
+    Args:
+        environment: Of the stage.
+        stage: Its index.
+        learner: Whose policy is examined.
+        run_seed: Of the run.
+        emit: Takes events.
+
+    Attributes:
+        attempt: Number of the confirmation under way, or 0 before the first.
+        episodes: What it has played so far.
+    """
+
+    def __init__(self, environment: Environment, stage: int, learner: Learner, run_seed: int, emit: Emit) -> None:
+        self.attempt = 0
+        self.episodes: list[Episode] = []
+        self._environment, self._stage, self._learner, self._run_seed = environment, stage, learner, run_seed
+        self._emit = emit
+        self._env: VecEnv | None = None
+
+    def score(self, purpose: str, episodes: int) -> Score | None:
+        """Score the policy on the same episodes' seeds every time; `None` if no episode is asked for."""
+        if episodes == 0:
+            return None
+        played = evaluate(
+            self._learner.policy, self._copies(), episodes, self._run_seed, self._stage, self._deterministic
+        )
+        result = score(played)
+        self._emit(Evaluated(purpose, result))
+        return result
+
+    def screen(self, number: int, episodes: int) -> list[Episode]:
+        """Play at least `episodes` episodes whose seeds depend on `number`."""
+        played: list[Episode] = []
+        while len(played) < episodes:
+            played += self._play(-1 - number, len(played))
+        return played
+
+    def begin_attempt(self) -> None:
+        """Start a confirmation with no episodes."""
+        self.attempt += 1
+        self.episodes = []
+
+    def judge(self, criterion: Criterion) -> Verdict:
+        """Play one more episode in each copy and judge all of this attempt's."""
+        self.episodes += self._play(self.attempt, len(self.episodes))
+        return criterion.judge(self.episodes, spend(self.attempt))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the confirmation under way."""
+        return {"attempt": self.attempt, "episodes": [list(astuple(episode)) for episode in self.episodes]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with a confirmation."""
+        self.attempt = state["attempt"]
+        self.episodes = [Episode(*row) for row in state["episodes"]]
+
+    def close(self) -> None:
+        """Close the copies."""
+        if self._env is not None:
+            self._env.close()
+
+    @property
+    def _deterministic(self) -> bool:
+        return self._learner.agent.action_mode == "deterministic"
+
+    def _play(self, attempt: int, number: int) -> list[Episode]:
+        block = 2 * attempt if attempt > 0 else -2 * attempt - 1
+        seed = episode_seed(self._run_seed, self._stage, Purpose.CONFIRMATION, block, number)
+        return play_wave(self._learner.policy, self._copies(), seed, self._deterministic)
+
+    def _copies(self) -> VecEnv:
+        if self._env is None:
+            n_envs = self._learner.agent.n_envs
+            self._env = make_vec_env(self._environment, n_envs, self._run_seed, self._stage, Purpose.EVALUATION)
+        return self._env

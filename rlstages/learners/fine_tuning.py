@@ -1,0 +1,271 @@
+"""Fine-tuning: PPO or A2C goes on with the learner's own policy until the gate opens."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
+from typing import Any, cast
+
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from rlstages.criteria import Verdict
+from rlstages.environments import EpisodeMonitor, make_vec_env, monitor_of
+from rlstages.episodes import Episode, Score, score
+from rlstages.events import Emit, Judged, RolloutFinished
+from rlstages.learners.examination import Examiner
+from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
+from rlstages.learners.normalizer import normalizer_of
+from rlstages.learners.runner import Result
+from rlstages.learners.update import Anchor, a2c_update, critic_parameters, fit_critic, ppo_update
+from rlstages.serialization import from_data, to_data
+from rlstages.specs import value_at
+from rlstages.stages import FineTuning
+
+CRITIC_LEARNING_RATE = 1e-3
+SCREEN_EVERY = 10
+
+
+class FineTuningRunner:
+    """Runs a `FineTuning` stage: score before, critic fit, rollouts and updates, confirmations.
+
+    Args:
+        stage: What to do.
+        index: Of the stage.
+        learner: Whose policy is trained.
+        run_seed: Of the run.
+        emit: Takes events.
+    """
+
+    def __init__(self, stage: FineTuning, index: int, learner: Learner, run_seed: int, emit: Emit) -> None:
+        self.stage, self.index, self.learner, self.run_seed, self.emit = stage, index, learner, run_seed, emit
+        self.stage_steps = 0
+        self.result: Result | None = None
+        self._settings = learner.agent.settings(stage)
+        self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
+        self._phase = "before"
+        self._before: Score | None = None
+        self._recent: list[Episode] = []
+        self._verdict: Verdict | None = None
+        self._updates = 0
+        self._fit_until = 0
+        self._env: VecEnv | None = None
+        self._critic_optimizer: torch.optim.Optimizer | None = None
+        self._anchor = self.learner.anchor()
+
+    def step(self) -> None:
+        """Score the policy, play one rollout and learn from it, or play one wave of a confirmation."""
+        work: dict[str, Callable[[], None]] = {
+            "before": self._start,
+            "critic fit": self._fit_critic,
+            "training": self._train,
+            "confirming": self._confirm,
+        }
+        work[self._phase]()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the phase, the counters, the window, the confirmation and the statistics of returns."""
+        return {
+            "phase": self._phase,
+            "before": to_data(self._before),
+            "stage_steps": self.stage_steps,
+            "recent": [list(astuple(episode)) for episode in self._recent],
+            "verdict": to_data(self._verdict, nan_as_null=True),
+            "updates": self._updates,
+            "fit_until": self._fit_until,
+            "examiner": self._examiner.state_dict(),
+            "critic_optimizer": None if self._critic_optimizer is None else optimizer_state(self._critic_optimizer),
+            "returns": _return_statistics(self._env),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; the copies begin new episodes."""
+        self._phase = state["phase"]
+        self._before = cast("Score | None", from_data(state["before"]))
+        self.stage_steps, self._updates, self._fit_until = state["stage_steps"], state["updates"], state["fit_until"]
+        self._recent = [Episode(*row) for row in state["recent"]]
+        self._verdict = cast("Verdict | None", from_data(state["verdict"]))
+        self._examiner.load_state_dict(state["examiner"])
+        if state["critic_optimizer"] is not None:
+            load_optimizer_state(self._make_critic_optimizer(), state["critic_optimizer"])
+        if state["returns"] is not None:
+            statistics, returns = cast(VecNormalize, self._copies()).ret_rms, state["returns"]
+            statistics.mean, statistics.var, statistics.count = returns["mean"], returns["var"], returns["count"]
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._examiner.close()
+        if self._env is not None:
+            self._env.close()
+
+    # --- the phases --------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._before = self._examiner.score("before", self.stage.evaluation_episodes)
+        policy = self.learner.policy
+        if self.stage.exploration is not None and hasattr(policy, "log_std"):
+            with torch.no_grad():
+                policy.log_std.fill_(self.stage.exploration)
+        if self.learner.objective == "cloning":
+            self.learner.rebuild_optimizer()
+            self._fit_until = self.stage.critic_fit_steps
+        self.learner.objective = "reinforcement"
+        self._phase = "critic fit" if self._fit_until else "training"
+
+    def _fit_critic(self) -> None:
+        if self._critic_optimizer is None:
+            self._make_critic_optimizer()
+        assert self._critic_optimizer is not None
+        started = time.perf_counter()
+        # Lambda 1: the returns themselves, for a critic whose own estimates are worth nothing yet.
+        buffer = self._collect(trace_decay=1.0)
+        epochs, batch_size = self._settings.get("n_epochs", 10), self._settings.get("batch_size", 256)
+        metrics = fit_critic(self.learner.policy, buffer, self._critic_optimizer, epochs, batch_size)
+        self._absorb(buffer)
+        self._report("critic fit", metrics, started)
+        if self.stage_steps >= self._fit_until:
+            self._critic_optimizer = None
+            self._phase = "training"
+
+    def _train(self) -> None:
+        started = time.perf_counter()
+        progress = self.stage_steps / self.stage.max_steps
+        learning_rate = value_at(self._settings["learning_rate"], progress)
+        weight = self.stage.anchor_weight(self.learner.agent.algorithm, self.stage_steps - self._fit_until)
+        anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
+        buffer = self._collect(trace_decay=self.learner.agent.trace_decay)
+        policy = self.learner.policy
+        if self.learner.agent.algorithm == "PPO":
+            clip_range = value_at(self._settings["clip_range"], progress)
+            metrics = ppo_update(policy, buffer, self._settings, learning_rate, clip_range, anchor)
+        else:
+            metrics = a2c_update(policy, buffer, self._settings, learning_rate, anchor)
+        self._absorb(buffer)
+        self._updates += 1
+        self._report("training", metrics, started)
+        if self._deterministic and self._updates % SCREEN_EVERY == 0:
+            self._recent = self._examiner.screen(self._updates, self.stage.until.window)
+            self._count(sum(episode.length for episode in self._recent))
+        if self.stage.until.promising(self._recent):
+            self._examiner.begin_attempt()
+            self._phase = "confirming"
+        elif self.stage_steps >= self.stage.max_steps:
+            self._give_up()
+
+    def _confirm(self) -> None:
+        before = len(self._examiner.episodes)
+        self._verdict = self._examiner.judge(self.stage.until)
+        self._count(sum(episode.length for episode in self._examiner.episodes[before:]))
+        self.emit(Judged(self._examiner.attempt, self.stage_steps, self._verdict))
+        if self._verdict.met:
+            self.learner.trust()
+            examined = score(self._examiner.episodes)
+            self.result = Result("reached", f"Reached: {self._verdict.reason}.", self._before, examined, self._verdict)
+        elif self._verdict.futile:
+            # The episodes that looked promising have been tested and are spent.
+            self._recent = []
+            self._phase = "training"
+            if self.stage_steps >= self.stage.max_steps:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        after = self._examiner.score("after", self.stage.evaluation_episodes)
+        reason = f"{self.stage.max_steps:,} steps were spent and {self.stage.until} was not reached: {self._waiting()}."
+        self.result = Result("missed", reason, self._before, after, self._verdict)
+
+    # --- pieces ------------------------------------------------------------------------------------------------
+
+    def _collect(self, trace_decay: float) -> RolloutBuffer:
+        """Play one rollout with the policy as it is, and count its episodes."""
+        env, model = self._copies(), self.learner.model
+        if self._last_observations_are_stale():
+            model.set_env(env)
+            model._last_obs = None
+            _, self._callback = model._setup_learn(self.stage.max_steps, reset_num_timesteps=False)
+        buffer = model.rollout_buffer
+        buffer.gae_lambda = trace_decay
+        model.collect_rollouts(env, self._callback, buffer, model.n_steps)
+        self._count(buffer.buffer_size * buffer.n_envs)
+        # Each copy's first episode is left out: of those, the short ones finish first.
+        finished = [episode for episode in self._monitor().take() if episode.number > 0]
+        if not self._deterministic:
+            self._recent = (self._recent + finished)[-self.stage.until.window :]
+        return buffer
+
+    def _last_observations_are_stale(self) -> bool:
+        return self.learner.model.env is not self._env
+
+    def _absorb(self, buffer: RolloutBuffer) -> None:
+        """Move the observation statistics: after an update and before the next rollout, never in between."""
+        normalizer = normalizer_of(self.learner.policy)
+        if normalizer is None:
+            return
+        # The update's minibatches have joined the axes of steps and copies in place.
+        normalizer.absorb(buffer.observations)
+
+    def _report(self, phase: str, metrics: dict[str, float], started: float) -> None:
+        value, threshold = self.stage.until.summary(self._recent)
+        window = score(self._recent) if self._recent else None
+        length = None if window is None else window.steps / window.episodes
+        self.emit(
+            RolloutFinished(
+                phase=phase,
+                stage_steps=self.stage_steps,
+                episodes=len(self._recent),
+                mean_return=None if window is None else window.mean_return,
+                success=None if window is None else window.success,
+                mean_length=length,
+                value=None if math.isnan(value) else value,
+                threshold=threshold,
+                train=metrics,
+                steps_per_second=self.learner.agent.rollout_steps / (time.perf_counter() - started),
+                waiting_for=self._waiting(),
+            )
+        )
+
+    def _waiting(self) -> str:
+        """Say why the gate has not opened."""
+        if self._phase == "critic fit":
+            return f"the critic is being fitted, {max(0, self._fit_until - self.stage_steps):,} steps left"
+        until, recent = self.stage.until, len(self._recent)
+        value, threshold = until.summary(self._recent)
+        left = max(0, self.stage.max_steps - self.stage_steps)
+        if recent < until.window:
+            return f"{recent} of {until.window} fresh episodes seen, {left:,} steps left"
+        relation = "is below" if value < threshold else "has reached"
+        return f"the last {recent} episodes' {value:.3g} {relation} {threshold:g}, {left:,} steps left"
+
+    def _count(self, steps: int) -> None:
+        self.stage_steps += steps
+        self.learner.global_step += steps
+
+    def _copies(self) -> VecEnv:
+        if self._env is None:
+            agent = self.learner.agent
+            env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index)
+            if agent.normalize_rewards:
+                env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=agent.gamma)
+            self._env = env
+        return self._env
+
+    def _monitor(self) -> EpisodeMonitor:
+        return monitor_of(self._copies())
+
+    def _make_critic_optimizer(self) -> torch.optim.Optimizer:
+        parameters = critic_parameters(self.learner.policy)
+        self._critic_optimizer = torch.optim.Adam(parameters, lr=CRITIC_LEARNING_RATE, eps=1e-5)
+        return self._critic_optimizer
+
+    @property
+    def _deterministic(self) -> bool:
+        return self.learner.agent.action_mode == "deterministic"
+
+
+def _return_statistics(env: VecEnv | None) -> dict[str, float] | None:
+    if not isinstance(env, VecNormalize):
+        return None
+    statistics = env.ret_rms
+    return {"mean": float(statistics.mean), "var": float(statistics.var), "count": float(statistics.count)}

@@ -1,0 +1,256 @@
+"""The one live object that owns the policy network, through all stages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+
+from rlstages.checkpoints import replace_durably, sha256
+from rlstages.errors import InputError, require
+from rlstages.learners.normalizer import NormalizedExtractor, is_vector
+from rlstages.spaces import describe_space
+from rlstages.specs import Agent, value_at
+
+_EXTRACTORS = {"MlpPolicy": FlattenExtractor, "CnnPolicy": NatureCNN, "MultiInputPolicy": CombinedExtractor}
+Weights = dict[str, torch.Tensor]
+
+
+class Learner:
+    """Owns the policy, its optimiser and its observation statistics.
+
+    The network is built once. Cloning trains `learner.policy` in place, and PPO or A2C go on with the same object.
+
+    Args:
+        agent: Algorithm, network and settings.
+        observation_space: As the policy sees it: images with channels first.
+        action_space: Of every environment of the curriculum.
+        seed: Seeds Python, NumPy and torch.
+
+    Attributes:
+        model: stable-baselines3's algorithm, the source of truth for the weights.
+        global_step: Environment steps of the whole run so far.
+        objective: What trained the policy last: `None`, `"cloning"` or `"reinforcement"`.
+        trusted: Weights of the last policy that was cloned or passed a gate; the anchor of fine-tuning.
+    """
+
+    def __init__(
+        self, agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
+    ) -> None:
+        self.agent = agent
+        self.model = _build(agent, observation_space, action_space, seed)
+        self.global_step = 0
+        self.objective: str | None = None
+        self.trusted: Weights | None = None
+
+    @property
+    def policy(self) -> ActorCriticPolicy:
+        """The one policy network."""
+        return self.model.policy
+
+    def weights(self) -> Weights:
+        """Return a copy of the policy's weights and statistics."""
+        return {name: value.detach().clone() for name, value in self.policy.state_dict().items()}
+
+    def load_policy(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights and statistics, into the same network object.
+
+        Raises:
+            InputError: If names, shapes or types differ from this network's.
+        """
+        own = self.policy.state_dict()
+        missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+        require(not missing and not extra, f"The policy has other parts than this agent's network: {(missing + extra)[:3]}.")
+        for name, value in own.items():
+            same = value.shape == weights[name].shape and value.dtype == weights[name].dtype
+            require(same, f"The policy's {name} is {tuple(weights[name].shape)}, this agent's {tuple(value.shape)}.")
+        self.policy.load_state_dict(weights)
+
+    def save_policy(self, path: Path) -> str:
+        """Write the policy's weights and statistics as safetensors and return the file's SHA-256."""
+        content = save_tensors({name: value.cpu().contiguous() for name, value in self.weights().items()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_durably(path, content)
+        return sha256(content)
+
+    def trust(self) -> None:
+        """Make the policy as it is now the anchor of later stages."""
+        self.trusted = self.weights()
+
+    def anchor(self) -> ActorCriticPolicy | None:
+        """Return a frozen copy of the last trusted policy, or `None` if there is none."""
+        if self.trusted is None:
+            return None
+        with torch.random.fork_rng():
+            arguments = self.policy._get_constructor_parameters()
+            copy = self.policy.__class__(**arguments).to(self.policy.device)
+        copy.load_state_dict(self.trusted)
+        copy.set_training_mode(False)
+        copy.requires_grad_(False)
+        return copy
+
+    def rebuild_optimizer(self) -> None:
+        """Forget the optimiser's moments: they belong to another objective."""
+        rate = value_at(self.agent.settings()["learning_rate"], 0.0)
+        policy = self.policy
+        policy.optimizer = policy.optimizer_class(policy.parameters(), lr=rate, **policy.optimizer_kwargs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, optimiser, counters and random states as arrays and JSON values."""
+        return {
+            "policy": arrays(self.weights()),
+            "optimizer": optimizer_state(self.policy.optimizer),
+            "trusted": None if self.trusted is None else arrays(self.trusted),
+            "global_step": self.global_step,
+            "objective": self.objective,
+            "random": _random_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.load_policy(tensors(state["policy"]))
+        load_optimizer_state(self.policy.optimizer, state["optimizer"])
+        self.trusted = None if state["trusted"] is None else tensors(state["trusted"])
+        self.global_step = state["global_step"]
+        self.objective = state["objective"]
+        _set_random_state(state["random"])
+
+
+def read_policy(path: Path) -> Weights:
+    """Read a policy file.
+
+    Raises:
+        InputError: If it is missing or not safetensors.
+    """
+    require(path.is_file(), f"The policy file {path} is missing.")
+    try:
+        return load_tensors(path.read_bytes())
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}.") from error
+
+
+def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+    """Refuse spaces that the agent's policy cannot take.
+
+    Raises:
+        InputError: Naming the space and the policy to use instead.
+    """
+    seen = describe_space(observation_space)
+    is_dict = isinstance(observation_space, spaces.Dict)
+    wanted = agent.policy == "MultiInputPolicy"
+    require(is_dict <= wanted, f"The observations are {seen}; use Agent(policy='MultiInputPolicy').")
+    require(wanted <= is_dict, f"The observations are {seen}, no dictionary; use policy='MlpPolicy' or 'CnnPolicy'.")
+    if agent.policy == "CnnPolicy":
+        image = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.uint8
+        large = image and len(observation_space.shape or ()) == 3 and min(sorted(observation_space.shape or ())[1:]) >= 36
+        require(bool(large), f"The observations are {seen}; CnnPolicy needs uint8 images of at least 36 x 36 pixels.")
+    if agent.normalize_observations:
+        parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+        require(
+            any(is_vector(part) for part in parts),
+            f"The observations are {seen}: there is no vector to standardise; set normalize_observations=False.",
+        )
+    supported = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
+    require(isinstance(action_space, supported), f"Actions of {describe_space(action_space)} are not supported.")
+    if isinstance(action_space, spaces.Box):
+        finite = np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()
+        require(bool(finite), f"The actions are {describe_space(action_space)} without bounds; wrap them in a bounded Box.")
+
+
+def arrays(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Return tensors as NumPy arrays."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in weights.items()}
+
+
+def tensors(state: Mapping[str, np.ndarray]) -> Weights:
+    """Return NumPy arrays as tensors."""
+    return {name: torch.as_tensor(np.array(value)) for name, value in state.items()}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimiser's state as arrays and JSON values."""
+    state = optimizer.state_dict()
+    moments = {
+        str(index): {k: v.detach().cpu().numpy().copy() if isinstance(v, torch.Tensor) else v for k, v in slots.items()}
+        for index, slots in state["state"].items()
+    }
+    return {"state": moments, "groups": state["param_groups"]}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Put back what `optimizer_state` returned."""
+    moments = {
+        int(index): {k: torch.as_tensor(np.array(v)) if isinstance(v, np.ndarray) else v for k, v in slots.items()}
+        for index, slots in state["state"].items()
+    }
+    groups = [
+        {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in state["groups"]
+    ]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _build(
+    agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
+) -> OnPolicyAlgorithm:
+    require_fit(agent, observation_space, action_space)
+    settings = agent.settings()
+    policy_kwargs: dict[str, Any] = {
+        "net_arch": {"pi": list(agent.network), "vf": list(agent.network)},
+        "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[agent.activation],
+    }
+    if isinstance(action_space, spaces.Box):
+        policy_kwargs["log_std_init"] = agent.log_std_init
+    if agent.normalize_observations:
+        policy_kwargs["features_extractor_class"] = NormalizedExtractor
+        policy_kwargs["features_extractor_kwargs"] = {"inner": _EXTRACTORS[agent.policy]}
+    common: dict[str, Any] = {
+        "learning_rate": value_at(settings["learning_rate"], 0.0),
+        "n_steps": agent.steps_per_copy,
+        "gamma": agent.gamma,
+        "gae_lambda": agent.trace_decay,
+        "policy_kwargs": policy_kwargs,
+        "seed": seed,
+        "device": agent.device,
+        "_init_setup_model": False,
+    }
+    model: OnPolicyAlgorithm
+    if agent.algorithm == "PPO":
+        model = PPO(agent.policy, None, batch_size=settings["batch_size"], **common)  # type: ignore[arg-type]
+    else:
+        model = A2C(agent.policy, None, **common)  # type: ignore[arg-type]
+    # This is how stable-baselines3's own load() makes a model without an environment.
+    model.observation_space, model.action_space, model.n_envs = observation_space, action_space, agent.n_envs
+    model._setup_model()
+    model.set_logger(Logger(None, []))
+    return model
+
+
+def _random_state() -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    numpy_state: Any = np.random.get_state(legacy=False)
+    return {
+        "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
+        "numpy": {**numpy_state["state"], "has_gauss": numpy_state["has_gauss"], "gauss": numpy_state["gauss"]},
+        "torch": torch.get_rng_state().numpy().copy(),
+    }
+
+
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    python, legacy = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    np.random.set_state(("MT19937", legacy["key"], legacy["pos"], legacy["has_gauss"], legacy["gauss"]))
+    torch.set_rng_state(torch.as_tensor(np.array(state["torch"])))

@@ -1,0 +1,106 @@
+"""Observation statistics that live inside the policy.
+
+The policy standardises what it sees by buffers of its own, so whatever copies, saves, clones or exports the policy
+takes them along, and a copy keeps those it was made with. stable-baselines3's `VecNormalize` keeps them in the
+environment, where a stage change loses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+CLIP = 10.0
+EPSILON = 1e-8
+MOST_COUNT = 1e7
+
+
+class Standardizer(torch.nn.Module):
+    """Running mean and variance of one observation array.
+
+    Args:
+        shape: Of one observation.
+    """
+
+    mean: torch.Tensor
+    var: torch.Tensor
+    count: torch.Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Standardise and clip to +-10, shape kept."""
+        return ((observations - self.mean) / torch.sqrt(self.var + EPSILON)).clamp(-CLIP, CLIP)
+
+    def absorb(self, observations: np.ndarray) -> None:
+        """Merge the moments of a batch, shape `(n, *shape)` (Chan, Golub and LeVeque 1983)."""
+        batch = observations.astype(np.float64)
+        n, mean, var = float(len(batch)), batch.mean(axis=0), batch.var(axis=0)
+        count = float(self.count)
+        old_mean, old_var = (t.cpu().numpy().astype(np.float64) for t in (self.mean, self.var))
+        if count == 0.0:
+            old_mean, old_var = mean, var
+        delta, total = mean - old_mean, count + n
+        merged = (old_var * count + var * n + delta**2 * count * n / total) / total
+        self.mean.copy_(torch.as_tensor(old_mean + delta * n / total))
+        self.var.copy_(torch.as_tensor(merged))
+        self.count.fill_(min(total, MOST_COUNT))
+
+
+class NormalizedExtractor(BaseFeaturesExtractor):
+    """Standardises the vectors of an observation before another extractor sees them; images stay as they are.
+
+    Args:
+        observation_space: A Box, or a Dict of which the float vectors are standardised.
+        inner: The extractor behind it.
+    """
+
+    def __init__(self, observation_space: gym.Space[Any], inner: type[BaseFeaturesExtractor]) -> None:
+        extractor = inner(observation_space)  # type: ignore[arg-type]
+        super().__init__(observation_space, extractor.features_dim)
+        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
+        vectors = {key: part for key, part in parts.items() if is_vector(part)}
+        self.standardizers = torch.nn.ModuleDict({f"obs_{key}": Standardizer(s.shape or ()) for key, s in vectors.items()})
+        self.inner = extractor
+
+    def forward(self, observations: Any) -> torch.Tensor:
+        """Return the features, shape `(n, features_dim)`."""
+        if isinstance(observations, dict):
+            observations = {key: self._standardize(key, value) for key, value in observations.items()}
+        else:
+            observations = self._standardize("", observations)
+        return self.inner(observations)  # type: ignore[no-any-return]
+
+    def absorb(self, observations: np.ndarray | Mapping[str, np.ndarray]) -> None:
+        """Merge the moments of a batch of observations, as the environment gives them."""
+        parts = observations if isinstance(observations, Mapping) else {"": observations}
+        for name, standardizer in self.standardizers.items():
+            assert isinstance(standardizer, Standardizer)
+            standardizer.absorb(parts[name.removeprefix("obs_")])
+
+    def _standardize(self, key: str, value: torch.Tensor) -> torch.Tensor:
+        name = f"obs_{key}"
+        return self.standardizers[name](value) if name in self.standardizers else value
+
+
+def is_vector(space: gym.Space[Any]) -> bool:
+    """Say whether a space holds numbers that can be standardised."""
+    return isinstance(space, spaces.Box) and not is_image_space(space)
+
+
+def normalizer_of(policy: ActorCriticPolicy) -> NormalizedExtractor | None:
+    """Return the policy's observation statistics, if it has any."""
+    extractor = policy.features_extractor
+    return extractor if isinstance(extractor, NormalizedExtractor) else None

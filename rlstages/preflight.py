@@ -1,0 +1,197 @@
+"""Everything that can be refused before step 0, for all stages at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from rlstages.criteria import spend
+from rlstages.curriculum import Curriculum
+from rlstages.demonstrations import load_demonstrations
+from rlstages.environments import Purpose, make_environment, make_vec_env, require_batched, success_rule
+from rlstages.errors import InputError, require
+from rlstages.experts import showing
+from rlstages.learners.cloning import require_demonstrations
+from rlstages.learners.learner import require_fit
+from rlstages.spaces import describe_space
+from rlstages.specs import Agent, Environment
+from rlstages.stages import BehaviorCloning, Stage
+
+INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
+TRIAL_STEPS, TRIAL_SECONDS = 2_000, 2.0
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """The spaces that all environments of a curriculum share, as the policy sees them."""
+
+    observation: gym.Space[Any]
+    action: gym.Space[Any]
+
+
+def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Spaces:
+    """Check a whole curriculum against the machine it is to run on.
+
+    Args:
+        curriculum: What is to be run.
+        trust_pickle: Whether an expert's model zip may be loaded.
+
+    Returns:
+        The spaces of its environments.
+
+    Raises:
+        InputError: Naming the stage, what is wrong, and what to do.
+    """
+    _check_device(curriculum.agent)
+    spaces = _shared_spaces(curriculum)
+    require_fit(curriculum.agent, spaces.observation, spaces.action)
+    for stage in curriculum.stages:
+        with _naming(stage):
+            _check_criterion(stage)
+            _try_episode(stage)
+            if isinstance(stage, BehaviorCloning):
+                _check_cloning(stage, spaces, trust_pickle)
+    return spaces
+
+
+def _check_device(agent: Agent) -> None:
+    kind = agent.device.split(":")[0]
+    require(kind != "cuda" or torch.cuda.is_available(), "Agent: device is 'cuda', but torch finds no GPU; use 'cpu'.")
+    mps = kind != "mps" or torch.backends.mps.is_available()
+    require(mps, "Agent: device is 'mps', but torch finds none; use 'cpu'.")
+
+
+def _shared_spaces(curriculum: Curriculum) -> Spaces:
+    """Make one copy of each environment and require that their spaces are equal."""
+    found: list[tuple[str, Environment, Spaces]] = []
+    places = [(f"stage {stage.name!r}", stage.environment) for stage in curriculum.stages]
+    places += [("held_out", environment) for environment in curriculum.held_out]
+    for where, environment in places:
+        known = [spaces for _, other, spaces in found if other == environment]
+        with _naming(where):
+            found.append((where, environment, known[0] if known else _spaces_of(environment)))
+    first_where, first_environment, first = found[0]
+    for where, environment, spaces in found[1:]:
+        for what in ("observation", "action"):
+            one, other = getattr(first, what), getattr(spaces, what)
+            require(
+                one == other,
+                f"{where}: the {what}s of {environment} are {_contrast(other, one)}, those of {first_environment} in "
+                f"{first_where} are {_contrast(one, other)}; one network cannot serve both, so wrap one of them.",
+            )
+    return first
+
+
+def _contrast(space: gym.Space[Any], other: gym.Space[Any]) -> str:
+    short = describe_space(space)
+    return short if short != describe_space(other) else str(space)
+
+
+def _spaces_of(environment: Environment) -> Spaces:
+    require_batched(environment)
+    env = make_vec_env(replace(environment, vectorize="in-process"), 1, 0, 0, Purpose.EVALUATION)
+    try:
+        return Spaces(env.observation_space, env.action_space)
+    finally:
+        env.close()
+
+
+def _check_criterion(stage: Stage) -> None:
+    if stage.until is None:
+        return
+    decidable = stage.until.fewest_episodes(spend(1)) is not None
+    require(
+        decidable,
+        f"{stage.until} within a margin this small cannot be decided in {stage.until.max_episodes} episodes, not even "
+        "if all of them succeed; raise max_episodes or margin.",
+    )
+
+
+def _try_episode(stage: Stage) -> None:
+    """Play one episode at random: does it run, and does it say whether it succeeded?"""
+    env = make_environment(stage.environment)
+    solved = success_rule(stage.environment.success)
+    try:
+        env.action_space.seed(0)
+        env.reset(seed=0)
+        total, started = 0.0, time.monotonic()
+        for step in range(1, TRIAL_STEPS + 1):
+            _, reward, terminated, truncated, info = env.step(env.action_space.sample())
+            total += float(reward)
+            if terminated or truncated:
+                unknown = solved(info, total, step) is None
+                require(
+                    not (unknown and stage.until is not None and stage.until.needs_success),
+                    f"{stage.environment} does not say whether an episode succeeded: its last info has no "
+                    f"{stage.environment.success!r}; give Environment(success=...) an info key, a return to exceed, "
+                    "or a function.",
+                )
+                return
+            if time.monotonic() - started > TRIAL_SECONDS:
+                return
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{stage.environment} fails in an episode of random actions: {type(error).__name__}: {error}") from error
+    finally:
+        env.close()
+
+
+def _check_cloning(stage: BehaviorCloning, spaces: Spaces, trust_pickle: bool) -> None:
+    require(
+        importlib.util.find_spec("imitation") is not None,
+        f"Cloning needs the package imitation, which is not installed: {INSTALL_IMITATION}",
+    )
+    if stage.demonstrations is not None:
+        shown = load_demonstrations(Path(stage.demonstrations))
+        require_demonstrations(stage, shown, spaces.observation, spaces.action)
+    if stage.expert is not None:
+        show = showing(stage.expert, trust_pickle=trust_pickle)
+        env = make_environment(stage.environment)
+        try:
+            _try_expert(stage, env, show)
+        finally:
+            env.close()
+
+
+def _try_expert(stage: BehaviorCloning, env: gym.Env[Any, Any], show: Callable[..., Any]) -> None:
+    """Ask the expert for one action."""
+    assert stage.expert is not None
+    try:
+        observation, _ = env.reset(seed=0)
+        action = show(env)(observation)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the expert {stage.expert.source} fails at its first action: {type(error).__name__}: {error}"
+        ) from error
+    fits = env.action_space.contains(_as_dtype(action, env.action_space))
+    require(fits, f"the expert {stage.expert.source} gives the action {action!r}, which is not in {env.action_space}.")
+
+
+def _as_dtype(action: Any, space: gym.Space[Any]) -> Any:
+    """Return an action in the space's type, as recording stores it."""
+    array = np.asarray(action)
+    if array.dtype.kind not in "fiub" or array.shape != space.shape:
+        return action
+    return array.astype(space.dtype) if np.can_cast(array.dtype, space.dtype or array.dtype, "same_kind") else action
+
+
+@contextmanager
+def _naming(where: Stage | str) -> Iterator[None]:
+    """Put the stage before the sentence of an error."""
+    place = where if isinstance(where, str) else f"stage {where.name!r}"
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(place) else f"{place}: {error}") from error

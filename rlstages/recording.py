@@ -1,0 +1,81 @@
+"""An expert in an environment becomes demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from rlstages.demonstrations import Demonstration, Demonstrations, Observations
+from rlstages.environments import Purpose, episode_seed, make_environment, success_rule
+from rlstages.errors import InputError, require
+from rlstages.specs import Environment, Expert
+
+Act = Callable[[Any], Any]
+Show = Callable[[gym.Env[Any, Any]], Act]
+MAX_EPISODE_STEPS = 100_000
+
+
+def record(
+    environment: Environment, expert: Expert, show: Show, run_seed: int = 0, stage: int = 0
+) -> Demonstrations:
+    """Let an expert play.
+
+    Args:
+        environment: Where it plays, one copy.
+        expert: Who plays, and how many episodes.
+        show: Makes the expert's function from observation to action, given the copy (`experts.showing`).
+        run_seed: Of the run; with `stage` and the episode's number it seeds every episode.
+        stage: Index of the stage.
+
+    Raises:
+        InputError: If the expert does not exist, fails, or its episodes do not end.
+    """
+    env = make_environment(environment)
+    try:
+        act = show(env)
+        solved = success_rule(environment.success)
+        seeds = [episode_seed(run_seed, stage, Purpose.DEMONSTRATION, 0, i) for i in range(expert.episodes)]
+        return Demonstrations(tuple(_play(expert, env, act, seed, solved) for seed in seeds))
+    finally:
+        env.close()
+
+
+def _play(
+    expert: Expert, env: gym.Env[Any, Any], act: Act, seed: int, solved: Callable[..., bool | None]
+) -> Demonstration:
+    observation, info = env.reset(seed=seed)
+    seen, actions, rewards = [observation], [], []
+    ended = False
+    while not ended:
+        require(
+            len(actions) < MAX_EPISODE_STEPS,
+            f"An episode of {expert.source} did not end within {MAX_EPISODE_STEPS:,} steps; "
+            "give the environment a time limit.",
+        )
+        try:
+            action = act(observation)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"The expert {expert.source} failed at step {len(actions)} of the episode with seed {seed}: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+        observation, reward, terminated, truncated, info = env.step(action)
+        seen.append(observation)
+        actions.append(action)
+        rewards.append(float(reward))
+        ended = terminated or truncated
+    success = solved(info, sum(rewards), len(rewards))
+    watched = _stack(seen, env.observation_space)
+    return Demonstration(watched, np.array(actions, dtype=env.action_space.dtype), np.array(rewards), success)
+
+
+def _stack(seen: list[Any], space: gym.Space[Any]) -> Observations:
+    if isinstance(space, spaces.Dict):
+        return {key: np.stack([observation[key] for observation in seen]) for key in space.spaces}
+    return np.stack([np.asarray(observation, dtype=space.dtype) for observation in seen])

@@ -1,0 +1,84 @@
+"""Observation and action spaces: as JSON data and back, and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from rlstages.errors import InputError
+
+
+def space_to_data(space: gym.Space[Any]) -> dict[str, Any]:
+    """Turn a space into JSON data.
+
+    Raises:
+        InputError: For spaces that stable-baselines3's on-policy algorithms do not take.
+    """
+    if isinstance(space, spaces.Box):
+        return {
+            "kind": "Box",
+            "shape": list(space.shape),
+            "dtype": str(space.dtype),
+            "low": _bounds(space.low),
+            "high": _bounds(space.high),
+        }
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist()}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "MultiBinary", "n": int(np.prod(space.shape))}
+    if isinstance(space, spaces.Dict):
+        return {"kind": "Dict", "spaces": {key: space_to_data(part) for key, part in space.spaces.items()}}
+    raise InputError(f"{describe_space(space)} spaces are not supported; wrap the environment to give a Box or a Dict.")
+
+
+def space_from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
+    """Turn the data of `space_to_data` back into an equal space."""
+    kind = data["kind"]
+    if kind == "Box":
+        shape = tuple(data["shape"])
+        dtype: Any = np.dtype(data["dtype"])
+        low, high = (_array(data[name], shape, dtype) for name in ("low", "high"))
+        return spaces.Box(low, high, shape, dtype.type)
+    if kind == "Discrete":
+        return spaces.Discrete(data["n"], start=data["start"])
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(data["nvec"])
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(data["n"])
+    if kind == "Dict":
+        return spaces.Dict({key: space_from_data(part) for key, part in data["spaces"].items()})
+    raise InputError(f"The space kind {kind!r} is unknown.")
+
+
+def describe_space(space: gym.Space[Any]) -> str:
+    """Return a space in a few words, for messages."""
+    if isinstance(space, spaces.Box):
+        return f"Box{space.shape} of {space.dtype}"
+    if isinstance(space, spaces.Dict):
+        return "Dict(" + ", ".join(f"{key}: {describe_space(part)}" for key, part in space.spaces.items()) + ")"
+    if isinstance(space, spaces.Discrete):
+        return f"Discrete({int(space.n)})"
+    return str(space)
+
+
+def _bounds(values: np.ndarray) -> Any:
+    if values.size and (values == values.flat[0]).all():
+        return _number(values.flat[0])
+    return [_number(value) for value in values.flat]
+
+
+def _number(value: Any) -> Any:
+    number = value.item()
+    return number if np.isfinite(number) else str(number)
+
+
+def _array(data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    if not isinstance(data, list):
+        return np.full(shape, float(data) if isinstance(data, str) else data, dtype)
+    return np.array([float(value) if isinstance(value, str) else value for value in data], dtype).reshape(shape)

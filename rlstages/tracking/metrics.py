@@ -1,0 +1,84 @@
+"""An event's numbers under the names that W&B and TensorBoard show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from rlstages.episodes import Score
+from rlstages.events import (
+    DemonstrationsReady,
+    EpochFinished,
+    Evaluated,
+    Event,
+    Judged,
+    RolloutFinished,
+    StageFinished,
+)
+
+CLONE_AXIS = "clone/epoch"
+STEP_AXIS = "global_step"
+STEP_PREFIXES = ("rollout", "train", "eval", "stage")
+
+
+def metrics(event: Event) -> dict[str, float]:
+    """Return the finite numbers of an event by metric name; empty for an event that has none.
+
+    `clone/*` belongs on an axis of its own (epochs, over all cloning stages), everything else on `global_step`.
+    Neither axis is among the numbers.
+    """
+    found = {name: value for name, value in _numbers(event).items() if value is not None and math.isfinite(value)}
+    return {name: float(value) for name, value in found.items()}
+
+
+def _numbers(event: Event) -> Mapping[str, float | None]:
+    payload = event.payload
+    if isinstance(payload, DemonstrationsReady):
+        score = payload.score
+        return {"eval/demonstrations_return": score.mean_return, "eval/demonstrations_success": score.success}
+    if isinstance(payload, EpochFinished):
+        return _prefixed("clone", payload.metrics)
+    if isinstance(payload, Evaluated):
+        return _prefixed("eval", _score(payload.score))
+    if isinstance(payload, RolloutFinished):
+        return {**_rollout(payload), **_prefixed("train", payload.train)}
+    if isinstance(payload, Judged):
+        return {
+            "eval/confirm_value": payload.verdict.value,
+            "eval/confirm_bound": payload.verdict.bound,
+            "eval/confirm_attempt": payload.attempt,
+            "eval/confirm_episodes": payload.verdict.episodes,
+            "stage/steps": payload.stage_steps,
+        }
+    if isinstance(payload, StageFinished):
+        return {"stage/steps": payload.stage_steps, "stage/seconds": payload.seconds}
+    return {}
+
+
+def _rollout(payload: RolloutFinished) -> dict[str, float | None]:
+    return {
+        "rollout/return": payload.mean_return,
+        "rollout/success": payload.success,
+        "rollout/length": payload.mean_length,
+        "rollout/value": payload.value,
+        "rollout/threshold": payload.threshold,
+        "rollout/episodes": payload.episodes,
+        "rollout/steps_per_second": payload.steps_per_second,
+        "stage/steps": payload.stage_steps,
+    }
+
+
+def _score(score: Score) -> dict[str, float | None]:
+    return {
+        "return": score.mean_return,
+        "return_low": score.return_low,
+        "return_high": score.return_high,
+        "success": score.success,
+        "success_low": score.success_low,
+        "success_high": score.success_high,
+        "episodes": score.episodes,
+    }
+
+
+def _prefixed(prefix: str, values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {f"{prefix}/{name}": value for name, value in values.items()}

@@ -1,0 +1,181 @@
+"""Where a run stands, gathered from its events: what the console shows and the W&B table of stages holds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rlstages.criteria import AllOf, AnyOf, Criterion, RewardThreshold, SuccessThreshold, Verdict
+from rlstages.curriculum import Curriculum
+from rlstages.episodes import Score
+from rlstages.events import (
+    DemonstrationsReady,
+    EpochFinished,
+    Evaluated,
+    Event,
+    Judged,
+    RolloutFinished,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+)
+from rlstages.stages import BehaviorCloning, Stage
+
+_CURVE = 512
+
+
+@dataclass
+class StageState:
+    """One rung of the ladder.
+
+    Attributes:
+        index: From 0.
+        name: Of the stage.
+        kind: `"BehaviorCloning"` or `"FineTuning"`.
+        description: The stage as a sentence.
+        measure: What its criterion measures: `"success"`, `"return"`, or `"score"` where it has none.
+        threshold: The number that is measured against, or `None`.
+        max_steps: Its step limit, or `None`.
+        max_epochs: Its epoch limit, or `None`.
+        started: Whether it was entered.
+        began: When it was entered in this session, in seconds since the epoch, or `None`.
+        confirming: Whether a confirmation is under way.
+        curve: What the criterion measured, rollout by rollout; for cloning the loss to watch, epoch by epoch.
+    """
+
+    index: int
+    name: str
+    kind: str
+    description: str
+    measure: str
+    threshold: float | None
+    max_steps: int | None
+    max_epochs: int | None
+    started: bool = False
+    began: float | None = None
+    confirming: bool = False
+    demonstrations: DemonstrationsReady | None = None
+    evaluated: Evaluated | None = None
+    epoch: EpochFinished | None = None
+    rollout: RolloutFinished | None = None
+    judged: Judged | None = None
+    finished: StageFinished | None = None
+    curve: deque[float] = field(default_factory=lambda: deque(maxlen=_CURVE))
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far."""
+        if self.finished:
+            return self.finished.stage_steps
+        return max((p.stage_steps for p in (self.rollout, self.judged) if p), default=0)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict to show: the final one, or the latest."""
+        if self.finished:
+            return self.finished.verdict
+        return self.judged.verdict if self.judged else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the step limit at the latest speed, or `None` where there is no saying."""
+        if not self.rollout or self.max_steps is None or self.rollout.steps_per_second <= 0:
+            return None
+        return max(0, self.max_steps - self.steps) / self.rollout.steps_per_second
+
+    def measured(self, score: Score | None) -> float | None:
+        """Return the number of a score that this stage's criterion would look at."""
+        if score is None:
+            return None
+        if self.measure == "return" or score.success is None:
+            return score.mean_return
+        return score.success
+
+
+class RunState:
+    """Follows events.
+
+    Args:
+        curriculum: Its stages are the ladder.
+        history: Events of earlier sessions of the run.
+    """
+
+    def __init__(self, curriculum: Curriculum, history: Iterable[Event] = ()) -> None:
+        self.curriculum = curriculum
+        self.stages = [_pending(index, stage) for index, stage in enumerate(curriculum.stages)]
+        self.start: RunStarted | None = None
+        self.finish: RunFinished | None = None
+        self.current: StageState | None = None
+        self.began: float | None = None
+        self.epochs = 0
+        for event in history:
+            self.take(event)
+        self.finish = self.began = None
+        for stage in self.stages:
+            stage.began = None
+
+    def take(self, event: Event) -> None:
+        """Follow one event."""
+        payload = event.payload
+        if self.began is None:
+            self.began = event.time
+        if isinstance(payload, RunStarted):
+            self.start = payload
+        elif isinstance(payload, RunFinished):
+            self.finish = payload
+        if 0 <= event.stage_index < len(self.stages):
+            self.current = self.stages[event.stage_index]
+            self.current.started = True
+            if self.current.began is None:
+                self.current.began = event.time
+            self._take_stage(self.current, event)
+
+    def _take_stage(self, stage: StageState, event: Event) -> None:
+        payload = event.payload
+        if isinstance(payload, StageStarted):
+            stage.kind, stage.description = payload.kind, payload.description
+            stage.max_steps, stage.max_epochs = payload.max_steps, payload.max_epochs
+            stage.threshold = payload.threshold
+        elif isinstance(payload, DemonstrationsReady):
+            stage.demonstrations = payload
+        elif isinstance(payload, Evaluated):
+            stage.evaluated = payload
+        elif isinstance(payload, EpochFinished):
+            self.epochs += 1
+            stage.epoch = payload
+            _extend(stage.curve, payload.metrics.get("held_out_loss", payload.metrics.get("loss")))
+        elif isinstance(payload, RolloutFinished):
+            stage.rollout, stage.confirming = payload, False
+            _extend(stage.curve, payload.value)
+        elif isinstance(payload, Judged):
+            stage.judged, stage.confirming = payload, not (payload.verdict.met or payload.verdict.futile)
+        elif isinstance(payload, StageFinished):
+            stage.finished, stage.confirming = payload, False
+
+
+def _extend(curve: deque[float], value: float | None) -> None:
+    if value is not None:
+        curve.append(value)
+
+
+def _pending(index: int, stage: Stage) -> StageState:
+    return StageState(
+        index=index,
+        name=stage.name,
+        kind=type(stage).__name__,
+        description=str(stage),
+        measure=_measure(stage.until),
+        threshold=None if stage.until is None else stage.until.summary(())[1],
+        max_steps=None if isinstance(stage, BehaviorCloning) else stage.max_steps,
+        max_epochs=stage.max_epochs if isinstance(stage, BehaviorCloning) else None,
+    )
+
+
+def _measure(criterion: Criterion | None) -> str:
+    if isinstance(criterion, (AllOf, AnyOf)):
+        return _measure(criterion.first)
+    if isinstance(criterion, SuccessThreshold):
+        return "success"
+    return "return" if isinstance(criterion, RewardThreshold) else "score"

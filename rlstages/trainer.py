@@ -1,0 +1,345 @@
+"""The one loop over stages, from an empty or interrupted run directory to the last policy."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rlstages.checkpoints import sha256
+from rlstages.curriculum import Curriculum, load_curriculum
+from rlstages.errors import InputError, require
+from rlstages.events import Event, Payload, RunFinished, RunStarted, StageFinished, StageStarted, Tracker, Warned
+from rlstages.learners.cloning import CloningRunner
+from rlstages.learners.fine_tuning import FineTuningRunner
+from rlstages.learners.learner import Learner, read_policy
+from rlstages.learners.runner import Result, StageRunner
+from rlstages.policies import final_policy_file, learner_of
+from rlstages.preflight import preflight
+from rlstages.rundir import RunDirectory, free_path, new_record, read_record, slug, update_curriculum, versions
+from rlstages.spaces import space_to_data
+from rlstages.stages import BehaviorCloning, FineTuning
+
+CHECKPOINT_SECONDS = 30.0
+RUNS = Path("runs")
+
+OpenTrackers = Callable[[RunDirectory, bool, Callable[[str], None]], Sequence[Tracker]]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        path: The run directory.
+        outcome: `"reached"` the end, `"missed"` a threshold, or `"interrupted"`.
+        reason: One sentence.
+        stages: What each finished stage ended with, by name.
+    """
+
+    path: Path
+    outcome: str
+    reason: str
+    stages: Mapping[str, StageFinished]
+
+
+def train(
+    curriculum: Curriculum | str | Path,
+    *,
+    seed: int = 0,
+    out: Path | str | None = None,
+    initial: Path | str | None = None,
+    open_trackers: OpenTrackers | None = None,
+    trust_pickle: bool = False,
+) -> RunResult:
+    """Run a curriculum from its beginning.
+
+    Args:
+        curriculum: The curriculum, or the name or file of one.
+        seed: Decides every random draw of the run.
+        out: The run directory to make; default a free name under `runs/`.
+        initial: A run whose final policy this one starts from (with the same network).
+        open_trackers: Opens what follows the run's events; default none.
+        trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
+
+    Raises:
+        InputError: Before anything is written, if something in the curriculum cannot work.
+    """
+    if not isinstance(curriculum, Curriculum):
+        curriculum = load_curriculum(str(curriculum))
+    require(isinstance(seed, int) and seed >= 0, f"The seed is {seed!r}; give a whole number of at least 0.")
+    spaces = preflight(curriculum, trust_pickle=trust_pickle)
+    data = {"observation": space_to_data(spaces.observation), "action": space_to_data(spaces.action)}
+    record = new_record(curriculum, seed, data, None if initial is None else Path(initial).name)
+    learner = learner_of(record)
+    if initial is not None:
+        take_over(learner, Path(initial))
+    path = Path(out) if out is not None else free_path(RUNS, curriculum, seed)
+    with RunDirectory.create(path, record) as run:
+        return _Run(run, learner, open_trackers, trust_pickle, resumed=False).train()
+
+
+def resume(
+    path: Path | str,
+    *,
+    max_steps: int | None = None,
+    open_trackers: OpenTrackers | None = None,
+    trust_pickle: bool = False,
+) -> RunResult:
+    """Go on with a run that was interrupted, that crashed, or that missed a threshold.
+
+    Args:
+        path: Its run directory.
+        max_steps: A larger step limit for the stage that it stopped in.
+        open_trackers: Opens what follows the run's events; default none.
+        trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
+
+    Raises:
+        InputError: If there is nothing to go on with.
+    """
+    with RunDirectory(Path(path)) as run:
+        restored = run.restore()
+        if restored is not None and max_steps is not None:
+            _raise_limit(run, restored[1]["stage"], max_steps)
+        learner = learner_of(run.record)
+        if restored is None and run.record.initial is not None:
+            raise InputError(f"{path} stopped before its first checkpoint; start it again with train --from.")
+        live = _Run(run, learner, open_trackers, trust_pickle, resumed=True)
+        if restored is not None:
+            live.load(restored[1], restored[2])
+        return live.train()
+
+
+def take_over(learner: Learner, run: Path) -> None:
+    """Start a learner from another run's final policy, which it trusts."""
+    objective = {BehaviorCloning: "cloning", FineTuning: "reinforcement"}
+    finished = [stage for stage in read_record(run).curriculum.stages]
+    learner.load_policy(read_policy(final_policy_file(run)))
+    learner.objective = objective[type(finished[-1])]
+    learner.trust()
+
+
+class _Run:
+    """A run while it is trained: the learner, the stage under way, and who follows."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        learner: Learner,
+        open_trackers: OpenTrackers | None,
+        trust_pickle: bool,
+        resumed: bool,
+    ) -> None:
+        self.directory, self.learner, self.resumed = directory, learner, resumed
+        self.curriculum, self.seed = directory.record.curriculum, directory.record.seed
+        self.trust_pickle = trust_pickle
+        self.stage = 0
+        self.runner: StageRunner | None = None
+        self.seconds = 0.0
+        self.finished: dict[str, StageFinished] = {}
+        self._notes: list[str] = []
+        self._open_trackers = open_trackers
+        self._trackers: Sequence[Tracker] = ()
+        self._saves = 0
+
+    def train(self) -> RunResult:
+        """Run stage after stage."""
+        with ExitStack() as stack:
+            interrupted = stack.enter_context(_interrupts())
+            self._open(stack)
+            outcome, reason = "reached", "The curriculum is done."
+            while self.stage < len(self.curriculum.stages):
+                result = self._run_stage(interrupted)
+                if result is None:
+                    outcome, reason = "interrupted", f"Interrupted in stage {self.spec.name!r}; resume goes on from here."
+                    break
+                if result.outcome == "missed" and not self._goes_on_when_missed():
+                    outcome, reason = "missed", f"Stage {self.spec.name!r}: {result.reason}"
+                    break
+                self._leave_stage()
+            self.emit(RunFinished(outcome, reason))
+            self.save()
+            return RunResult(self.directory.path, outcome, reason, dict(self.finished))
+
+    @property
+    def spec(self) -> BehaviorCloning | FineTuning:
+        """The stage under way."""
+        return self.curriculum.stages[self.stage]
+
+    def emit(self, payload: Payload) -> None:
+        """Write an event down and tell everyone who follows."""
+        inside = self.stage < len(self.curriculum.stages) and not isinstance(payload, (RunStarted, RunFinished))
+        index, name = (self.stage, self.spec.name) if inside else (-1, "")
+        event = Event(payload, self.learner.global_step, index, name)
+        self.directory.append(event)
+        for tracker in self._trackers:
+            tracker(event)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._saves += 1
+        state = {
+            "stage": self.stage,
+            "seconds": self.seconds,
+            "saves": self._saves,
+            "learner": self.learner.state_dict(),
+            "runner": None if self.runner is None else self.runner.state_dict(),
+        }
+        self.directory.save(f"{self._saves:08d}", state)
+
+    def load(self, state: Mapping[str, Any], notes: Sequence[str]) -> None:
+        """Go on from a checkpoint."""
+        self.stage, self.seconds, self._saves = state["stage"], state["seconds"], state["saves"]
+        self._notes = list(notes)
+        if state["runner"] is not None:
+            self.learner.trusted = None
+            self.learner.load_state_dict(state["learner"])
+            self.runner = self._make_runner()
+            self.runner.load_state_dict(state["runner"])
+        # Making the runner may draw random numbers, so the learner's state, which holds the generators', comes last.
+        self.learner.load_state_dict(state["learner"])
+
+    # --- pieces ------------------------------------------------------------------------------------------------
+
+    def _open(self, stack: ExitStack) -> None:
+        """Open the trackers and say that the run starts."""
+        record = self.directory.record
+        if self._open_trackers is not None:
+            self._trackers = self._open_trackers(self.directory, self.resumed, self._warn_later)
+            for tracker in self._trackers:
+                stack.callback(tracker.close)
+        self.emit(RunStarted(record.run_id, self.curriculum, self.seed, versions(), self.resumed))
+        self._flush_notes()
+        if not self.resumed:
+            self.save()
+
+    def _run_stage(self, interrupted: threading.Event) -> Result | None:
+        """Step the stage until it ends; `None` if the run is interrupted first."""
+        if self.runner is None:
+            self._enter_stage()
+        assert self.runner is not None
+        saved = started = time.monotonic()
+        try:
+            while self.runner.result is None and not interrupted.is_set():
+                self.runner.step()
+                self._flush_notes()
+                now = time.monotonic()
+                self.seconds, started = self.seconds + now - started, now
+                if now - saved >= CHECKPOINT_SECONDS and self.runner.result is None:
+                    self.save()
+                    saved = time.monotonic()
+            if self.runner.result is not None:
+                self._report(self.runner.result)
+            return self.runner.result
+        finally:
+            self.runner.close()
+
+    def _enter_stage(self) -> None:
+        stage = self.spec
+        self.runner = self._make_runner()
+        self.seconds = 0.0
+        limits: dict[str, Any] = {"max_steps": None, "max_epochs": None}
+        if isinstance(stage, FineTuning):
+            limits["max_steps"] = stage.max_steps
+        else:
+            limits["max_epochs"] = stage.max_epochs
+        until = stage.until
+        threshold = None if until is None else until.summary([])[1]
+        asked = None if until is None else str(until)
+        self.emit(StageStarted(type(stage).__name__, str(stage), criterion=asked, threshold=threshold, **limits))
+
+    def _make_runner(self) -> StageRunner:
+        stage = self.spec
+        if isinstance(stage, FineTuning):
+            return FineTuningRunner(stage, self.stage, self.learner, self.seed, self.emit)
+        file = self.directory.path / "demonstrations" / f"{self._file_stem()}.safetensors"
+        return CloningRunner(stage, self.stage, self.learner, self.seed, self.emit, file, self.trust_pickle)
+
+    def _report(self, result: Result) -> None:
+        """Keep the policy that leaves the stage and say how the stage ended."""
+        assert self.runner is not None
+        file = f"policies/{self._file_stem()}.safetensors"
+        parent = result.parent or self._parent()
+        digest = self.learner.save_policy(self.directory.path / file)
+        event = StageFinished(
+            outcome=result.outcome,
+            reason=result.reason,
+            stage_steps=self.runner.stage_steps,
+            seconds=round(self.seconds, 3),
+            before=result.before,
+            after=result.after,
+            verdict=result.verdict,
+            policy=file,
+            digest=digest,
+            parent=parent,
+        )
+        self.finished[self.spec.name] = event
+        self.emit(event)
+
+    def _leave_stage(self) -> None:
+        self.runner = None
+        self.stage += 1
+        self.save()
+
+    def _goes_on_when_missed(self) -> bool:
+        stage = self.spec
+        return (stage.on_timeout if isinstance(stage, FineTuning) else stage.on_failure) == "advance"
+
+    def _parent(self) -> str | None:
+        """Return the digest of the policy that entered this stage."""
+        if self.stage == 0:
+            return None
+        file = self.directory.path / "policies" / f"{self._file_stem(self.stage - 1)}.safetensors"
+        return sha256(file.read_bytes())
+
+    def _file_stem(self, stage: int | None = None) -> str:
+        index = self.stage if stage is None else stage
+        return f"{index:02d}-{slug(self.curriculum.stages[index].name)}"
+
+    def _warn_later(self, message: str) -> None:
+        """Take a tracker's warning, which may come in the middle of an event."""
+        self._notes.append(message)
+
+    def _flush_notes(self) -> None:
+        while self._notes:
+            self.emit(Warned(self._notes.pop(0)))
+
+
+def _raise_limit(run: RunDirectory, stage: int, max_steps: int) -> None:
+    stages = list(run.record.curriculum.stages)
+    under_way = stages[stage] if stage < len(stages) else None
+    if not isinstance(under_way, FineTuning):
+        raise InputError(f"{run.path} did not stop in a fine-tuning stage, so there is no step limit to raise.")
+    require(
+        max_steps > under_way.max_steps,
+        f"--max-steps is {max_steps:,}, but stage {under_way.name!r} has {under_way.max_steps:,} already; give more.",
+    )
+    stages[stage] = replace(under_way, max_steps=max_steps)
+    update_curriculum(run, replace(run.record.curriculum, stages=stages))
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into a request to finish the step and save; a second Ctrl-C stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
