@@ -73,7 +73,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = {file: (path / file).read_bytes() for file in (TENSORS, STATE, MANIFEST)}
     except OSError as error:
-        raise DamagedCheckpoint(f"{path.name}: {error.filename and Path(error.filename).name} cannot be read.") from error
+        raise DamagedCheckpoint(
+            f"{path.name}: {error.filename and Path(error.filename).name} cannot be read."
+        ) from error
     if _manifest({file: content[file] for file in (TENSORS, STATE)}) != content[MANIFEST]:
         raise DamagedCheckpoint(f"{path.name}: its files do not match its manifest.")
     try:
@@ -145,7 +147,9 @@ def _take_tensors(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {str(key): _take_tensors(item, f"{path}/{key}" if path else str(key), tensors) for key, item in value.items()}
+        return {
+            str(key): _take_tensors(item, f"{path}/{key}" if path else str(key), tensors) for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_take_tensors(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
     return value

@@ -361,6 +361,4 @@ class AnyOf(_Pair):
 
 def _of(verdict: Verdict, met: bool, futile: bool, reason: str) -> Verdict:
     needed = 0 if met else verdict.episodes_needed
-    return Verdict(
-        met, futile, verdict.value, verdict.bound, verdict.threshold, verdict.episodes, needed, reason
-    )
+    return Verdict(met, futile, verdict.value, verdict.bound, verdict.threshold, verdict.episodes, needed, reason)

@@ -116,7 +116,9 @@ def load_factory(source: str) -> Factory:
         require(path.is_file(), f"There is no curriculum file {source!r}.")
         module = _guarded(path, lambda: load_file(path))
         factory = getattr(module, "curriculum", None)
-        require(callable(factory), f"{path.name} defines no function 'curriculum'; define one that returns a Curriculum.")
+        require(
+            callable(factory), f"{path.name} defines no function 'curriculum'; define one that returns a Curriculum."
+        )
         return cast(Factory, factory)
     known = named_curricula()
     names = ", ".join(known)

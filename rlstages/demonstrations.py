@@ -182,7 +182,7 @@ def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
         return load_tensors(path.read_bytes())
     except (SafetensorError, ValueError, KeyError, OSError, EOFError, json.JSONDecodeError) as error:
         kind = ".npz" if path.suffix == ".npz" else ".safetensors"
-        raise InputError(f"{path} is not a readable {kind} file of plain arrays: {error}.") from error
+        raise InputError(f"{path} is not a readable {kind} file of plain arrays: {error!s}.") from error
 
 
 def _cut(
@@ -210,7 +210,10 @@ def _cut(
 def _check_observations(where: str, observations: Observations, space: gym.Space[Any]) -> None:
     if isinstance(space, spaces.Dict):
         keys = list(observations) if isinstance(observations, dict) else []
-        require(sorted(keys) == sorted(space.spaces), f"{where}: the observations have the keys {keys}, the space {list(space.spaces)}.")
+        require(
+            sorted(keys) == sorted(space.spaces),
+            f"{where}: the observations have the keys {keys}, the space {list(space.spaces)}.",
+        )
         for key, part in space.spaces.items():
             _check_array(f"{where}, {key}", cast("dict[str, np.ndarray]", observations)[key], part, "observations")
     else:
@@ -246,8 +249,11 @@ def _check_array(where: str, array: np.ndarray, space: gym.Space[Any], what: str
         _check_range(where, array, 0, space.nvec - 1, what)
 
 
-def _check_range(where: str, array: np.ndarray, low: int, most: Any, what: str) -> None:
+def _check_range(where: str, array: np.ndarray, low: int, most: int | np.ndarray, what: str) -> None:
     inside = ((array >= low) & (array <= most) & (array == np.round(array))).reshape(len(array), -1).all(axis=1)
     step = int(np.argmin(inside))
-    limit = most if np.isscalar(most) else np.asarray(most).tolist()
-    require(bool(inside.all()), f"{where}, step {step}: the {what[:-1]} {array[step]} is not a whole number from {low} to {limit}.")
+    limit = np.asarray(most).tolist()
+    require(
+        bool(inside.all()),
+        f"{where}, step {step}: the {what[:-1]} {array[step]} is not a whole number from {low} to {limit}.",
+    )

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from rlstages.episodes import Episode
-from rlstages.errors import InputError, nearest
+from rlstages.errors import Fault, InputError, nearest
 from rlstages.references import add_sources, resolve, sources
 from rlstages.specs import Environment, Success
 
@@ -36,7 +36,7 @@ class Purpose(IntEnum):
     CONFIRMATION = 3
 
 
-class EnvironmentFault(RuntimeError):
+class EnvironmentFault(Fault):
     """An environment gave something that no learner can use: one sentence names it, the copy and the step."""
 
 
@@ -63,9 +63,10 @@ def make_environment(spec: Environment) -> gym.Env[Any, Any]:
         raise InputError(f"{spec} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(env, gym.Env):
         raise InputError(f"{spec.id!r} returned a {type(env).__name__}, which is no gymnasium environment.")
+    wrapped: gym.Env[Any, Any] = env
     for wrapper in spec.wrappers:
-        env = resolve(wrapper)(env)
-    return env
+        wrapped = resolve(wrapper)(wrapped)
+    return wrapped
 
 
 def make_vec_env(
@@ -90,7 +91,9 @@ def make_vec_env(
         env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds)
     else:
         makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s) for s in seeds]
-        env = SubprocVecEnv(makers, start_method="forkserver") if spec.vectorize == "subprocess" else DummyVecEnv(makers)
+        env = (
+            SubprocVecEnv(makers, start_method="forkserver") if spec.vectorize == "subprocess" else DummyVecEnv(makers)
+        )
     env = EpisodeMonitor(env, spec)
     return VecTransposeImage(env) if _has_images_last(env.observation_space) else env
 
@@ -154,10 +157,10 @@ class EpisodeMonitor(VecEnvWrapper):
             self._fault(f"the reward {rewards[copy]}", copy)
         self._check(observations)
         self._returns += rewards
-        for copy in np.flatnonzero(dones):
+        for copy in np.flatnonzero(dones).tolist():
             total, length = float(self._returns[copy]), int(self._lengths[copy])
             solved = self._solved(infos[copy], total, length)
-            self.finished.append(Episode(int(copy), int(self._numbers[copy]), total, length, solved))
+            self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved))
             self._returns[copy] = self._lengths[copy] = 0
             self._numbers[copy] += 1
         return observations, rewards, dones, infos
@@ -245,7 +248,7 @@ class BatchedVecEnv(VecEnv):
         return [False] * len(list(self._get_indices(indices)))
 
 
-class SeededEpisodes(gym.Wrapper):  # type: ignore[type-arg]
+class SeededEpisodes(gym.Wrapper):
     """Gives each episode the next seed of its copy, unless `reset` is given one."""
 
     def __init__(self, env: gym.Env[Any, Any], seeds: _EpisodeSeeds) -> None:
@@ -324,12 +327,15 @@ def _batched_class(spec: Environment) -> Callable[..., Any] | None:
         return None
     found = resolve(entry)
     mode = str(getattr(found, "metadata", {}).get("autoreset_mode", ""))
-    return found if mode.lower().endswith("disabled") else None  # type: ignore[no-any-return]
+    return found if mode.lower().endswith("disabled") else None
 
 
 def _has_images_last(space: gym.Space[Any]) -> bool:
     parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-    return any(is_image_space(part) and not is_image_space_channels_first(part) for part in parts)
+    return any(
+        isinstance(part, spaces.Box) and is_image_space(part) and not is_image_space_channels_first(part)
+        for part in parts
+    )
 
 
 def success_rule(success: Success) -> Callable[[dict[str, Any], float, int], bool | None]:

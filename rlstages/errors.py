@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Bad input: one sentence that says what is wrong, where, and what to do. The command line exits with 2."""
 
 
+class Fault(RuntimeError):
+    """Training cannot go on: one sentence says what happened and where. The command line exits with 1."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a did-you-mean clause, or an empty string when nothing is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -27,12 +27,20 @@ def load_policy(run: Path | str) -> ActorCriticPolicy:
     Raises:
         InputError: If it is no run directory, or no stage has ended in it.
     """
-    path = Path(run)
-    record = read_record(path)
-    learner = learner_of(record)
-    learner.load_policy(read_policy(final_policy_file(path)))
-    learner.policy.set_training_mode(False)
-    return learner.policy
+    policy = load_learner(Path(run)).policy
+    policy.set_training_mode(False)
+    return policy
+
+
+def load_learner(run: Path) -> Learner:
+    """Return a learner with the policy at the end of a run's last finished stage.
+
+    Raises:
+        InputError: If it is no run directory, or no stage has ended in it.
+    """
+    learner = learner_of(read_record(run))
+    learner.load_policy(read_policy(final_policy_file(run)))
+    return learner
 
 
 def learner_of(record: RunRecord) -> Learner:

@@ -141,7 +141,9 @@ def _try_episode(stage: Stage) -> None:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{stage.environment} fails in an episode of random actions: {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{stage.environment} fails in an episode of random actions: {type(error).__name__}: {error}"
+        ) from error
     finally:
         env.close()
 

@@ -19,9 +19,7 @@ Show = Callable[[gym.Env[Any, Any]], Act]
 MAX_EPISODE_STEPS = 100_000
 
 
-def record(
-    environment: Environment, expert: Expert, show: Show, run_seed: int = 0, stage: int = 0
-) -> Demonstrations:
+def record(environment: Environment, expert: Expert, show: Show, run_seed: int = 0, stage: int = 0) -> Demonstrations:
     """Let an expert play.
 
     Args:
@@ -48,7 +46,9 @@ def _play(
     expert: Expert, env: gym.Env[Any, Any], act: Act, seed: int, solved: Callable[..., bool | None]
 ) -> Demonstration:
     observation, info = env.reset(seed=seed)
-    seen, actions, rewards = [observation], [], []
+    seen: list[Any] = [observation]
+    actions: list[Any] = []
+    rewards: list[float] = []
     ended = False
     while not ended:
         require(

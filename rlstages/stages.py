@@ -175,7 +175,9 @@ def refuse_unfit(stage: Stage, before: Stage | None, agent: Agent) -> None:
     settings = agent.settings(stage)
     if agent.algorithm == "PPO":
         whole = agent.rollout_steps >= settings["batch_size"]
-        require(whole, f"{where}: a rollout has {agent.rollout_steps} steps, less than batch_size={settings['batch_size']}.")
+        require(
+            whole, f"{where}: a rollout has {agent.rollout_steps} steps, less than batch_size={settings['batch_size']}."
+        )
     critic_fit = stage.critic_fit_steps if isinstance(before, BehaviorCloning) else 0
     least = critic_fit + 10 * agent.rollout_steps
     require(

@@ -157,7 +157,10 @@ class _Run:
             while self.stage < len(self.curriculum.stages):
                 result = self._run_stage(interrupted)
                 if result is None:
-                    outcome, reason = "interrupted", f"Interrupted in stage {self.spec.name!r}; resume goes on from here."
+                    outcome, reason = (
+                        "interrupted",
+                        f"Interrupted in stage {self.spec.name!r}; resume goes on from here.",
+                    )
                     break
                 if result.outcome == "missed" and not self._goes_on_when_missed():
                     outcome, reason = "missed", f"Stage {self.spec.name!r}: {result.reason}"
@@ -321,7 +324,7 @@ def _raise_limit(run: RunDirectory, stage: int, max_steps: int) -> None:
         f"--max-steps is {max_steps:,}, but stage {under_way.name!r} has {under_way.max_steps:,} already; give more.",
     )
     stages[stage] = replace(under_way, max_steps=max_steps)
-    update_curriculum(run, replace(run.record.curriculum, stages=stages))
+    update_curriculum(run, replace(run.record.curriculum, stages=tuple(stages)))
 
 
 @contextmanager

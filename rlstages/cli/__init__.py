@@ -1,1 +1,31 @@
-""""""
+"""The command line. Nothing heavy is imported before a command runs, so `rlstages --help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+EXIT_FAULT, EXIT_INPUT, EXIT_MISSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+def main() -> None:
+    """Run the command line; a person's mistakes become one sentence and exit code 2."""
+    from rlstages.cli.app import app
+    from rlstages.errors import Fault, InputError
+
+    try:
+        app()
+    except InputError as error:
+        _stop(f"error: {error}", EXIT_INPUT)
+    except Fault as error:
+        _stop(f"stopped: {error}", EXIT_FAULT)
+    except KeyboardInterrupt:
+        _stop("stopped at once; what came after the last checkpoint is lost.", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output, such as head, has gone: that is its right.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop(sentence: str, code: int) -> None:
+    print(sentence, file=sys.stderr)
+    sys.exit(code)

@@ -210,7 +210,8 @@ class CloningRunner:
             device=policy.device,
             custom_logger=HierarchicalLogger(Logger(None, [])),
         )
-        trainer.set_demonstrations(data.batches)
+        batches: Any = data.batches
+        trainer.set_demonstrations(batches)
         return trainer
 
 
@@ -309,7 +310,8 @@ def take(observations: Observations, rows: np.ndarray) -> Observations:
     """Return some rows of observations."""
     if isinstance(observations, dict):
         return {key: value[rows] for key, value in observations.items()}
-    return observations[rows]
+    taken: np.ndarray = observations[rows]
+    return taken
 
 
 def _channels_first(shown: Demonstrations, space: gym.Space[Any]) -> Demonstrations:

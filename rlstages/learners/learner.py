@@ -74,7 +74,9 @@ class Learner:
         """
         own = self.policy.state_dict()
         missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-        require(not missing and not extra, f"The policy has other parts than this agent's network: {(missing + extra)[:3]}.")
+        require(
+            not missing and not extra, f"The policy has other parts than this agent's network: {(missing + extra)[:3]}."
+        )
         for name, value in own.items():
             same = value.shape == weights[name].shape and value.dtype == weights[name].dtype
             require(same, f"The policy's {name} is {tuple(weights[name].shape)}, this agent's {tuple(value.shape)}.")
@@ -107,7 +109,8 @@ class Learner:
         """Forget the optimiser's moments: they belong to another objective."""
         rate = value_at(self.agent.settings()["learning_rate"], 0.0)
         policy = self.policy
-        policy.optimizer = policy.optimizer_class(policy.parameters(), lr=rate, **policy.optimizer_kwargs)
+        make: Any = policy.optimizer_class
+        policy.optimizer = make(policy.parameters(), lr=rate, **policy.optimizer_kwargs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights, optimiser, counters and random states as arrays and JSON values."""
@@ -156,7 +159,9 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
     require(wanted <= is_dict, f"The observations are {seen}, no dictionary; use policy='MlpPolicy' or 'CnnPolicy'.")
     if agent.policy == "CnnPolicy":
         image = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.uint8
-        large = image and len(observation_space.shape or ()) == 3 and min(sorted(observation_space.shape or ())[1:]) >= 36
+        large = (
+            image and len(observation_space.shape or ()) == 3 and min(sorted(observation_space.shape or ())[1:]) >= 36
+        )
         require(bool(large), f"The observations are {seen}; CnnPolicy needs uint8 images of at least 36 x 36 pixels.")
     if agent.normalize_observations:
         parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
@@ -168,7 +173,9 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
     require(isinstance(action_space, supported), f"Actions of {describe_space(action_space)} are not supported.")
     if isinstance(action_space, spaces.Box):
         finite = np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()
-        require(bool(finite), f"The actions are {describe_space(action_space)} without bounds; wrap them in a bounded Box.")
+        require(
+            bool(finite), f"The actions are {describe_space(action_space)} without bounds; wrap them in a bounded Box."
+        )
 
 
 def arrays(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:

@@ -68,11 +68,13 @@ class NormalizedExtractor(BaseFeaturesExtractor):
     """
 
     def __init__(self, observation_space: gym.Space[Any], inner: type[BaseFeaturesExtractor]) -> None:
-        extractor = inner(observation_space)  # type: ignore[arg-type]
+        extractor = inner(observation_space)
         super().__init__(observation_space, extractor.features_dim)
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
         vectors = {key: part for key, part in parts.items() if is_vector(part)}
-        self.standardizers = torch.nn.ModuleDict({f"obs_{key}": Standardizer(s.shape or ()) for key, s in vectors.items()})
+        self.standardizers = torch.nn.ModuleDict(
+            {f"obs_{key}": Standardizer(s.shape or ()) for key, s in vectors.items()}
+        )
         self.inner = extractor
 
     def forward(self, observations: Any) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """The gradient steps of PPO and A2C, with room for the anchor's KL term.
 
 stable-baselines3's `train()` has no place for another loss term. These functions do what it does, operation by
-operation: with the anchor off, the weights after an update are the same to the last bit (tests/learners/test_update.py).
+operation: with the anchor off, the weights after an update are the same to the last bit
+(tests/learners/test_update.py).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional
 
+from rlstages.errors import Fault
 
-class LossNotFinite(RuntimeError):
+
+class LossNotFinite(Fault):
     """The loss is NaN or infinite; the policy has not been changed by it."""
 
 
@@ -158,12 +161,12 @@ def fit_critic(
     for _ in range(epochs):
         for batch in buffer.get(batch_size):
             with torch.no_grad():
-                features = policy.extract_features(batch.observations)  # type: ignore[arg-type]
+                features: Any = policy.extract_features(batch.observations)
             values = policy.value_net(policy.mlp_extractor.forward_critic(features)).flatten()
             loss = functional.mse_loss(batch.returns, values)
             _refuse_not_finite(loss)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(critic_parameters(policy), 0.5)
             optimizer.step()
             _note(log, value_loss=loss)
@@ -204,7 +207,7 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -
 def _step(policy: ActorCriticPolicy, loss: torch.Tensor, max_grad_norm: float) -> None:
     _refuse_not_finite(loss)
     policy.optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm)
     policy.optimizer.step()
 

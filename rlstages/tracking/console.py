@@ -194,7 +194,7 @@ def _rollout_line(payload: RolloutFinished, stage: StageState) -> str:
 
 
 def _print_end(state: RunState, console: Console) -> None:
-    glyphs = ASCII if console.options.ascii_only or not console.is_terminal else UNICODE
+    glyphs = ASCII if console.options.ascii_only else UNICODE
     console.print(ladder(state, glyphs, console.width))
     if state.finish:
         color = {"reached": "green", "missed": "red"}.get(state.finish.outcome, "yellow")

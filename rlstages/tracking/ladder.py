@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -14,6 +13,7 @@ from rlstages.tracking import text
 from rlstages.tracking.state import RunState, StageState
 
 _NARROW = 72
+_WORDY = 110
 _DETAIL_LINES = 12
 _COLORS = {"reached": "green", "completed": "green", "missed": "red"}
 
@@ -41,7 +41,7 @@ def live_view(state: RunState, glyphs: Glyphs, width: int, height: int, now: flo
     parts: list[RenderableType] = [_heading(state, now), ladder(state, glyphs, width, now, height - _DETAIL_LINES)]
     stage = state.current
     if stage and not stage.finished:
-        title = Text(f" {stage.name} ", "bold")
+        title = Text(stage.name, "bold")
         parts.append(Panel(detail(stage, glyphs, width - 4), title=title, title_align="left", border_style="dim"))
     return Group(*parts)
 
@@ -51,15 +51,19 @@ def ladder(state: RunState, glyphs: Glyphs, width: int, now: float | None = None
     table = Table(box=None, padding=(0, 1), expand=True, header_style="dim", pad_edge=False)
     table.add_column("", width=1, no_wrap=True)
     table.add_column("stage", ratio=1, min_width=8, no_wrap=True, overflow="ellipsis")
-    wide = width >= _NARROW
+    wide, wordy = width >= _NARROW, width >= _WORDY
+    if wordy:
+        table.add_column("", ratio=2, no_wrap=True, overflow="ellipsis", style="dim")
     for name in ("outcome", "score", "wanted", *(["bound"] if wide else []), "steps", *(["time"] if wide else [])):
         table.add_column(name, no_wrap=True, justify="left" if name == "outcome" else "right")
     first, last = _window(state, room)
     if first:
         table.add_row("", Text(f"{glyphs.ellipsis} {first} before", "dim"))
     for stage in state.stages[first:last]:
-        cells = _row(state, stage, glyphs, now)
-        table.add_row(*(cells if wide else cells[:5] + cells[6:7]), style="dim" if not _entered(state, stage) else "")
+        mark, name, *cells = _row(state, stage, glyphs, now)
+        said = [Text(stage.description)] if wordy else []
+        shown = cells if wide else [*cells[:3], cells[4]]
+        table.add_row(mark, name, *said, *shown, style="dim" if not _entered(state, stage) else "")
     if last < len(state.stages):
         table.add_row("", Text(f"{glyphs.ellipsis} {len(state.stages) - last} more", "dim"))
     return table
@@ -81,10 +85,9 @@ def demonstrations_line(stage: StageState) -> str:
     shown = stage.demonstrations
     if shown is None:
         return ""
-    score = stage.measured(shown.score)
-    measure = _measure_of(stage)
+    measured = f"{stage.measure_of(shown.score)} {text.number(stage.measured(shown.score))}"
     held = f", {shown.held_out_episodes} held out" if shown.held_out_episodes else ""
-    return f"{shown.score.episodes} episodes of {shown.source}: {measure} {text.number(score)}{held}"
+    return f"{shown.score.episodes} episodes of {shown.source}: {measured}{held}"
 
 
 def epoch_line(stage: StageState) -> str:
@@ -124,7 +127,7 @@ def _cloning(stage: StageState, glyphs: Glyphs, width: int) -> list[tuple[str, T
     if stage.epoch and stage.max_epochs:
         done = stage.epoch.epoch
         lines.append(("epochs", _progress(done / stage.max_epochs, glyphs, width, f"{done} of {stage.max_epochs}")))
-        lines.append(("loss", _curve(epoch_line(stage), stage, glyphs, width)))
+        lines.append(("fit", _curve(epoch_line(stage), stage, glyphs, width)))
     if stage.evaluated:
         lines.append((stage.evaluated.purpose, Text(str(stage.evaluated.score))))
     return [*lines, *_confirmation(stage)]
@@ -179,7 +182,7 @@ def _row(state: RunState, stage: StageState, glyphs: Glyphs, now: float | None) 
         _mark(state, stage, glyphs),
         Text(stage.name, "bold" if stage is state.current and not stage.finished else ""),
         Text(phase(stage) if stage.started else "", _COLORS.get(phase(stage), "yellow")),
-        Text(f"{_measure_of(stage)} {text.number(score)}" if score is not None else ""),
+        Text(f"{_measure_of(stage)} {text.number(score):>5}" if score is not None else ""),
         Text(text.number(stage.threshold) if stage.threshold is not None else ""),
         Text(text.number(verdict.bound) if verdict else ""),
         Text(text.count(stage.steps) if stage.started else ""),
@@ -206,11 +209,8 @@ def _entered(state: RunState, stage: StageState) -> bool:
 
 
 def _measure_of(stage: StageState) -> str:
-    if stage.measure != "score":
-        return stage.measure
     scores = [stage.finished.after if stage.finished else None, stage.evaluated.score if stage.evaluated else None]
-    known = [score for score in chain(scores, [stage.demonstrations.score if stage.demonstrations else None]) if score]
-    return "success" if known and known[0].success is not None else "return"
+    return stage.measure_of(next((score for score in scores if score), None))
 
 
 def _window(state: RunState, room: int | None) -> tuple[int, int]:

@@ -89,9 +89,13 @@ class StageState:
         """Return the number of a score that this stage's criterion would look at."""
         if score is None:
             return None
-        if self.measure == "return" or score.success is None:
-            return score.mean_return
-        return score.success
+        return score.success if self.measure_of(score) == "success" else score.mean_return
+
+    def measure_of(self, score: Score | None) -> str:
+        """Return what `measured` returns of this score: `"success"` or `"return"`."""
+        if self.measure == "return" or score is None or score.success is None:
+            return "return" if self.measure == "score" else self.measure
+        return "success"
 
 
 class RunState:

@@ -1,0 +1,189 @@
+"""The commands and their options; what they do lies in the modules they import."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from rlstages.errors import InputError
+
+app = typer.Typer(
+    help="Staged reinforcement learning: clone an expert, then fine-tune the same network on harder environments.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+demos = typer.Typer(help="Record demonstrations, and look at them.", no_args_is_help=True)
+app.add_typer(demos, name="demos")
+
+
+class Track(str, Enum):
+    """Where Weights & Biases runs."""
+
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+    none = "none"
+
+
+class Format(str, Enum):
+    """What export writes."""
+
+    sb3 = "sb3"
+    safetensors = "safetensors"
+
+
+Source = Annotated[str, typer.Argument(help="A curriculum: a Python file, or a name that 'rlstages curricula' lists.")]
+Run = Annotated[Path, typer.Argument(help="A run directory.")]
+Parameters = Annotated[
+    Optional[list[str]],  # noqa: UP045  (typer on Python 3.10 reads this form)
+    typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the curriculum; repeatable."),
+]
+Tracking = Annotated[
+    Track, typer.Option(help="Weights & Biases: auto is online where a key is configured, else offline.")
+]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="Load model zips of experts, which can run any code hidden in them.")
+]
+Episodes = Annotated[int, typer.Option(help="Episodes to play in each environment.", min=1)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def train(
+    source: Source,
+    parameters: Parameters = None,
+    seed: Annotated[int, typer.Option(help="Decides every random draw.", min=0)] = 0,
+    out: Annotated[Optional[Path], typer.Option(help="Run directory to make; default a free one in runs/.")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,  # noqa: UP045
+    track: Tracking = Track.auto,
+    from_run: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Start from its final policy.")] = None,  # noqa: UP045
+    trust_pickle: TrustPickle = False,
+) -> None:
+    """Train a curriculum from its first stage."""
+    from rlstages.cli.training import start
+
+    start(source, _pairs(parameters), seed, out, device, track.value, from_run, trust_pickle)
+
+
+@app.command()
+def resume(
+    run: Run,
+    max_steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="A larger step limit for the stage that the run stopped in.", min=1),
+    ] = None,
+    track: Tracking = Track.auto,
+    trust_pickle: TrustPickle = False,
+) -> None:
+    """Go on with a run that was interrupted, crashed, or missed a threshold."""
+    from rlstages.cli.training import go_on
+
+    go_on(run, max_steps, track.value, trust_pickle)
+
+
+@app.command()
+def show(source: Source, parameters: Parameters = None, json: Json = False, trust_pickle: TrustPickle = False) -> None:
+    """Print a curriculum's plan and check it, or how far a run has come; nothing is trained."""
+    from rlstages.cli.showing import show_curriculum, show_run
+
+    if (Path(source) / "run.json").is_file():
+        show_run(Path(source), json)
+    else:
+        show_curriculum(source, _pairs(parameters), json, trust_pickle)
+
+
+@app.command()
+def curricula() -> None:
+    """List the curricula that have names, with their parameters."""
+    from rlstages.cli.showing import list_curricula
+
+    list_curricula()
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    episodes: Episodes = 100,
+    seed: Annotated[int, typer.Option(help="Of the episodes.", min=0)] = 1_000_000,
+    json: Json = False,
+) -> None:
+    """Score a run's final policy in every environment of its curriculum."""
+    from rlstages.cli.showing import evaluate_policy
+
+    evaluate_policy(run, episodes, seed, json)
+
+
+@app.command()
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    form: Annotated[
+        Format, typer.Option("--format", help="A stable-baselines3 zip, or the plain weights.")
+    ] = Format.sb3,
+) -> None:
+    """Write a run's final policy to a file."""
+    from rlstages.cli.exporting import export_policy
+
+    export_policy(run, out, form.value)
+
+
+@demos.command("record")
+def record(
+    environment: Annotated[str, typer.Argument(help="module:Id-v0, module:function, or FILE.py:function.")],
+    expert: Annotated[str, typer.Argument(help="module:function, FILE.py:function, a run directory, or a model zip.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    episodes: Annotated[int, typer.Option(help="Episodes to record.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of the episodes.", min=0)] = 0,
+    argument: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "-k", "--kwarg", metavar="NAME=VALUE", help="An argument of the environment, as JSON; repeatable."
+        ),
+    ] = None,
+    trust_pickle: TrustPickle = False,
+) -> None:
+    """Let an expert play, and write its episodes to a file."""
+    from rlstages.cli.demonstrating import record_demonstrations
+
+    record_demonstrations(environment, expert, out, episodes, seed, _pairs(argument), trust_pickle)
+
+
+@demos.command("inspect")
+def inspect(file: Annotated[Path, typer.Argument(help="A file of demonstrations.")], json: Json = False) -> None:
+    """Print what a file of demonstrations holds."""
+    from rlstages.cli.demonstrating import inspect_demonstrations
+
+    inspect_demonstrations(file, json)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"rlstages {version('rlstages')} on Python {sys.version.split()[0]}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Staged reinforcement learning: clone an expert, then fine-tune the same network on harder environments."""
+
+
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"{text!r} is not of the form NAME=VALUE.")
+        pairs[name.strip()] = value
+    return pairs

@@ -1,0 +1,84 @@
+"""`rlstages demos record` and `rlstages demos inspect`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlstages.demonstrations import Demonstrations, load_demonstrations
+from rlstages.errors import require
+from rlstages.references import load_file
+from rlstages.serialization import to_data
+from rlstages.specs import Environment, Expert
+
+
+def record_demonstrations(
+    environment: str,
+    expert: str,
+    out: Path,
+    episodes: int,
+    seed: int,
+    arguments: Mapping[str, str],
+    trust_pickle: bool,
+) -> None:
+    """Let an expert play and write the file."""
+    require(out.suffix == ".safetensors", f"--out is {out.name}; give a name that ends in .safetensors.")
+    require(not out.exists(), f"{out} is there already; give another --out.")
+    from rlstages.experts import showing
+    from rlstages.recording import record
+
+    where = Environment(_named(environment), kwargs={name: _value(text) for name, text in arguments.items()})
+    who = Expert(_named(expert), episodes=episodes)
+    shown = record(where, who, showing(who, trust_pickle=trust_pickle), seed)
+    digest = shown.save(out)
+    print(f"{out}: {shown.score()}, sha256 {digest[:12]}")
+
+
+def inspect_demonstrations(file: Path, as_json: bool) -> None:
+    """Print what a file holds."""
+    shown = load_demonstrations(file)
+    lengths = [len(episode) for episode in shown.episodes]
+    returns = [episode.total_reward for episode in shown.episodes]
+    facts: dict[str, Any] = {
+        "episodes": len(shown),
+        "steps": shown.steps,
+        "length": {"least": min(lengths), "median": float(np.median(lengths)), "most": max(lengths)},
+        "return": {"least": min(returns), "median": float(np.median(returns)), "most": max(returns)},
+        "arrays": _arrays(shown),
+        "score": to_data(shown.score(), nan_as_null=True),
+    }
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    print(f"{file}: {shown.score()}, {shown.steps:,} steps")
+    for name in ("length", "return"):
+        print(f"  {name}: {', '.join(f'{key} {value:.4g}' for key, value in facts[name].items())}")
+    for name, text in facts["arrays"].items():
+        print(f"  {name}: {text}")
+
+
+def _arrays(shown: Demonstrations) -> dict[str, str]:
+    observations, actions = shown.transitions()
+    parts = observations if isinstance(observations, dict) else {"": observations}
+    named = {f"observations {key}".strip(): array for key, array in parts.items()} | {"actions": actions}
+    return {
+        name: f"{array.dtype} {array.shape[1:]}, from {array.min():.4g} to {array.max():.4g}"
+        for name, array in named.items()
+    }
+
+
+def _named(text: str) -> str:
+    """Turn FILE.py:name into the name of the module that the file becomes."""
+    path, colon, name = text.rpartition(":")
+    return f"{load_file(Path(path)).__name__}:{name}" if colon and path.endswith(".py") else text
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,105 @@
+"""`rlstages show`, `rlstages curricula` and `rlstages evaluate`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rlstages.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
+from rlstages.episodes import Score
+from rlstages.events import RunFinished, StageFinished
+from rlstages.rundir import read_events, read_record
+from rlstages.serialization import to_data
+
+
+def show_curriculum(source: str, parameters: Mapping[str, str], as_json: bool, trust_pickle: bool) -> None:
+    """Print a curriculum and check it as `train` would."""
+    curriculum = load_curriculum(source, parameters)
+    from rlstages.preflight import preflight
+    from rlstages.spaces import describe_space
+
+    spaces = preflight(curriculum, trust_pickle=trust_pickle)
+    if as_json:
+        print(curriculum.to_json())
+        return
+    print(curriculum)
+    print(f"  observations {describe_space(spaces.observation)}, actions {describe_space(spaces.action)}")
+    print(f"  digest {curriculum.digest[:12]}; all checks passed, nothing was trained")
+
+
+def show_run(run: Path, as_json: bool) -> None:
+    """Print how far a run has come."""
+    record = read_record(run)
+    finished: dict[int, StageFinished] = {}
+    outcome, step = "unfinished", 0
+    for event in read_events(run):
+        step = event.global_step
+        if isinstance(event.payload, StageFinished):
+            finished[event.stage_index] = event.payload
+        outcome = event.payload.outcome if isinstance(event.payload, RunFinished) else "unfinished"
+    if as_json:
+        stages = [to_data(finished.get(i), nan_as_null=True) for i in range(len(record.curriculum.stages))]
+        print(json.dumps({"run": run.name, "outcome": outcome, "global_step": step, "stages": stages}, indent=1))
+        return
+    print(record.curriculum)
+    table = Table(title=f"{run.name}: {outcome}, {step:,} steps, seed {record.seed}")
+    for column in ("stage", "outcome", "steps", "seconds", "before", "after"):
+        table.add_column(column, justify="right" if column in ("steps", "seconds") else "left")
+    for index, stage in enumerate(record.curriculum.stages):
+        end = finished.get(index)
+        if end is None:
+            table.add_row(stage.name, "-", "-", "-", "-", "-")
+        else:
+            scores = [_brief(end.before), _brief(end.after)]
+            table.add_row(stage.name, end.outcome, f"{end.stage_steps:,}", f"{end.seconds:.0f}", *scores)
+    Console().print(table)
+
+
+def list_curricula() -> None:
+    """Print the named curricula."""
+    table = Table("name", "what it does", "parameters")
+    for name in named_curricula():
+        factory = load_factory(name)
+        text = inspect.getdoc(inspect.getmodule(factory)) or ""
+        takes = [f"{p.name}={p.default!r}" for p in parameters_of(factory).values()]
+        table.add_row(name, text.partition("\n")[0], ", ".join(takes))
+    Console().print(table)
+
+
+def evaluate_policy(run: Path, episodes: int, seed: int, as_json: bool) -> None:
+    """Print the scores of a run's final policy."""
+    from rlstages.policies import evaluate_run
+
+    scores = evaluate_run(run, episodes, seed)
+    mode = read_record(run).curriculum.agent.action_mode
+    if as_json:
+        rows = [{"environment": to_data(environment), **_plain(score)} for environment, score in scores]
+        print(json.dumps({"run": run.name, "action_mode": mode, "seed": seed, "scores": rows}, indent=1))
+        return
+    table = Table(title=f"{run.name}, {mode} actions, 95 % intervals")
+    for column in ("environment", "episodes", "return", "success"):
+        table.add_column(column)
+    for environment, score in scores:
+        solved = "-" if score.success is None else _interval(score.success, [score.success_low, score.success_high])
+        returned = _interval(score.mean_return, [score.return_low, score.return_high])
+        table.add_row(str(environment), str(score.episodes), returned, solved)
+    Console().print(table)
+
+
+def _plain(score: Score) -> dict[str, object]:
+    return {key: value for key, value in to_data(score, nan_as_null=True).items() if key != "$type"}
+
+
+def _interval(value: float, ends: Sequence[float | None]) -> str:
+    return f"{value:.3g} [{ends[0]:.3g}, {ends[1]:.3g}]"
+
+
+def _brief(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    return f"return {score.mean_return:.3g}" if score.success is None else f"success {score.success:.2f}"

@@ -1,0 +1,63 @@
+"""`rlstages train` and `rlstages resume`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlstages.cli import EXIT_INTERRUPTED, EXIT_MISSED
+from rlstages.curriculum import load_curriculum
+from rlstages.errors import require
+from rlstages.tracking import follow
+
+if TYPE_CHECKING:
+    from rlstages.trainer import RunResult
+
+_CODES = {"reached": 0, "missed": EXIT_MISSED, "interrupted": EXIT_INTERRUPTED}
+
+
+def start(
+    source: str,
+    parameters: Mapping[str, str],
+    seed: int,
+    out: Path | None,
+    device: str | None,
+    track: str,
+    initial: Path | None,
+    trust_pickle: bool,
+) -> None:
+    """Train and exit with the code that says how it ended."""
+    curriculum = load_curriculum(source, parameters)
+    if device is not None:
+        curriculum = replace(curriculum, agent=replace(curriculum.agent, device=device))
+    from rlstages.trainer import train
+
+    result = train(
+        curriculum,
+        seed=seed,
+        out=out,
+        initial=initial,
+        open_trackers=follow(track, console=True),
+        trust_pickle=trust_pickle,
+    )
+    _end(result)
+
+
+def go_on(run: Path, max_steps: int | None, track: str, trust_pickle: bool) -> None:
+    """Resume and exit with the code that says how it ended."""
+    require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
+    from rlstages.trainer import resume
+
+    _end(resume(run, max_steps=max_steps, open_trackers=follow(track, console=True), trust_pickle=trust_pickle))
+
+
+def _end(result: RunResult) -> None:
+    print(f"{result.reason} Run directory: {result.path}")
+    if result.outcome == "missed":
+        print(f"Give it more: rlstages resume {result.path} --max-steps N")
+    elif result.outcome == "interrupted":
+        print(f"Go on: rlstages resume {result.path}")
+    sys.exit(_CODES[result.outcome])
