@@ -74,7 +74,7 @@ def land(env: gym.Env[Any, Any]) -> Callable[[np.ndarray], np.ndarray]:
     return lambda observation: np.asarray(heuristic(sim, observation), np.float32)
 
 
-class SeededEpisodes(gym.Wrapper):
+class SeededEpisodes(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Gives every episode of a LunarLander a world of its own and a wind drawn from its own seed.
 
     Gymnasium before 1.0 keeps the Box2D world from one episode to the next, which leaves traces in the contacts
@@ -86,6 +86,8 @@ class SeededEpisodes(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
+        # Without this, the spec of the environment cannot make another one.
+        gym.utils.RecordConstructorArgs.__init__(self)
         super().__init__(env)
         sim: Any = env.unwrapped
         # The newer LunarLander has no phase before its first reset, and draws one in each.

@@ -114,9 +114,8 @@ class OneHotView(gym.ObservationWrapper):
         sim, image, seen = self._sim, bytearray(3 * VIEW * VIEW), 1 << VIEW // 2
         for far, offsets in enumerate(CELLS[sim.agent_dir]):
             row = self._row(offsets)
-            seen, beyond = spread(
-                seen, sum([1 << i for i, cell in enumerate(row) if cell is None or cell.see_behind()])
-            )
+            clear = sum([1 << i for i, cell in enumerate(row) if cell is None or cell.see_behind()])
+            seen, beyond = spread(seen, clear)
             for i, cell in enumerate(row):
                 if seen >> i & 1:
                     _paint(image, i, far, cell)

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlstages_envs.batched import BatchedEnv, SingleEnv
-from rlstages_envs.rooms_drawing import draw_grid
+from rlstages_envs.rooms_drawing import draw_rooms
 from rlstages_envs.rooms_layout import (
     CLOSED_DOOR,
     FLOOR,
@@ -220,10 +220,14 @@ class BatchedRooms(BatchedEnv):
         """Return a picture of one copy, shape `(height, width, 3)`, uint8, with what the agent sees lit up."""
         lit = np.zeros((self.side, self.side), dtype=bool)
         lit.reshape(-1)[self.view_cells()[copy][self.view()[copy] != UNSEEN]] = True
-        position = divmod(int(self.positions[copy]), self.side)
+        row, column = divmod(int(self.positions[copy]), self.side)
         inner = slice(MARGIN, self.side - MARGIN)
-        return draw_grid(
-            self.cells[copy], lit, position, int(self.headings[copy]), bool(self.carrying[copy])
+        return draw_rooms(
+            self.cells[copy, inner, inner],
+            lit[inner, inner],
+            (row - MARGIN, column - MARGIN),
+            int(self.headings[copy]),
+            bool(self.carrying[copy]),
         )
 
 

@@ -54,8 +54,8 @@ def ladder(state: RunState, glyphs: Glyphs, width: int, now: float | None = None
     wide, wordy = width >= _NARROW, width >= _WORDY
     if wordy:
         table.add_column("", ratio=2, no_wrap=True, overflow="ellipsis", style="dim")
-    for name in ("outcome", "score", "wanted", *(["bound"] if wide else []), "steps", *(["time"] if wide else [])):
-        table.add_column(name, no_wrap=True, justify="left" if name == "outcome" else "right")
+    for title in ("outcome", "score", "wanted", *(["bound"] if wide else []), "steps", *(["time"] if wide else [])):
+        table.add_column(title, no_wrap=True, justify="left" if title == "outcome" else "right")
     first, last = _window(state, room)
     if first:
         table.add_row("", Text(f"{glyphs.ellipsis} {first} before", "dim"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,16 +29,8 @@ _ARTIFACT_SECONDS = 10
 _LEAST_SECONDS_BETWEEN_ROLLOUTS = 0.25
 _EXIT_CODES = {"reached": 0, "missed": 3, "interrupted": 130}
 _COLUMNS: list[str | int] = [
-    "stage",
-    "kind",
-    "outcome",
-    "steps",
-    "seconds",
-    "measure",
-    "before",
-    "after",
-    "bound",
-    "threshold",
+    *("stage", "kind", "outcome", "steps", "seconds"),
+    *("measure", "before", "after", "bound", "threshold"),
 ]
 _warn = logging.getLogger(__name__).warning
 
@@ -54,18 +46,13 @@ class WandbTracker:
         self,
         directory: Path,
         mode: Literal["online", "offline"],
-        *,
-        run_id: str,
-        name: str,
-        project: str,
-        resumed: bool,
+        identity: Mapping[str, str | None],
         history: Iterable[Event],
         warn: Callable[[str], None],
         init_seconds: float,
     ) -> None:
         self.url: str | None = None
-        self._directory, self._mode = directory.absolute(), mode
-        self._identity = {"id": run_id, "name": name, "project": project, "resume": "allow" if resumed else None}
+        self._directory, self._mode, self._identity = directory.absolute(), mode, identity
         self._history = list(history)
         self._warn, self._init_seconds = warn, init_seconds
         self._run: Any = None
@@ -182,35 +169,30 @@ class WandbTracker:
         )
 
     def _add_demonstrations(self, shown: DemonstrationsReady, event: Event) -> None:
-        about: dict[str, Any] = {
-            "digest": shown.digest,
-            "parent": None,
-            "stage": event.stage_name,
-            "source": shown.source,
+        about = {
+            **{"digest": shown.digest, "parent": None, "stage": event.stage_name, "source": shown.source},
+            **{"score": to_data(shown.score, nan_as_null=True), "held_out_episodes": shown.held_out_episodes},
         }
-        about |= {"score": to_data(shown.score, nan_as_null=True), "held_out_episodes": shown.held_out_episodes}
-        self._add(shown.file, event.stage_name, "demonstrations", about)
+        self._add(shown.file, "demonstrations", about)
 
     def _add_policy(self, ended: StageFinished, stage: StageState) -> None:
-        about: dict[str, Any] = {
-            "digest": ended.digest,
-            "parent": ended.parent,
-            "stage": stage.name,
-            "outcome": ended.outcome,
+        about = {
+            **{"digest": ended.digest, "parent": ended.parent, "stage": stage.name, "outcome": ended.outcome},
+            "score": to_data(ended.after, nan_as_null=True),
+            "verdict": to_data(ended.verdict, nan_as_null=True),
         }
-        about |= {"score": to_data(ended.after, nan_as_null=True), "verdict": to_data(ended.verdict, nan_as_null=True)}
         self._use(ended.parent)
-        self._add(ended.policy, stage.name, "policy", about)
+        self._add(ended.policy, "policy", about)
 
-    def _add(self, file: str, stage: str, kind: str, about: dict[str, Any]) -> None:
+    def _add(self, file: str, kind: str, about: dict[str, Any]) -> None:
         import wandb
 
         path = self._directory / file
         if not path.is_file():
-            self._warn(f"W&B gets no {kind} of stage {stage!r}: there is no file {path.name}.")
+            self._warn(f"W&B gets no {kind} of stage {about['stage']!r}: there is no file {path.name}.")
             return
         assert self._state is not None
-        name = _artifact_name(f"{self._state.curriculum.name}-{stage}-{kind}")
+        name = _artifact_name(f"{self._state.curriculum.name}-{about['stage']}-{kind}")
         artifact = wandb.Artifact(name, type=kind, metadata=without_paths({**about, "run": self._identity["id"]}))
         # The file stays where it is and as it is: no copy in W&B's staging area or cache.
         artifact.add_file(str(path), name=path.name, policy="immutable", skip_cache=True)
@@ -260,17 +242,8 @@ def wandb_tracker(
         warn: Takes one sentence for a person.
         init_seconds: How long the server may take to answer at the start.
     """
-    return WandbTracker(
-        directory,
-        mode,
-        run_id=run_id,
-        name=name,
-        project=project,
-        resumed=resumed,
-        history=history,
-        warn=warn,
-        init_seconds=init_seconds,
-    )
+    identity = {"id": run_id, "name": name, "project": project, "resume": "allow" if resumed else None}
+    return WandbTracker(directory, mode, identity, history, warn, init_seconds)
 
 
 def _table(state: RunState) -> Any:

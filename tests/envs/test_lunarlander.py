@@ -1,17 +1,20 @@
 import sys
+import warnings
 
 import gymnasium as gym
 import numpy as np
 import pytest
-
-# SWIG's wrappers warn when they are loaded, on the Python versions that know the warning.
-pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
-pytest.importorskip("Box2D")
-
 from gymnasium.utils.env_checker import check_env as check_gymnasium
+from rlstages_envs.lunarlander import land, lunarlander
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
-from rlstages_envs.lunarlander import land, lunarlander
+
+@pytest.fixture(autouse=True, scope="module")
+def box2d():
+    with warnings.catch_warnings():
+        # SWIG's wrappers warn when they are loaded, on the Python versions that know the warning.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pytest.importorskip("Box2D")
 
 
 def play(env, act, seed):
@@ -98,7 +101,7 @@ def test_episodes_are_cut_after_1000_steps():
 
 # The wrapper is what is to be checked here.
 @pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
-@pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes")
+@pytest.mark.filterwarnings("ignore:.*to get variables from other wrappers is deprecated")
 @pytest.mark.parametrize("wind_power", [0.0, 10.0])
 def test_checkers_accept_it(wind_power):
     check_gymnasium(lunarlander(wind_power), skip_render_check=True)

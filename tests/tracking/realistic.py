@@ -76,9 +76,7 @@ class Story:
         self.index += 1
         stage = self.plan.stages[self.index]
         limit = stage.until.threshold
-        self.tell(
-            StageStarted("FineTuning", str(stage), stage.max_steps, None, str(stage.until), limit), seconds=0.1
-        )
+        self.tell(StageStarted("FineTuning", str(stage), stage.max_steps, None, str(stage.until), limit), seconds=0.1)
         steps = 0
         for number, mean in enumerate(means):
             steps += 1_024
