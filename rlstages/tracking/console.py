@@ -39,7 +39,7 @@ from rlstages.tracking.ladder import (
 )
 from rlstages.tracking.state import RunState, StageState
 
-_REFRESHES_PER_SECOND = 4
+_REFRESHES_PER_SECOND = 2
 _PLAIN_WIDTH = 100
 _LEAST_SECONDS, _MOST_SECONDS, _EVERY_ROLLOUTS = 5.0, 30.0, 10
 
@@ -82,6 +82,7 @@ class LiveConsole:
         self._console = console
         self._glyphs = ASCII if console.options.ascii_only else UNICODE
         self._lock = threading.Lock()
+        self._lag = 0.0
         self._live = Live(
             get_renderable=self.render, console=console, refresh_per_second=_REFRESHES_PER_SECOND, transient=True
         )
@@ -92,6 +93,8 @@ class LiveConsole:
         # Never held while printing: the refreshing thread takes rich's lock first and this one second.
         with self._lock:
             self._state.take(event)
+            # The clock of the events, so that a log that is shown later has its own times.
+            self._lag = time.time() - event.time
         if not self._started:
             self._started = True
             self._live.start()
@@ -101,7 +104,8 @@ class LiveConsole:
     def render(self) -> RenderableType:
         """Return the picture of this moment."""
         with self._lock:
-            return live_view(self._state, self._glyphs, self._console.width, self._console.height, time.time())
+            now = time.time() - self._lag
+            return live_view(self._state, self._glyphs, self._console.width, self._console.height, now)
 
     def close(self) -> None:
         """Take the live view away and print the table of stages."""

@@ -45,7 +45,7 @@ def _has_key(settings: Mapping[str, str]) -> bool:
     file = Path(os.environ.get("NETRC") or "~/.netrc")
     try:
         found = netrc.netrc(file.expanduser()).authenticators(urlsplit(server).netloc)
-    except (OSError, RuntimeError, netrc.NetrcParseError):
+    except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):
         return False
     return bool(found and found[2])
 

@@ -170,14 +170,21 @@ class WandbTracker:
 
     def _add_demonstrations(self, shown: DemonstrationsReady, event: Event) -> None:
         about = {
-            **{"digest": shown.digest, "parent": None, "stage": event.stage_name, "source": shown.source},
-            **{"score": to_data(shown.score, nan_as_null=True), "held_out_episodes": shown.held_out_episodes},
+            "digest": shown.digest,
+            "parent": None,
+            "stage": event.stage_name,
+            "source": shown.source,
+            "score": to_data(shown.score, nan_as_null=True),
+            "held_out_episodes": shown.held_out_episodes,
         }
         self._add(shown.file, "demonstrations", about)
 
     def _add_policy(self, ended: StageFinished, stage: StageState) -> None:
         about = {
-            **{"digest": ended.digest, "parent": ended.parent, "stage": stage.name, "outcome": ended.outcome},
+            "digest": ended.digest,
+            "parent": ended.parent,
+            "stage": stage.name,
+            "outcome": ended.outcome,
             "score": to_data(ended.after, nan_as_null=True),
             "verdict": to_data(ended.verdict, nan_as_null=True),
         }

@@ -38,8 +38,10 @@ def open_run(
             return wandb.init(**arguments, mode="online"), True
         except Exception as error:
             warn(f"W&B does not answer, so this run is kept offline ({explain(error)}); wandb sync uploads it later.")
-            # W&B's service holds on to the id of the run that failed.
-            wandb.teardown(exit_code=1)
+            # W&B's service holds on to the id of the run that failed. It is also the service of a run that the calling
+            # program may have open, which is worth more than this mirror.
+            if wandb.run is None:
+                wandb.teardown(exit_code=1)
     return wandb.init(**arguments, mode="offline"), False
 
 

@@ -1,0 +1,21 @@
+"""Copy a controller of the ordinary CartPole, then balance a short pole under strong gravity."""
+
+from __future__ import annotations
+
+from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, RewardThreshold
+
+
+def curriculum(max_steps: int = 150_000) -> Curriculum:
+    """Return the ladder from the ordinary pole to a tenth of a metre at 25 metres per second squared."""
+    ordinary = Environment("rlstages_envs.cartpole:cartpole")
+    heavy = Environment("rlstages_envs.cartpole:cartpole", pole_length=0.1, gravity=22.5)
+    heavier = Environment("rlstages_envs.cartpole:cartpole", pole_length=0.1, gravity=25.0)
+    return Curriculum(
+        "cartpole",
+        agent=Agent("PPO", policy="MlpPolicy", n_envs=16),
+        stages=[
+            BehaviorCloning("clone", ordinary, expert=Expert("rlstages_envs:balance", episodes=10), max_epochs=5),
+            FineTuning("heavy pole", heavy, until=RewardThreshold(475.0), max_steps=max_steps),
+            FineTuning("heavier pole", heavier, until=RewardThreshold(475.0), max_steps=max_steps),
+        ],
+    )

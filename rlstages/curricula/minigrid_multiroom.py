@@ -1,0 +1,32 @@
+"""Copy a planner in MiniGrid's two small rooms, then learn its way up to MultiRoom-N6."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
+
+
+def curriculum(max_steps: int = 300_000) -> Curriculum:
+    """Return the ladder N2-S4, N4-S5, and rooms of up to 10 cells: two to three, three to four, six (N6)."""
+
+    def multiroom(**layout: Any) -> Environment:
+        return Environment("rlstages_envs.minigrid:multiroom", success="rlstages_envs.minigrid:reached_goal", **layout)
+
+    n2_s4 = multiroom(min_rooms=2, max_rooms=2, max_room_size=4)
+    n4_s5 = multiroom(min_rooms=4, max_rooms=4, max_room_size=5)
+    two_to_three = multiroom(min_rooms=2, max_rooms=3)
+    three_to_four = multiroom(min_rooms=3, max_rooms=4)
+    n6 = multiroom(min_rooms=6, max_rooms=6)
+    return Curriculum(
+        "minigrid-multiroom",
+        agent=Agent("PPO", policy="MlpPolicy", n_envs=16, ent_coef=0.01),
+        stages=[
+            BehaviorCloning("clone", n2_s4, expert=Expert("rlstages_envs:plan_minigrid", episodes=100)),
+            FineTuning("N2-S4", n2_s4, until=SuccessThreshold(0.8), max_steps=max_steps),
+            FineTuning("N4-S5", n4_s5, until=SuccessThreshold(0.8), max_steps=max_steps),
+            FineTuning("two to three rooms", two_to_three, until=SuccessThreshold(0.8), max_steps=max_steps),
+            FineTuning("three to four rooms", three_to_four, until=SuccessThreshold(0.8), max_steps=max_steps),
+            FineTuning("N6", n6, until=SuccessThreshold(0.8), max_steps=max_steps),
+        ],
+    )
