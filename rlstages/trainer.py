@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +25,10 @@ from rlstages.preflight import preflight
 from rlstages.rundir import RunDirectory, free_path, new_record, read_record, slug, update_curriculum, versions
 from rlstages.spaces import space_to_data
 from rlstages.stages import BehaviorCloning, FineTuning
+from rlstages.tracking import Track, open_trackers
 
-CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SECONDS = 10.0
 RUNS = Path("runs")
-
-OpenTrackers = Callable[[RunDirectory, bool, Callable[[str], None]], Sequence[Tracker]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,9 @@ def train(
     seed: int = 0,
     out: Path | str | None = None,
     initial: Path | str | None = None,
-    open_trackers: OpenTrackers | None = None,
+    track: Track = "none",
+    console: bool = False,
+    trackers: Sequence[Tracker] = (),
     trust_pickle: bool = False,
 ) -> RunResult:
     """Run a curriculum from its beginning.
@@ -65,7 +66,9 @@ def train(
         seed: Decides every random draw of the run.
         out: The run directory to make; default a free name under `runs/`.
         initial: A run whose final policy this one starts from (with the same network).
-        open_trackers: Opens what follows the run's events; default none.
+        track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
+        console: Whether to show the run on standard output.
+        trackers: What else follows the run's events; each is closed at the end.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
 
     Raises:
@@ -82,14 +85,17 @@ def train(
         take_over(learner, Path(initial))
     path = Path(out) if out is not None else free_path(RUNS, curriculum, seed)
     with RunDirectory.create(path, record) as run:
-        return _Run(run, learner, open_trackers, trust_pickle, resumed=False).train()
+        live = _Run(run, learner, trust_pickle, resumed=False)
+        return live.train(track, console, trackers)
 
 
 def resume(
     path: Path | str,
     *,
     max_steps: int | None = None,
-    open_trackers: OpenTrackers | None = None,
+    track: Track = "none",
+    console: bool = False,
+    trackers: Sequence[Tracker] = (),
     trust_pickle: bool = False,
 ) -> RunResult:
     """Go on with a run that was interrupted, that crashed, or that missed a threshold.
@@ -97,7 +103,9 @@ def resume(
     Args:
         path: Its run directory.
         max_steps: A larger step limit for the stage that it stopped in.
-        open_trackers: Opens what follows the run's events; default none.
+        track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
+        console: Whether to show the run on standard output.
+        trackers: What else follows the run's events; each is closed at the end.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
 
     Raises:
@@ -110,10 +118,10 @@ def resume(
         learner = learner_of(run.record)
         if restored is None and run.record.initial is not None:
             raise InputError(f"{path} stopped before its first checkpoint; start it again with train --from.")
-        live = _Run(run, learner, open_trackers, trust_pickle, resumed=True)
+        live = _Run(run, learner, trust_pickle, resumed=True)
         if restored is not None:
             live.load(restored[1], restored[2])
-        return live.train()
+        return live.train(track, console, trackers)
 
 
 def take_over(learner: Learner, run: Path) -> None:
@@ -128,14 +136,7 @@ def take_over(learner: Learner, run: Path) -> None:
 class _Run:
     """A run while it is trained: the learner, the stage under way, and who follows."""
 
-    def __init__(
-        self,
-        directory: RunDirectory,
-        learner: Learner,
-        open_trackers: OpenTrackers | None,
-        trust_pickle: bool,
-        resumed: bool,
-    ) -> None:
+    def __init__(self, directory: RunDirectory, learner: Learner, trust_pickle: bool, resumed: bool) -> None:
         self.directory, self.learner, self.resumed = directory, learner, resumed
         self.curriculum, self.seed = directory.record.curriculum, directory.record.seed
         self.trust_pickle = trust_pickle
@@ -144,15 +145,18 @@ class _Run:
         self.seconds = 0.0
         self.finished: dict[str, StageFinished] = {}
         self._notes: list[str] = []
-        self._open_trackers = open_trackers
-        self._trackers: Sequence[Tracker] = ()
+        self._trackers: list[Tracker] = []
         self._saves = 0
 
-    def train(self) -> RunResult:
+    def train(self, track: Track, console: bool, trackers: Sequence[Tracker]) -> RunResult:
         """Run stage after stage."""
         with ExitStack() as stack:
             interrupted = stack.enter_context(_interrupts())
-            self._open(stack)
+            followers = open_trackers(self.directory, track, console, self.resumed, self._warn_later)
+            for tracker in [*followers, *trackers]:
+                stack.callback(tracker.close)
+                self._trackers.append(tracker)
+            self._begin()
             outcome, reason = "reached", "The curriculum is done."
             while self.stage < len(self.curriculum.stages):
                 result = self._run_stage(interrupted)
@@ -210,13 +214,9 @@ class _Run:
 
     # --- pieces ------------------------------------------------------------------------------------------------
 
-    def _open(self, stack: ExitStack) -> None:
-        """Open the trackers and say that the run starts."""
+    def _begin(self) -> None:
+        """Say that the run starts."""
         record = self.directory.record
-        if self._open_trackers is not None:
-            self._trackers = self._open_trackers(self.directory, self.resumed, self._warn_later)
-            for tracker in self._trackers:
-                stack.callback(tracker.close)
         self.emit(RunStarted(record.run_id, self.curriculum, self.seed, versions(), self.resumed))
         self._flush_notes()
         if not self.resumed:

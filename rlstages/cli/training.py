@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rlstages.cli import EXIT_INTERRUPTED, EXIT_MISSED
 from rlstages.curriculum import load_curriculum
 from rlstages.errors import require
-from rlstages.tracking import follow
+from rlstages.tracking import Track
 
 if TYPE_CHECKING:
     from rlstages.trainer import RunResult
@@ -25,7 +25,7 @@ def start(
     seed: int,
     out: Path | None,
     device: str | None,
-    track: str,
+    track: Track,
     initial: Path | None,
     trust_pickle: bool,
 ) -> None:
@@ -40,18 +40,19 @@ def start(
         seed=seed,
         out=out,
         initial=initial,
-        open_trackers=follow(track, console=True),
+        track=track,
+        console=True,
         trust_pickle=trust_pickle,
     )
     _end(result)
 
 
-def go_on(run: Path, max_steps: int | None, track: str, trust_pickle: bool) -> None:
+def go_on(run: Path, max_steps: int | None, track: Track, trust_pickle: bool) -> None:
     """Resume and exit with the code that says how it ended."""
     require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
     from rlstages.trainer import resume
 
-    _end(resume(run, max_steps=max_steps, open_trackers=follow(track, console=True), trust_pickle=trust_pickle))
+    _end(resume(run, max_steps=max_steps, track=track, console=True, trust_pickle=trust_pickle))
 
 
 def _end(result: RunResult) -> None:

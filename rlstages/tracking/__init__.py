@@ -1,1 +1,51 @@
 """Readers of a run's events: console, Weights & Biases, TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from rlstages.events import Tracker
+from rlstages.rundir import RunDirectory, read_events
+
+Track = Literal["auto", "online", "offline", "none"]
+
+
+def open_trackers(
+    run: RunDirectory, track: Track, console: bool, resumed: bool, warn: Callable[[str], None]
+) -> list[Tracker]:
+    """Open what follows a run.
+
+    Args:
+        run: Its directory, before this session's first event.
+        track: Where Weights & Biases runs; `"auto"` is online where a key is configured, else offline. Unless it is
+            `"none"`, TensorBoard's files are written too.
+        console: Whether to show the run on standard output.
+        resumed: Whether the run goes on from an earlier session.
+        warn: Takes one sentence for a person.
+    """
+    from rlstages.tracking.console import console_tracker
+    from rlstages.tracking.mode import tracking_mode
+    from rlstages.tracking.tensorboard import tensorboard_tracker
+    from rlstages.tracking.wandb import wandb_tracker
+
+    record, history = run.record, list(read_events(run.path))
+    trackers: list[Tracker] = []
+    if console:
+        trackers.append(console_tracker(record.curriculum, history=history))
+    mode = tracking_mode(track)
+    if mode != "none":
+        trackers.append(
+            wandb_tracker(
+                run.path,
+                mode,
+                run_id=record.run_id,
+                name=run.path.name,
+                resumed=resumed,
+                history=history,
+                warn=warn,
+            )
+        )
+    if track != "none":
+        trackers.append(tensorboard_tracker(run.path, history=history, warn=warn))
+    return trackers
