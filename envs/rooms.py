@@ -36,17 +36,20 @@ from rlstages_envs.rooms_layout import (
 TURN_LEFT, TURN_RIGHT, FORWARD, PICK_UP, TOGGLE = range(5)
 """The actions, in MiniGrid's order."""
 
-VIEW = 5
+VIEW = 7
 """The side of the view, in cells: from the agent's row on ahead, with the agent in the middle column."""
 
-THINGS = GOAL
-PACE = 4
+ROW = 8
+"""Rows of the view are padded to this many cells while it is computed, so that one byte has a bit for each."""
+
+THINGS = 8
+OBSERVATION = VIEW * VIEW * THINGS + 1
+
+PACE = 6
 """The default time limit allows this many steps per cell of a room's side, for each room and each key."""
 
 MARGIN = VIEW - 2
 """With this much wall around the grid, every view lies inside it."""
-
-
 
 
 def _rules() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,9 +59,9 @@ def _rules() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         Whether the agent moves ahead, what is left there, and whether it then holds a key; each of shape `(5, 8, 2)`,
         indexed by action, thing and hand.
     """
-    shape = (5, 8, 2)
+    shape = (5, THINGS, 2)
     moves = np.zeros(shape, dtype=bool)
-    leaves = np.broadcast_to(np.arange(8, dtype=np.uint8)[:, None], shape).copy()
+    leaves = np.broadcast_to(np.arange(THINGS, dtype=np.uint8)[:, None], shape).copy()
     holds = np.broadcast_to(np.arange(2), shape).copy()
     moves[FORWARD, [FLOOR, OPEN_DOOR, GOAL]] = True
     leaves[PICK_UP, KEY, 0], holds[PICK_UP, KEY, 0] = FLOOR, 1
@@ -76,27 +79,26 @@ def _sight() -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         Which cells are lit, and which of the next row light reaches; rows are numbers whose bits are the cells, and
-        both tables have shape `(32, 32)`, indexed by where light comes in and which cells are clear.
+        both tables are uint8, of shape `(256, 256)`, indexed by where light comes in and which cells are clear.
     """
-    rows = 1 << VIEW
-    lit, clear = np.meshgrid(np.arange(rows), np.arange(rows), indexing="ij")
+    lit, clear = np.meshgrid(*2 * [np.arange(1 << ROW, dtype=np.uint8)], indexing="ij")
     for _ in range(VIEW):
         lit = _spread(lit & clear) | lit
     return lit, _spread(lit & clear)
 
 
 def _spread(row: np.ndarray) -> np.ndarray:
-    """Add the neighbours of all cells of a row; rows are numbers whose bits are the cells."""
-    return (row | row << 1 | row >> 1) & ((1 << VIEW) - 1)
+    """Add the neighbours of all cells of a row; the first cell is the highest bit, and the padding the lowest."""
+    return np.asarray((row | row << 1 | row >> 1) & 0b11111110)
 
 
 MOVES, LEAVES, HOLDS = _rules()
 TURNS = np.array([-1, 1, 0, 0, 0])
 LIT, REACH = _sight()
-ROW_BITS = 1 << np.arange(VIEW)
-ROW_MASKS = (np.arange(1 << VIEW)[:, None] & ROW_BITS != 0).astype(np.uint8)
-CLEAR = np.array([thing not in (WALL, CLOSED_DOOR, LOCKED_DOOR) for thing in range(8)])
-ONE_HOT = np.eye(8, dtype=np.float32)[:, 1:]
+OWN_CELL = np.uint8(1 << ROW - 1 - VIEW // 2)
+CLEAR = np.array([thing not in (WALL, CLOSED_DOOR, LOCKED_DOOR) for thing in range(THINGS)])
+# The eight bytes of a one-hot are looked up as one number, which is several times faster than as a row.
+ONE_HOT = np.eye(THINGS, dtype=np.uint8).view(np.uint64)[:, 0]
 HANDLE = {KEY: PICK_UP, CLOSED_DOOR: TOGGLE, LOCKED_DOOR: TOGGLE}
 """How to get past a thing that bars the way."""
 
@@ -109,10 +111,10 @@ class BatchedRooms(BatchedEnv):
     carries a key, and uses the key up; the key lies somewhere between the previous locked door and this one. All of
     this, the start, the heading and the goal are drawn from the episode's seed.
 
-    The observation is what the agent sees of the 5 x 5 cells from its own row on ahead; walls, shut doors and the
-    dark hide the rest, by MiniGrid's rule. For each cell, the nearest row first and each from left to right, it has a
-    one-hot of floor, wall, closed door, open door, locked door, key and goal, all zero if the cell is hidden; then 1
-    if the agent carries a key. Shape `(176,)`, float32.
+    The observation is what the agent sees of the 7 x 7 cells from its own row on ahead; walls and shut doors hide
+    what is behind them, by MiniGrid's rule. For each cell, the nearest row first and each from left to right, it has a
+    one-hot of hidden, floor, wall, closed door, open door, locked door, key and goal; then 1 if the agent carries a
+    key. Shape `(393,)`, float32.
 
     The actions are 0 turn left, 1 turn right, 2 forward, 3 pick up the key ahead, 4 toggle the door ahead (open,
     shut or unlock it). Reaching the goal ends the episode with reward `1 - 0.9 * steps / max_steps`; all else is
@@ -123,7 +125,7 @@ class BatchedRooms(BatchedEnv):
         rooms: Length of the chain, 2 to 10.
         size: Longest inner side of a room, in cells, at least 3; the sides are `size - 2` (at least 3) to `size`.
         keys: How many of the `rooms - 1` doors are locked.
-        max_steps: Steps until the episode is truncated; by default `4 * size * (rooms + keys)`.
+        max_steps: Steps until the episode is truncated; by default `6 * size * (rooms + keys)`.
         render_mode: `None` or `"rgb_array"`.
 
     Raises:
@@ -141,10 +143,10 @@ class BatchedRooms(BatchedEnv):
     ) -> None:
         self.rooms = _whole("rooms", rooms, MIN_ROOMS, MAX_ROOMS)
         self.size = _whole("size", size, SHORTEST_SIDE)
-        self.keys = _whole("keys", keys, 0, self.rooms - 1, "there is one key for each locked door")
+        self.keys = _whole("keys", keys, 0, self.rooms - 1, ", fewer than there are rooms")
         default = PACE * self.size * (self.rooms + self.keys)
         self.max_steps = default if max_steps is None else _whole("max_steps", max_steps, 1)
-        self.single_observation_space = gym.spaces.Box(0.0, 1.0, (VIEW * VIEW * THINGS + 1,), np.float32)
+        self.single_observation_space = gym.spaces.Box(0.0, 1.0, (OBSERVATION,), np.float32)
         self.single_action_space = gym.spaces.Discrete(5)
         super().__init__(_whole("num_envs", num_envs, 1), render_mode)
         self.side = grid_side(self.rooms, self.size, MARGIN)
@@ -156,11 +158,12 @@ class BatchedRooms(BatchedEnv):
         self.steps = np.zeros(self.num_envs, dtype=np.int64)
         self.errands = np.zeros((self.num_envs, 2 * self.keys + 1), dtype=np.int64)
         self.seeds = np.zeros(self.num_envs, dtype=np.uint64)
-        self._first_channels = (np.arange(self.num_envs) * (VIEW*VIEW*THINGS+1))[:,None] + np.arange(VIEW*VIEW)*THINGS - 1
         self._origins = np.arange(self.num_envs) * self.side**2
-        ahead, aside = np.divmod(np.arange(VIEW * VIEW), VIEW)
+        ahead, aside = np.divmod(np.arange(VIEW * ROW), ROW)
         right = np.roll(self.strides, -1)
-        self._view_offsets = ahead * self.strides[:, None] + (aside - VIEW // 2) * right[:, None]
+        # The padding repeats the agent's own column, which lies inside the grid.
+        aside = np.where(aside < VIEW, aside - VIEW // 2, 0)
+        self._view_offsets = ahead * self.strides[:, None] + aside * right[:, None]
 
     def start(self, copies: np.ndarray, seeds: np.ndarray) -> None:
         """Begin new episodes; see `BatchedEnv.start`."""
@@ -179,7 +182,7 @@ class BatchedRooms(BatchedEnv):
         ahead = self.positions + self.strides.take(self.headings)
         spots = self._origins + ahead
         found = cells.take(spots)
-        case = (actions * 8 + found) * 2 + self.carrying
+        case = (actions * THINGS + found) * 2 + self.carrying
         moved = MOVES.take(case)
         cells[spots] = LEAVES.take(case)
         self.carrying = HOLDS.take(case)
@@ -191,35 +194,29 @@ class BatchedRooms(BatchedEnv):
         return rewards, success, ~success & (self.steps >= self.max_steps), {"is_success": success}
 
     def observe(self) -> np.ndarray:
-        """Return what the agents see, shape `(num_envs, 176)`, float32."""
-        observations = np.zeros((self.num_envs, VIEW * VIEW * THINGS + 1), dtype=np.float32)
-        seen = self.view()
-        # A hidden cell writes 0 where a visible one writes its 1.
-        channels = self._first_channels + np.maximum(seen, 1)
-        observations.reshape(-1)[channels] = seen != UNSEEN
+        """Return what the agents see, shape `(num_envs, 393)`, float32."""
+        observations = np.empty((self.num_envs, OBSERVATION), dtype=np.float32)
+        observations[:, :-1] = ONE_HOT.take(self.view().reshape(self.num_envs, -1)).view(np.uint8)
         observations[:, -1] = self.carrying
         return observations
 
     def view(self) -> np.ndarray:
-        """Return what each cell of the views holds, shape `(num_envs, 25)`, uint8, `UNSEEN` where it is hidden."""
-        found = self.cells.reshape(-1).take(self.view_cells() + self._origins[:, None])
-        clear = np.packbits(CLEAR.take(found).reshape(-1, VIEW, VIEW), axis=2, bitorder="little")
-        lit = np.empty((self.num_envs, VIEW), dtype=np.int64)
-        reach = np.full(self.num_envs, 1 << VIEW // 2)
+        """Return what each cell of the views holds, shape `(num_envs, 7, 7)`, uint8, `UNSEEN` where it is hidden."""
+        spots = (self._origins + self.positions)[:, None] + self._view_offsets.take(self.headings, axis=0)
+        found = self.cells.reshape(-1).take(spots)
+        clear = np.packbits(CLEAR.take(found)).reshape(self.num_envs, VIEW)
+        lit = np.empty_like(clear)
+        reach = np.full(self.num_envs, OWN_CELL)
         for row in range(VIEW):
-            case = (reach << VIEW) + clear[:, row, 0]
-            LIT.take(case, out=lit[:, row])
-            reach = REACH.take(case)
-        return found * ROW_MASKS.take(lit, axis=0).reshape(found.shape)
-
-    def view_cells(self) -> np.ndarray:
-        """Return the indices of the cells in each view, shape `(num_envs, 25)`."""
-        return self.positions[:, None] + self._view_offsets[self.headings]
+            lit[:, row], reach = LIT[reach, clear[:, row]], REACH[reach, clear[:, row]]
+        visible = np.unpackbits(lit).reshape(found.shape)
+        return (found * visible).reshape(-1, VIEW, ROW)[:, :, :VIEW]
 
     def draw(self, copy: int) -> np.ndarray:
         """Return a picture of one copy, shape `(height, width, 3)`, uint8, with what the agent sees lit up."""
         lit = np.zeros((self.side, self.side), dtype=bool)
-        lit.reshape(-1)[self.view_cells()[copy][self.view()[copy] != UNSEEN]] = True
+        in_view = self.positions[copy] + self._view_offsets[self.headings[copy]].reshape(VIEW, ROW)[:, :VIEW]
+        lit.reshape(-1)[in_view[self.view()[copy] != UNSEEN]] = True
         row, column = divmod(int(self.positions[copy]), self.side)
         inner = slice(MARGIN, self.side - MARGIN)
         return draw_rooms(
@@ -284,9 +281,9 @@ def _distances(free: np.ndarray, strides: list[int], target: int) -> dict[tuple[
     return distances
 
 
-def _whole(name: str, value: Any, least: int, most: int | None = None, why: str = "") -> int:
-    """Return `value` if it is a whole number in range."""
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= value and value <= (most or value):
+def _whole(name: str, value: Any, least: int, most: float = math.inf, why: str = "") -> int:
+    """Return `value` if it is a whole number from `least` to `most`."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= value <= most:
         return int(value)
-    allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-    raise ValueError(f"Rooms: {name} is {value!r}; give a whole number {allowed}{why and f', for {why}'}.")
+    allowed = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+    raise ValueError(f"Rooms: {name} is {value!r}; give a whole number {allowed}{why}.")

@@ -70,7 +70,7 @@ def _buried(cells: np.ndarray) -> np.ndarray:
     free = np.pad(cells != WALL, 1)
     rows, columns = cells.shape
     around = [free[r : r + rows, c : c + columns] for r in range(3) for c in range(3)]
-    return ~np.logical_or.reduce(around)
+    return np.asarray(~np.logical_or.reduce(around))
 
 
 @cache

@@ -59,7 +59,7 @@ class SeededDraws:
         """Draw integers from 0 to `bound - 1`, shape `(k, *shape)`, to which `bound` is broadcast."""
         count = math.prod(shape)
         drawn, self._unused = self._unused[:, :count], self._unused[:, count:]
-        return drawn.reshape(len(drawn), *shape) % bound
+        return np.asarray(drawn.reshape(len(drawn), *shape) % bound)
 
     @staticmethod
     def _mix(state: np.ndarray) -> np.ndarray:

@@ -321,6 +321,10 @@ class Expert:
         object.__setattr__(self, "episodes", episodes)
         object.__setattr__(self, "algorithm", algorithm)
 
+    @property
+    def name(self) -> str:
+        """Who shows, in a word."""
+        return self.source.rsplit(":", 1)[-1] if self.kind == "function" else self.source
+
     def __str__(self) -> str:
-        name = self.source.rsplit(":", 1)[-1] if self.kind == "function" else self.source
-        return f"{self.episodes} episodes of {name}"
+        return f"{self.episodes} episodes of {self.name}"

@@ -116,7 +116,7 @@ class CloningRunner:
     def _gather(self) -> None:
         stage = self.stage
         if stage.expert is not None:
-            source = str(stage.expert)
+            source = stage.expert.name
             show = showing(stage.expert, trust_pickle=self._trust_pickle)
             shown = record(stage.environment, stage.expert, show, self.run_seed, self.index)
         else:
@@ -126,7 +126,7 @@ class CloningRunner:
         self._data = self._prepare(kept)
         digest = kept.save(self._file)
         place = f"{self._file.parent.name}/{self._file.name}"
-        self.emit(DemonstrationsReady(source, place, digest, kept.score(), len(self._data.held_out[1])))
+        self.emit(DemonstrationsReady(source, place, digest, kept.score(), self._data.held_out_episodes))
         normalizer = normalizer_of(self.learner.policy)
         if normalizer is not None:
             normalizer.absorb(self._data.learned[0])
@@ -246,6 +246,7 @@ class _Data:
     def __init__(self, shown: Demonstrations, stage: BehaviorCloning, seed: int) -> None:
         learned, held_out = shown.split(stage.held_out, seed)
         self.learned = learned.transitions()
+        self.held_out_episodes = len(held_out)
         self.held_out: tuple[Observations, np.ndarray] = (
             held_out.transitions() if len(held_out) else (np.empty(0), np.empty(0))
         )

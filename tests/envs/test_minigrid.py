@@ -168,11 +168,14 @@ def test_an_episode_is_a_function_of_its_seed():
 
 @pytest.mark.parametrize("make", [lambda: multiroom(2, 2, 4), lambda: doorkey(5)])
 # The wrapper is what is to be checked here.
-@pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*is different from the unwrapped version")
 @pytest.mark.filterwarnings("ignore:.*to get variables from other wrappers is deprecated")
 def test_checkers_accept_it(make):
-    check_gymnasium(make(), skip_render_check=True)
-    check_sb3(make())
+    for check in (partial(check_gymnasium, skip_render_check=True), check_sb3):
+        env = make()
+        # The older MiniGrid cannot be printed before its first reset, and one checker prints it.
+        env.reset(seed=0)
+        check(env)
 
 
 def test_reached_goal_needs_a_reward():

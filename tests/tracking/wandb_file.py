@@ -4,7 +4,9 @@ The file is a LevelDB log with a header of its own: blocks of 32 KiB, in them pi
 a record is one piece (kind 1) or several (2 first, 3 middle, 4 last). Each record is a `Record` of wandb's protocol.
 """
 
+import json
 import struct
+import time
 import zlib
 
 from wandb.proto import wandb_internal_pb2
@@ -25,6 +27,8 @@ def records(path):
             continue
         checksum, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
         piece = data[at + HEADER : at + HEADER + length]
+        if len(piece) < length:
+            break
         assert zlib.crc32(bytes([kind]) + piece) == checksum, f"damaged at byte {at}"
         pieces += piece
         if kind in (FULL, LAST):
@@ -34,6 +38,22 @@ def records(path):
     return found
 
 
+def whole(path, seconds=20.0):
+    """Return the records of a finished run; W&B's service writes the last ones after `finish` has returned."""
+    until = time.monotonic() + seconds
+    while (found := records(path))[-1:] == [] or found[-1].WhichOneof("record_type") != "exit":
+        assert time.monotonic() < until, "the file has no end"
+        time.sleep(0.05)
+    return found
+
+
 def items(pairs):
-    """Return the keys and JSON values of a history, summary or config message."""
-    return {pair.key or "/".join(pair.nested_key): pair.value_json for pair in pairs}
+    """Return the keys and values of a history, summary or config message."""
+    found = {}
+    for pair in pairs:
+        *outer, last = pair.nested_key or [pair.key]
+        inside = found
+        for key in outer:
+            inside = inside.setdefault(key, {})
+        inside[last] = json.loads(pair.value_json)
+    return found
