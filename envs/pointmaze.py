@@ -37,7 +37,7 @@ MEMORIES = np.array([10.0, 40.0])
 HALFWAY = 2.0
 """The distance to the goal, in cells, that is observed as a half."""
 
-PACE = 30
+PACE = 20
 """The default time limit allows this many steps per cell of the maze's side."""
 
 MIN_SIZE, MAX_SIZE = 2, 30
@@ -81,7 +81,7 @@ class BatchedPointMaze(BatchedEnv):
         size: Cells per side, 2 to 30.
         loops: The share of walls left out of a maze without dead ends, 0 to 1; with 1, only the posts are left.
         damping: The share of its velocity the point loses each step, 0.05 to 1; the less, the more inertia it has.
-        max_steps: Steps until the episode is truncated; by default `30 * size`.
+        max_steps: Steps until the episode is truncated; by default `20 * size`.
         render_mode: `None` or `"rgb_array"`.
 
     Raises:
@@ -92,7 +92,7 @@ class BatchedPointMaze(BatchedEnv):
         self,
         num_envs: int,
         size: int = 3,
-        loops: float = 0.6,
+        loops: float = 0.65,
         damping: float = 0.25,
         max_steps: int | None = None,
         render_mode: str | None = None,
@@ -191,7 +191,7 @@ class BatchedPointMaze(BatchedEnv):
 
 def make_pointmaze(
     size: int = 3,
-    loops: float = 0.6,
+    loops: float = 0.65,
     damping: float = 0.25,
     max_steps: int | None = None,
     render_mode: str | None = None,

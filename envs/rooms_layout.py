@@ -65,7 +65,7 @@ class SeededDraws:
     def _mix(state: np.ndarray) -> np.ndarray:
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return state ^ (state >> np.uint64(31))
+        return np.asarray(state ^ (state >> np.uint64(31)))
 
 
 def grid_side(rooms: int, size: int, margin: int) -> int:

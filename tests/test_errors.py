@@ -1,0 +1,75 @@
+import math
+
+import pytest
+
+from rlstages.errors import (
+    InputError,
+    nearest,
+    require,
+    require_bool,
+    require_choice,
+    require_int,
+    require_name,
+    require_number,
+)
+
+
+def sentence_of(call, *args, **kwargs):
+    with pytest.raises(InputError) as caught:
+        call(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_input_error_is_a_value_error_with_the_sentence():
+    assert sentence_of(require, False, "This is wrong.") == "This is wrong."
+    assert issubclass(InputError, ValueError)
+    require(True, "never said")
+
+
+def test_the_nearest_word_is_offered_and_a_far_one_is_not():
+    assert nearest("max_step", ["max_steps", "seed"]) == " Did you mean 'max_steps'?"
+    assert nearest("xyz", ["max_steps", "seed"]) == ""
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.0, "3", None, math.nan])
+def test_a_count_must_be_a_whole_number(value):
+    assert sentence_of(require_int, "Agent", "n_envs", value) == (
+        f"Agent: n_envs is {value!r}; give a whole number of at least 1."
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "1", None, 10**400, -(10**400)])
+def test_a_number_must_be_finite(value):
+    assert "give a finite number" in sentence_of(require_number, "here", "x", value)
+
+
+def test_a_number_keeps_its_limits_and_the_sentence_names_them():
+    require_number("here", "x", 1, least=0.0, most=1.0)
+    assert sentence_of(require_number, "here", "x", 2, least=0.0, most=1.0) == (
+        "here: x is 2; give a finite number at least 0 and at most 1."
+    )
+    assert "above 0" in sentence_of(require_number, "here", "x", 0, above=0.0)
+    assert "at least 0" in sentence_of(require_number, "here", "x", -1, least=0.0)
+
+
+@pytest.mark.parametrize("value", ["A2D", None, 3, ["PPO"], {}])
+def test_a_choice_must_be_one_of_the_words(value):
+    assert "it must be one of 'PPO', 'A2C'." in sentence_of(require_choice, "Agent", "algorithm", value, ["PPO", "A2C"])
+
+
+def test_a_choice_nearly_right_gets_a_hint():
+    assert sentence_of(require_choice, "a", "b", "ppo2", ["PPO", "ppo"]).endswith("Did you mean 'ppo'?")
+
+
+@pytest.mark.parametrize("value", ["yes", 1, 0, None])
+def test_a_switch_must_be_true_or_false(value):
+    assert sentence_of(require_bool, "Agent", "x", value).endswith("give True or False.")
+
+
+@pytest.mark.parametrize("value", ["", " a", "a ", "a\nb", "x" * 81, 5, None, "\x00"])
+def test_a_name_must_be_printable_and_short(value):
+    assert "80 printable characters" in sentence_of(require_name, "stage", value)
+
+
+def test_names_of_any_script_are_taken():
+    require_name("stage", "zwei Räume 二")

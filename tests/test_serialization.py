@@ -1,0 +1,218 @@
+import copy
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strategies import agents, clonings, criteria, curricula, environments, experts, fine_tunings, plain
+
+from rlstages import Agent, Curriculum, Environment, InputError
+from rlstages.serialization import FrozenDict, digest, dumps, freeze, from_data, loads, to_data
+
+some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def through_json(spec):
+    return from_data(json.loads(json.dumps(to_data(spec), allow_nan=False)))
+
+
+@some
+@given(environments | agents | experts | clonings | fine_tunings | criteria)
+def test_every_spec_comes_back_equal_from_json(spec):
+    back = through_json(spec)
+    assert back == spec and type(back) is type(spec)
+    assert hash(back) == hash(spec)
+    assert digest(back) == digest(spec)
+    assert str(back) == str(spec)
+
+
+@some
+@given(curricula)
+def test_every_curriculum_comes_back_equal_from_its_json(curriculum):
+    back = Curriculum.from_json(curriculum.to_json())
+    assert back == curriculum
+    assert back.digest == curriculum.digest
+    assert str(back) == str(curriculum)
+
+
+@some
+@given(plain)
+def test_plain_data_comes_back_frozen(data):
+    try:
+        plainly = to_data(data)
+    except InputError:
+        return
+    assert from_data(plainly) == freeze(data)
+    assert loads(dumps(plainly)) == plainly
+
+
+@some
+@given(st.dictionaries(st.text(max_size=5), st.integers(), min_size=2, max_size=5))
+def test_the_digest_does_not_depend_on_the_order_of_keys(items):
+    turned = dict(reversed(items.items()))
+    assert digest(Environment("a", kwargs=items)) == digest(Environment("a", kwargs=turned))
+
+
+def test_a_changed_setting_changes_the_digest():
+    assert digest(Agent(n_envs=4)) != digest(Agent(n_envs=5))
+    assert digest(Environment("a", x=1)) != digest(Environment("a", x=1.5))
+
+
+def test_the_digest_is_the_same_in_every_process():
+    code = (
+        "from rlstages import *; from rlstages.serialization import digest;"
+        "print(digest(Environment('a:b', wrappers=['c:d'], kwargs={'z': {'y': 1, 'x': [2]}, 'b': 'ü'})))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("0", "1", "12345")
+    }
+    assert len(found) == 1 and len(found.pop()) == 64
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        ({"$type": "Agnet"}, "unknown type 'Agnet'. Did you mean 'Agent'?"),
+        ({"$type": 5}, "unknown type 5"),
+        ({"$type": None}, "unknown type None"),
+        ({"$type": ["Agent"]}, "unknown type ['Agent']"),
+        ({"$type": "Agent", "colour": 1}, "The data of a Agent does not fit"),
+        ({"$type": "SuccessThreshold"}, "does not fit"),
+        ({"$type": "SuccessThreshold", "threshold": "0.9"}, "threshold is '0.9'"),
+        ({"$type": "SuccessThreshold", "threshold": math.nan}, "threshold is nan"),
+        ({"$type": "RewardThreshold", "threshold": 10**400}, "give a finite number"),
+        ({"$type": "Environment", "id": None}, "None has no name"),
+        ({"$type": "Environment", "id": "a", "kwargs": 5}, "kwargs is 5"),
+        ({"$type": "Environment", "id": "a", "wrappers": 5}, "wrappers is 5"),
+        ({"$type": "Environment", "id": "a", "wrappers": [5]}, "5 has no name"),
+        ({"$type": "Environment", "id": "a", "success": {}}, "success is {}"),
+        ({"$type": "Environment", "id": "a", "vectorize": []}, "vectorize is ()"),
+        ({"$type": "Expert", "source": ["a"]}, "has no name"),
+        ({"$type": "Expert", "source": ""}, "the source is empty"),
+        ({"$type": "Agent", "network": 5}, "network is 5"),
+        ({"$type": "Agent", "learning_rate": {"$type": "Agent"}}, "learning_rate is Agent("),
+        ({"$type": "Agent", "normalize_rewards": "false"}, "normalize_rewards is 'false'"),
+        ({"$type": "AllOf", "first": 1, "second": 2}, "1 is not a criterion"),
+        ({"$type": "BehaviorCloning", "name": "a", "environment": "b"}, "the environment is 'b'"),
+        ({"$type": "Curriculum", "name": "a", "agent": 1, "stages": []}, "agent is 1"),
+        ({"$type": "Curriculum", "name": "a", "agent": {"$type": "Agent"}, "stages": 5}, "at least one stage"),
+    ],
+)
+def test_data_that_is_no_spec_is_refused_in_one_sentence(data, said):
+    with pytest.raises(InputError) as caught:
+        from_data(data)
+    assert said in str(caught.value)
+
+
+damaged_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(st.text(max_size=4) | st.just("$type"), inner, max_size=2)
+    | st.dictionaries(st.just("$type"), st.sampled_from(["Agent", "Linear", "Environment", "AllOf"]), min_size=1),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(environments | experts | agents | fine_tunings | clonings, st.data())
+def test_no_damage_to_the_data_brings_out_another_error_than_input_error(spec, data):
+    plainly = json.loads(json.dumps(to_data(spec)))
+    field = data.draw(st.sampled_from([key for key in plainly if key != "$type"]))
+    plainly[field] = data.draw(damaged_values)
+    try:
+        back = from_data(plainly)
+    except InputError:
+        return
+    assert type(back) is type(spec)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nul",
+        "[1, 2",
+        '{"$type": "Agent", "gamma": NaN}',
+        '{"a": Infinity}',
+        "[" * 100_000,
+        "[" * 100_000 + "]" * 100_000,
+        '{"a":' * 50_000 + "1" + "}" * 50_000,
+        "9" * 5_000,
+        "5",
+        "null",
+        "[]",
+        '{"$type": "Agent"}',
+        '{"$type": "Curriculum"}',
+        '"\\ud800"',
+    ],
+    ids=lambda text: text[:20],
+)
+def test_text_that_is_no_curriculum_is_refused(text):
+    with pytest.raises(InputError):
+        Curriculum.from_json(text)
+
+
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(InputError):
+        loads(b"\xff\xfe{\x00")
+
+
+def test_data_nested_too_deep_is_refused_and_not_a_recursion_error():
+    data = 1
+    for _ in range(100_000):
+        data = [data]
+    with pytest.raises(InputError, match="nested too deep"):
+        from_data(data)
+    while isinstance(data, list):  # Taken apart by hand, because freeing it recurses too.
+        data = data.pop()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, object(), b"a", 1j, np.zeros(3), {"$type": 1}, {1: 2}])
+def test_what_is_not_plain_data_cannot_be_written(value):
+    with pytest.raises(InputError, match="cannot be written as JSON"):
+        to_data({"a": [value]})
+
+
+def test_only_when_asked_do_numbers_that_are_not_finite_become_null():
+    assert to_data([math.nan, -math.inf, np.float32("nan"), 1.0], nan_as_null=True) == [None, None, None, 1.0]
+
+
+@pytest.mark.parametrize("number", [np.float32(0.1), np.float64(0.1), np.int64(7), np.bool_(True), np.array(3)])
+def test_numpy_numbers_become_pythons(number):
+    environment = Environment("a", x=number)
+    assert type(environment.kwargs["x"]) in (bool, int, float)
+    assert through_json(environment) == environment
+    assert to_data(number) == number.item()
+
+
+def test_a_long_double_is_refused_rather_than_recursed_into():
+    with pytest.raises(InputError):
+        to_data(np.longdouble(1) / 3 if np.longdouble is not np.float64 else object())
+
+
+def test_a_frozen_dict_is_hashable_equal_to_a_dict_and_cannot_be_changed():
+    frozen = FrozenDict({"b": [1, {"c": 2}], "a": 1})
+    assert frozen == {"a": 1, "b": (1, FrozenDict({"c": 2}))}
+    assert hash(frozen) == hash(FrozenDict({"a": 1, "b": [1, {"c": 2}]}))
+    with pytest.raises(TypeError):
+        frozen["a"] = 2
+    assert pickle.loads(pickle.dumps(frozen)) == copy.deepcopy(frozen) == frozen
+
+
+def test_strict_json_is_one_line():
+    assert dumps({"a": "x\ny", "b": [1, None]}) == '{"a": "x\\ny", "b": [1, null]}'
+    with pytest.raises(ValueError):
+        dumps(math.nan)
