@@ -34,13 +34,14 @@ def write_checkpoint(directory: Path, name: str, state: Mapping[str, Any]) -> Pa
     Args:
         directory: Where checkpoints lie.
         name: Of the new one; names sort by age.
-        state: Nested dictionaries and lists of JSON values and NumPy arrays.
+        state: Nested dictionaries (their keys become strings) and lists of JSON values and NumPy arrays.
 
     Returns:
         Its path.
 
     Raises:
         OSError: If it could not be written; the checkpoints before it are untouched.
+        ValueError: If the state holds something else, such as a number that is not finite.
     """
     tensors: dict[str, np.ndarray] = {}
     tree = _take_tensors(state, "", tensors)
@@ -97,7 +98,8 @@ def checkpoint_names(directory: Path) -> list[str]:
 
 def prune(directory: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints, and what writing left half-done."""
-    for name in checkpoint_names(directory)[:-keep]:
+    names = checkpoint_names(directory)
+    for name in names[: max(0, len(names) - keep)]:
         shutil.rmtree(directory / name, ignore_errors=True)
     for leftover in directory.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -114,8 +116,12 @@ def write_durably(path: Path, content: bytes) -> None:
 def replace_durably(path: Path, content: bytes) -> None:
     """Replace a file's content in one step: readers see the old file or the new one, whole."""
     temporary = path.with_name(f"{_TEMPORARY}{path.name}")
-    write_durably(temporary, content)
-    temporary.replace(path)
+    try:
+        write_durably(temporary, content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 
@@ -142,14 +148,19 @@ def _manifest(files: Mapping[str, bytes]) -> bytes:
 
 def _take_tensors(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
     if isinstance(value, np.ndarray):
-        tensors[path] = np.ascontiguousarray(value)
-        return {_TENSOR: path}
+        if value.dtype.kind not in "biuf":
+            raise ValueError(f"{path}: arrays of {value.dtype} cannot be kept")
+        # The number keeps names apart: {"a/b": ...} and {"a": {"b": ...}} have the same path.
+        name = f"{len(tensors)}:{path}"
+        tensors[name] = np.asarray(value, order="C")
+        return {_TENSOR: name}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {
-            str(key): _take_tensors(item, f"{path}/{key}" if path else str(key), tensors) for key, item in value.items()
-        }
+        items = {str(key): item for key, item in value.items()}
+        if len(items) < len(value) or _TENSOR in items:
+            raise ValueError(f"{path}: two keys are the same text, or one is {_TENSOR!r}")
+        return {key: _take_tensors(item, f"{path}/{key}" if path else key, tensors) for key, item in items.items()}
     if isinstance(value, (list, tuple)):
         return [_take_tensors(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
     return value

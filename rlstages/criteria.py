@@ -6,8 +6,9 @@ success of 0.8 sooner or later, every time). Here two things must happen: the re
 That test may be looked at after every episode (it is a sequential test), and may be begun again later: attempt `k`
 spends `alpha / (k (k + 1))` of the error budget, which adds up to `alpha` over any number of attempts.
 
-Sources: Wald (1945), Sequential Tests of Statistical Hypotheses; Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas
-(2021), Time-uniform central limit theory and asymptotic confidence sequences, arXiv:2103.06476.
+Sources: Wald (1945), Sequential Tests of Statistical Hypotheses; Waudby-Smith and Ramdas (2020), Estimating means of
+bounded random variables by betting, arXiv:2010.09686; Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2021),
+Time-uniform central limit theory and asymptotic confidence sequences, arXiv:2103.06476.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.special import logsumexp
 
 from rlstages.episodes import Episode
 from rlstages.errors import require, require_int, require_number
@@ -192,13 +194,17 @@ class SuccessThreshold(Criterion):
 class RewardThreshold(Criterion):
     """The mean return of an episode reaches a threshold.
 
-    The test is an asymptotic confidence sequence for the mean, which holds at all looks together from `min_episodes`
-    on, whatever the distribution of returns, as long as its variance is finite.
+    The test is a bet against 'the true mean is threshold minus margin', whose stakes are such that one episode at the
+    lowest possible return would lose nearly all. Its type I error holds at all looks together. A test that trusts the
+    spread of the returns seen would take a policy that crashes once in thirty episodes for one that never does.
 
     Args:
         threshold: In the environment's own reward units.
         margin: The gate may open when the true mean is within this below the threshold. `None` stands for 5 % of the
             threshold's size, and at least 5 % of the returns' standard deviation.
+        worst: The lowest return an episode can have. `None` assumes that no episode falls further below threshold
+            minus margin than the threshold's size, or than the episodes seen; give it where failing costs more, as
+            in tasks that end early on success (Acrobot: -500).
         window: Recent training episodes whose mean must reach the threshold before a confirmation starts.
         min_episodes: The fewest episodes a confirmation takes.
         max_episodes: The most.
@@ -206,6 +212,7 @@ class RewardThreshold(Criterion):
 
     threshold: float
     margin: float | None = None
+    worst: float | None = None
     window: int = 30
     min_episodes: int = 30
     max_episodes: int = 300
@@ -215,6 +222,12 @@ class RewardThreshold(Criterion):
         require_number("RewardThreshold", "threshold", self.threshold)
         if self.margin is not None:
             require_number("RewardThreshold", "margin", self.margin, least=0.0)
+        scale = self.threshold != 0 or self.margin is not None
+        require(scale, "RewardThreshold: 5 % of the threshold 0 is no margin; give margin=... in units of reward.")
+        if self.worst is not None:
+            require_number("RewardThreshold", "worst", self.worst)
+            above = self.threshold - (self.margin or 0.0) > self.worst
+            require(above, f"RewardThreshold: worst is {self.worst:g}, not below threshold minus margin.")
         require_int("RewardThreshold", "window", self.window)
         require_int("RewardThreshold", "min_episodes", self.min_episodes, least=10)
         require_int("RewardThreshold", "max_episodes", self.max_episodes, least=self.min_episodes)
@@ -240,28 +253,55 @@ class RewardThreshold(Criterion):
     def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:  # noqa: D102
         returns = np.array([e.total_reward for e in episodes[: self.max_episodes]], dtype=np.float64)
         n = len(returns)
+        if not np.isfinite(returns).all():
+            reason = f"a return over {n} episodes is not finite"
+            return Verdict(False, True, math.nan, -math.inf, self.threshold, n, None, reason)
         mean = float(returns.mean()) if n else math.nan
-        spread = float(returns.std(ddof=1)) if n > 1 else math.inf
-        enough = n >= self.min_episodes
-        below = self.margin
-        if below is None:
-            below = 0.05 * max(abs(self.threshold), spread if math.isfinite(spread) else 0.0)
-        null = self.threshold - below
-        bound = mean - spread * _width(n, alpha) if enough else -math.inf
-        met = enough and bound >= null
-        hopeless = enough and mean + spread * _width(n, FUTILITY) < self.threshold
+        spread = float(returns.std(ddof=1)) if n > 1 else 0.0
+        below = self.margin if self.margin is not None else 0.05 * max(abs(self.threshold), spread)
+        null, goal = self.threshold - below, math.log(1 / alpha)
+        reach = self._reach(returns - null, null)
+        evidence, enough = _evidence(returns - null, reach), n >= self.min_episodes
+        met = enough and evidence >= goal
+        hopeless = enough and mean + spread * _width(n, FUTILITY) < null + below / 2
         futile = not met and (hopeless or n == self.max_episodes)
-        needed = 0 if met else self._needed(n, mean - null if n else math.inf, spread if n > 1 else 0.0, alpha)
+        bound = self._lower_bound(returns, mean, reach, goal) if enough else -math.inf
+        needed: int | None = max(0, self.min_episodes - n)
+        if not met and n and evidence < goal:
+            needed = max(self.min_episodes - n, math.ceil((goal - evidence) * n / evidence)) if evidence > 0 else None
         reason = _sentence("return", mean, bound, null, n, met, futile, needed)
         return Verdict(met, futile, mean, bound, self.threshold, n, needed, reason)
 
-    def _needed(self, n: int, gap: float, spread: float, alpha: float) -> int | None:
-        total = max(n, self.min_episodes)
-        while gap < spread * _width(total, alpha):
-            if gap <= 0 or total > 100_000:
-                return None
-            total += max(1, total // 20)
-        return total - n
+    def _reach(self, gains: np.ndarray, null: float) -> float:
+        """Return how far below the tested value an episode may fall."""
+        assumed = abs(self.threshold) if self.worst is None else null - self.worst
+        return max(assumed, float(np.abs(gains).max(initial=0.0)))
+
+    def _lower_bound(self, returns: np.ndarray, mean: float, reach: float, goal: float) -> float:
+        lowest = mean - 10 * reach
+        if _evidence(returns - lowest, reach) < goal:
+            return -math.inf
+        return float(brentq(lambda null: _evidence(returns - null, reach) - goal, lowest, mean, xtol=1e-9 * reach))
+
+
+def _evidence(gains: np.ndarray, reach: float) -> float:
+    """Return the log wealth, in nats, of starting with 1 and betting on each episode's return.
+
+    The wealth is the mean over several stakes, because the best one depends on the unknown spread; half of it goes to
+    the largest.
+
+    Args:
+        gains: Returns minus the tested value, shape `(n,)`.
+        reach: The largest loss that a stake may meet.
+    """
+    if reach == 0.0:
+        return 0.0
+    kept = np.maximum(1 + np.outer(_STAKES / reach, gains), 1e-12)
+    return float(logsumexp(np.log(kept).sum(axis=1), b=_SHARES))
+
+
+_STAKES = np.array([0.95, 0.5, 0.25, 0.1, 0.05, 0.02])
+_SHARES = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
 
 
 def _width(n: int, alpha: float) -> float:
@@ -285,7 +325,7 @@ def _sentence(
     if met:
         return f"{measured}, {null:.3g} needed"
     if futile:
-        return f"{measured}, but {null:.3g} is needed: confirmation ended, training goes on"
+        return f"{measured}, but {null:.3g} is needed"
     more = f"about {needed} more episodes" if needed is not None else "a better policy"
     return f"{measured}, {null:.3g} needed: {more}"
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from rlstages.errors import InputError, nearest, require, require_name
 from rlstages.references import load_file, resolve
-from rlstages.serialization import digest, from_data, serializable, to_data
+from rlstages.serialization import digest, from_data, loads, serializable, to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage, refuse_unfit
 
@@ -53,7 +53,8 @@ class Curriculum:
             refuse_unfit(stage, before, agent)
         names = [stage.name for stage in stages]
         twice = sorted({name for name in names if names.count(name) > 1})
-        require(not twice, f"{where}: two stages are named {twice[:1]}; give each a name of its own.")
+        require(not twice, f"{where}: two stages are named {', '.join(map(repr, twice))}; give each a name of its own.")
+        require(isinstance(held_out, (list, tuple)), f"{where}: held_out is {held_out!r}; give a list of environments.")
         for environment in held_out:
             require(isinstance(environment, Environment), f"{where}: held_out takes Environment(...) only.")
         object.__setattr__(self, "name", name)
@@ -78,9 +79,9 @@ class Curriculum:
             InputError: If the text is not such a curriculum.
         """
         try:
-            found = from_data(json.loads(text))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"The curriculum is not valid JSON: {error}.") from error
+            found = from_data(loads(text))
+        except InputError as error:
+            raise InputError(f"The curriculum cannot be read: {error}") from error
         require(isinstance(found, Curriculum), "The JSON does not hold a curriculum.")
         return cast(Curriculum, found)
 
@@ -145,50 +146,61 @@ def load_curriculum(source: str, parameters: Mapping[str, str] | None = None) ->
 
 
 def parameters_of(factory: Factory) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a curriculum's function, with their annotations resolved."""
-    return dict(inspect.signature(factory, eval_str=True).parameters)
+    """Return the named parameters of a curriculum's function, with their annotations resolved where they can be."""
+    try:
+        found = inspect.signature(factory, eval_str=True)
+    except Exception:
+        # An annotation that only a type checker can resolve.
+        found = inspect.signature(factory)
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {name: parameter for name, parameter in found.parameters.items() if parameter.kind not in variadic}
 
 
 def _read_parameters(source: str, factory: Factory, given: Mapping[str, str]) -> dict[str, Any]:
-    from pydantic import TypeAdapter, ValidationError
-
     parameters = parameters_of(factory)
-    values: dict[str, Any] = {}
-    for name, text in given.items():
+    for name in given:
         takes = ", ".join(parameters) or "none"
         hint = nearest(name, parameters)
         require(name in parameters, f"{source}: there is no parameter {name!r}; it takes {takes}.{hint}")
-        annotation = parameters[name].annotation
-        kind = str if annotation is inspect.Parameter.empty else annotation
-        try:
-            values[name] = TypeAdapter(kind).validate_strings(text)
-        except ValidationError:
-            wanted = getattr(kind, "__name__", str(kind))
-            raise InputError(f"{source}: {name} is {text!r}, which is not of the type {wanted}.") from None
-    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
-    require(not missing, f"{source}: give a value for {', '.join(missing)}, for example -p {missing[:1]}=...")
-    return values
+    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in given]
+    require(not missing, f"{source}: give a value for {', '.join(missing)}, for example -p {''.join(missing[:1])}=...")
+    return {name: _read_parameter(f"{source}: {name}", text, parameters[name]) for name, text in given.items()}
+
+
+def _read_parameter(where: str, text: str, parameter: inspect.Parameter) -> Any:
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+    kind = str if parameter.annotation is inspect.Parameter.empty else parameter.annotation
+    wanted = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+    try:
+        return TypeAdapter(kind).validate_strings(text)
+    except ValidationError:
+        raise InputError(f"{where} is {text!r}, which is not of the type {wanted}.") from None
+    except PydanticUserError:
+        raise InputError(f"{where} is of the type {wanted}, which cannot be given as text.") from None
 
 
 def _guarded(path: Path, run: Callable[[], Any]) -> Any:
     """Run a user's code; what goes wrong in it becomes one sentence with file and line."""
     try:
         return run()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(sys.exc_info()[2])
-        lines = [frame.lineno for frame in frames if Path(frame.filename).name == path.name]
+        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
         where = f"{path.name}, line {lines[-1]}" if lines else str(path)
         if isinstance(error, SyntaxError):
-            raise InputError(f"{path.name}, line {error.lineno}: {error.msg}.") from None
+            file = Path(error.filename).name if error.filename else path.name
+            line = f", line {error.lineno}" if error.lineno else ""
+            raise InputError(f"{file}{line}: {error.msg}.") from None
         if isinstance(error, InputError):
             raise InputError(f"{where}: {error}" if lines else str(error)) from None
         raise InputError(f"{where}: {_explain(error)}") from error
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: BaseException) -> str:
     unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not unknown:
-        return f"{type(error).__name__}: {error}"
+        return " ".join(f"{type(error).__name__}: {error}".split())
     owner, name = unknown.groups()
     agent_fields = [f.name for f in fields(Agent)]
     if owner in ("FineTuning", "BehaviorCloning") and name in agent_fields:

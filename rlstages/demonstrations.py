@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -99,8 +98,15 @@ class Demonstrations:
             return {key: np.concatenate([part[key][:-1] for part in parts]) for key in first}, actions
         return np.concatenate([cast(np.ndarray, e.observations)[:-1] for e in self.episodes]), actions
 
-    def save(self, path: Path) -> str:
-        """Write a `.safetensors` file in one step and return its SHA-256."""
+    def save(self, path: Path | str) -> str:
+        """Write a `.safetensors` file in one step and return its SHA-256.
+
+        Raises:
+            InputError: If there is no episode, or the file's name ends in `.npz`.
+        """
+        path = Path(path)
+        require(len(self) > 0, f"There is no episode to write to {path}.")
+        require(path.suffix != ".npz", f"{path}: demonstrations are written as .safetensors; give that ending.")
         arrays = {
             "actions": np.concatenate([e.actions for e in self.episodes]),
             "rewards": np.concatenate([e.rewards for e in self.episodes]),
@@ -122,7 +128,7 @@ class Demonstrations:
         return sha256(content)
 
 
-def load_demonstrations(path: Path) -> Demonstrations:
+def load_demonstrations(path: Path | str) -> Demonstrations:
     """Read demonstrations from a `.safetensors` file, or an `.npz` file with the same arrays.
 
     The arrays, over all episodes one after the other: `observations` (one more per episode than actions; for `Dict`
@@ -132,28 +138,35 @@ def load_demonstrations(path: Path) -> Demonstrations:
     Raises:
         InputError: If the file is missing, too large, or its arrays do not fit together.
     """
+    path = Path(path)
     require(path.is_file(), f"There are no demonstrations at {path}.")
-    require(path.stat().st_size <= MAX_BYTES, f"{path} is larger than 8 GiB; split it.")
     arrays = _read_arrays(path)
     for name in ("actions", "rewards", "lengths"):
         require(name in arrays, f"{path}: the array {name!r} is missing.")
-    lengths = arrays["lengths"]
-    require(lengths.ndim == 1 and lengths.dtype.kind in "iu", f"{path}: lengths must be a list of whole numbers.")
+    for name, array in arrays.items():
+        require(array.ndim > 0, f"{path}: {name} is a single value, not a list.")
+    if arrays["lengths"].ndim != 1 or arrays["lengths"].dtype.kind not in "iu":
+        raise InputError(f"{path}: lengths must be a list of whole numbers.")
+    lengths: list[int] = arrays["lengths"].tolist()
     require(len(lengths) > 0, f"{path} holds no episode.")
-    require(bool((lengths > 0).all()), f"{path}: every episode must have at least one step.")
-    steps = int(lengths.sum())
+    require(min(lengths) > 0, f"{path}: every episode must have at least one step.")
+    steps = sum(lengths)
     for name in ("actions", "rewards"):
         require(len(arrays[name]) == steps, f"{path}: {name} has {len(arrays[name])} rows, but lengths add to {steps}.")
+    rewards = arrays["rewards"]
+    require(rewards.ndim == 1 and rewards.dtype.kind in "fiub", f"{path}: rewards must be a list of numbers.")
     watched = {key: array for key, array in arrays.items() if key.split("/")[0] == "observations"}
     require(bool(watched), f"{path}: the array 'observations' is missing.")
+    one_kind = "observations" not in watched or len(watched) == 1
+    require(one_kind, f"{path} has both 'observations' and 'observations/KEY' arrays; leave out one of the two.")
     wanted = steps + len(lengths)
     for key, array in watched.items():
         fits = len(array) == wanted
         require(fits, f"{path}: {key} has {len(array)} rows; with one after each episode's end it needs {wanted}.")
     success = arrays.get("success")
-    fits = success is None or success.shape == lengths.shape
-    require(fits, f"{path}: success must have one value for each of the {len(lengths)} episodes.")
-    return Demonstrations(tuple(_cut(watched, arrays["actions"], arrays["rewards"], lengths, success)))
+    fits = success is None or (success.shape == (len(lengths),) and success.dtype.kind in "biu")
+    require(fits, f"{path}: success must have one true or false for each of the {len(lengths)} episodes.")
+    return Demonstrations(tuple(_cut(watched, arrays["actions"], rewards, lengths, success)))
 
 
 def check_demonstrations(
@@ -175,27 +188,44 @@ def check_demonstrations(
 
 
 def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
+    kind = ".npz" if path.suffix == ".npz" else ".safetensors"
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        return load_tensors(path.read_bytes())
-    except (SafetensorError, ValueError, KeyError, OSError, EOFError, json.JSONDecodeError) as error:
-        kind = ".npz" if path.suffix == ".npz" else ".safetensors"
-        raise InputError(f"{path} is not a readable {kind} file of plain arrays: {error!s}.") from error
+        size = path.stat().st_size
+        if kind == ".npz":
+            # What it unpacks to: a small archive can be a large one.
+            with zipfile.ZipFile(path) as archive:
+                size = max(size, sum(member.file_size for member in archive.infolist()))
+        require(size <= MAX_BYTES, f"{path} is larger than 8 GiB; split it.")
+        arrays = _read_npz(path) if kind == ".npz" else load_tensors(path.read_bytes())
+    except InputError:
+        raise
+    except Exception as error:
+        # Which exceptions a broken file can bring out of zipfile, zlib and NumPy's headers is documented nowhere.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} is not a readable {kind} file of plain arrays: {reason}.") from error
+    return {key: array.astype(array.dtype.newbyteorder("="), copy=False) for key, array in arrays.items()}
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{key} is no array")
+    return arrays
 
 
 def _cut(
     watched: Mapping[str, np.ndarray],
     actions: np.ndarray,
     rewards: np.ndarray,
-    lengths: np.ndarray,
+    lengths: Sequence[int],
     success: np.ndarray | None,
 ) -> Sequence[Demonstration]:
-    ends = np.cumsum(lengths)
     episodes = []
-    for i, (end, length) in enumerate(zip(ends, lengths, strict=True)):
-        start = end - length
+    end = 0
+    for i, length in enumerate(lengths):
+        start, end = end, end + length
         rows = slice(start + i, end + i + 1)
         seen: Observations = (
             watched["observations"][rows]
@@ -246,14 +276,22 @@ def _check_array(where: str, array: np.ndarray, space: gym.Space[Any], what: str
         low, most = int(space.start), int(space.start + space.n) - 1
         _check_range(where, array, low, most, what)
     elif isinstance(space, spaces.MultiDiscrete):
-        _check_range(where, array, 0, space.nvec - 1, what)
+        _check_range(where, array, space.start, space.start + space.nvec - 1, what)
+    elif isinstance(space, spaces.MultiBinary):
+        _check_range(where, array, 0, 1, what)
+    elif isinstance(space, spaces.Box) and np.dtype(space.dtype).kind in "iu":
+        _check_range(where, array, space.low, space.high, what)
 
 
-def _check_range(where: str, array: np.ndarray, low: int, most: int | np.ndarray, what: str) -> None:
+def _check_range(where: str, array: np.ndarray, low: int | np.ndarray, most: int | np.ndarray, what: str) -> None:
     inside = ((array >= low) & (array <= most) & (array == np.round(array))).reshape(len(array), -1).all(axis=1)
-    step = int(np.argmin(inside))
-    limit = np.asarray(most).tolist()
-    require(
-        bool(inside.all()),
-        f"{where}, step {step}: the {what[:-1]} {array[step]} is not a whole number from {low} to {limit}.",
-    )
+    if not inside.all():
+        step, limits = int(np.argmin(inside)), f"from {_in_words(low)} to {_in_words(most)}"
+        if array[step].size > 8:
+            raise InputError(f"{where}, step {step}: the {what} hold a number that is not a whole number {limits}.")
+        raise InputError(f"{where}, step {step}: the {what[:-1]} {array[step]} is not a whole number {limits}.")
+
+
+def _in_words(limit: int | np.ndarray) -> str:
+    different = np.unique(limit)
+    return str(different[0]) if len(different) == 1 else str(np.asarray(limit).tolist())

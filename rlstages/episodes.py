@@ -68,8 +68,13 @@ def score(episodes: Iterable[Episode], confidence: float = 0.95) -> Score:
     Args:
         episodes: At least one.
         confidence: Of the two-sided intervals: Student's t for the return, Wilson's for success.
+
+    Raises:
+        ValueError: If there is no episode.
     """
     played = list(episodes)
+    if not played:
+        raise ValueError("a score needs at least one episode")
     returns = np.array([e.total_reward for e in played], dtype=np.float64)
     n, mean = len(returns), float(returns.mean())
     half = 0.0

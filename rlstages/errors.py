@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,7 +39,7 @@ def require_number(
     where: str, name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf
 ) -> None:
     """Require a finite number with `least <= value <= most` and `value > above`."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     limits = [f"at least {least:g}"] if math.isfinite(least) else []
     limits += [f"above {above:g}"] if math.isfinite(above) else []
     limits += [f"at most {most:g}"] if math.isfinite(most) else []
@@ -47,6 +48,11 @@ def require_number(
         number and least <= value <= most and value > above,
         f"{where}: {name} is {value!r}; give a finite number{' ' if wanted else ''}{wanted}.",
     )
+
+
+def require_bool(where: str, name: str, value: Any) -> None:
+    """Require `True` or `False`."""
+    require(isinstance(value, bool), f"{where}: {name} is {value!r}; give True or False.")
 
 
 def require_choice(where: str, name: str, value: Any, choices: Iterable[str]) -> None:

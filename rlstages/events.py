@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from rlstages.criteria import Verdict
 from rlstages.curriculum import Curriculum
 from rlstages.episodes import Score
+from rlstages.errors import InputError, require
 from rlstages.serialization import TAG, dumps, from_data, serializable, to_data
 
 VERSION = 1
@@ -253,11 +254,21 @@ class Event:
 
     @staticmethod
     def from_data(data: Mapping[str, Any]) -> Event:
-        """Turn a parsed line back into an event."""
+        """Turn a parsed line back into an event.
+
+        Raises:
+            InputError: If it is none, or of a later version.
+        """
         rest = dict(data)
-        rest.pop("v", None)
-        head = [rest.pop(key) for key in ("global_step", "stage_index", "stage_name", "time")]
-        return Event(from_data({TAG: rest.pop("type"), **rest}), *head)
+        version = rest.pop("v", None)
+        require(version == VERSION, f"it is of version {version!r}, and this rlstages reads version {VERSION}.")
+        try:
+            head = [rest.pop(key) for key in ("global_step", "stage_index", "stage_name", "time")]
+            payload = from_data({TAG: rest.pop("type"), **rest})
+        except KeyError as error:
+            raise InputError(f"it has no {error}.") from error
+        require(isinstance(payload, Payload), f"it holds a {type(payload).__name__}, which is no event.")
+        return Event(payload, *head)
 
 
 class Tracker(Protocol):

@@ -36,10 +36,18 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
         return value
     qualname = getattr(value, "__qualname__", "")
     named = callable(value) and bool(qualname) and "<" not in qualname
+    named = named and (
+        isinstance(value, type) or isinstance(getattr(value, "__self__", None), (type(None), type, ModuleType))
+    )
     require(named, f"{where}: {value!r} has no name to import it by; define it with def or class at top level.")
     module = value.__module__
     if module == "__main__":
         module = _name_main_module(where)
+    elsewhere = _walk(sys.modules.get(module), qualname)
+    require(
+        elsewhere is None or elsewhere == value,
+        f"{where}: {value!r} is not what '{module}:{qualname}' stands for; give it a name of its own.",
+    )
     return f"{module}:{qualname}"
 
 
@@ -47,23 +55,39 @@ def resolve(name: str) -> Any:
     """Import what `module:qualname` names.
 
     Raises:
-        InputError: If the module or the name in it does not exist.
+        InputError: If the module or the name in it does not exist, or importing the module fails.
     """
+    reference("a reference", name)
     module_name, _, qualname = name.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = _module(module_name)
+    except InputError:
+        raise
     except ModuleNotFoundError as error:
-        if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise
-        if module_name in _SOURCES:
-            found = load_file(_SOURCES[module_name])
-        else:
-            raise InputError(f"{name!r}: there is no module {error.name!r}; install it, or correct the name.") from None
+        missing = error.name or module_name
+        wrong = module_name == missing or module_name.startswith(missing + ".")
+        reason = "install it, or correct the name" if wrong else f"{module_name!r} imports it, so install it"
+        raise InputError(f"{name!r}: there is no module {missing!r}; {reason}.") from error
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{name!r}: {module_name!r} cannot be imported: {reason}.") from error
     for part in qualname.split("."):
         if not hasattr(found, part):
-            hint = nearest(part, vars(found))
-            raise InputError(f"{name!r}: {module_name!r} has no {part!r}.{hint}")
+            raise InputError(f"{name!r}: {module_name!r} has no {part!r}.{nearest(part, dir(found))}")
         found = getattr(found, part)
+    return found
+
+
+def _module(name: str) -> ModuleType:
+    """Import a module, from the file that is known for it rather than from one of the same name elsewhere."""
+    if name in _SOURCES and name not in sys.modules:
+        return load_file(_SOURCES[name])
+    return importlib.import_module(name)
+
+
+def _walk(found: Any, qualname: str) -> Any:
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
     return found
 
 
@@ -76,22 +100,33 @@ def load_file(path: Path) -> ModuleType:
     path = path.resolve()
     name = path.stem
     require(name.isidentifier(), f"{path.name}: a curriculum file's name must be a Python name; rename it.")
-    if _SOURCES.get(name) == path and name in sys.modules:
-        return sys.modules[name]
-    taken = name in _SOURCES or name in sys.modules or importlib.util.find_spec(name) is not None
+    require(path.is_file(), f"There is no file {path}.")
+    loaded = sys.modules.get(name)
+    if loaded is not None and _is_at(getattr(loaded, "__file__", None), path):
+        _SOURCES[name] = path
+        return loaded
+    found = importlib.util.find_spec(name) if loaded is None else None
+    taken = loaded is not None or (found is not None and not _is_at(found.origin, path))
     require(not taken, f"{path.name}: there is already a module named {name!r}; rename the file.")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path.name} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    _SOURCES[name] = path
+    known = _SOURCES.get(name)
+    sys.modules[name], _SOURCES[name] = module, path
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name], _SOURCES[name]
+        sys.modules.pop(name, None)
+        del _SOURCES[name]
+        if known is not None:
+            _SOURCES[name] = known
         raise
     return module
+
+
+def _is_at(file: str | None, path: Path) -> bool:
+    return file is not None and Path(file).resolve() == path
 
 
 def sources() -> dict[str, Path]:
@@ -100,16 +135,21 @@ def sources() -> dict[str, Path]:
 
 
 def add_sources(paths: Mapping[str, Path]) -> None:
-    """Let `resolve` find modules in these files; they are run when first needed."""
-    _SOURCES.update({name: Path(path).resolve() for name, path in paths.items()})
+    """Let `resolve` find modules in these files; they are run when first needed. A loaded module stays as it is."""
+    _SOURCES.update({name: Path(path).resolve() for name, path in paths.items() if name not in sys.modules})
 
 
 def _name_main_module(where: str) -> str:
     """Make the running script importable under its file's name."""
     main = sys.modules["__main__"]
+    started_as = getattr(getattr(main, "__spec__", None), "name", None)
+    if started_as is not None:
+        return str(started_as)
     file = getattr(main, "__file__", None)
     require(file is not None, f"{where}: functions typed into a prompt cannot be named; put them into a file.")
     path = Path(str(file)).resolve()
-    _SOURCES.setdefault(path.stem, path)
-    sys.modules.setdefault(path.stem, main)
+    require(path.stem.isidentifier(), f"{path.name}: the script's name must be a Python name; rename it.")
+    taken = sys.modules.setdefault(path.stem, main) is not main
+    require(not taken, f"{path.name}: there is already a module named {path.stem!r}; rename the script.")
+    _SOURCES[path.stem] = path
     return path.stem

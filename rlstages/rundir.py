@@ -32,13 +32,14 @@ from rlstages.checkpoints import (
     prune,
     read_checkpoint,
     replace_durably,
+    sync_directory,
     write_checkpoint,
 )
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require
 from rlstages.events import Event
 from rlstages.references import add_sources, sources
-from rlstages.serialization import from_data, to_data
+from rlstages.serialization import from_data, loads, to_data
 
 VERSION = 1
 KEPT_CHECKPOINTS = 3
@@ -80,7 +81,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.record = read_record(path)
-        self._lock = _lock(path)
+        self._lock: int | None = _lock(path)
         self._events: BufferedWriter | None = None
 
     @classmethod
@@ -97,18 +98,26 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; give another --out.") from None
         try:
-            files = {name: os.path.relpath(file, path) for name, file in sources().items()}
+            files = {name: os.path.relpath(file, path.resolve()) for name, file in sources().items()}
             write_record(path, replace(record, sources=files))
             return cls(path)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise InputError(f"{path} cannot be written: {error.strerror}; give another --out.") from error
             raise
 
     def close(self) -> None:
-        """Close the event log and give up the lock."""
-        if self._events:
-            self._events.close()
-        os.close(self._lock)
+        """Close the event log and give up the lock; a second call does nothing."""
+        if self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        try:
+            if self._events:
+                self._events.close()
+        finally:
+            del _OWNED[lock]
+            os.close(lock)
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -120,31 +129,40 @@ class RunDirectory:
         """Add a line to the event log."""
         if self._events is None:
             self._events = (self.path / "events.jsonl").open("ab")
-        self._events.write(event.to_json().encode() + b"\n")
+        self._events.write(event.to_json().encode(errors="backslashreplace") + b"\n")
         self._events.flush()
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a checkpoint that remembers how long the event log was, and drop the oldest."""
         if self._events:
             os.fsync(self._events.fileno())
+            sync_directory(self.path)
         write_checkpoint(self.path / "checkpoints", name, {**state, "events_bytes": self._events_bytes()})
         prune(self.path / "checkpoints", KEPT_CHECKPOINTS)
 
     def restore(self) -> tuple[str, dict[str, Any], list[str]] | None:
-        """Read the newest whole checkpoint and cut the event log back to it.
+        """Read the newest whole checkpoint, cut the event log back to it and drop the damaged ones after it.
 
         Returns:
             Its name, its state, and a sentence for each damaged one that was passed over; `None` if there is none.
+
+        Raises:
+            InputError: If there are checkpoints and all of them are damaged.
         """
-        damaged: list[str] = []
-        for name in reversed(checkpoint_names(self.path / "checkpoints")):
+        checkpoints = self.path / "checkpoints"
+        damaged: dict[str, str] = {}
+        for name in reversed(checkpoint_names(checkpoints)):
             try:
-                state = read_checkpoint(self.path / "checkpoints" / name)
+                state = read_checkpoint(checkpoints / name)
             except DamagedCheckpoint as error:
-                damaged.append(f"Checkpoint {error} The one before it is used.")
+                damaged[name] = f"Checkpoint {error} The one before it is used."
                 continue
             self._cut_events(int(state["events_bytes"]))
-            return name, state, damaged
+            for newer in damaged:
+                # The run will write checkpoints of these names again.
+                shutil.rmtree(checkpoints / newer)
+            return name, state, list(damaged.values())
+        require(not damaged, f"{self.path}: all of its checkpoints are damaged; train again, with another --out.")
         self._cut_events(0)
         return None
 
@@ -179,11 +197,12 @@ def read_record(path: Path) -> RunRecord:
     file = path / "run.json"
     require(file.is_file(), f"{path} is not a run directory: it has no run.json.")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        add_sources({name: path / relative for name, relative in data["sources"].items()})
+        data = loads(file.read_bytes())
+        version = data["version"]
+        require(version == VERSION, f"it is of version {version!r}, and this rlstages reads version {VERSION}.")
         curriculum = from_data(data["curriculum"])
-        require(isinstance(curriculum, Curriculum), f"{file} does not hold a curriculum.")
-        return RunRecord(
+        require(isinstance(curriculum, Curriculum), "it does not hold a curriculum.")
+        record = RunRecord(
             curriculum=cast(Curriculum, curriculum),
             seed=data["seed"],
             run_id=data["run_id"],
@@ -192,19 +211,31 @@ def read_record(path: Path) -> RunRecord:
             sources=data["sources"],
             initial=data["initial"],
         )
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError, RecursionError) as error:
+        add_sources({name: path / relative for name, relative in record.sources.items()})
+        return record
+    except InputError as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    except (KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{file} is damaged: {type(error).__name__} {error}.") from error
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Read the events of a run, oldest first; a last line that a crash cut short is left out."""
+    """Read the events of a run, oldest first; a last line that a crash cut short is left out.
+
+    Raises:
+        InputError: If a line is damaged.
+    """
     file = path / "events.jsonl"
     if not file.exists():
         return
     with file.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                yield Event.from_data(json.loads(line))
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Event.from_data(loads(line))
+            except (InputError, TypeError, ValueError) as error:
+                raise InputError(f"{file}, line {number} cannot be read: {error}") from error
 
 
 def new_record(curriculum: Curriculum, seed: int, spaces: Mapping[str, Any], initial: str | None = None) -> RunRecord:
@@ -223,8 +254,9 @@ def free_path(base: Path, curriculum: Curriculum, seed: int) -> Path:
 
 
 def slug(name: str) -> str:
-    """Return a name as it can stand in a file name."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name.lower()).strip(".-") or "unnamed"
+    """Return a name as it can stand in a file name, at most 100 bytes long."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name.lower()).strip(".-")
+    return plain.encode()[:100].decode(errors="ignore") or "unnamed"
 
 
 def versions() -> dict[str, str]:
@@ -239,14 +271,26 @@ def versions() -> dict[str, str]:
     return found
 
 
+_OWNED: dict[int, Path] = {}
+
+
 def _lock(path: Path) -> int:
-    handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    # The system's lock keeps other processes out, but not a second owner in this one.
+    require(path.resolve() not in _OWNED.values(), f"{path} is in use in this process already; close it first.")
+    try:
+        handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         holder = os.read(handle, 32).decode(errors="replace").strip()
         os.close(handle)
         raise InputError(f"{path} belongs to the running process {holder}; wait for it, or stop it.") from None
+    except OSError as error:
+        os.close(handle)
+        raise InputError(f"{path} cannot be locked: {error.strerror}; put it on another disk.") from None
     os.ftruncate(handle, 0)
     os.write(handle, str(os.getpid()).encode())
+    _OWNED[handle] = path.resolve()
     return handle

@@ -44,7 +44,15 @@ def freeze(value: Any) -> Any:
         return FrozenDict(value)
     if isinstance(value, (list, tuple)):
         return tuple(freeze(item) for item in value)
-    return value
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return the Python number in a NumPy scalar, and anything else as it is."""
+    if not hasattr(value, "item") or getattr(value, "shape", None) != ():
+        return value
+    item = value.item()
+    return item if isinstance(item, (str, bool, int, float)) else value
 
 
 def serializable(cls: T) -> T:
@@ -76,8 +84,9 @@ def to_data(value: Any, *, nan_as_null: bool = False) -> Any:
         return value
     if isinstance(value, float) and nan_as_null:
         return None
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        return to_data(value.item(), nan_as_null=nan_as_null)
+    plain = _plain(value)
+    if plain is not value:
+        return to_data(plain, nan_as_null=nan_as_null)
     raise InputError(
         f"{value!r} cannot be written as JSON; use finite numbers, strings, lists and dictionaries,"
         " and name classes and functions as 'module:name'."
@@ -88,13 +97,20 @@ def from_data(data: Any) -> Any:
     """Turn the data of `to_data` into an object equal to the first one.
 
     Raises:
-        InputError: If the data names an unknown type or has fields that the type does not take.
+        InputError: If the data names an unknown type, has fields that the type does not take, or is nested too deep.
     """
+    try:
+        return _from_data(data)
+    except RecursionError:
+        raise InputError("The data is nested too deep.") from None
+
+
+def _from_data(data: Any) -> Any:
     if isinstance(data, list):
-        return tuple(from_data(item) for item in data)
+        return tuple(_from_data(item) for item in data)
     if not isinstance(data, dict):
         return data
-    fields = {key: from_data(value) for key, value in data.items() if key != TAG}
+    fields = {key: _from_data(value) for key, value in data.items() if key != TAG}
     if TAG not in data:
         return FrozenDict(fields)
     name = data[TAG]
@@ -109,6 +125,22 @@ def from_data(data: Any) -> Any:
 def dumps(data: Any) -> str:
     """Return strict JSON in one line: no NaN, no infinities."""
     return json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(", ", ": "))
+
+
+def loads(text: str | bytes) -> Any:
+    """Read strict JSON: no NaN, no infinities.
+
+    Raises:
+        InputError: If the text is anything else.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not valid JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
 
 
 def digest(value: Any) -> str:

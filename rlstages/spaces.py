@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,16 +30,27 @@ def space_to_data(space: gym.Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
     if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "n": int(np.prod(space.shape))}
+        return {"kind": "MultiBinary", "n": list(space.shape) if len(space.shape) > 1 else int(space.shape[0])}
     if isinstance(space, spaces.Dict):
         return {"kind": "Dict", "spaces": {key: space_to_data(part) for key, part in space.spaces.items()}}
     raise InputError(f"{describe_space(space)} spaces are not supported; wrap the environment to give a Box or a Dict.")
 
 
 def space_from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
-    """Turn the data of `space_to_data` back into an equal space."""
+    """Turn the data of `space_to_data` back into an equal space.
+
+    Raises:
+        InputError: If the data is anything else.
+    """
+    try:
+        return _from_data(data)
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError, OverflowError) as error:
+        raise InputError(f"The data of a space is damaged: {type(error).__name__} {error}.") from error
+
+
+def _from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
     kind = data["kind"]
     if kind == "Box":
         shape = tuple(data["shape"])
@@ -48,12 +60,13 @@ def space_from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
     if kind == "Discrete":
         return spaces.Discrete(data["n"], start=data["start"])
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(data["nvec"])
+        return spaces.MultiDiscrete(data["nvec"], start=data["start"])
     if kind == "MultiBinary":
         return spaces.MultiBinary(data["n"])
     if kind == "Dict":
-        return spaces.Dict({key: space_from_data(part) for key, part in data["spaces"].items()})
-    raise InputError(f"The space kind {kind!r} is unknown.")
+        # An ordered one, because gymnasium sorts the keys of a plain dictionary.
+        return spaces.Dict(OrderedDict((key, _from_data(part)) for key, part in data["spaces"].items()))
+    raise ValueError(f"the kind {kind!r} is unknown")
 
 
 def describe_space(space: gym.Space[Any]) -> str:

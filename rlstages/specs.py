@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, Literal
 
-from rlstages.errors import InputError, require, require_choice, require_int, require_number
+from rlstages.errors import InputError, require, require_bool, require_choice, require_int, require_number
 from rlstages.references import reference
 from rlstages.serialization import FrozenDict, serializable, to_data
 
@@ -58,9 +60,12 @@ class Environment:
             id = reference("Environment", id)
         require(bool(id.strip()), "Environment: the id is empty; give an id such as 'CartPole-v1'.")
         where = f"Environment({id!r})"
-        require(not isinstance(wrappers, str), f"{where}: wrappers must be a list, not one string.")
+        is_list = isinstance(wrappers, (list, tuple))
+        require(is_list, f"{where}: wrappers is {wrappers!r}; give a list of functions or classes.")
+        is_mapping = kwargs is None or isinstance(kwargs, Mapping)
+        require(is_mapping, f"{where}: kwargs is {kwargs!r}; give a dictionary.")
         twice = set(kwargs or {}) & set(more)
-        require(not twice, f"{where}: {sorted(twice)} is given twice, in kwargs= and as a keyword.")
+        require(not twice, f"{where}: {', '.join(sorted(twice))} given twice, in kwargs= and as a keyword.")
         require_choice(where, "vectorize", vectorize, ["auto", "in-process", "subprocess", "batched"])
         arguments = FrozenDict({**(kwargs or {}), **more})
         try:
@@ -245,13 +250,15 @@ class Agent(Hyperparameters):
         require_number(where, "gamma", self.gamma, above=0.0, most=1.0)
         if self.gae_lambda is not None:
             require_number(where, "gae_lambda", self.gae_lambda, least=0.0, most=1.0)
+        require_bool(where, "normalize_observations", self.normalize_observations)
+        require_bool(where, "normalize_rewards", self.normalize_rewards)
         require_number(where, "log_std_init", self.log_std_init)
         require(isinstance(self.network, (list, tuple)), f"{where}: network is {self.network!r}; give a list.")
         object.__setattr__(self, "network", tuple(self.network))
         for units in self.network:
             require_int(where, "a layer of network", units)
-        device_ok = isinstance(self.device, str) and self.device.split(":")[0] in ("cpu", "cuda", "mps", "auto")
-        require(device_ok, f"{where}: device is {self.device!r}; give 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'.")
+        device_ok = isinstance(self.device, str) and re.fullmatch(r"auto|(cpu|cuda|mps)(:\d+)?", self.device)
+        require(bool(device_ok), f"{where}: device is {self.device!r}; give 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'.")
         self.check(where)
         refuse_ppo_only(where, self, self.algorithm)
 
@@ -303,18 +310,25 @@ class Expert:
 
     def __init__(
         self,
-        source: str | Callable[..., Any],
+        source: str | os.PathLike[str] | Callable[..., Any],
         *,
         episodes: int = 100,
         algorithm: str = "PPO",
         kind: str | None = None,
     ) -> None:
-        if callable(source):
+        if isinstance(source, os.PathLike):
+            source = os.fspath(source)
+        if not isinstance(source, str):
             source = reference("Expert", source)
+        require(bool(source.strip()), "Expert: the source is empty; give a function, a run directory or a model zip.")
         if kind is None:
             is_name = ":" in source and "/" not in source and "\\" not in source
             kind = "model" if source.endswith(".zip") else "function" if is_name else "run"
         require_choice("Expert", "kind", kind, ["function", "run", "model"])
+        if kind == "function":
+            reference("Expert", source)
+        named = isinstance(algorithm, str) and algorithm.isidentifier()
+        require(named, f"Expert({source!r}): algorithm is {algorithm!r}; give the name of a class such as 'PPO'.")
         require_int(f"Expert({source!r})", "episodes", episodes)
         object.__setattr__(self, "source", source)
         object.__setattr__(self, "kind", kind)

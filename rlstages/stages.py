@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
@@ -46,7 +47,7 @@ class BehaviorCloning:
     environment: Environment
     _: KW_ONLY
     expert: Expert | None = None
-    demonstrations: str | None = None
+    demonstrations: str | os.PathLike[str] | None = None
     until: Criterion | None = None
     on_failure: Literal["stop", "advance"] = "stop"
     max_epochs: int = 30
@@ -66,14 +67,16 @@ class BehaviorCloning:
         require_name("BehaviorCloning", self.name)
         where = f"stage {self.name!r}"
         _require_environment(where, self.environment)
+        if isinstance(self.demonstrations, os.PathLike):
+            object.__setattr__(self, "demonstrations", os.fspath(self.demonstrations))
         require(
             (self.expert is None) != (self.demonstrations is None),
             f"{where}: give either expert=Expert(...) or demonstrations='file', and not both.",
         )
         require(self.expert is None or isinstance(self.expert, Expert), f"{where}: expert must be an Expert(...).")
         require(
-            self.demonstrations is None or isinstance(self.demonstrations, str),
-            f"{where}: demonstrations must be a path.",
+            self.demonstrations is None or (isinstance(self.demonstrations, str) and bool(self.demonstrations)),
+            f"{where}: demonstrations is {self.demonstrations!r}; give the path of a file.",
         )
         _require_criterion(where, self.until, optional=True)
         require_choice(where, "on_failure", self.on_failure, ["stop", "advance"])
