@@ -1,4 +1,4 @@
-"""PointMaze: a point mass that feels its way through mazes to a goal, and the path follower that solves them.
+"""PointMaze: a point mass that feels its way through mazes from goal to goal, and the path follower that solves them.
 
 In the spirit of the point mazes of D4RL (Fu et al. 2020, https://arxiv.org/abs/2004.07219), but the walls are felt by
 range sensors, so that one policy serves mazes of all sizes, and all copies are stepped by one call.
@@ -37,10 +37,11 @@ MEMORIES = np.array([10.0, 40.0])
 HALFWAY = 2.0
 """The distance to the goal, in cells, that is observed as a half."""
 
-PACE = 20
-"""The default time limit allows this many steps per cell of the maze's side."""
+PACE = 25
+"""The default time limit allows this many steps per cell of the maze's side, for each goal."""
 
 MIN_SIZE, MAX_SIZE = 2, 30
+MAX_GOALS = 10
 LEAST_DAMPING = 0.05
 
 GAP = 1e-6
@@ -54,34 +55,36 @@ ARROWS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 class BatchedPointMaze(BatchedEnv):
-    """Many copies of a point mass in a maze of `size` x `size` cells, from one cell to a goal far away in another.
+    """Many copies of a point mass in a maze of `size` x `size` cells, with goals to reach one after the other.
 
-    The mazes have no dead ends, and posts wherever four cells meet; the maze, the start and the goal are drawn from
-    the episode's seed, the goal at least `size - 1` cells (sideways plus up or down) from the start. Each step the
-    point loses the share `damping` of its velocity, and the push adds `damping * 0.24` cells per step for each unit:
-    whatever the damping, a steady full push along an axis leads to 0.24 cells per step. The point moves along x and
-    then along y; a wall stops the one and leaves the other, so the point slides along walls.
+    The mazes have no dead ends, and posts wherever four cells meet. The maze, the start and the goals are drawn from
+    the episode's seed, each goal at least `size - 1` cells (sideways plus up or down) from the one before or the
+    start. Each step the point loses the share `damping` of its velocity, and the push adds `damping * 0.24` cells per
+    step for each unit: whatever the damping, a steady full push along an axis leads to 0.24 cells per step. The point
+    moves along x and then along y; a wall stops the one and leaves the other, so the point slides along walls.
 
-    The observation has shape `(25,)`, float32, x before y wherever there are two:
+    The observation has shape `(26,)`, float32, x before y wherever there are two:
 
-    - 0 to 15: how far it is to the nearest wall, as a share of 2.5 cells beyond which nothing is felt, in 16 directions
-      spread evenly from x towards y;
+    - 0 to 15: how far it is to the nearest wall, as a share of the 2.5 cells beyond which nothing is felt, in 16
+      directions spread evenly from x towards y;
     - 16 and 17: the velocity, as a share of 0.24 cells per step;
-    - 18 and 19: the direction of the goal, as a unit vector;
-    - 20: the distance `d` to the goal in cells, as `d / (d + 2)`;
-    - 21 to 24: how far the point has come from the averages of its past positions over about 10 and 40 steps, each
+    - 18 and 19: the direction of the next goal, as a unit vector;
+    - 20: the distance `d` to the next goal in cells, as `d / (d + 2)`;
+    - 21: how many goals `g` are left, as `1 - 1 / g`;
+    - 22 to 25: how far the point has come from the averages of its past positions over about 10 and 40 steps, each
       number `x` in cells as `x / (1 + |x|)`: a short memory, which tells wandering in one place from getting ahead.
 
-    The action is the push along x and y, each clipped to -1 to 1. Reaching the goal (within 0.3 cells) ends the
-    episode with reward `1 - 0.9 * steps / max_steps`; all else is worth 0. `infos["is_success"]`, shape
-    `(num_envs,)`, bool, tells which copies reached the goal by this step.
+    The action is the push along x and y, each clipped to -1 to 1. Reaching the last goal (within 0.3 cells) ends the
+    episode with reward `1 - 0.9 * steps / max_steps`; all else, the goals before it too, is worth 0.
+    `infos["is_success"]`, shape `(num_envs,)`, bool, tells which copies reached the last goal by this step.
 
     Args:
         num_envs: How many copies are stepped together.
         size: Cells per side, 2 to 30.
+        goals: How many goals have to be reached, 1 to 10.
         loops: The share of walls left out of a maze without dead ends, 0 to 1; with 1, only the posts are left.
         damping: The share of its velocity the point loses each step, 0.05 to 1; the less, the more inertia it has.
-        max_steps: Steps until the episode is truncated; by default `20 * size`.
+        max_steps: Steps until the episode is truncated; by default `25 * size * goals`.
         render_mode: `None` or `"rgb_array"`.
 
     Raises:
@@ -92,16 +95,18 @@ class BatchedPointMaze(BatchedEnv):
         self,
         num_envs: int,
         size: int = 3,
+        goals: int = 1,
         loops: float = 0.65,
         damping: float = 0.25,
         max_steps: int | None = None,
         render_mode: str | None = None,
     ) -> None:
         self.size = _whole("size", size, MIN_SIZE, MAX_SIZE)
+        self.goals = _whole("goals", goals, 1, MAX_GOALS)
         self.loops = _share("loops", loops, 0)
         self.damping = _share("damping", damping, LEAST_DAMPING)
-        self.max_steps = PACE * self.size if max_steps is None else _whole("max_steps", max_steps, 1)
-        low = np.repeat([0.0, -1.0, 0.0, -1.0], [RAYS, 4, 1, 2 * len(MEMORIES)]).astype(np.float32)
+        self.max_steps = PACE * self.size * self.goals if max_steps is None else _whole("max_steps", max_steps, 1)
+        low = np.repeat([0.0, -1.0, 0.0, -1.0], [RAYS, 4, 2, 2 * len(MEMORIES)]).astype(np.float32)
         self.single_observation_space = gym.spaces.Box(low, np.ones_like(low), dtype=np.float32)
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
         super().__init__(_whole("num_envs", num_envs, 1), render_mode)
@@ -111,7 +116,8 @@ class BatchedPointMaze(BatchedEnv):
         self.blocks = np.zeros((self.num_envs, self.side, self.side), dtype=bool)
         self.positions = np.full((2, self.num_envs), 0.5)
         self.velocities = np.zeros((2, self.num_envs))
-        self.goals = np.full((2, self.num_envs), 0.5)
+        self.goal_positions = np.full((self.goals, 2, self.num_envs), 0.5)
+        self.reached = np.zeros(self.num_envs, dtype=np.int64)
         self.past = np.full((len(MEMORIES), 2, self.num_envs), 0.5)
         self.steps = np.zeros(self.num_envs, dtype=np.int64)
         self.trails = np.zeros((self.num_envs, self.max_steps + 1 if render_mode else 0, 2))
@@ -119,12 +125,13 @@ class BatchedPointMaze(BatchedEnv):
 
     def start(self, copies: np.ndarray, seeds: np.ndarray) -> None:
         """Begin new episodes; see `BatchedEnv.start`."""
-        mazes = lay_out(seeds, self.size, self.loops, 0.5 - FREE)
+        mazes = lay_out(seeds, self.size, self.loops, self.goals, 0.5 - FREE)
         self.blocks[copies] = mazes.blocks
         self.sensors.enter(copies, mazes.blocks)
         self.positions[:, copies] = mazes.starts
         self.velocities[:, copies] = 0.0
-        self.goals[:, copies] = mazes.goals
+        self.goal_positions[:, :, copies] = mazes.goals
+        self.reached[copies] = 0
         self.past[:, :, copies] = mazes.starts
         self.steps[copies] = 0
         self._leave_trail()
@@ -138,23 +145,29 @@ class BatchedPointMaze(BatchedEnv):
         self.past += (self.positions - self.past) / MEMORIES[:, None, None]
         self.steps += 1
         self._leave_trail()
-        x, y = self.goals - self.positions
-        success = x * x + y * y <= RADIUS**2
+        x, y = self.next_goals() - self.positions
+        self.reached += x * x + y * y <= RADIUS**2
+        success = self.reached >= self.goals
         rewards = success * (1.0 - 0.9 * self.steps / self.max_steps)
         return rewards, success, ~success & (self.steps >= self.max_steps), {"is_success": success}
 
+    def next_goals(self) -> np.ndarray:
+        """Return where each copy has to go next, shape `(2, num_envs)`; after the last goal, that one."""
+        return self.goal_positions[np.minimum(self.reached, self.goals - 1), :, self._copies].T
+
     def observe(self) -> np.ndarray:
-        """Return what the points feel, shape `(num_envs, 25)`, float32."""
-        offsets = self.goals - self.positions
+        """Return what the points feel, shape `(num_envs, 26)`, float32."""
+        offsets = self.next_goals() - self.positions
         distances = np.sqrt(offsets[0] ** 2 + offsets[1] ** 2)
         lags = (self.positions - self.past).reshape(-1, self.num_envs)
-        observations = np.empty((self.num_envs, RAYS + 5 + len(lags)), dtype=np.float32)
+        observations = np.empty((self.num_envs, RAYS + 6 + len(lags)), dtype=np.float32)
         columns = observations.T
         columns[:RAYS] = self.sensors.measure(self.positions) / np.float32(SIGHT)
         columns[RAYS : RAYS + 2] = self.velocities / TOP_SPEED
         columns[RAYS + 2 : RAYS + 4] = offsets / np.maximum(distances, GAP)
         columns[RAYS + 4] = distances / (distances + HALFWAY)
-        columns[RAYS + 5 :] = lags / (1.0 + abs(lags))
+        columns[RAYS + 5] = 1.0 - 1.0 / np.maximum(self.goals - self.reached, 1)
+        columns[RAYS + 6 :] = lags / (1.0 + abs(lags))
         return observations
 
     def draw(self, copy: int) -> np.ndarray:
@@ -163,7 +176,8 @@ class BatchedPointMaze(BatchedEnv):
         return draw_maze(
             blocks=self.blocks[copy],
             wall=WALL / 2,
-            goal=(self.goals[:, copy], RADIUS),
+            goals=self.goal_positions[min(self.reached[copy], self.goals - 1) :, :, copy],
+            radius=RADIUS,
             point=(position, WALL / 2),
             ray_ends=position[:, None] + self.sensors.directions * self.sensors.measure(self.positions)[:, copy],
             trail=self.trails[copy, : self.steps[copy] + 1],
@@ -191,13 +205,14 @@ class BatchedPointMaze(BatchedEnv):
 
 def make_pointmaze(
     size: int = 3,
+    goals: int = 1,
     loops: float = 0.65,
     damping: float = 0.25,
     max_steps: int | None = None,
     render_mode: str | None = None,
 ) -> gym.Env[Any, Any]:
     """Make a single PointMaze environment; the arguments are those of `BatchedPointMaze`."""
-    return SingleEnv(BatchedPointMaze(1, size, loops, damping, max_steps, render_mode))
+    return SingleEnv(BatchedPointMaze(1, size, goals, loops, damping, max_steps, render_mode))
 
 
 def follow_path(env: gym.Env[Any, Any]) -> Callable[[np.ndarray], np.ndarray]:
@@ -214,7 +229,7 @@ def follow_path(env: gym.Env[Any, Any]) -> Callable[[np.ndarray], np.ndarray]:
     plan: dict[bytes, np.ndarray] = {}
 
     def act(observation: np.ndarray) -> np.ndarray:
-        blocks, goal, position = sim.blocks[0], sim.goals[:, 0], sim.positions[:, 0]
+        blocks, goal, position = sim.blocks[0], sim.next_goals()[:, 0], sim.positions[:, 0]
         maze = blocks.tobytes() + goal.tobytes()
         if maze not in plan:
             plan.clear()

@@ -15,6 +15,7 @@ WALL_COLOUR = (62, 71, 89)
 RAY_COLOUR = (236, 209, 158)
 TRAIL_COLOUR = (120, 158, 214)
 GOAL_COLOUR = (76, 165, 112)
+LATER_COLOUR = (190, 219, 201)
 POINT_COLOUR = (208, 74, 62)
 
 
@@ -56,7 +57,8 @@ class Canvas:
 def draw_maze(
     blocks: np.ndarray,
     wall: float,
-    goal: tuple[np.ndarray, float],
+    goals: np.ndarray,
+    radius: float,
     point: tuple[np.ndarray, float],
     ray_ends: np.ndarray,
     trail: np.ndarray,
@@ -66,7 +68,8 @@ def draw_maze(
     Args:
         blocks: Which blocks are solid, shape `(2 * size + 1, 2 * size + 1)`, bool.
         wall: Half the thickness of a wall.
-        goal: The goal's middle, shape `(2,)`, and radius.
+        goals: The middles of the goals that are left, the next one first, shape `(goals, 2)`.
+        radius: The goals' radius.
         point: The point's middle, shape `(2,)`, and radius.
         ray_ends: Where the sensors' rays end, shape `(2, rays)`.
         trail: Where the point has been, shape `(steps, 2)`.
@@ -77,9 +80,12 @@ def draw_maze(
         canvas.disc(end, 0.035, RAY_COLOUR)
     for before, after in zip(trail[:-1], trail[1:], strict=True):
         canvas.line(before, after, 0.03, TRAIL_COLOUR)
-    canvas.disc(*goal, GOAL_COLOUR)
-    canvas.disc(goal[0], 0.6 * goal[1], FLOOR_COLOUR)
-    canvas.disc(goal[0], 0.3 * goal[1], GOAL_COLOUR)
+    # The next one comes last, for goals may share a cell.
+    for place, goal in reversed(list(enumerate(goals))):
+        colour = LATER_COLOUR if place else GOAL_COLOUR
+        canvas.disc(goal, radius, colour)
+        canvas.disc(goal, 0.6 * radius, FLOOR_COLOUR)
+        canvas.disc(goal, 0.3 * radius, colour)
     shifted = canvas.centres + wall
     block = (2 * np.floor(shifted) + (shifted % 1.0 > 2 * wall)).astype(int)
     canvas.pixels[blocks[block[:, None], block]] = WALL_COLOUR

@@ -43,7 +43,7 @@ class Mazes(NamedTuple):
         blocks: Which blocks are solid, shape `(k, 2 * size + 1, 2 * size + 1)`, bool, rows (y) first. Odd rows and
             columns are the cells', even ones the walls' between them.
         starts: Where the points start, shape `(2, k)`: x and y, in cells.
-        goals: Where the goals are, shape `(2, k)`.
+        goals: Where the goals are, in the order in which they count, shape `(goals, 2, k)`.
     """
 
     blocks: np.ndarray
@@ -51,7 +51,7 @@ class Mazes(NamedTuple):
     goals: np.ndarray
 
 
-def lay_out(seeds: np.ndarray, size: int, loops: float, jitter: float) -> Mazes:
+def lay_out(seeds: np.ndarray, size: int, loops: float, goals: int, jitter: float) -> Mazes:
     """Lay out one maze for each seed.
 
     Every cell but a corner's has a passage to one of its two neighbours on that corner's side, which joins all cells;
@@ -62,19 +62,21 @@ def lay_out(seeds: np.ndarray, size: int, loops: float, jitter: float) -> Mazes:
         seeds: One per episode, shape `(k,)`, uint64.
         size: Cells per side.
         loops: How likely a wall that is still there then is left out.
+        goals: How many goals there are, each at least `size - 1` steps from the one before or the start.
         jitter: How far from a cell's middle the point may start, along either axis.
     """
     cells, inner = size * size, size * (size - 1)
-    parts = np.cumsum([cells, 4 * cells, 2 * inner, 3, 2, cells])
-    tree, dead_ends, left_out, turns, start, goal, offset = np.split(fractions(seeds, parts[-1] + 2), parts, axis=1)
+    parts = np.cumsum([cells, 4 * cells, 2 * inner, 3, 2, goals * cells])
+    tree, dead_ends, left_out, turns, start, far, offset = np.split(fractions(seeds, parts[-1] + 2), parts, axis=1)
     blocks = _tree(tree.reshape(-1, size, size) < 0.5)
     _open_dead_ends(blocks, dead_ends.reshape(-1, 4, size, size))
     blocks[:, 1::2, 2:-1:2] &= left_out[:, :inner].reshape(-1, size, size - 1) >= loops
     blocks[:, 2:-1:2, 1::2] &= left_out[:, inner:].reshape(-1, size - 1, size) >= loops
-    starts = np.floor(size * start.T)
-    goals = _far_cells(starts, goal.reshape(-1, size, size))
-    starts += 0.5 + jitter * (2.0 * offset.T - 1.0)
-    return Mazes(blocks=_turn(blocks, turns < 0.5), starts=starts, goals=goals + 0.5)
+    places = [np.floor(size * start.T)]
+    for lots in far.reshape(-1, goals, size, size).swapaxes(0, 1):
+        places.append(_far_cells(places[-1], lots))
+    starts = places[0] + 0.5 + jitter * (2.0 * offset.T - 1.0)
+    return Mazes(blocks=_turn(blocks, turns < 0.5), starts=starts, goals=np.stack(places[1:]) + 0.5)
 
 
 def _tree(west: np.ndarray) -> np.ndarray:

@@ -102,7 +102,7 @@ def lay_out(seeds: np.ndarray, rooms: int, size: int, keys: int, margin: int) ->
     # Clipping makes a small room's surplus cells repeat its last ones.
     inside = corners[..., None] + np.minimum(np.arange(size), sides[..., None] - 1)
     floor = inside[:, 0, :, :, None] * side + inside[:, 1, :, None, :]
-    cells[episodes, floor.reshape(len(seeds), -1)] = FLOOR
+    cells[episodes[:, :, None, None], floor] = FLOOR
 
     step, near = np.diff(walk, axis=2), sides[:, :, :-1]
     across = np.where(step > 0, near, np.where(step < 0, -1, draws.below(near, 2, rooms - 1)))
@@ -121,9 +121,9 @@ def lay_out(seeds: np.ndarray, rooms: int, size: int, keys: int, margin: int) ->
 
     for where, what in ((doors, CLOSED_DOOR), (locked_doors, LOCKED_DOOR), (placed_keys, KEY), (goal, GOAL)):
         cells[episodes, where] = what
-    errands = np.stack([placed_keys, locked_doors], axis=2).reshape(len(seeds), -1)
+    errands = np.stack([placed_keys, locked_doors], axis=2).reshape(len(seeds), 2 * keys)
     return Layouts(
-        cells=cells.reshape(-1, side, side),
+        cells=cells.reshape(len(seeds), side, side),
         positions=start[:, 0],
         headings=draws.below(len(HEADINGS)),
         errands=np.concatenate([errands, goal], axis=1),

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import logsumexp
 
 from rlstages.episodes import Episode
 from rlstages.errors import require, require_int, require_number
@@ -281,7 +280,7 @@ class RewardThreshold(Criterion):
         lowest = mean - 10 * reach
         if _evidence(returns - lowest, reach) < goal:
             return -math.inf
-        return float(brentq(lambda null: _evidence(returns - null, reach) - goal, lowest, mean, xtol=1e-9 * reach))
+        return float(brentq(lambda null: _evidence(returns - null, reach) - goal, lowest, mean, xtol=1e-6 * reach))
 
 
 def _evidence(gains: np.ndarray, reach: float) -> float:
@@ -297,7 +296,9 @@ def _evidence(gains: np.ndarray, reach: float) -> float:
     if reach == 0.0:
         return 0.0
     kept = np.maximum(1 + np.outer(_STAKES / reach, gains), 1e-12)
-    return float(logsumexp(np.log(kept).sum(axis=1), b=_SHARES))
+    wealth = np.log(kept).sum(axis=1)
+    most = float(wealth.max())
+    return most + math.log(float(_SHARES @ np.exp(wealth - most)))
 
 
 _STAKES = np.array([0.95, 0.5, 0.25, 0.1, 0.05, 0.02])

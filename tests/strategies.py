@@ -1,17 +1,23 @@
 """Hypothesis strategies for specs, shared by several test modules."""
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, Linear
 from rlstages.criteria import RewardThreshold, SuccessThreshold
 
+# The same examples every time, so that a red suite means a change.
+some = settings(
+    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+keys = st.text(max_size=5).filter(lambda key: key != "$type")
 words = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 names = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=20)
 references = st.builds("{}:{}".format, words, words)
 reals = st.floats(allow_nan=False, allow_infinity=False)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | reals | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=8,
 )
 taken = {"id", "wrappers", "success", "vectorize", "kwargs"}
@@ -21,7 +27,7 @@ environments = st.builds(
     wrappers=st.lists(references, max_size=3),
     success=words | reals | references,
     vectorize=st.sampled_from(["auto", "in-process", "subprocess", "batched"]),
-    kwargs=st.dictionaries(st.text(max_size=8).filter(lambda key: key not in taken), plain, max_size=4),
+    kwargs=st.dictionaries(keys.filter(lambda key: key not in taken), plain, max_size=4),
 )
 experts = st.builds(Expert, references | st.just("runs/a") | st.just("a.zip"), episodes=st.integers(1, 1000))
 success_thresholds = st.builds(
@@ -41,8 +47,10 @@ reward_thresholds = st.builds(
 )
 criteria = st.recursive(
     success_thresholds | reward_thresholds,
-    lambda inner: st.tuples(inner, inner).map(lambda two: two[0] & two[1])
-    | st.tuples(inner, inner).map(lambda two: two[0] | two[1]),
+    lambda inner: (
+        st.tuples(inner, inner).map(lambda two: two[0] & two[1])
+        | st.tuples(inner, inner).map(lambda two: two[0] | two[1])
+    ),
     max_leaves=4,
 )
 rates = st.floats(1e-9, 10.0)

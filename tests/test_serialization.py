@@ -8,14 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import agents, clonings, criteria, curricula, environments, experts, fine_tunings, plain
+from strategies import agents, clonings, criteria, curricula, environments, experts, fine_tunings, keys, plain, some
 
 from rlstages import Agent, Curriculum, Environment, InputError
 from rlstages.serialization import FrozenDict, digest, dumps, freeze, from_data, loads, to_data
-
-some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def through_json(spec):
@@ -44,16 +42,13 @@ def test_every_curriculum_comes_back_equal_from_its_json(curriculum):
 @some
 @given(plain)
 def test_plain_data_comes_back_frozen(data):
-    try:
-        plainly = to_data(data)
-    except InputError:
-        return
+    plainly = to_data(data)
     assert from_data(plainly) == freeze(data)
     assert loads(dumps(plainly)) == plainly
 
 
 @some
-@given(st.dictionaries(st.text(max_size=5), st.integers(), min_size=2, max_size=5))
+@given(st.dictionaries(keys, st.integers(), min_size=2, max_size=5))
 def test_the_digest_does_not_depend_on_the_order_of_keys(items):
     turned = dict(reversed(items.items()))
     assert digest(Environment("a", kwargs=items)) == digest(Environment("a", kwargs=turned))
@@ -119,14 +114,16 @@ def test_data_that_is_no_spec_is_refused_in_one_sentence(data, said):
 
 damaged_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(st.text(max_size=4) | st.just("$type"), inner, max_size=2)
-    | st.dictionaries(st.just("$type"), st.sampled_from(["Agent", "Linear", "Environment", "AllOf"]), min_size=1),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.text(max_size=4) | st.just("$type"), inner, max_size=2)
+        | st.dictionaries(st.just("$type"), st.sampled_from(["Agent", "Linear", "Environment", "AllOf"]), min_size=1)
+    ),
     max_leaves=4,
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(some, max_examples=150)
 @given(environments | experts | agents | fine_tunings | clonings, st.data())
 def test_no_damage_to_the_data_brings_out_another_error_than_input_error(spec, data):
     plainly = json.loads(json.dumps(to_data(spec)))

@@ -14,7 +14,7 @@ def curriculum(max_steps: int = 150_000) -> Curriculum:
         "cartpole",
         agent=Agent("PPO", policy="MlpPolicy", n_envs=16),
         stages=[
-            BehaviorCloning("clone", ordinary, expert=Expert("rlstages_envs:balance", episodes=10), max_epochs=5),
+            BehaviorCloning("clone", ordinary, expert=Expert("rlstages_envs:balance", episodes=10), max_epochs=10),
             FineTuning("heavy pole", heavy, until=RewardThreshold(475.0), max_steps=max_steps),
             FineTuning("heavier pole", heavier, until=RewardThreshold(475.0), max_steps=max_steps),
         ],

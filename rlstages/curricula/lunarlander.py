@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, RewardThreshold
 
 
-def curriculum(landing: float = 190.0, max_steps: int = 600_000) -> Curriculum:
+def curriculum(landing: float = 160.0, max_steps: int = 600_000) -> Curriculum:
     """Return the ladder from calm air to a storm, with continuous thrust.
 
     Args:
@@ -13,7 +13,7 @@ def curriculum(landing: float = 190.0, max_steps: int = 600_000) -> Curriculum:
         max_steps: Of each fine-tuning stage.
     """
     calm = Environment("rlstages_envs.lunarlander:lunarlander")
-    breeze = Environment("rlstages_envs.lunarlander:lunarlander", wind_power=10.0, gravity=-11.0)
+    breeze = Environment("rlstages_envs.lunarlander:lunarlander", wind_power=10.0)
     storm = Environment("rlstages_envs.lunarlander:lunarlander", wind_power=15.0, gravity=-11.9)
     return Curriculum(
         "lunarlander",
@@ -26,12 +26,12 @@ def curriculum(landing: float = 190.0, max_steps: int = 600_000) -> Curriculum:
             gae_lambda=0.98,
             normalize_observations=True,
             normalize_rewards=True,
-            learning_rate=1e-4,
+            learning_rate=2e-4,
             target_kl=0.02,
         ),
         stages=[
-            BehaviorCloning("clone", calm, expert=Expert("rlstages_envs:land", episodes=20), min_log_std=-1.5),
-            FineTuning("breeze", breeze, until=RewardThreshold(220.0), max_steps=max_steps),
+            BehaviorCloning("clone", calm, expert=Expert("rlstages_envs:land", episodes=10), min_log_std=-1.0),
+            FineTuning("breeze", breeze, until=RewardThreshold(200.0), max_steps=max_steps),
             FineTuning("storm", storm, until=RewardThreshold(landing), max_steps=max_steps),
         ],
     )

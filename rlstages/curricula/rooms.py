@@ -18,7 +18,7 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
         "rooms",
         agent=Agent("PPO", policy="MlpPolicy", n_envs=16, ent_coef=0.01),
         stages=[
-            BehaviorCloning("clone", two_rooms, expert=Expert("rlstages_envs:plan_rooms", episodes=100)),
+            BehaviorCloning("clone", two_rooms, expert=Expert("rlstages_envs:plan_rooms", episodes=200)),
             FineTuning("two rooms", two_rooms, until=SuccessThreshold(0.9), max_steps=max_steps),
             FineTuning("four rooms", four_rooms, until=SuccessThreshold(0.9), max_steps=max_steps),
             FineTuning("six rooms", six_rooms, until=SuccessThreshold(0.9), max_steps=max_steps),

@@ -21,7 +21,14 @@ from rlstages_envs.pointmaze import (
 from rlstages_envs.pointmaze_layout import fractions, lay_out
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-VARIANTS = st.fixed_dictionaries({"size": st.integers(2, 9), "loops": st.floats(0, 1), "damping": st.floats(0.05, 1)})
+VARIANTS = st.fixed_dictionaries(
+    {
+        "size": st.integers(2, 9),
+        "goals": st.integers(1, 4),
+        "loops": st.floats(0, 1),
+        "damping": st.floats(0.05, 1),
+    }
+)
 SEEDS = st.integers(0, 2**63 - 1)
 
 
@@ -56,7 +63,7 @@ def ray_length(env, copy, ray):
 @pytest.mark.filterwarnings("ignore")
 def test_passes_both_checkers():
     for size in (2, 5):
-        env = gym.make("rlstages_envs:rlstages/PointMaze-v0", size=size, render_mode="rgb_array")
+        env = gym.make("rlstages_envs:rlstages/PointMaze-v0", size=size, goals=size - 1, render_mode="rgb_array")
         check_env(env.unwrapped)
         sb3_check_env(env.unwrapped)
 
@@ -109,7 +116,7 @@ def test_maze_start_and_goal_vary_with_the_seed():
     env = started(64, seed=0, size=5, loops=0.2)
     assert len({maze.tobytes() for maze in env.blocks}) > 60
     assert len({place.tobytes() for place in env.positions.T.copy()}) == 64
-    assert len({place.tobytes() for place in env.goals.T.copy()}) > 8
+    assert len({place.tobytes() for place in env.goal_positions[0].T.copy()}) > 8
 
 
 def test_draws_are_fractions_spread_evenly():
@@ -141,21 +148,23 @@ def test_every_maze_joins_start_and_goal_and_is_closed(variant, seed):
                     reached.add(after)
                     queue.append(after)
         assert len(reached) == (~blocks).sum()
-        assert tuple(2 * int(c) + 1 for c in env.goals[::-1, copy]) in reached
         assert not in_wall(env, copy, *env.positions[:, copy])
-        steps_apart = abs(np.floor(env.positions[:, copy]) - np.floor(env.goals[:, copy])).sum()
-        assert steps_apart >= variant["size"] - 1
+        place = env.positions[:, copy]
+        for goal in env.goal_positions[:, :, copy]:
+            assert tuple(2 * int(c) + 1 for c in goal[::-1]) in reached
+            assert abs(np.floor(place) - np.floor(goal)).sum() >= variant["size"] - 1
+            place = goal
 
 
 def test_no_maze_has_a_dead_end():
-    blocks = lay_out(np.arange(500, dtype=np.uint64), 6, 0.0, 0.1).blocks.astype(int)
+    blocks = lay_out(np.arange(500, dtype=np.uint64), 6, 0.0, 1, 0.1).blocks.astype(int)
     walls = blocks[:, 1::2, 2::2] + blocks[:, 1::2, :-1:2] + blocks[:, 2::2, 1::2] + blocks[:, :-1:2, 1::2]
     assert walls.max() == 2
 
 
 def test_loops_set_how_many_walls_are_left_out():
     def passages(loops):
-        blocks = lay_out(np.arange(500, dtype=np.uint64), 6, loops, 0.1).blocks
+        blocks = lay_out(np.arange(500, dtype=np.uint64), 6, loops, 1, 0.1).blocks
         return (~blocks).sum(axis=(1, 2)) - 36
 
     fewest = passages(0.0)
@@ -253,12 +262,27 @@ def test_observations_lie_in_the_space(variant, seed):
         observations = env.step(pushes)[0]
 
 
-def test_observation_says_where_the_goal_is():
-    env = started(1, seed=0, size=5, loops=1.0)
+def test_observation_says_where_the_next_goal_is():
+    env = started(1, seed=0, size=5, goals=2, loops=1.0)
     env.positions[:] = [[0.5], [0.5]]
-    env.goals[:] = [[3.5], [4.5]]
+    env.goal_positions[:] = [[[3.5], [4.5]], [[0.5], [1.5]]]
     seen = env.observe()[0]
-    np.testing.assert_allclose(seen[RAYS + 2 : RAYS + 5], [0.6, 0.8, 5 / 7], rtol=1e-6)
+    np.testing.assert_allclose(seen[RAYS + 2 : RAYS + 6], [0.6, 0.8, 5 / 7, 1 / 2], rtol=1e-6)
+    env.reached[:] = 1
+    seen = env.observe()[0]
+    np.testing.assert_allclose(seen[RAYS + 2 : RAYS + 6], [0.0, 1.0, 1 / 3, 0.0], atol=1e-6)
+
+
+def test_observation_remembers_where_the_point_was():
+    env = started(1, seed=0, size=5, loops=1.0)
+    env.positions[:] = env.past[:] = 0.5
+    still = env.observe()[0][-4:]
+    np.testing.assert_array_equal(still, 0.0)
+    for _ in range(5):
+        seen = env.step(np.array([[1.0, 0.0]], dtype=np.float32))[0][0]
+    # The shorter memory has caught up more than the longer one.
+    assert 0.1 < seen[-4] < seen[-2] < (env.positions[0, 0] - 0.5)
+    np.testing.assert_array_equal(seen[[-3, -1]], 0.0)
 
 
 # --- rewards and ends ------------------------------------------------------------------------------------------
@@ -270,7 +294,7 @@ def test_the_goal_ends_the_episode_with_a_reward_that_falls_with_time():
     for _ in range(4):
         _, rewards, terminated, truncated, infos = env.step(still)
         assert not (rewards.any() or terminated.any() or truncated.any() or infos["is_success"].any())
-    env.positions[:, 0] = env.goals[:, 0] + [0.0, 0.9 * RADIUS]
+    env.positions[:, 0] = env.goal_positions[0, :, 0] + [0.0, 0.9 * RADIUS]
     _, rewards, terminated, truncated, infos = env.step(still)
     np.testing.assert_allclose(rewards, [1 - 0.9 * 5 / env.max_steps, 0.0])
     np.testing.assert_array_equal(terminated, [True, False])
@@ -279,20 +303,35 @@ def test_the_goal_ends_the_episode_with_a_reward_that_falls_with_time():
     assert not truncated.any()
 
 
+def test_goals_count_in_their_order_and_only_the_last_is_rewarded():
+    env = started(1, seed=4, size=5, goals=3)
+    still = np.zeros((1, 2), dtype=np.float32)
+
+    def visit(goal):
+        env.positions[:] = env.goal_positions[goal]
+        _, rewards, terminated, _, infos = env.step(still)
+        assert rewards[0] > 0 or not (terminated[0] or infos["is_success"][0])
+        return float(rewards[0])
+
+    assert [visit(goal) for goal in (2, 1, 0, 2, 1)] == [0.0] * 5
+    assert visit(2) == pytest.approx(1 - 0.9 * 6 / env.max_steps)
+
+
 def test_time_runs_out_at_max_steps_and_a_late_success_still_counts():
     env = started(2, seed=0, max_steps=6)
     still = np.zeros((2, 2), dtype=np.float32)
     for step in range(1, 7):
         if step == 6:
-            env.positions[:, 0] = env.goals[:, 0]
+            env.positions[:, 0] = env.goal_positions[0, :, 0]
         _, rewards, terminated, truncated, _ = env.step(still)
         np.testing.assert_array_equal(truncated, [False, step == 6])
         np.testing.assert_array_equal(terminated, [step == 6, False])
     np.testing.assert_allclose(rewards, [0.1, 0.0])
 
 
-def test_the_time_limit_grows_with_size():
+def test_the_time_limit_grows_with_size_and_goals():
     assert BatchedPointMaze(1, size=8).max_steps == 2 * BatchedPointMaze(1, size=4).max_steps
+    assert BatchedPointMaze(1, size=4, goals=3).max_steps == 3 * BatchedPointMaze(1, size=4).max_steps
     assert BatchedPointMaze(1, size=8, max_steps=17).max_steps == 17
 
 
@@ -305,6 +344,7 @@ def test_the_time_limit_grows_with_size():
         ({"size": 1}, "PointMaze: size is 1; give a whole number from 2 to 30."),
         ({"size": 4.0}, "PointMaze: size is 4.0; give a whole number from 2 to 30."),
         ({"size": True}, "PointMaze: size is True; give a whole number from 2 to 30."),
+        ({"goals": 0}, "PointMaze: goals is 0; give a whole number from 1 to 10."),
         ({"loops": 1.5}, "PointMaze: loops is 1.5; give a number from 0 to 1."),
         ({"loops": float("nan")}, "PointMaze: loops is nan; give a number from 0 to 1."),
         ({"damping": 0}, "PointMaze: damping is 0; give a number from 0.05 to 1."),
@@ -335,12 +375,12 @@ def test_pictures_show_the_point_where_it_is():
     assert make_pointmaze().render() is None
 
 
-@pytest.mark.parametrize("variant", [{}, {"size": 9}, {"size": 6, "loops": 0.0}])
+@pytest.mark.parametrize("variant", [{}, {"size": 9, "goals": 2}, {"size": 6, "loops": 0.0, "damping": 0.05}])
 def test_the_expert_solves_what_it_is_given(variant):
     env = gym.make("rlstages_envs:rlstages/PointMaze-v0", **variant)
     act = follow_path(env)
     solved = []
-    for seed in range(30):
+    for seed in range(20):
         observation, _ = env.reset(seed=seed)
         ended = False
         while not ended:

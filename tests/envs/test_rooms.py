@@ -194,6 +194,13 @@ def test_an_episode_does_not_depend_on_those_before_it(kwargs, seed, earlier):
         assert [r[0] for r in others[:3]] == [r[0] for r in results[:3]]
 
 
+def test_an_empty_reset_mask_changes_nothing():
+    env = BatchedRooms(4, rooms=3, keys=1)
+    before, _ = env.reset(seed=0)
+    after, _ = env.reset(seed=9, options={"reset_mask": np.zeros(4, dtype=bool)})
+    np.testing.assert_array_equal(after, before)
+
+
 def test_seeds_make_different_episodes():
     layouts = lay_out(np.arange(400, dtype=np.uint64), rooms=4, size=5, keys=1, margin=5)
     assert len({cells.tobytes() for cells in layouts.cells}) > 395

@@ -1,0 +1,39 @@
+"""What all tests share: one torch thread, a home of their own, and no module left behind by a curriculum file."""
+
+import sys
+
+import pytest
+import torch
+
+from rlstages import references
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory, monkeypatch):
+    """Keep whatever writes to the home directory, or looks for keys in it, away from the real one."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(home))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_DATA_DIR", str(home))
+
+
+@pytest.fixture(autouse=True)
+def forgets_curriculum_files(monkeypatch):
+    """Let two tests use files of the same name."""
+    monkeypatch.setattr(references, "_SOURCES", {})
+    before = set(sys.modules)
+    yield
+    files = {name for name, path in references._SOURCES.items() if path.stem == name}
+    for name in files - before:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A directory of the test's own to work in, so that `runs/` lands there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

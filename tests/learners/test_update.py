@@ -1,0 +1,288 @@
+"""The updates do what stable-baselines3's do, to the last bit, and the anchor's term is what it says."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from building import agent, echo, learner_for, tuning
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from rlstages import Environment
+from rlstages.environments import Purpose, SeededEpisodes, _EpisodeSeeds, make_environment, make_vec_env
+from rlstages.learners.fine_tuning import FineTuningRunner
+from rlstages.learners.update import (
+    Anchor,
+    LossNotFinite,
+    a2c_update,
+    critic_parameters,
+    evaluate_actions,
+    fit_critic,
+    ppo_update,
+)
+
+CARTPOLE = Environment("CartPole-v1")
+BOX = echo(acts="box")
+MULTIDISCRETE = echo(acts="multidiscrete")
+MULTIBINARY = echo(acts="multibinary")
+SEEDS = [11, 12]
+
+
+def seeded_copies(environment, n_envs):
+    """Copies behind stock stable-baselines3, whose episodes have the seeds that ours have."""
+
+    seeds = [_EpisodeSeeds(5, 0, Purpose.TRAINING, i) for i in range(n_envs)]
+    return DummyVecEnv([lambda s=s: SeededEpisodes(make_environment(environment), s) for s in seeds])
+
+
+def stock(environment, who, seed, rollouts):
+    """Train with stable-baselines3's own learn()."""
+    settings = dict(who.settings())
+    made = {"PPO": PPO, "A2C": A2C}[who.algorithm](
+        who.policy,
+        seeded_copies(environment, who.n_envs),
+        n_steps=who.steps_per_copy,
+        gamma=who.gamma,
+        gae_lambda=who.trace_decay,
+        policy_kwargs={
+            "net_arch": {"pi": list(who.network), "vf": list(who.network)},
+            "activation_fn": torch.nn.Tanh,
+            **({"log_std_init": who.log_std_init} if environment in (BOX,) else {}),
+        },
+        seed=seed,
+        device="cpu",
+        **settings,
+    )
+    made.set_logger(Logger(None, []))
+    # It has asked for seeds of its own for the first episodes.
+    made.env._reset_seeds()
+    started = weights(made.policy)
+    made.learn(rollouts * who.rollout_steps)
+    return started, weights(made.policy)
+
+
+def ours(environment, who, seed, rollouts):
+    """Train with our own loop."""
+    learner = learner_for(environment, who, seed)
+    started = weights(learner.policy)
+    env = make_vec_env(environment, who.n_envs, 5, 0)
+    model = learner.model
+    model.set_env(env)
+    _, callback = model._setup_learn(1, reset_num_timesteps=False)
+    settings = who.settings()
+    for _ in range(rollouts):
+        model.collect_rollouts(env, callback, model.rollout_buffer, model.n_steps)
+        if who.algorithm == "PPO":
+            ppo_update(learner.policy, model.rollout_buffer, settings, settings["learning_rate"], 0.2)
+        else:
+            a2c_update(learner.policy, model.rollout_buffer, settings, settings["learning_rate"])
+    env.close()
+    return started, weights(learner.policy)
+
+
+def weights(policy):
+    return {name: value.detach().clone() for name, value in policy.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("environment", [CARTPOLE, BOX, MULTIDISCRETE, MULTIBINARY], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ent_coef": 0.0},
+        {"ent_coef": 0.02, "target_kl": 0.001},
+        {"batch_size": 48, "vf_coef": 0.7, "max_grad_norm": 0.1, "gae_lambda": 0.8},
+    ],
+    ids=["plain", "target_kl", "uneven batches"],
+)
+def test_ppo_is_stable_baselines3_to_the_last_bit(environment, settings, seed):
+    who = agent(**{"learning_rate": 1e-3, **settings})
+
+    started, ended = stock(environment, who, seed, rollouts=4)
+    our_start, our_end = ours(environment, who, seed, rollouts=4)
+
+    assert same(started, our_start)
+    assert same(ended, our_end)
+    assert not same(started, ended)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("environment", [CARTPOLE, BOX, MULTIDISCRETE], ids=str)
+def test_a2c_is_stable_baselines3_to_the_last_bit(environment, seed):
+    who = agent(algorithm="A2C", n_steps=8, batch_size=None, n_epochs=None, ent_coef=0.01)
+
+    started, ended = stock(environment, who, seed, rollouts=6)
+    our_start, our_end = ours(environment, who, seed, rollouts=6)
+
+    assert same(started, our_start)
+    assert same(ended, our_end)
+    assert not same(started, ended)
+
+
+def filled(environment, who=None, seed=0):
+    """Return a learner whose rollout buffer is full."""
+    learner = learner_for(environment, who, seed)
+    env = make_vec_env(environment, learner.agent.n_envs, 5, 0)
+    model = learner.model
+    model.set_env(env)
+    _, callback = model._setup_learn(1, reset_num_timesteps=False)
+    model.collect_rollouts(env, callback, model.rollout_buffer, model.n_steps)
+    env.close()
+    return learner
+
+
+def another_policy(learner, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        other = copy.deepcopy(learner.weights())
+        for value in other.values():
+            value += 0.3 * torch.randn_like(value)
+    learner.trusted = other
+    return learner.anchor()
+
+
+def divergence_by_hand(policy, frozen, observations):
+    """KL(policy || anchor) of each observation, from the textbook formulas, one action dimension at a time."""
+    one, other = (p.get_distribution(observations).distribution for p in (policy, frozen))
+    if isinstance(one, torch.distributions.Normal):
+        terms = (
+            torch.log(other.scale / one.scale)
+            + (one.scale**2 + (one.loc - other.loc) ** 2) / (2 * other.scale**2)
+            - 0.5
+        )
+        return terms.sum(dim=1)
+    if isinstance(one, torch.distributions.Bernoulli):
+        p, q = one.probs, other.probs
+        return (p * torch.log(p / q) + (1 - p) * torch.log((1 - p) / (1 - q))).sum(dim=1)
+    parts = zip(one, other, strict=True) if isinstance(one, list) else [(one, other)]
+    return sum((p.probs * (torch.log(p.probs) - torch.log(q.probs))).sum(dim=1) for p, q in parts)
+
+
+@pytest.mark.parametrize("environment", [echo(), BOX, MULTIDISCRETE, MULTIBINARY], ids=str)
+def test_the_anchors_gradient_is_that_of_the_formula_summed_over_action_dimensions(environment):
+    learner = filled(environment)
+    frozen = another_policy(learner, 3)
+    observations = next(learner.model.rollout_buffer.get(64)).observations
+    policy = learner.policy
+
+    distribution, *_ = evaluate_actions(policy, observations, torch.as_tensor(learner.model.rollout_buffer.actions))
+    anchored = Anchor(frozen, 1.0).divergence(distribution, observations)
+    ours = torch.autograd.grad(anchored, list(policy.parameters()), allow_unused=True)
+    by_hand = divergence_by_hand(policy, frozen, observations).mean()
+    expected = torch.autograd.grad(by_hand, list(policy.parameters()), allow_unused=True)
+
+    assert by_hand.item() > 0.01
+    assert anchored.item() == pytest.approx(by_hand.item(), rel=1e-4)
+    assert any(gradient is not None and gradient.abs().max() > 1e-3 for gradient in ours)
+    for gradient, reference in zip(ours, expected, strict=True):
+        if gradient is None or reference is None:
+            assert gradient is None and reference is None
+        else:
+            torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-6)
+
+
+def test_a_strong_anchor_holds_the_policy_near_it_and_stays_itself():
+    moved = {}
+    for weight in (0.0, 50.0):
+        learner = filled(BOX, agent(learning_rate=1e-2, n_epochs=10))
+        learner.trust()
+        frozen = learner.anchor()
+        before = weights(frozen)
+        anchor = Anchor(frozen, weight) if weight else None
+        metrics = ppo_update(
+            learner.policy, learner.model.rollout_buffer, learner.agent.settings(), 1e-2, 0.2, anchor
+        )
+        assert same(before, weights(frozen))
+        assert ("anchor_kl" in metrics) == (weight > 0)
+        observations = next(learner.model.rollout_buffer.get(64)).observations
+        moved[weight] = divergence_by_hand(learner.policy, frozen, observations).mean().item()
+
+    assert moved[50.0] < moved[0.0] / 10
+
+
+def test_the_anchors_statistics_do_not_move_with_the_policys():
+    learner = filled(echo(), agent(normalize_observations=True))
+    learner.trust()
+    frozen = learner.anchor()
+    before = weights(frozen)
+
+    learner.policy.features_extractor.absorb(np.full((10, 3), 40.0))
+
+    assert same(before, weights(frozen))
+    assert not same(before, weights(learner.policy))
+
+
+@pytest.mark.parametrize("environment", [echo(), BOX, echo(sees="image")], ids=str)
+def test_fitting_the_critic_changes_the_critics_own_parameters_and_nothing_else(environment):
+    policy = "CnnPolicy" if environment.kwargs.get("sees") == "image" else "MlpPolicy"
+    learner = filled(environment, agent(policy=policy, normalize_observations=policy == "MlpPolicy"))
+    own = critic_parameters(learner.policy)
+    names = {name for name, parameter in learner.policy.named_parameters() if any(parameter is p for p in own)}
+    before = weights(learner.policy)
+
+    fit_critic(learner.policy, learner.model.rollout_buffer, torch.optim.Adam(own, lr=1e-3), epochs=2, batch_size=32)
+
+    changed = {name for name, value in weights(learner.policy).items() if not torch.equal(value, before[name])}
+    assert changed == names
+    assert all(name.startswith(("mlp_extractor.value_net", "value_net")) for name in names)
+
+
+def test_fitting_the_critic_brings_it_nearer_to_the_returns():
+    learner = filled(echo())
+    optimizer = torch.optim.Adam(critic_parameters(learner.policy), lr=1e-2)
+
+    first = fit_critic(learner.policy, learner.model.rollout_buffer, optimizer, epochs=1, batch_size=64)
+    fit_critic(learner.policy, learner.model.rollout_buffer, optimizer, epochs=60, batch_size=32)
+    last = fit_critic(learner.policy, learner.model.rollout_buffer, optimizer, epochs=1, batch_size=64)
+
+    assert last["value_loss"] < first["value_loss"] / 3
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+def test_a_loss_that_is_not_finite_leaves_the_weights_alone(algorithm):
+    only_ppo = {} if algorithm == "PPO" else {"batch_size": None, "n_epochs": None}
+    learner = filled(echo(), agent(algorithm=algorithm, **only_ppo))
+    before = weights(learner.policy)
+    learner.model.rollout_buffer.returns[:] = np.inf
+
+    with pytest.raises(LossNotFinite, match=r"The loss is inf; lower the learning rate"):
+        if algorithm == "PPO":
+            ppo_update(learner.policy, learner.model.rollout_buffer, learner.agent.settings(), 1e-3, 0.2)
+        else:
+            a2c_update(learner.policy, learner.model.rollout_buffer, learner.agent.settings(), 1e-3)
+
+    assert same(before, weights(learner.policy))
+
+
+def test_an_update_reports_what_it_did():
+    learner = filled(BOX)
+
+    metrics = ppo_update(learner.policy, learner.model.rollout_buffer, learner.agent.settings(), 1e-3, 0.2)
+
+    assert {"policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "std", "explained_variance"} <= set(
+        metrics
+    )
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert metrics["learning_rate"] == 1e-3
+    assert learner.policy.optimizer.param_groups[0]["lr"] == 1e-3
+
+
+def test_the_runner_updates_as_the_functions_do():
+    """Four rollouts of a runner with everything switched off are four rollouts of stable-baselines3."""
+    who = agent(learning_rate=1e-3)
+    stage = tuning(environment=BOX, anchor_kl=0.0, critic_fit_steps=0, evaluation_episodes=0)
+    learner = learner_for(BOX, who, 11)
+    learner.trust()
+    runner = FineTuningRunner(stage, 0, learner, 5, lambda payload: None)
+    for _ in range(5):
+        runner.step()
+    runner.close()
+
+    assert runner.stage_steps == 4 * who.rollout_steps
+    assert same(weights(learner.policy), stock(BOX, who, 11, rollouts=4)[1])

@@ -1,0 +1,46 @@
+import math
+
+import pytest
+from scipy import stats
+
+from rlstages.episodes import Episode, score
+
+
+def episodes(returns, success=None):
+    solved = success or [None] * len(returns)
+    return [Episode(0, i, r, 10, s) for i, (r, s) in enumerate(zip(returns, solved, strict=True))]
+
+
+def test_the_return_has_students_interval():
+    result = score(episodes([1.0, 2.0, 3.0, 6.0]))
+    low, high = stats.t.interval(0.95, 3, loc=3.0, scale=stats.sem([1.0, 2.0, 3.0, 6.0]))
+    assert (result.mean_return, result.episodes, result.steps) == (3.0, 4, 40)
+    assert result.return_low == pytest.approx(low) and result.return_high == pytest.approx(high)
+
+
+def test_success_has_wilsons_interval_which_stays_within_0_and_1():
+    all_solved = score(episodes([1.0] * 50, [True] * 50))
+    assert all_solved.success == 1.0 and all_solved.success_high == pytest.approx(1.0)
+    assert all_solved.success_low == pytest.approx(50 / (50 + 1.959964**2), abs=1e-4)
+    assert score(episodes([1.0] * 4, [True, False] * 2)).success == 0.5
+
+
+def test_success_is_unknown_when_one_episode_does_not_say():
+    result = score(episodes([1.0, 2.0], [True, None]))
+    assert (result.success, result.success_low, result.success_high) == (None, None, None)
+
+
+def test_one_episode_has_an_interval_of_no_width_and_no_nan():
+    result = score(episodes([5.0], [False]))
+    assert (result.return_low, result.return_high) == (5.0, 5.0)
+    assert not any(isinstance(v, float) and math.isnan(v) for v in vars(result).values())
+
+
+def test_no_episodes_have_no_score():
+    with pytest.raises(ValueError, match="at least one episode"):
+        score([])
+
+
+def test_a_score_reads_as_a_line():
+    assert str(score(episodes([2.0, 2.0]))) == "return 2 [2, 2] over 2 episodes"
+    assert str(score(episodes([2.0, 2.0], [True, True]))).startswith("success 1.00 [0.34, 1.00], return 2 [2, 2]")

@@ -1,0 +1,248 @@
+"""Tiny environments, experts, wrappers and rules of success, found by workers as `toys:name`."""
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+HUES = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
+ACTIONS = {
+    "discrete": spaces.Discrete(3),
+    "box": spaces.Box(-1.0, 1.0, (2,), np.float32),
+    "multidiscrete": spaces.MultiDiscrete([3, 2]),
+    "multibinary": spaces.MultiBinary(2),
+}
+
+
+class Echo(gym.Env):
+    """Shows what to do at every step; the return of an episode is the number of steps at which it was done.
+
+    Args:
+        sees: `"vector"`, `"image"` (36 x 36, colours last), `"dict"` or `"discrete"`.
+        acts: A key of `ACTIONS`.
+        steps: Length of an episode.
+        fault: What goes wrong: `"reward"`, `"observation"`, `"final observation"`, `"error"` or `None`.
+        fault_seed: In the episode with this seed; `None` means every one.
+        fault_step: At this step of it.
+    """
+
+    def __init__(self, sees="vector", acts="discrete", steps=8, fault=None, fault_seed=None, fault_step=3, scale=1.0):
+        self.action_space = ACTIONS[acts]
+        self.sees, self.steps, self.scale = sees, steps, scale
+        self.fault = fault, fault_seed, fault_step
+        width = {"discrete": 3, "box": 2, "multidiscrete": 5, "multibinary": 2}[acts]
+        vector = spaces.Box(-scale, scale, (width,), np.float32)
+        image = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+        self.observation_space = {
+            "vector": vector,
+            "image": image,
+            "dict": spaces.Dict({"goal": vector, "clock": spaces.Box(0.0, 1.0, (1,), np.float32)}),
+            "discrete": spaces.Discrete(3),
+        }[sees]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.time, self.hits = seed, 0, 0
+        return self._show(), {"seed": seed}
+
+    def step(self, action):
+        self.time += 1
+        fault, seed, step = self.fault
+        faulty = self.time == step and seed in (None, self.seed)
+        if faulty and fault == "error":
+            raise RuntimeError("the motor is stuck")
+        if isinstance(self.action_space, spaces.Box):
+            hit = bool(np.abs(self.wanted - action).max() < 0.5)
+        else:
+            hit = bool(np.array_equal(self.wanted, action))
+        self.hits += hit
+        seen = self._show()
+        if faulty and fault in ("observation", "final observation"):
+            seen = {**seen, "goal": seen["goal"] * np.nan} if self.sees == "dict" else seen * np.float32(np.nan)
+        reward = np.inf if faulty and fault == "reward" else float(hit)
+        ended = self.time >= self.steps or (faulty and fault == "final observation")
+        info = {"is_success": self.hits >= 0.75 * self.steps, "hits": self.hits} if ended else {}
+        return seen, reward, False, ended, info
+
+    def _show(self):
+        draw = self.np_random
+        if isinstance(self.action_space, spaces.Discrete):
+            self.wanted = int(draw.integers(3))
+            vector = np.eye(3, dtype=np.float32)[self.wanted]
+        elif isinstance(self.action_space, spaces.Box):
+            vector = self.wanted = draw.uniform(-0.9, 0.9, 2).astype(np.float32)
+        elif isinstance(self.action_space, spaces.MultiDiscrete):
+            self.wanted = np.array([draw.integers(3), draw.integers(2)])
+            vector = np.concatenate([np.eye(3)[self.wanted[0]], np.eye(2)[self.wanted[1]]]).astype(np.float32)
+        else:
+            self.wanted = draw.integers(0, 2, 2).astype(np.int8)
+            vector = self.wanted.astype(np.float32)
+        if self.sees == "image":
+            return np.ascontiguousarray(np.broadcast_to(HUES[self.wanted], (36, 36, 3)))
+        if self.sees == "discrete":
+            return self.wanted
+        if self.sees == "dict":
+            return {"goal": vector * self.scale, "clock": np.array([self.time / self.steps], np.float32)}
+        return vector * self.scale
+
+
+def tell(env):
+    """The expert: it does what is shown, as every observation says."""
+    echo = env.unwrapped
+
+    def act(observation):
+        return echo.wanted
+
+    return act
+
+
+def tell_wrongly(env):
+    return lambda observation: np.array([7.0, 7.0, 7.0])
+
+
+def fail_to_tell(env):
+    raise RuntimeError("the map is missing")
+
+
+def fail_later(env):
+    left = [5]
+
+    def act(observation):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("out of fuel")
+        return env.unwrapped.wanted
+
+    return act
+
+
+def wrong_later(env):
+    left = [5]
+
+    def act(observation):
+        left[0] -= 1
+        return env.unwrapped.wanted if left[0] >= 0 else "left"
+
+    return act
+
+
+def no_function(env):
+    return 3
+
+
+class DoubleReward(gym.RewardWrapper):
+    def reward(self, reward):
+        return 2 * float(reward)
+
+
+def refuse_to_wrap(env):
+    raise RuntimeError("this wrapper does not fit")
+
+
+def hit_often(info, episode_return, length):
+    return info["hits"] >= 4
+
+
+class First(gym.Env):
+    """The first episode of each copy is short and solved; all later ones are longer and not solved."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, long=6):
+        self.long, self.number = long, -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number, self.time = self.number + 1, 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        first = self.number == 0
+        ended = self.time >= (1 if first else self.long)
+        return np.zeros(3, np.float32), float(first), ended, False, {"is_success": first}
+
+
+class Never(First):
+    """Every episode ends at once and is not solved."""
+
+    def step(self, action):
+        return np.zeros(3, np.float32), 0.0, True, False, {"is_success": False}
+
+
+class Always(First):
+    """Every episode ends soon and is solved."""
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(3, np.float32), 1.0, self.time >= 2, False, {"is_success": True}
+
+
+class Silent(First):
+    """Never says whether an episode is solved."""
+
+    def step(self, action):
+        return np.zeros(3, np.float32), 0.0, True, False, {}
+
+
+class Endless(First):
+    """Its episodes do not end."""
+
+    def step(self, action):
+        return np.zeros(3, np.float32), 0.0, False, False, {}
+
+
+class OtherSpaces(Echo):
+    """Any spaces, by keyword; it is only looked at, or stepped at random."""
+
+    def __init__(self, observation=None, action=None):
+        super().__init__()
+        self.observation_space = observation or self.observation_space
+        self.action_space = action or self.action_space
+
+    def reset(self, *, seed=None, options=None):
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, True, False, {"is_success": False}
+
+
+def unbounded():
+    return OtherSpaces(action=spaces.Box(-np.inf, np.inf, (2,), np.float32))
+
+
+def paired():
+    return OtherSpaces(observation=spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)]))
+
+
+def worded():
+    return OtherSpaces(observation=spaces.Dict({"view": spaces.Box(0, 1, (3,), np.float32), "task": spaces.Text(9)}))
+
+
+def nested():
+    inner = spaces.Dict({"a": spaces.Box(0, 1, (3,), np.float32)})
+    return OtherSpaces(observation=spaces.Dict({"inner": inner}))
+
+
+def shifted():
+    return OtherSpaces(action=spaces.Discrete(3, start=1))
+
+
+def shifted_view():
+    return OtherSpaces(observation=spaces.Discrete(3, start=1))
+
+
+def fails_when_made():
+    raise RuntimeError("no licence")
+
+
+def fails_in_step():
+    return Echo(fault="error", fault_step=2)
+
+
+def not_an_environment():
+    return 3
+
+
+WORD = "a word"
