@@ -57,10 +57,13 @@ ARROWS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 class BatchedPointMaze(BatchedEnv):
     """Many copies of a point mass in a maze of `size` x `size` cells, with goals to reach one after the other.
 
-    The mazes have no dead ends, and posts wherever four cells meet. The maze, the start and the goals are drawn from
-    the episode's seed, each goal at least `size - 1` cells (sideways plus up or down) from the one before or the
-    start. Each step the point loses the share `damping` of its velocity, and the push adds `damping * 0.24` cells per
-    step for each unit: whatever the damping, a steady full push along an axis leads to 0.24 cells per step. The point
+    There is a post wherever four cells meet, and walls join some of the posts in pairs. No wall touches another, so
+    there is a way around each, but often not one that leads straight to the goal. The walls, the start and the goals
+    are drawn from the episode's seed, each goal at least `size - 1` cells (sideways plus up or down) from the one
+    before or the start.
+
+    Each step the point loses the share `damping` of its velocity, and the push adds `damping * 0.24` cells per step
+    for each unit: whatever the damping, a steady full push along an axis leads to 0.24 cells per step. The point
     moves along x and then along y; a wall stops the one and leaves the other, so the point slides along walls.
 
     The observation has shape `(26,)`, float32, x before y wherever there are two:
@@ -82,7 +85,7 @@ class BatchedPointMaze(BatchedEnv):
         num_envs: How many copies are stepped together.
         size: Cells per side, 2 to 30.
         goals: How many goals have to be reached, 1 to 10.
-        loops: The share of walls left out of a maze without dead ends, 0 to 1; with 1, only the posts are left.
+        walls: The share of walls that are there, of those that fit in without touching each other, 0 to 1.
         damping: The share of its velocity the point loses each step, 0.05 to 1; the less, the more inertia it has.
         max_steps: Steps until the episode is truncated; by default `25 * size * goals`.
         render_mode: `None` or `"rgb_array"`.
@@ -96,14 +99,14 @@ class BatchedPointMaze(BatchedEnv):
         num_envs: int,
         size: int = 3,
         goals: int = 1,
-        loops: float = 0.65,
+        walls: float = 1.0,
         damping: float = 0.25,
         max_steps: int | None = None,
         render_mode: str | None = None,
     ) -> None:
         self.size = _whole("size", size, MIN_SIZE, MAX_SIZE)
         self.goals = _whole("goals", goals, 1, MAX_GOALS)
-        self.loops = _share("loops", loops, 0)
+        self.walls = _share("walls", walls, 0)
         self.damping = _share("damping", damping, LEAST_DAMPING)
         self.max_steps = PACE * self.size * self.goals if max_steps is None else _whole("max_steps", max_steps, 1)
         low = np.repeat([0.0, -1.0, 0.0, -1.0], [RAYS, 4, 2, 2 * len(MEMORIES)]).astype(np.float32)
@@ -125,7 +128,7 @@ class BatchedPointMaze(BatchedEnv):
 
     def start(self, copies: np.ndarray, seeds: np.ndarray) -> None:
         """Begin new episodes; see `BatchedEnv.start`."""
-        mazes = lay_out(seeds, self.size, self.loops, self.goals, 0.5 - FREE)
+        mazes = lay_out(seeds, self.size, self.walls, self.goals, 0.5 - FREE)
         self.blocks[copies] = mazes.blocks
         self.sensors.enter(copies, mazes.blocks)
         self.positions[:, copies] = mazes.starts
@@ -206,13 +209,13 @@ class BatchedPointMaze(BatchedEnv):
 def make_pointmaze(
     size: int = 3,
     goals: int = 1,
-    loops: float = 0.65,
+    walls: float = 1.0,
     damping: float = 0.25,
     max_steps: int | None = None,
     render_mode: str | None = None,
 ) -> gym.Env[Any, Any]:
     """Make a single PointMaze environment; the arguments are those of `BatchedPointMaze`."""
-    return SingleEnv(BatchedPointMaze(1, size, goals, loops, damping, max_steps, render_mode))
+    return SingleEnv(BatchedPointMaze(1, size, goals, walls, damping, max_steps, render_mode))
 
 
 def follow_path(env: gym.Env[Any, Any]) -> Callable[[np.ndarray], np.ndarray]:

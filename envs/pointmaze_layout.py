@@ -1,15 +1,34 @@
-"""Random braided mazes for many episodes at once, each a function of its episode's seed."""
+"""Random mazes of free-standing walls for many episodes at once, each a function of its episode's seed."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
-RIGHT, DOWN = np.array([[1, 0, -1, 0], [0, 1, 0, -1]])
-"""The steps along x and along y to the four neighbours of a cell."""
+ROUNDS = 2
+"""How often walls are looked for between the posts that have none yet; more would find few others."""
+
+NEVER, CHOSEN = -1.0, 2.0
+"""The lots of a wall that has no place, and of one that has."""
+
+
+class Mazes(NamedTuple):
+    """The mazes of `k` episodes.
+
+    Attributes:
+        blocks: Which blocks are solid, shape `(k, 2 * size + 1, 2 * size + 1)`, bool, rows (y) first. Odd rows and
+            columns are the cells', even ones those of the walls between them.
+        starts: Where the points start, shape `(2, k)`: x and y, in cells.
+        goals: Where the goals are, in the order in which they count, shape `(goals, 2, k)`.
+    """
+
+    blocks: np.ndarray
+    starts: np.ndarray
+    goals: np.ndarray
 
 
 def fractions(seeds: np.ndarray, count: int) -> np.ndarray:
@@ -36,85 +55,67 @@ def _mix(state: np.ndarray) -> np.ndarray:
     return state ^ (state >> np.uint64(31))
 
 
-class Mazes(NamedTuple):
-    """The mazes of `k` episodes.
-
-    Attributes:
-        blocks: Which blocks are solid, shape `(k, 2 * size + 1, 2 * size + 1)`, bool, rows (y) first. Odd rows and
-            columns are the cells', even ones the walls' between them.
-        starts: Where the points start, shape `(2, k)`: x and y, in cells.
-        goals: Where the goals are, in the order in which they count, shape `(goals, 2, k)`.
-    """
-
-    blocks: np.ndarray
-    starts: np.ndarray
-    goals: np.ndarray
-
-
-def lay_out(seeds: np.ndarray, size: int, loops: float, goals: int, jitter: float) -> Mazes:
+def lay_out(seeds: np.ndarray, size: int, walls: float, goals: int, jitter: float) -> Mazes:
     """Lay out one maze for each seed.
-
-    Every cell but a corner's has a passage to one of its two neighbours on that corner's side, which joins all cells;
-    then dead ends are opened, and random walls left out. Source: the binary tree algorithm and braiding, Buck 2015,
-    "Mazes for Programmers", chapters 2 and 9.
 
     Args:
         seeds: One per episode, shape `(k,)`, uint64.
         size: Cells per side.
-        loops: How likely a wall that is still there then is left out.
+        walls: How likely each wall is kept of those that fit in without touching each other.
         goals: How many goals there are, each at least `size - 1` steps from the one before or the start.
         jitter: How far from a cell's middle the point may start, along either axis.
     """
-    cells, inner = size * size, size * (size - 1)
-    parts = np.cumsum([cells, 4 * cells, 2 * inner, 3, 2, goals * cells])
-    tree, dead_ends, left_out, turns, start, far, offset = np.split(fractions(seeds, parts[-1] + 2), parts, axis=1)
-    blocks = _tree(tree.reshape(-1, size, size) < 0.5)
-    _open_dead_ends(blocks, dead_ends.reshape(-1, 4, size, size))
-    blocks[:, 1::2, 2:-1:2] &= left_out[:, :inner].reshape(-1, size, size - 1) >= loops
-    blocks[:, 2:-1:2, 1::2] &= left_out[:, inner:].reshape(-1, size - 1, size) >= loops
+    posts = size - 1
+    shapes = [(posts, posts - 1), (posts - 1, posts), (posts, posts - 1), (posts - 1, posts), (2,), (2,)]
+    shapes.append((goals, size, size))
+    counts = [math.prod(shape) for shape in shapes]
+    parts = np.split(fractions(seeds, sum(counts)), np.cumsum(counts[:-1]), axis=1)
+    across, along, keep_across, keep_along, start, offset, far = (
+        part.reshape(len(seeds), *shape) for part, shape in zip(parts, shapes, strict=True)
+    )
+    across, along = _match(across, along)
+    blocks = np.zeros((len(seeds), 2 * size + 1, 2 * size + 1), dtype=bool)
+    blocks[:, ::2, ::2] = blocks[:, [0, -1]] = blocks[:, :, [0, -1]] = True
+    blocks[:, 2:-1:2, 3:-2:2] = across & (keep_across < walls)
+    blocks[:, 3:-2:2, 2:-1:2] = along & (keep_along < walls)
+
     places = [np.floor(size * start.T)]
-    for lots in far.reshape(-1, goals, size, size).swapaxes(0, 1):
+    for lots in far.swapaxes(0, 1):
         places.append(_far_cells(places[-1], lots))
     starts = places[0] + 0.5 + jitter * (2.0 * offset.T - 1.0)
-    return Mazes(blocks=_turn(blocks, turns < 0.5), starts=starts, goals=np.stack(places[1:]) + 0.5)
+    return Mazes(blocks=blocks, starts=starts, goals=np.stack(places[1:]) + 0.5)
 
 
-def _tree(west: np.ndarray) -> np.ndarray:
-    """Join every cell to its western or northern neighbour, `west` telling which; shape `(k, size, size)`, bool."""
-    side = 2 * west.shape[1] + 1
-    blocks = np.ones((len(west), side, side), dtype=bool)
-    blocks[:, 1::2, 1::2] = False
-    blocks[:, 1::2, 2:-1:2] = ~west[:, :, 1:]
-    blocks[:, 2:-1:2, 1::2] = west[:, 1:]
-    # Cells of the first row and column have one way to go.
-    blocks[:, 1, 1:-1] = False
-    blocks[:, 1:-1, 1] = False
-    return blocks
-
-
-def _open_dead_ends(blocks: np.ndarray, lots: np.ndarray) -> None:
-    """Take one more wall from each cell with a single passage: the one opposite, unless the maze ends there.
+def _match(across: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Choose pairs of neighbouring posts, none of them in two pairs: greedily, the greatest lots first.
 
     Args:
-        blocks: Changed in place.
-        lots: What decides between the walls at either side, shape `(k, 4, size, size)`.
+        across: The lots of pairs in a row, shape `(k, posts, posts - 1)`.
+        along: The lots of pairs in a column, shape `(k, posts - 1, posts)`.
+
+    Returns:
+        Which pairs are chosen, of the same shapes, bool.
     """
-    size = lots.shape[2]
-    walls = np.stack([blocks[:, 1::2, 2::2], blocks[:, 2::2, 1::2], blocks[:, 1::2, :-1:2], blocks[:, :-1:2, 1::2]])
-    episode, row, column = np.nonzero(walls.sum(axis=0) == 3)
-    closed = walls[:, episode, row, column]
-    within = np.stack([column < size - 1, row < size - 1, column > 0, row > 0])
-    opposite = ~np.roll(closed, 2, axis=0)
-    way = ((closed & within) * (1.0 + lots[episode, :, row, column].T + opposite)).argmax(axis=0)
-    blocks[episode, 2 * row + 1 + DOWN[way], 2 * column + 1 + RIGHT[way]] = False
+    episodes, posts = across.shape[:2]
+    # A margin of pairs that lead nowhere gives every post four.
+    rows = np.full((episodes, posts, posts + 1), NEVER)
+    columns = np.full((episodes, posts + 1, posts), NEVER)
+    rows[:, :, 1:-1], columns[:, 1:-1] = across, along
+    across, along = rows[:, :, 1:-1], columns[:, 1:-1]
+    for _ in range(ROUNDS):
+        for lots, (low, high) in zip((across, along), _best_at_ends(rows, columns), strict=True):
+            lots[(lots == low) & (lots == high) & (lots != NEVER)] = CHOSEN
+        for lots, (low, high) in zip((across, along), _best_at_ends(rows, columns), strict=True):
+            lots[(np.maximum(low, high) == CHOSEN) & (lots != CHOSEN)] = NEVER
+    return across == CHOSEN, along == CHOSEN
 
 
-def _turn(blocks: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """Put the tree's root in a random corner, and swap the axes of every other maze; `turns`: `(k, 3)`, bool."""
-    rows, columns, swap = turns.T[:, :, None, None]
-    blocks = np.where(rows, blocks[:, ::-1], blocks)
-    blocks = np.where(columns, blocks[:, :, ::-1], blocks)
-    return np.where(swap, blocks.swapaxes(1, 2), blocks)
+def _best_at_ends(rows: np.ndarray, columns: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Return, for the pairs in rows and for those in columns, the greatest lot that either of their posts is in."""
+    best: np.ndarray = np.maximum(rows[:, :, :-1], rows[:, :, 1:])
+    np.maximum(best, columns[:, :-1], out=best)
+    np.maximum(best, columns[:, 1:], out=best)
+    return (best[:, :, :-1], best[:, :, 1:]), (best[:, :-1], best[:, 1:])
 
 
 def _far_cells(cells: np.ndarray, lots: np.ndarray) -> np.ndarray:

@@ -295,7 +295,7 @@ def _evidence(gains: np.ndarray, reach: float) -> float:
     """
     if reach == 0.0:
         return 0.0
-    kept = np.maximum(1 + np.outer(_STAKES / reach, gains), 1e-12)
+    kept = np.maximum(1 + np.outer(_STAKES, gains / reach), 1e-12)
     wealth = np.log(kept).sum(axis=1)
     most = float(wealth.max())
     return most + math.log(float(_SHARES @ np.exp(wealth - most)))

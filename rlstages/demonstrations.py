@@ -121,7 +121,8 @@ class Demonstrations:
             arrays |= {f"observations/{key}": np.concatenate([part[key] for part in parts]) for key in first}
         else:
             arrays["observations"] = np.concatenate([cast(np.ndarray, e.observations) for e in self.episodes])
-        metadata = {"format": "rlstages demonstrations", "version": "1"}
+        # One entry only: safetensors writes several in random order, and the digest would change from file to file.
+        metadata = {"format": "rlstages demonstrations 1"}
         content = save_tensors({key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_durably(path, content)
@@ -203,7 +204,7 @@ def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
         # Which exceptions a broken file can bring out of zipfile, zlib and NumPy's headers is documented nowhere.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} is not a readable {kind} file of plain arrays: {reason}.") from error
-    return {key: array.astype(array.dtype.newbyteorder("="), copy=False) for key, array in arrays.items()}
+    return {key: array.astype(array.dtype.newbyteorder("="), copy=False) for key, array in sorted(arrays.items())}
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import re
+import signal
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
@@ -65,7 +67,11 @@ def make_environment(spec: Environment) -> gym.Env[Any, Any]:
         raise InputError(f"{spec.id!r} returned a {type(env).__name__}, which is no gymnasium environment.")
     wrapped: gym.Env[Any, Any] = env
     for wrapper in spec.wrappers:
-        wrapped = resolve(wrapper)(wrapped)
+        wrap = resolve(wrapper)
+        try:
+            wrapped = wrap(wrapped)
+        except Exception as error:
+            raise InputError(f"{wrapper} cannot wrap {spec}: {type(error).__name__}: {error}") from error
     return wrapped
 
 
@@ -90,10 +96,9 @@ def make_vec_env(
     if batched is not None and spec.vectorize in ("auto", "batched"):
         env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds)
     else:
-        makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s) for s in seeds]
-        env = (
-            SubprocVecEnv(makers, start_method="forkserver") if spec.vectorize == "subprocess" else DummyVecEnv(makers)
-        )
+        apart = spec.vectorize == "subprocess"
+        makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s, apart) for s in seeds]
+        env = _workers(makers) if apart else DummyVecEnv(makers)
     env = EpisodeMonitor(env, spec)
     return VecTransposeImage(env) if _has_images_last(env.observation_space) else env
 
@@ -155,6 +160,9 @@ class EpisodeMonitor(VecEnvWrapper):
         if not np.isfinite(rewards).all():
             copy = int(np.flatnonzero(~np.isfinite(rewards))[0])
             self._fault(f"the reward {rewards[copy]}", copy)
+        for copy in np.flatnonzero(dones).tolist():
+            last = infos[copy]["terminal_observation"]
+            self._check(last if isinstance(last, dict) else np.asarray(last), copy)
         self._check(observations)
         self._returns += rewards
         for copy in np.flatnonzero(dones).tolist():
@@ -170,12 +178,14 @@ class EpisodeMonitor(VecEnvWrapper):
         taken, self.finished = self.finished, []
         return taken
 
-    def _check(self, observations: Any) -> None:
+    def _check(self, observations: Any, copy: int | None = None) -> None:
+        """Refuse numbers that are not finite in the observations of all copies, or of one."""
         parts = observations.items() if isinstance(observations, dict) else [("the observation", observations)]
         for name, values in parts:
             if values.dtype.kind == "f" and not np.isfinite(values).all():
-                finite = np.isfinite(values).reshape(self.num_envs, -1).all(axis=1)
-                copy = int(np.flatnonzero(~finite)[0])
+                if copy is None:
+                    finite = np.isfinite(values).reshape(self.num_envs, -1).all(axis=1)
+                    copy = int(np.flatnonzero(~finite)[0])
                 self._fault(f"a number in {name} that is not finite", copy)
 
     def _fault(self, what: str, copy: int) -> None:
@@ -276,13 +286,22 @@ class _EpisodeSeeds:
 class _MakeCopy:
     """Makes one copy, in this process or in a worker; it carries where modules from files are."""
 
-    def __init__(self, spec: Environment, seeds: _EpisodeSeeds) -> None:
-        self._spec, self._seeds = spec, seeds
+    def __init__(self, spec: Environment, seeds: _EpisodeSeeds, apart: bool) -> None:
+        self._spec, self._seeds, self._apart = spec, seeds, apart
         self._sources: dict[str, Path] = sources()
 
     def __call__(self) -> gym.Env[Any, Any]:
+        if self._apart:
+            # Ctrl-C reaches every process of a terminal, and the trainer still needs its workers to finish the step.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         add_sources(self._sources)
         return SeededEpisodes(make_environment(self._spec), self._seeds)
+
+
+def _workers(makers: list[Callable[[], gym.Env[Any, Any]]]) -> VecEnv:
+    """Start a process per copy, from a server that imports this module once for all of them."""
+    multiprocessing.set_forkserver_preload(["__main__", __name__])
+    return SubprocVecEnv(makers, start_method="forkserver")
 
 
 def _maker(id: str) -> Callable[..., Any]:
@@ -309,6 +328,8 @@ def _find_spec(id: str) -> Any:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise InputError(f"{id!r}: there is no module {error.name!r}; install it, or correct the name.") from None
+        except Exception as error:
+            raise InputError(f"{id!r}: {module!r} cannot be imported: {type(error).__name__}: {error}") from error
     try:
         return gym.spec(name)
     except gym.error.Error as error:

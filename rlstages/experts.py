@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from rlstages.errors import require
+from rlstages.errors import InputError, require
+from rlstages.learners.learner import random_state_kept
 from rlstages.policies import load_policy
 from rlstages.recording import Act, Show
 from rlstages.references import resolve
@@ -29,7 +30,9 @@ def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
         return _scripted(expert)
     if expert.kind == "run":
         path = Path(expert.source)
-        return _acting(load_policy(path), read_record(path).curriculum.agent.action_mode == "deterministic")
+        with random_state_kept():
+            policy = load_policy(path)
+        return _acting(policy, read_record(path).curriculum.agent.action_mode == "deterministic")
     return _acting(_load_model(expert, trust_pickle), True)
 
 
@@ -38,7 +41,12 @@ def _scripted(expert: Expert) -> Show:
     require(callable(make), f"The expert {expert.source!r} is a {type(make).__name__}, which cannot be called.")
 
     def show(env: gym.Env[Any, Any]) -> Act:
-        act = make(env)
+        try:
+            act = make(env)
+        except Exception as error:
+            raise InputError(
+                f"The expert {expert.source} fails when it is given the environment: {type(error).__name__}: {error}."
+            ) from error
         require(
             callable(act),
             f"The expert {expert.source} returned a {type(act).__name__}; it must take the environment and return a "
@@ -68,4 +76,5 @@ def _load_model(expert: Expert, trust_pickle: bool) -> Any:
 
     algorithm = getattr(stable_baselines3, expert.algorithm, None)
     require(hasattr(algorithm, "load"), f"stable-baselines3 has no algorithm {expert.algorithm!r}.")
-    return cast(Any, algorithm).load(path, device="cpu")
+    with random_state_kept():
+        return cast(Any, algorithm).load(path, device="cpu")

@@ -22,7 +22,7 @@ from rlstages.errors import InputError, require
 from rlstages.experts import showing
 from rlstages.learners.cloning import require_demonstrations
 from rlstages.learners.learner import require_fit
-from rlstages.spaces import describe_space
+from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, Stage
 
@@ -98,9 +98,23 @@ def _contrast(space: gym.Space[Any], other: gym.Space[Any]) -> str:
 
 def _spaces_of(environment: Environment) -> Spaces:
     require_batched(environment)
+    _check_spaces(environment)
     env = make_vec_env(replace(environment, vectorize="in-process"), 1, 0, 0, Purpose.EVALUATION)
     try:
         return Spaces(env.observation_space, env.action_space)
+    finally:
+        env.close()
+
+
+def _check_spaces(environment: Environment) -> None:
+    """Refuse spaces that stable-baselines3 could not even make copies of."""
+    env = make_environment(environment)
+    try:
+        for space in (env.observation_space, env.action_space):
+            space_to_data(space)
+        parts = env.observation_space.spaces.values() if isinstance(env.observation_space, gym.spaces.Dict) else ()
+        flat = not any(isinstance(part, gym.spaces.Dict) for part in parts)
+        require(flat, f"The observations of {environment} are dictionaries in dictionaries; wrap it to flatten them.")
     finally:
         env.close()
 

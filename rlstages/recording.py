@@ -56,16 +56,17 @@ def _play(
             f"An episode of {expert.source} did not end within {MAX_EPISODE_STEPS:,} steps; "
             "give the environment a time limit.",
         )
+        failing = f"The expert {expert.source} failed"
         try:
             action = act(observation)
+            failing = f"The environment failed with the action {action!r} of the expert {expert.source}"
+            observation, reward, terminated, truncated, info = env.step(action)
         except InputError:
             raise
         except Exception as error:
-            raise InputError(
-                f"The expert {expert.source} failed at step {len(actions)} of the episode with seed {seed}: "
-                f"{type(error).__name__}: {error}."
-            ) from error
-        observation, reward, terminated, truncated, info = env.step(action)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            place = f"at step {len(actions)} of the episode with seed {seed}"
+            raise InputError(f"{failing}, {place}: {reason}.") from error
         seen.append(observation)
         actions.append(action)
         rewards.append(float(reward))

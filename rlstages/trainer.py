@@ -22,7 +22,16 @@ from rlstages.learners.learner import Learner, read_policy
 from rlstages.learners.runner import Result, StageRunner
 from rlstages.policies import final_policy_file, learner_of
 from rlstages.preflight import preflight
-from rlstages.rundir import RunDirectory, free_path, new_record, read_record, slug, update_curriculum, versions
+from rlstages.rundir import (
+    RunDirectory,
+    free_path,
+    new_record,
+    read_events,
+    read_record,
+    slug,
+    update_curriculum,
+    versions,
+)
 from rlstages.spaces import space_to_data
 from rlstages.stages import BehaviorCloning, FineTuning
 from rlstages.tracking import Track, open_trackers
@@ -126,10 +135,10 @@ def resume(
 
 def take_over(learner: Learner, run: Path) -> None:
     """Start a learner from another run's final policy, which it trusts."""
-    objective = {BehaviorCloning: "cloning", FineTuning: "reinforcement"}
-    finished = [stage for stage in read_record(run).curriculum.stages]
+    stages = read_record(run).curriculum.stages
     learner.load_policy(read_policy(final_policy_file(run)))
-    learner.objective = objective[type(finished[-1])]
+    last = stages[[event.stage_index for event in read_events(run) if isinstance(event.payload, StageFinished)][-1]]
+    learner.objective = "cloning" if isinstance(last, BehaviorCloning) else "reinforcement"
     learner.trust()
 
 
@@ -204,6 +213,9 @@ class _Run:
         """Go on from a checkpoint."""
         self.stage, self.seconds, self._saves = state["stage"], state["seconds"], state["saves"]
         self._notes = list(notes)
+        for event in read_events(self.directory.path):
+            if isinstance(event.payload, StageFinished):
+                self.finished[event.stage_name] = event.payload
         if state["runner"] is not None:
             self.learner.trusted = None
             self.learner.load_state_dict(state["learner"])

@@ -15,7 +15,7 @@ from rlstages.learners.learner import Learner
 from rlstages.rundir import read_events
 
 TESTS = Path(__file__).parent
-QUICK = {"n_envs": 4, "n_steps": 16, "batch_size": 32, "n_epochs": 2, "network": (16,)}
+QUICK = {"n_envs": 4, "n_steps": 16, "batch_size": 32, "n_epochs": 4, "network": (16,), "learning_rate": 1e-2}
 HALF = SuccessThreshold(0.5, window=8, max_episodes=120)
 
 

@@ -61,7 +61,7 @@ def test_a_changed_setting_changes_the_digest():
 
 def test_the_digest_is_the_same_in_every_process():
     code = (
-        "from rlstages import *; from rlstages.serialization import digest;"
+        "from rlstages import Environment; from rlstages.serialization import digest;"
         "print(digest(Environment('a:b', wrappers=['c:d'], kwargs={'z': {'y': 1, 'x': [2]}, 'b': 'ü'})))"
     )
     found = {
@@ -72,7 +72,7 @@ def test_the_digest_is_the_same_in_every_process():
             text=True,
             check=True,
         ).stdout.strip()
-        for seed in ("0", "1", "12345")
+        for seed in ("1", "12345")
     }
     assert len(found) == 1 and len(found.pop()) == 64
 

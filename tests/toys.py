@@ -246,3 +246,32 @@ def not_an_environment():
 
 
 WORD = "a word"
+
+
+def tell_zero(env):
+    """An expert that does the same whatever is shown."""
+    return lambda observation: 0
+
+
+class Strict(Echo):
+    """Takes no action but its own."""
+
+    def step(self, action):
+        if not self.action_space.contains(action):
+            raise ValueError(f"{action!r} is no action")
+        return super().step(action)
+
+
+class Uneven(First):
+    """Its episodes are as long as their seed says."""
+
+    def length_of(self, seed):
+        return 1 + int(np.random.default_rng(seed).integers(30))
+
+    def reset(self, *, seed=None, options=None):
+        self.length = self.length_of(seed)
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(3, np.float32), 1.0, self.time >= self.length, False, {"is_success": False}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -145,6 +146,8 @@ class CloningRunner:
         with warnings.catch_warnings():
             # imitation logs the first batch whatever the interval, and turns tensors into numbers as torch dislikes.
             warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
+            # It warns of every batch of dictionaries, and then does the right thing.
+            warnings.filterwarnings("ignore", "trying to unwrap object of type", UserWarning)
             self._bc.train(n_epochs=1, progress_bar=False, log_interval=1_000_000_000)
         if hasattr(policy, "log_std"):
             with torch.no_grad():
@@ -191,6 +194,11 @@ class CloningRunner:
     def _prepare(self, shown: Demonstrations) -> _Data:
         policy = self.learner.policy
         placed = require_demonstrations(self.stage, shown, policy.observation_space, policy.action_space)
+        if isinstance(policy.action_space, spaces.MultiBinary):
+            # torch's Bernoulli distribution takes no whole numbers.
+            placed = Demonstrations(
+                tuple(replace(episode, actions=episode.actions.astype(np.float32)) for episode in placed.episodes)
+            )
         return _Data(placed, self.stage, self.run_seed + self.index)
 
     def _trainer(self, data: _Data) -> Any:

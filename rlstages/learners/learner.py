@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,11 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
         )
     supported = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
     require(isinstance(action_space, supported), f"Actions of {describe_space(action_space)} are not supported.")
+    for what, space in (("observations", observation_space), ("actions", action_space)):
+        from_zero = not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) or not np.any(space.start)
+        require(
+            from_zero, f"The {what} are {space}, which does not count from 0; wrap the environment so that it does."
+        )
     if isinstance(action_space, spaces.Box):
         finite = np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()
         require(
@@ -208,6 +214,16 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
         {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in state["groups"]
     ]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Put the generators back afterwards: stable-baselines3 seeds them whenever it makes or loads a model."""
+    state = _random_state()
+    try:
+        yield
+    finally:
+        _set_random_state(state)
 
 
 def _build(

@@ -23,9 +23,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 VARIANTS = st.fixed_dictionaries(
     {
-        "size": st.integers(2, 9),
+        "size": st.integers(2, 8),
         "goals": st.integers(1, 4),
-        "loops": st.floats(0, 1),
+        "walls": st.floats(0, 1),
         "damping": st.floats(0.05, 1),
     }
 )
@@ -113,7 +113,7 @@ def test_an_episode_depends_on_its_seed_and_actions_alone():
 
 
 def test_maze_start_and_goal_vary_with_the_seed():
-    env = started(64, seed=0, size=5, loops=0.2)
+    env = started(64, seed=0, size=7)
     assert len({maze.tobytes() for maze in env.blocks}) > 60
     assert len({place.tobytes() for place in env.positions.T.copy()}) == 64
     assert len({place.tobytes() for place in env.goal_positions[0].T.copy()}) > 8
@@ -156,21 +156,26 @@ def test_every_maze_joins_start_and_goal_and_is_closed(variant, seed):
             place = goal
 
 
-def test_no_maze_has_a_dead_end():
-    blocks = lay_out(np.arange(500, dtype=np.uint64), 6, 0.0, 1, 0.1).blocks.astype(int)
-    walls = blocks[:, 1::2, 2::2] + blocks[:, 1::2, :-1:2] + blocks[:, 2::2, 1::2] + blocks[:, :-1:2, 1::2]
-    assert walls.max() == 2
+def test_walls_never_touch_and_leave_few_places_for_more():
+    blocks = lay_out(np.arange(300, dtype=np.uint64), 7, 1.0, 1, 0.1).blocks
+    inner = blocks[:, 1:-1, 1:-1].astype(int)
+    walls = inner.copy()
+    walls[:, 1::2, 1::2] = 0
+    padded = np.pad(walls, ((0, 0), (1, 1), (1, 1)))
+    per_post = padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:] + padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1]
+    at_posts = per_post[:, 1::2, 1::2]
+    assert at_posts.max() == 1
+    assert at_posts.mean() > 0.7
+    assert not (walls[:, 0] | walls[:, -1] | walls[:, :, 0] | walls[:, :, -1]).any()
 
 
-def test_loops_set_how_many_walls_are_left_out():
-    def passages(loops):
-        blocks = lay_out(np.arange(500, dtype=np.uint64), 6, loops, 1, 0.1).blocks
-        return (~blocks).sum(axis=(1, 2)) - 36
+def test_walls_set_how_many_there_are():
+    def count(walls):
+        # 36 posts, and the outer wall.
+        return lay_out(np.arange(500, dtype=np.uint64), 7, walls, 1, 0.1).blocks.sum() / 500 - 36 - 56
 
-    fewest = passages(0.0)
-    assert (fewest > 35).all()
-    assert (passages(1.0) == 60).all()
-    assert abs(passages(0.5) - (fewest + 60) / 2).mean() < 3
+    assert count(0.0) == 0
+    assert count(0.5) == pytest.approx(count(1.0) / 2, rel=0.05)
 
 
 # --- motion ----------------------------------------------------------------------------------------------------
@@ -212,7 +217,7 @@ def test_walls_take_speed_and_never_give_any(variant, seed):
 
 
 def test_the_point_slides_along_a_wall():
-    env = started(1, seed=3, size=4, loops=1.0)
+    env = started(1, seed=3, size=4, walls=0.0)
     env.positions[:] = [[0.5], [0.5]]
     for _ in range(8):
         env.advance(np.array([[0.3, -1.0]], dtype=np.float32))
@@ -263,7 +268,7 @@ def test_observations_lie_in_the_space(variant, seed):
 
 
 def test_observation_says_where_the_next_goal_is():
-    env = started(1, seed=0, size=5, goals=2, loops=1.0)
+    env = started(1, seed=0, size=5, goals=2, walls=0.0)
     env.positions[:] = [[0.5], [0.5]]
     env.goal_positions[:] = [[[3.5], [4.5]], [[0.5], [1.5]]]
     seen = env.observe()[0]
@@ -274,7 +279,7 @@ def test_observation_says_where_the_next_goal_is():
 
 
 def test_observation_remembers_where_the_point_was():
-    env = started(1, seed=0, size=5, loops=1.0)
+    env = started(1, seed=0, size=5, walls=0.0)
     env.positions[:] = env.past[:] = 0.5
     still = env.observe()[0][-4:]
     np.testing.assert_array_equal(still, 0.0)
@@ -289,7 +294,7 @@ def test_observation_remembers_where_the_point_was():
 
 
 def test_the_goal_ends_the_episode_with_a_reward_that_falls_with_time():
-    env = started(2, seed=0, size=3, loops=1.0)
+    env = started(2, seed=0, size=3, walls=0.0)
     still = np.zeros((2, 2), dtype=np.float32)
     for _ in range(4):
         _, rewards, terminated, truncated, infos = env.step(still)
@@ -345,10 +350,10 @@ def test_the_time_limit_grows_with_size_and_goals():
         ({"size": 4.0}, "PointMaze: size is 4.0; give a whole number from 2 to 30."),
         ({"size": True}, "PointMaze: size is True; give a whole number from 2 to 30."),
         ({"goals": 0}, "PointMaze: goals is 0; give a whole number from 1 to 10."),
-        ({"loops": 1.5}, "PointMaze: loops is 1.5; give a number from 0 to 1."),
-        ({"loops": float("nan")}, "PointMaze: loops is nan; give a number from 0 to 1."),
+        ({"walls": 1.5}, "PointMaze: walls is 1.5; give a number from 0 to 1."),
+        ({"walls": float("nan")}, "PointMaze: walls is nan; give a number from 0 to 1."),
         ({"damping": 0}, "PointMaze: damping is 0; give a number from 0.05 to 1."),
-        ({"loops": "half"}, "PointMaze: loops is 'half'; give a number from 0 to 1."),
+        ({"walls": "half"}, "PointMaze: walls is 'half'; give a number from 0 to 1."),
         ({"max_steps": 0}, "PointMaze: max_steps is 0; give a whole number at least 1."),
         ({"render_mode": "human"}, "render_mode is 'human'; it must be None or 'rgb_array'"),
     ],
@@ -375,7 +380,7 @@ def test_pictures_show_the_point_where_it_is():
     assert make_pointmaze().render() is None
 
 
-@pytest.mark.parametrize("variant", [{}, {"size": 9, "goals": 2}, {"size": 6, "loops": 0.0, "damping": 0.05}])
+@pytest.mark.parametrize("variant", [{}, {"size": 9, "goals": 2}, {"size": 6, "damping": 0.05}])
 def test_the_expert_solves_what_it_is_given(variant):
     env = gym.make("rlstages_envs:rlstages/PointMaze-v0", **variant)
     act = follow_path(env)

@@ -1,0 +1,27 @@
+"""Copy a path follower in an open square, then learn to reach goal after goal in mazes."""
+
+from __future__ import annotations
+
+from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
+
+
+def curriculum(max_steps: int = 300_000) -> Curriculum:
+    """Return the ladder from an open square of 3 by 3 cells to three goals in a maze of 8 by 8.
+
+    Args:
+        max_steps: Of each fine-tuning stage.
+    """
+    square = Environment("rlstages_envs:rlstages/PointMaze-v0", size=3, walls=0.0)
+    maze = Environment("rlstages_envs:rlstages/PointMaze-v0", size=5)
+    long_maze = Environment("rlstages_envs:rlstages/PointMaze-v0", size=8, goals=3)
+    follower = Expert("rlstages_envs:follow_path", episodes=100)
+    return Curriculum(
+        "pointmaze",
+        agent=Agent("PPO", policy="MlpPolicy", n_envs=16),
+        stages=[
+            BehaviorCloning("clone", square, expert=follower, max_epochs=20, min_log_std=-0.5),
+            FineTuning("square", square, until=SuccessThreshold(0.9), max_steps=max_steps),
+            FineTuning("maze", maze, until=SuccessThreshold(0.85), max_steps=max_steps),
+            FineTuning("long maze", long_maze, until=SuccessThreshold(0.9), max_steps=max_steps),
+        ],
+    )

@@ -1,0 +1,364 @@
+"""Fine-tuning: what is handed over from the clone, which episodes count, and when the gate opens."""
+
+import numpy as np
+import pytest
+import torch
+from building import HALF, Recorder, agent, echo, learner_for, tuning
+
+from rlstages import Environment, Linear, RewardThreshold, SuccessThreshold
+from rlstages.checkpoints import read_checkpoint, write_checkpoint
+from rlstages.events import Evaluated, Event, Judged, RolloutFinished
+from rlstages.learners.fine_tuning import FineTuningRunner
+from rlstages.learners.normalizer import normalizer_of
+from rlstages.learners.update import critic_parameters
+
+A2C = {"algorithm": "A2C", "batch_size": None, "n_epochs": None}
+SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
+
+
+class Tune:
+    """A fine-tuning stage that is stepped by hand."""
+
+    def __init__(self, stage, learner=None, index=0, seed=0, **settings):
+        self.learner = learner or learner_for(stage.environment, agent(**settings), seed)
+        self.recorder = Recorder()
+        emit = lambda payload: self.recorder(Event(payload, self.learner.global_step))  # noqa: E731
+        self.runner = FineTuningRunner(stage, index, self.learner, seed, emit)
+
+    def steps(self, number):
+        for _ in range(number):
+            self.runner.step()
+        return self
+
+    def finish(self):
+        while self.runner.result is None:
+            self.runner.step()
+        self.runner.close()
+        return self.runner.result
+
+    def rollouts(self):
+        return self.recorder.payloads(RolloutFinished)
+
+
+def cloned(learner):
+    learner.objective = "cloning"
+    learner.trust()
+    return learner
+
+
+def same(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_first_rollout_is_played_with_exactly_the_cloned_weights():
+    learner = cloned(learner_for(echo()))
+    clone = learner.weights()
+    tune = Tune(tuning(), learner)
+    played = []
+    collect = learner.model.collect_rollouts
+    learner.model.collect_rollouts = lambda *a, **k: (played.append(learner.weights()), collect(*a, **k))[1]
+
+    tune.steps(4)
+
+    assert same(clone, played[0])
+    assert [event.phase for event in tune.rollouts()] == ["critic fit", "critic fit", "training"]
+    own = {id(parameter) for parameter in critic_parameters(learner.policy)}
+    critic = {name for name, parameter in learner.policy.named_parameters() if id(parameter) in own}
+    for weights in played[:3]:
+        assert all(torch.equal(value, weights[name]) for name, value in clone.items() if name not in critic)
+    assert not same({name: clone[name] for name in critic}, played[2])
+    assert not torch.equal(learner.weights()["action_net.weight"], clone["action_net.weight"])
+
+
+def test_the_critic_is_fitted_after_cloning_only():
+    fresh, after = Tune(tuning()), Tune(tuning(critic_fit_steps=0), cloned(learner_for(echo())))
+
+    for tune in (fresh, after):
+        tune.steps(2)
+        assert tune.rollouts()[0].phase == "training"
+
+
+def test_the_optimiser_is_rebuilt_after_cloning_and_kept_between_rl_stages():
+    learner = cloned(learner_for(echo()))
+    before = learner.policy.optimizer
+    Tune(tuning(), learner).steps(4).runner.close()
+    first = learner.policy.optimizer
+    moments = len(first.state)
+
+    Tune(tuning("next"), learner, index=1).steps(1)
+
+    assert first is not before
+    assert moments > 0
+    assert learner.policy.optimizer is first and len(first.state) == moments
+
+
+def test_the_spread_of_actions_is_kept_unless_the_stage_sets_it():
+    for exploration, expected in ((None, -0.7), (-1.5, -1.5)):
+        environment = echo(acts="box")
+        learner = cloned(learner_for(environment))
+        with torch.no_grad():
+            learner.policy.log_std.fill_(-0.7)
+
+        Tune(tuning(environment=environment, exploration=exploration), learner).steps(1)
+
+        assert learner.policy.log_std.tolist() == pytest.approx([expected] * 2)
+
+
+def test_observation_statistics_are_carried_and_move_between_update_and_rollout_only():
+    learner = cloned(learner_for(echo(), agent(normalize_observations=True)))
+    normalizer = normalizer_of(learner.policy)
+    normalizer.absorb(np.random.default_rng(0).normal(0.3, 0.5, (100, 3)))
+    statistics = normalizer.standardizers["obs_"]
+    tune = Tune(tuning(), learner)
+    during = []
+    collect = learner.model.collect_rollouts
+
+    def watch(*args, **kwargs):
+        before = statistics.count.item()
+        collected = collect(*args, **kwargs)
+        during.append((before, statistics.count.item()))
+        return collected
+
+    learner.model.collect_rollouts = watch
+    tune.steps(4)
+
+    assert during == [(100, 100), (164, 164), (228, 228)]
+    assert statistics.count.item() == 292
+
+
+def test_statistics_after_a_rollout_are_those_of_what_was_seen():
+    learner = learner_for(echo(), agent(normalize_observations=True))
+    Tune(tuning(), learner).steps(2)
+
+    seen = learner.model.rollout_buffer.observations.reshape(-1, 3)
+    statistics = normalizer_of(learner.policy).standardizers["obs_"]
+    assert statistics.mean.numpy() == pytest.approx(seen.mean(axis=0), abs=1e-5)
+
+
+def test_statistics_of_returns_start_afresh_in_each_stage():
+    learner = learner_for(echo(), agent(normalize_rewards=True))
+    first = Tune(tuning(), learner).steps(4)
+    count = first.runner._env.ret_rms.count
+    first.runner.close()
+
+    second = Tune(tuning("next"), learner, index=1).steps(2)
+
+    assert count > 150
+    assert second.runner._env.ret_rms.count == pytest.approx(64, abs=0.1)
+
+
+def test_rewards_are_scaled_for_learning_and_reported_as_they_are():
+    tune = Tune(tuning(environment=echo(wrappers=["toys:DoubleReward"])), normalize_rewards=True).steps(8)
+
+    assert tune.rollouts()[-1].mean_return > 2.0
+    assert 2.0 not in tune.learner.model.rollout_buffer.rewards
+
+
+def test_each_copys_first_episode_is_never_counted():
+    stage = tuning(environment=Environment("toys:First"), critic_fit_steps=0, evaluation_episodes=0)
+
+    tune = Tune(stage)
+    result = tune.finish()
+
+    assert result.outcome == "missed"
+    counted = [event for event in tune.rollouts() if event.episodes]
+    assert len(counted) > 5
+    assert all(event.success == 0.0 and event.mean_length == 6.0 for event in counted)
+
+
+def test_episodes_of_an_earlier_stage_are_never_counted():
+    learner = learner_for(Environment("toys:Always"))
+    first = Tune(tuning("easy", Environment("toys:Always"), critic_fit_steps=0), learner)
+    assert first.finish().outcome == "reached"
+
+    second = Tune(tuning("hard", Environment("toys:Never"), critic_fit_steps=0), learner, index=1)
+    result = second.finish()
+
+    assert result.outcome == "missed"
+    assert {event.success for event in second.rollouts()} <= {None, 0.0}
+    assert result.before.success == 0.0
+
+
+def test_the_gate_opens_on_fresh_episodes_of_the_frozen_policy_and_that_policy_is_trusted():
+    tune = Tune(tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=0))
+    while tune.runner._phase != "confirming":
+        tune.runner.step()
+    frozen = tune.learner.weights()
+
+    result = tune.finish()
+
+    judged = tune.recorder.payloads(Judged)
+    assert result.outcome == "reached"
+    assert result.verdict == judged[-1].verdict and judged[-1].verdict.met
+    assert [event.verdict.episodes for event in judged] == [4 * n for n in range(1, len(judged) + 1)]
+    assert judged[-1].verdict.episodes >= SURE.fewest_episodes(0.025)
+    assert same(frozen, tune.learner.weights()) and same(frozen, tune.learner.trusted)
+
+
+def test_steps_of_confirmations_count():
+    tune = Tune(tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=0))
+
+    tune.finish()
+
+    rollouts, judged = tune.rollouts(), tune.recorder.payloads(Judged)
+    confirmed = 2 * judged[-1].verdict.episodes
+    assert tune.runner.stage_steps == tune.learner.global_step == 64 * len(rollouts) + confirmed
+    steps = [event.global_step for event in tune.recorder.events]
+    assert steps == sorted(steps)
+
+
+def test_a_failed_confirmation_empties_the_window_and_training_goes_on():
+    # A window of one episode looks promising whenever that one was solved; fresh episodes tell.
+    stage = tuning(environment=echo(steps=2), until=SuccessThreshold(0.5, window=1, max_episodes=30))
+    tune = Tune(stage)
+    while not tune.recorder.payloads(Judged) or not tune.recorder.payloads(Judged)[-1].verdict.futile:
+        tune.runner.step()
+        assert tune.runner.result is None
+
+    assert tune.runner._phase == "training" and tune.runner._recent == []
+    attempts = [event.attempt for event in tune.recorder.payloads(Judged)]
+    tune.steps(12)
+    later = [event.attempt for event in tune.recorder.payloads(Judged)][len(attempts) :]
+    assert later and min(later) == attempts[-1] + 1
+
+
+@pytest.mark.parametrize("mode", ["stochastic", "deterministic"])
+def test_the_action_mode_holds_in_gates_and_evaluations(mode, monkeypatch):
+    used = set()
+    tune = Tune(tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=0), action_mode=mode)
+    predict = type(tune.learner.policy).predict
+
+    def watch(self, *args, deterministic=False, **kwargs):
+        used.add(deterministic)
+        return predict(self, *args, deterministic=deterministic, **kwargs)
+
+    monkeypatch.setattr(type(tune.learner.policy), "predict", watch)
+    result = tune.finish()
+
+    assert result.outcome == "reached"
+    assert used == {mode == "deterministic"}
+
+
+def test_a_deterministic_policy_is_screened_on_episodes_of_its_own():
+    stage = tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=0)
+    tune = Tune(stage, action_mode="deterministic").steps(10)
+    assert all(event.episodes == 0 for event in tune.rollouts())
+
+    before = tune.runner.stage_steps
+    tune.steps(1)
+
+    assert tune.runner._phase == "confirming"
+    assert tune.runner.stage_steps == before + 64 + 2 * SURE.window
+
+
+def test_a_missed_threshold_says_what_was_missing():
+    tune = Tune(tuning("hard", Environment("toys:Never"), max_steps=900, critic_fit_steps=0))
+
+    result = tune.finish()
+
+    assert result.outcome == "missed"
+    assert result.reason.startswith("900 steps were spent and success of at least 0.5 was not reached: ")
+    assert "the last 8 episodes' 0 is below 0.5" in result.reason
+    assert 900 <= tune.runner.stage_steps < 900 + 64
+    assert tune.learner.trusted is None
+
+
+def test_a_return_can_be_the_threshold():
+    until = RewardThreshold(1.0, window=5, min_episodes=12, max_episodes=60)
+    result = Tune(tuning("easy", Environment("toys:Always"), until=until, critic_fit_steps=0)).finish()
+
+    assert result.outcome == "reached"
+    assert result.verdict.value == 2.0
+
+
+def test_fine_tuning_learns():
+    tune = Tune(tuning(max_steps=60_000, until=SuccessThreshold(0.8)), learning_rate=1e-2, n_epochs=8)
+
+    result = tune.finish()
+
+    assert result.outcome == "reached"
+    assert result.before.success < 0.4 < 0.75 < result.after.success
+
+
+def test_a2c_learns():
+    stage = tuning(max_steps=60_000, until=SuccessThreshold(0.8))
+
+    assert Tune(stage, **A2C, n_steps=8, learning_rate=1e-2).finish().outcome == "reached"
+
+
+def test_the_anchor_is_the_trusted_policy_and_its_weight_falls_to_nothing():
+    learner = cloned(learner_for(echo()))
+    tune = Tune(tuning(critic_fit_steps=128, anchor_kl=0.5, anchor_steps=128, max_steps=2_000), learner).steps(7)
+
+    noted = [(event.phase, "anchor_kl" in event.train) for event in tune.rollouts()]
+
+    assert noted == [("critic fit", False)] * 2 + [("training", True)] * 2 + [("training", False)] * 2
+
+
+def test_a2c_has_no_anchor_unless_asked():
+    for weight, expected in ((None, False), (0.1, True)):
+        learner = cloned(learner_for(echo(), agent(**A2C)))
+        tune = Tune(tuning(anchor_kl=weight, critic_fit_steps=0), learner).steps(2)
+        assert ("anchor_kl" in tune.rollouts()[0].train) == expected
+
+
+def test_schedules_run_over_the_stage():
+    stage = tuning(max_steps=1_280, learning_rate=Linear(1e-2, 0.0), until=SuccessThreshold(1.0, window=30))
+    tune = Tune(stage)
+
+    tune.finish()
+
+    rates = [event.train["learning_rate"] for event in tune.rollouts()]
+    assert rates == pytest.approx([1e-2 * (1 - n / 20) for n in range(20)])
+
+
+def test_a_stage_may_override_the_agents_settings():
+    tune = Tune(tuning(learning_rate=5e-5), learning_rate=1e-2).steps(2)
+
+    assert tune.rollouts()[0].train["learning_rate"] == 5e-5
+
+
+@pytest.mark.parametrize("phase", ["before", "critic fit", "training", "confirming"])
+def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
+    stage = tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=256)
+    settings = {"normalize_observations": True, "normalize_rewards": True}
+    learner = cloned(learner_for(stage.environment, agent(**settings)))
+    tune = Tune(stage, learner)
+    while tune.runner._phase != phase:
+        tune.runner.step()
+    if phase == "critic fit":
+        tune.steps(2)
+    if phase == "confirming":
+        tune.steps(1)
+    write_checkpoint(tmp_path, "1", {"learner": learner.state_dict(), "runner": tune.runner.state_dict()})
+    tune.runner.close()
+    state = read_checkpoint(tmp_path / "1")
+
+    other = learner_for(stage.environment, agent(**settings), seed=7)
+    other.load_state_dict(state["learner"])
+    again = Tune(stage, other)
+    again.runner.load_state_dict(state["runner"])
+    other.load_state_dict(state["learner"])
+
+    assert again.runner._phase == phase
+    assert again.runner.stage_steps == tune.runner.stage_steps == other.global_step
+    assert again.runner._recent == tune.runner._recent
+    assert again.runner._examiner.episodes == tune.runner._examiner.episodes
+    if phase not in ("before", "critic fit"):
+        assert again.runner._env.ret_rms.count == tune.runner._env.ret_rms.count
+    result = again.finish()
+    assert result.outcome == "reached"
+    fits = [event.phase for event in tune.rollouts() + again.rollouts()].count("critic fit")
+    assert fits == 4
+    assert again.recorder.payloads(Judged)[-1].attempt == 1
+    assert len(tune.recorder.payloads(Evaluated) + again.recorder.payloads(Evaluated)) == 1
+
+
+def test_seeds_decide_a_stage():
+    def train(seed):
+        tune = Tune(tuning(until=HALF), seed=seed).steps(6)
+        tune.runner.close()
+        return tune.learner.weights()
+
+    assert same(train(1), train(1))
+    assert not same(train(1), train(2))

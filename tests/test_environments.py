@@ -1,0 +1,350 @@
+"""The three forms of an environment, the seeds of its episodes, and what the monitor refuses."""
+
+import os
+import signal
+import textwrap
+import time
+from dataclasses import astuple
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import toys
+from building import echo
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecTransposeImage
+
+from rlstages import Environment, InputError
+from rlstages.environments import (
+    BatchedVecEnv,
+    EnvironmentFault,
+    Purpose,
+    episode_seed,
+    make_environment,
+    make_vec_env,
+    monitor_of,
+    success_rule,
+)
+from rlstages.references import load_file
+
+ROOMS = "rlstages_envs:rlstages/Rooms-v0"
+FORMS = ["in-process", "subprocess", "batched"]
+
+
+def in_form(form):
+    return Environment(ROOMS, vectorize=form, rooms=2, size=5) if form == "batched" else echo(vectorize=form)
+
+
+def inner(env):
+    return monitor_of(env).venv
+
+
+def zeros(env):
+    return np.stack([np.zeros_like(env.action_space.sample()) for _ in range(env.num_envs)])
+
+
+def firsts(env, rounds):
+    """Play, and return the first observation of each copy's first episodes: copy to list."""
+    seen = {copy: [observation] for copy, observation in enumerate(env.reset())}
+    env.action_space.seed(0)
+    while min(map(len, seen.values())) < rounds:
+        observations, _, dones, _ = env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
+        for copy in np.flatnonzero(dones):
+            seen[copy].append(observations[copy])
+    return seen
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_is_what_it_is_called(form):
+    env = make_vec_env(in_form(form), 2, 0, 0)
+    kinds = {"in-process": DummyVecEnv, "subprocess": SubprocVecEnv, "batched": BatchedVecEnv}
+    try:
+        assert isinstance(inner(env), kinds[form])
+    finally:
+        env.close()
+
+
+def test_auto_is_batched_where_that_is_possible():
+    for environment, kind in (
+        (Environment(ROOMS), BatchedVecEnv),
+        (Environment(ROOMS, wrappers=["toys:DoubleReward"]), DummyVecEnv),
+        (Environment("CartPole-v1"), DummyVecEnv),
+    ):
+        env = make_vec_env(environment, 2, 0, 0)
+        assert isinstance(inner(env), kind)
+        env.close()
+
+
+def test_batched_is_refused_where_it_is_not_possible():
+    with pytest.raises(InputError, match="CartPole-v1 has no batched form"):
+        make_vec_env(Environment("CartPole-v1", vectorize="batched"), 2, 0, 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_episodes_beginning_depends_on_run_stage_purpose_copy_and_number_alone(form):
+    environment = in_form(form)
+    env = make_vec_env(environment, 3, run_seed=7, stage=2, purpose=Purpose.EVALUATION)
+    try:
+        seen = firsts(env, rounds=3)
+    finally:
+        env.close()
+
+    alone = make_environment(environment)
+    for copy, observations in seen.items():
+        for number, observation in enumerate(observations):
+            seed = episode_seed(7, 2, Purpose.EVALUATION, copy, number)
+            np.testing.assert_array_equal(observation, alone.reset(seed=seed)[0])
+
+
+def test_no_two_episodes_share_a_seed():
+    seeds = {
+        episode_seed(run, stage, purpose, copy, number)
+        for run in range(3)
+        for stage in range(3)
+        for purpose in Purpose
+        for copy in range(4)
+        for number in range(20)
+    }
+
+    assert len(seeds) == 3 * 3 * 4 * 4 * 20
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_the_three_forms_of_one_environment_play_the_same_episodes():
+    seen = []
+    for form in FORMS:
+        env = make_vec_env(Environment(ROOMS, vectorize=form, rooms=2, size=5), 3, 4, 1)
+        draw = np.random.default_rng(0)
+        rows = [env.reset()]
+        for _ in range(120):
+            observations, rewards, dones, _ = env.step(draw.integers(env.action_space.n, size=3))
+            rows += [observations, rewards.astype(np.float32), dones]
+        seen.append((rows, monitor_of(env).take()))
+        env.close()
+
+    for rows, episodes in seen[1:]:
+        assert all(np.array_equal(one, other) for one, other in zip(seen[0][0], rows, strict=True))
+        for one, other in zip(episodes, seen[0][1], strict=True):
+            assert astuple(one) == pytest.approx(astuple(other))
+    assert len(seen[0][1]) > 0
+
+
+@pytest.mark.parametrize("form", ["in-process", "subprocess"])
+def test_the_monitor_counts_returns_lengths_numbers_and_success(form):
+    env = make_vec_env(echo(steps=4, vectorize=form), 2, 0, 0)
+    env.reset()
+    totals = np.zeros(2)
+    for _ in range(4):
+        _, rewards, _, _ = env.step(np.array([0, 1]))
+        totals += rewards
+    for _ in range(4):
+        env.step(np.array([0, 1]))
+    episodes = monitor_of(env).take()
+    env.close()
+
+    assert [(e.copy, e.number, e.length) for e in episodes] == [(0, 0, 4), (1, 0, 4), (0, 1, 4), (1, 1, 4)]
+    assert [e.total_reward for e in episodes[:2]] == totals.tolist()
+    assert all(e.success == (e.total_reward >= 3) for e in episodes)
+    assert monitor_of(env).take() == []
+
+
+@pytest.mark.parametrize("form", ["in-process", "subprocess"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("reward", "the reward inf"),
+        ("observation", "a number in the observation that is not finite"),
+        ("final observation", "a number in the observation that is not finite"),
+    ],
+)
+def test_a_number_that_is_not_finite_stops_with_environment_copy_and_step(form, fault, words):
+    seed = episode_seed(3, 1, Purpose.TRAINING, 2, 1)
+    env = make_vec_env(echo(fault=fault, fault_seed=seed, fault_step=5, vectorize=form), 4, 3, 1)
+    env.reset()
+    with pytest.raises(EnvironmentFault) as caught:
+        for _ in range(50):
+            env.step(zeros(env))
+    env.close()
+
+    sentence = str(caught.value)
+    assert sentence.startswith("Echo(")
+    assert f"copy 2 gave {words} at step 5 of its episode 1;" in sentence
+
+
+def test_a_faulty_part_of_a_dictionary_is_named():
+    env = make_vec_env(echo(sees="dict", fault="observation"), 2, 0, 0)
+    env.reset()
+    with pytest.raises(EnvironmentFault, match="a number in goal that is not finite at step 3"):
+        for _ in range(5):
+            env.step(zeros(env))
+
+
+def test_an_observation_that_is_not_finite_is_refused_at_the_reset_too():
+    env = make_vec_env(echo(), 1, 0, 0)
+    inner(env).envs[0].unwrapped._show = lambda: np.full(3, np.nan, np.float32)
+
+    with pytest.raises(EnvironmentFault, match="copy 0 gave a number in the observation that is not finite at step 0"):
+        env.reset()
+
+
+@pytest.mark.parametrize(
+    ("success", "expected"),
+    [
+        ("is_success", [None, True]),
+        ("hits", [None, True]),
+        ("nothing", [None, None]),
+        (4.5, [False, True]),
+        ("toys:hit_often", [False, True]),
+    ],
+)
+def test_success_is_a_key_a_return_or_a_function(success, expected):
+    solved = success_rule(success)
+    poor = {"hits": 1} if success == "toys:hit_often" else {}
+    rich = {"is_success": np.True_, "hits": 5}
+
+    assert [solved(poor, 1.0, 8), solved(rich, 5.0, 8)] == expected
+
+
+def test_a_function_of_success_may_be_given_itself():
+    assert success_rule(echo(success=toys.hit_often).success)({"hits": 9}, 0.0, 1) is True
+
+
+def test_images_come_with_channels_first():
+    env = make_vec_env(echo(sees="image"), 2, 0, 0)
+    observations = env.reset()
+    seen, reward, dones, infos = env.step(zeros(env))
+    for _ in range(7):
+        seen, reward, dones, infos = env.step(zeros(env))
+    env.close()
+
+    assert isinstance(env, VecTransposeImage)
+    assert observations.shape == seen.shape == (2, 3, 36, 36)
+    assert env.observation_space.shape == (3, 36, 36)
+    assert infos[0]["terminal_observation"].shape == (3, 36, 36)
+
+
+@pytest.mark.parametrize("form", ["in-process", "subprocess"])
+@pytest.mark.parametrize(
+    ("sees", "acts"),
+    [(sees, "discrete") for sees in ("vector", "image", "dict", "discrete")]
+    + [(sees, acts) for sees in ("vector", "dict") for acts in ("multidiscrete", "box", "multibinary")],
+)
+def test_all_kinds_of_spaces_can_be_stepped(form, sees, acts):
+    env = make_vec_env(echo(sees=sees, acts=acts, vectorize=form), 2, 0, 0)
+    observations = env.reset()
+    for _ in range(10):
+        observations, rewards, dones, infos = env.step(zeros(env))
+    env.close()
+
+    if sees == "dict":
+        assert {key: value.shape[0] for key, value in observations.items()} == {"clock": 2, "goal": 2}
+    else:
+        assert len(observations) == 2
+    assert rewards.shape == dones.shape == (2,)
+
+
+def test_wrappers_are_applied_from_left_to_right():
+    env = make_environment(echo(wrappers=[toys.DoubleReward, "gymnasium.wrappers:FlattenObservation"]))
+
+    assert isinstance(env, gym.wrappers.FlattenObservation)
+    assert isinstance(env.env, toys.DoubleReward)
+
+
+def test_a_worker_finds_the_functions_of_a_curriculum_file(tmp_path):
+    file = tmp_path / "own_file.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import gymnasium as gym
+            import numpy as np
+
+            class Own(gym.Env):
+                observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+                action_space = gym.spaces.Discrete(2)
+
+                def reset(self, *, seed=None, options=None):
+                    super().reset(seed=seed)
+                    return np.zeros(2, np.float32), {}
+
+                def step(self, action):
+                    return np.zeros(2, np.float32), 1.0, True, False, {"much": 3}
+
+            class Twice(gym.RewardWrapper):
+                def reward(self, reward):
+                    return 2 * reward
+
+            def much(info, episode_return, length):
+                return info["much"] == 3 and episode_return == 2 and length == 1
+            """
+        )
+    )
+    module = load_file(file)
+    spec = Environment(module.Own, wrappers=[module.Twice], success=module.much, vectorize="subprocess")
+
+    env = make_vec_env(spec, 2, 0, 0)
+    env.reset()
+    env.step(np.array([0, 1]))
+    episodes = monitor_of(env).take()
+    env.close()
+
+    assert [(e.total_reward, e.success) for e in episodes] == [(2.0, True), (2.0, True)]
+
+
+def test_workers_ignore_ctrl_c():
+    env = make_vec_env(echo(vectorize="subprocess"), 2, 0, 0)
+    try:
+        env.reset()
+        for process in inner(env).processes:
+            os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.3)
+        for _ in range(5):
+            env.step(np.array([0, 1]))
+        assert all(process.is_alive() for process in inner(env).processes)
+    finally:
+        env.close()
+
+
+def test_copies_in_this_process_leave_ctrl_c_as_it_was():
+    before = signal.getsignal(signal.SIGINT)
+    env = make_vec_env(echo(), 2, 0, 0)
+    env.close()
+
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        (Environment("CartPol-v1"), r"There is no environment 'CartPol-v1'\. Did you mean 'CartPole-v1'\?"),
+        (Environment("CartPole-v9"), r"There is no environment 'CartPole-v9'\. Did you mean 'CartPole-v1'\?"),
+        (Environment("nowhere:Some-v0"), r"'nowhere:Some-v0': there is no module 'nowhere'"),
+        (Environment("toys:Ecko"), r"'toys' has no 'Ecko'\. Did you mean 'Echo'\?"),
+        (Environment("toys:WORD"), "'toys:WORD' is a str, which cannot be called"),
+        (Environment("toys:not_an_environment"), "returned a int, which is no gymnasium environment"),
+        (Environment("toys:fails_when_made"), "fails_when_made cannot be made: RuntimeError: no licence"),
+        (echo(hue=3), r"Echo\(hue=3\) cannot be made: TypeError: .*hue"),
+        (echo(wrappers=["toys:refuse_to_wrap"]), "toys:refuse_to_wrap cannot wrap Echo: RuntimeError: this wrapper"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, Environment) else "",
+)
+def test_what_cannot_be_made_is_refused_in_one_sentence(environment, sentence):
+    with pytest.raises(InputError, match=sentence) as caught:
+        make_environment(environment)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_fails_when_it_is_imported_is_named(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("raise OSError('no display')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(InputError, match="'broken_module' cannot be imported: OSError: no display"):
+        make_environment(Environment("broken_module:Some-v0"))
+
+
+def test_discrete_observations_are_whole_numbers():
+    env = make_vec_env(echo(sees="discrete"), 3, 0, 0)
+
+    assert isinstance(env.observation_space, spaces.Discrete)
+    assert env.reset().dtype.kind == "i"
+    env.close()

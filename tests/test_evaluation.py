@@ -1,0 +1,75 @@
+"""A frozen policy plays episodes of its own."""
+
+import numpy as np
+import pytest
+import torch
+from building import echo, learner_for
+
+from rlstages import Environment
+from rlstages.environments import Purpose, episode_seed, make_environment, make_vec_env
+from rlstages.evaluation import evaluate, play_wave
+
+
+def copies(environment, n_envs=3):
+    return make_vec_env(environment, n_envs, 0, 0, Purpose.EVALUATION)
+
+
+def test_a_wave_is_one_episode_per_copy_by_its_start():
+    learner = learner_for(Environment("toys:Uneven"))
+    env = copies(Environment("toys:Uneven"), 4)
+
+    for seed in (10, 20):
+        episodes = play_wave(learner.policy, env, seed, deterministic=False)
+        lengths = [make_environment(Environment("toys:Uneven")).unwrapped.length_of(seed + copy) for copy in range(4)]
+        assert [episode.copy for episode in episodes] == [0, 1, 2, 3]
+        assert [episode.number for episode in episodes] == [0, 0, 0, 0]
+        assert [episode.length for episode in episodes] == lengths
+        assert len(set(lengths)) > 1
+
+
+def test_the_same_numbers_give_the_same_episodes_and_other_numbers_others():
+    learner, env = learner_for(echo()), copies(echo())
+
+    def play(run_seed, stage=0):
+        return evaluate(learner.policy, env, 9, run_seed, stage, deterministic=True)
+
+    assert play(0) == play(0)
+    assert play(0) != play(1)
+    assert play(0) != play(0, stage=1)
+
+
+def test_at_least_as_many_episodes_as_asked_for_in_whole_waves():
+    learner, env = learner_for(echo()), copies(echo())
+
+    for asked, played in ((1, 3), (3, 3), (4, 6)):
+        assert len(evaluate(learner.policy, env, asked, 0, 0, True)) == played
+
+
+def test_waves_play_different_episodes():
+    learner, env = learner_for(Environment("toys:Uneven")), copies(Environment("toys:Uneven"))
+
+    lengths = [episode.length for episode in evaluate(learner.policy, env, 9, 0, 0, True)]
+
+    sim = make_environment(Environment("toys:Uneven")).unwrapped
+    seeds = [episode_seed(0, 0, Purpose.EVALUATION, 0, wave) + copy for wave in range(3) for copy in range(3)]
+    assert lengths == [sim.length_of(seed) for seed in seeds]
+
+
+def test_the_policy_is_not_changed():
+    learner, env = learner_for(echo()), copies(echo())
+    before = learner.weights()
+
+    evaluate(learner.policy, env, 6, 0, 0, deterministic=False)
+
+    assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_actions_are_sampled_or_the_likeliest_as_asked(deterministic):
+    learner, env = learner_for(echo()), copies(echo())
+    totals = []
+    for draw in range(4):
+        torch.manual_seed(draw)
+        totals.append([episode.total_reward for episode in evaluate(learner.policy, env, 12, 0, 0, deterministic)])
+
+    assert (len({tuple(np.array(total)) for total in totals}) == 1) == deterministic

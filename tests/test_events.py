@@ -1,0 +1,111 @@
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from strategies import curricula, some
+
+from rlstages import InputError
+from rlstages.criteria import RewardThreshold, SuccessThreshold
+from rlstages.curriculum import load_curriculum
+from rlstages.episodes import Episode, score
+from rlstages.events import (
+    DemonstrationsReady,
+    EpochFinished,
+    Evaluated,
+    Event,
+    Judged,
+    Payload,
+    RolloutFinished,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+    Warned,
+)
+
+SCORE = score([Episode(0, i, float(i), 5, i > 1) for i in range(4)])
+VERDICT = SuccessThreshold(0.9).judge([Episode(0, i, 1.0, 5, True) for i in range(100)])
+PAYLOADS = [
+    RunStarted("abcd", load_curriculum("rooms"), 3, {"python": "3.11"}, resumed=True),
+    StageStarted("FineTuning", "train", max_steps=10, criterion="success", threshold=0.9),
+    DemonstrationsReady("plan", "demonstrations/a", "0" * 64, SCORE, 2),
+    EpochFinished(1, {"loss": 0.5, "held_out_loss": 1}, True),
+    Evaluated("before", SCORE),
+    RolloutFinished("training", 512, 0, None, None, None, None, 0.9, {"kl": 0.1}, 1e4, "0 of 50 episodes"),
+    Judged(1, 600, VERDICT),
+    StageFinished("reached", "it is", 600, 1.5, None, SCORE, VERDICT, "policies/a", "0" * 64, None),
+    Warned("Vorsicht\n\u2028 😀 \udc80"),
+    RunFinished("reached", "The curriculum is done."),
+]
+
+
+def through_json(event):
+    line = event.to_json().encode(errors="backslashreplace")
+    assert b"\n" not in line
+    return Event.from_data(json.loads(line))
+
+
+def test_there_is_an_example_of_every_kind_of_event():
+    assert {type(p) for p in PAYLOADS} == set(Payload.__args__)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda p: type(p).__name__)
+def test_an_event_comes_back_equal_from_one_line(payload):
+    event = Event(payload, 1234, 2, "six rooms", 1.7e9)
+    assert through_json(event) == event
+
+
+@some
+@given(curricula)
+def test_any_curriculum_passes_through_an_event(curriculum):
+    assert through_json(Event(RunStarted("a", curriculum, 0, {}), 0)).payload.curriculum == curriculum
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda p: type(p).__name__)
+def test_no_field_hides_the_events_own(payload):
+    own = {"v", "type", "time", "global_step", "stage_index", "stage_name"}
+    assert not own & {field.name for field in dataclasses.fields(payload)}
+    assert own < set(json.loads(Event(payload, 0).to_json()))
+
+
+def test_numbers_that_are_not_finite_become_null():
+    nothing = RewardThreshold(10).judge([])
+    assert math.isnan(nothing.value) and math.isinf(nothing.bound)
+    back = through_json(Event(Judged(1, 0, nothing), 0)).payload.verdict
+    assert back == dataclasses.replace(nothing, value=None, bound=None)
+    assert through_json(Event(EpochFinished(1, {"loss": math.inf}, False), 0)).payload.metrics == {"loss": None}
+
+
+def test_time_is_kept_to_the_millisecond_and_set_by_itself():
+    assert through_json(Event(Warned("a"), 0, time=1.23456)).time == 1.235
+    assert Event(Warned("a"), 0).time > 1.7e9
+
+
+WHOLE = json.loads(Event(Warned("a"), 0).to_json())
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        ({}, "version None"),
+        ({**WHOLE, "v": 2}, "version 2, and this rlstages reads version 1"),
+        ({k: v for k, v in WHOLE.items() if k != "time"}, "it has no 'time'"),
+        ({k: v for k, v in WHOLE.items() if k != "type"}, "it has no 'type'"),
+        ({**WHOLE, "type": "Warmed"}, "unknown type 'Warmed'. Did you mean 'Warned'?"),
+        ({**WHOLE, "type": "Agent"}, "does not fit"),
+        ({**WHOLE, "type": "Linear", "start": 1, "end": 2} | {"message": None}, "does not fit"),
+        ({**WHOLE, "more": 1}, "does not fit"),
+    ],
+)
+def test_what_is_no_event_is_refused(data, said):
+    with pytest.raises(InputError) as caught:
+        Event.from_data(data)
+    assert said in str(caught.value)
+
+
+def test_a_spec_is_no_event():
+    data = {k: v for k, v in WHOLE.items() if k != "message"} | {"type": "Linear", "start": 1, "end": 2}
+    with pytest.raises(InputError, match="it holds a Linear, which is no event"):
+        Event.from_data(data)

@@ -1,0 +1,101 @@
+"""An expert in an environment becomes demonstrations."""
+
+import numpy as np
+import pytest
+from building import echo
+
+from rlstages import Environment, Expert, InputError, recording
+from rlstages.environments import Purpose, episode_seed, make_environment
+from rlstages.experts import showing
+from rlstages.recording import record
+
+
+def play(environment, expert, episodes=3, **where):
+    who = Expert(expert, episodes=episodes)
+    return record(environment, who, showing(who), **where)
+
+
+def test_episodes_are_recorded_whole():
+    shown = play(echo(), "toys:tell")
+
+    assert len(shown) == 3
+    for episode in shown.episodes:
+        assert episode.observations.shape == (9, 3)
+        assert episode.actions.shape == episode.rewards.shape == (8,)
+        assert episode.success is True
+        np.testing.assert_array_equal(episode.observations[:-1].argmax(axis=1), episode.actions)
+
+
+def test_episodes_have_the_seeds_of_demonstrations():
+    shown = play(echo(), "toys:tell", run_seed=4, stage=2)
+    env = make_environment(echo())
+
+    for number, episode in enumerate(shown.episodes):
+        first, _ = env.reset(seed=episode_seed(4, 2, Purpose.DEMONSTRATION, 0, number))
+        np.testing.assert_array_equal(episode.observations[0], first)
+
+
+@pytest.mark.parametrize(
+    ("sees", "acts", "kind", "shape"),
+    [
+        ("vector", "box", np.float32, (8, 2)),
+        ("vector", "multidiscrete", np.int64, (8, 2)),
+        ("vector", "multibinary", np.int8, (8, 2)),
+        ("discrete", "discrete", np.int64, (8,)),
+        ("image", "discrete", np.int64, (8,)),
+        ("dict", "discrete", np.int64, (8,)),
+    ],
+)
+def test_arrays_have_the_spaces_types(sees, acts, kind, shape):
+    episode = play(echo(sees=sees, acts=acts), "toys:tell").episodes[0]
+    space = make_environment(echo(sees=sees, acts=acts)).observation_space
+
+    assert episode.actions.dtype == kind and episode.actions.shape == shape
+    parts = {"": (episode.observations, space)}
+    if sees == "dict":
+        parts = {key: (episode.observations[key], space[key]) for key in space.spaces}
+    for values, part in parts.values():
+        assert values.dtype == part.dtype and values.shape == (9, *part.shape)
+
+
+def test_success_is_what_the_environment_says_it_is():
+    assert play(echo(success=100.0), "toys:tell").score().success == 0.0
+    assert play(echo(success="nothing"), "toys:tell").score().success is None
+    assert play(echo(success="toys:hit_often"), "toys:tell").score().success == 1.0
+
+
+@pytest.mark.parametrize(
+    ("expert", "sentence"),
+    [
+        (
+            "toys:fail_later",
+            r"^The expert toys:fail_later failed, at step 5 of the episode with seed \d+: RuntimeError",
+        ),
+        (
+            "toys:fail_to_tell",
+            "^The expert toys:fail_to_tell fails when it is given the environment: RuntimeError: the",
+        ),
+        ("toys:no_function", "^The expert toys:no_function returned a int; it must take the environment and return"),
+        ("toys:WORD", "^The expert 'toys:WORD' is a str, which cannot be called"),
+        ("toys:tel", "^'toys:tel': 'toys' has no 'tel'. Did you mean 'tell'"),
+    ],
+)
+def test_an_expert_that_fails_is_named(expert, sentence):
+    with pytest.raises(InputError, match=sentence) as caught:
+        play(echo(), expert)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_an_action_that_the_environment_does_not_take_is_named_with_expert_and_step():
+    with pytest.raises(InputError, match=r"failed with the action 'left' of the expert toys:wrong_later, at step 5"):
+        play(Environment("toys:Strict"), "toys:wrong_later")
+
+
+def test_an_episode_that_does_not_end_is_refused(monkeypatch):
+    monkeypatch.setattr(recording, "MAX_EPISODE_STEPS", 50)
+
+    with pytest.raises(
+        InputError, match=r"An episode of toys:tell_zero did not end within 50 steps; give .* time limit"
+    ):
+        play(Environment("toys:Endless"), "toys:tell_zero")
