@@ -76,5 +76,9 @@ def _load_model(expert: Expert, trust_pickle: bool) -> Any:
 
     algorithm = getattr(stable_baselines3, expert.algorithm, None)
     require(hasattr(algorithm, "load"), f"stable-baselines3 has no algorithm {expert.algorithm!r}.")
-    with random_state_kept():
-        return cast(Any, algorithm).load(path, device="cpu")
+    try:
+        with random_state_kept():
+            return cast(Any, algorithm).load(path, device="cpu")
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path} cannot be loaded as a {expert.algorithm} model: {reason}.") from error

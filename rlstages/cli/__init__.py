@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-EXIT_FAULT, EXIT_INPUT, EXIT_MISSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+from rlstages.cli import codes
 
 
 def main() -> None:
@@ -16,11 +16,11 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        _stop(f"error: {error}", EXIT_INPUT)
+        _stop(f"error: {error}", codes.INPUT)
     except Fault as error:
-        _stop(f"stopped: {error}", EXIT_FAULT)
+        _stop(f"stopped: {error}", codes.FAULT)
     except KeyboardInterrupt:
-        _stop("stopped at once; what came after the last checkpoint is lost.", EXIT_INTERRUPTED)
+        _stop("stopped at once; what came after the last checkpoint is lost.", codes.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: that is its right.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlstages.cli import EXIT_INTERRUPTED, EXIT_MISSED
+from rlstages.cli import codes
 from rlstages.curriculum import load_curriculum
 from rlstages.errors import require
 from rlstages.tracking import Track
@@ -16,7 +16,7 @@ from rlstages.tracking import Track
 if TYPE_CHECKING:
     from rlstages.trainer import RunResult
 
-_CODES = {"reached": 0, "missed": EXIT_MISSED, "interrupted": EXIT_INTERRUPTED}
+_CODES = {"reached": 0, "missed": codes.MISSED, "interrupted": codes.INTERRUPTED}
 
 
 def start(

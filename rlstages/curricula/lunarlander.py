@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, RewardThreshold
 
 
-def curriculum(landing: float = 160.0, max_steps: int = 600_000) -> Curriculum:
+def curriculum(landing: float = 150.0, max_steps: int = 600_000) -> Curriculum:
     """Return the ladder from calm air to a storm, with continuous thrust.
 
     Args:
@@ -31,7 +31,7 @@ def curriculum(landing: float = 160.0, max_steps: int = 600_000) -> Curriculum:
         ),
         stages=[
             BehaviorCloning("clone", calm, expert=Expert("rlstages_envs:land", episodes=10), min_log_std=-1.0),
-            FineTuning("breeze", breeze, until=RewardThreshold(190.0, margin=20.0), max_steps=max_steps),
+            FineTuning("breeze", breeze, until=RewardThreshold(170.0, margin=20.0), max_steps=max_steps),
             FineTuning("storm", storm, until=RewardThreshold(landing, margin=20.0), max_steps=max_steps),
         ],
     )

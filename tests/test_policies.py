@@ -1,0 +1,80 @@
+"""The policies that runs left behind."""
+
+import numpy as np
+import pytest
+import torch
+from building import cloning, curriculum, echo, tuning
+
+from rlstages import Environment, Expert, InputError, SuccessThreshold, load_policy, train
+from rlstages.learners.learner import read_policy
+from rlstages.policies import evaluate_run, final_policy_file, load_learner
+
+ALWAYS = Environment("toys:Always")
+SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
+
+
+@pytest.fixture
+def run(here):
+    plan = curriculum(
+        cloning(episodes=20, max_epochs=10),
+        tuning("easy", ALWAYS, until=SURE, critic_fit_steps=0),
+        held_out=[echo(steps=4), ALWAYS],
+        normalize_observations=True,
+    )
+    assert train(plan, out="run", seed=2).outcome == "reached"
+    return here / "run"
+
+
+def test_a_runs_policy_is_that_of_its_last_stage_and_can_be_asked_at_once(run):
+    policy = load_policy(run)
+
+    assert final_policy_file(run) == run / "policies" / "01-easy.safetensors"
+    kept = read_policy(final_policy_file(run))
+    assert all(torch.equal(value, kept[name]) for name, value in policy.state_dict().items())
+    assert not policy.training
+    assert policy.predict(np.zeros(3, np.float32))[0] in range(3)
+
+
+def test_a_run_is_scored_in_each_environment_once_held_out_ones_included(run):
+    scores = evaluate_run(run, episodes=10, seed=5)
+
+    assert [environment for environment, _ in scores] == [echo(), ALWAYS, echo(steps=4)]
+    assert [score.episodes for _, score in scores] == [12, 12, 12]
+    assert scores[1][1].success == 1.0
+    assert scores[2][1].steps == 48
+
+
+def test_a_score_can_be_had_again_and_depends_on_its_seed(run):
+    first, same, other = (evaluate_run(run, 10, seed, [Environment("toys:Uneven")])[0][1] for seed in (1, 1, 2))
+
+    assert first == same
+    assert first != other
+
+
+def test_no_episode_is_no_score(run):
+    with pytest.raises(InputError, match="number of episodes is 0; give at least 1"):
+        evaluate_run(run, episodes=0, seed=0)
+
+
+def test_what_is_no_run_or_has_no_policy_yet_is_refused(run, here):
+    with pytest.raises(InputError, match="nowhere is not a run directory"):
+        load_policy("nowhere")
+    (run / "events.jsonl").write_text("")
+    with pytest.raises(InputError, match="no stage has ended yet, so there is no policy to load; train it further"):
+        load_policy(run)
+    (run / "run.json").write_text("{}")
+    with pytest.raises(InputError, match=r"run\.json is damaged: KeyError"):
+        load_policy(run)
+
+
+def test_a_loaded_learner_has_the_runs_agent(run):
+    learner = load_learner(run)
+
+    assert learner.agent.normalize_observations
+    assert "features_extractor.standardizers.obs_.mean" in learner.weights()
+
+
+def test_a_run_may_be_the_expert_of_another(run, here):
+    plan = curriculum(cloning(expert=Expert(run, episodes=4), max_epochs=1))
+
+    assert train(plan, out="second").outcome == "reached"

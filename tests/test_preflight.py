@@ -1,0 +1,216 @@
+"""What is refused before the first step, in one sentence that names the stage."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from building import cloning, curriculum, echo, tuning
+
+from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, train
+from rlstages.demonstrations import Demonstration, Demonstrations
+from rlstages.experts import showing
+from rlstages.preflight import preflight
+from rlstages.recording import record
+
+
+def toy(name):
+    return Environment(f"toys:{name}")
+
+
+def refused(plan, sentence, **options):
+    with pytest.raises(InputError, match=sentence) as caught:
+        preflight(plan, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def shown(**changes):
+    """Two good episodes, with some arrays of the second one changed."""
+    who = Expert("toys:tell", episodes=2)
+    first, second = record(echo(), who, showing(who)).episodes
+    return Demonstrations(
+        (first, dataclasses.replace(second, **{k: f(getattr(second, k)) for k, f in changes.items()}))
+    )
+
+
+def spoiled(array, value):
+    changed = array.astype(np.result_type(array, value), copy=True)
+    changed[3] = value
+    return changed
+
+
+def test_a_good_curriculum_passes_and_its_spaces_are_those_of_the_policy():
+    found = preflight(curriculum(cloning(environment=echo(sees="image")), policy="CnnPolicy"))
+
+    assert found.observation.shape == (3, 36, 36)
+    assert found.action.n == 3
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        (
+            Environment("CartPol-v1"),
+            r"^stage 'clone': There is no environment 'CartPol-v1'. Did you mean 'CartPole-v1'",
+        ),
+        (Environment("nowhere:X-v0"), "^stage 'clone': 'nowhere:X-v0': there is no module 'nowhere'"),
+        (toy("fails_when_made"), "^stage 'clone': fails_when_made cannot be made: RuntimeError: no licence"),
+        (toy("unbounded"), r"The actions are Box\(2,\) of float32 without bounds; wrap them in a bounded Box"),
+        (toy("paired"), r"^stage 'clone': Tuple\(.* spaces are not supported; wrap the environment"),
+        (toy("worded"), r"^stage 'clone': Text.* spaces are not supported; wrap the environment"),
+        (toy("nested"), "^stage 'clone': The observations of nested are dictionaries in dictionaries"),
+        (toy("shifted"), r"The actions are Discrete\(3, start=1\), which does not count from 0"),
+        (toy("shifted_view"), r"The observations are Discrete\(3, start=1\), which does not count from 0"),
+        (echo(sees="dict"), r"The observations are Dict\(.*\); use Agent\(policy='MultiInputPolicy'\)"),
+        (echo(wrappers=["toys:refuse_to_wrap"]), "^stage 'clone': toys:refuse_to_wrap cannot wrap Echo"),
+        (Environment("CartPole-v1", vectorize="batched"), "^stage 'clone': CartPole-v1 has no batched form"),
+    ],
+    ids=str,
+)
+def test_environments_that_cannot_be_learned_in(environment, sentence):
+    refused(curriculum(cloning(environment=environment)), sentence)
+
+
+def test_an_environment_that_fails_in_its_episode_is_named():
+    plan = curriculum(tuning(environment=toy("fails_in_step")))
+
+    refused(
+        plan, "^stage 'tune': fails_in_step fails in an episode of random actions: RuntimeError: the motor is stuck"
+    )
+
+
+def test_spaces_that_differ_between_stages_are_refused_with_both_named():
+    plan = curriculum(cloning(), tuning(environment=echo(acts="box")))
+    refused(plan, r"^stage 'tune': the observations of Echo\(acts='box'\) are Box\(2,\) of float32, those of Echo in ")
+
+    plan = curriculum(cloning(), tuning(environment=echo(scale=2.0)))
+    refused(plan, r"are Box\(-2.0, 2.0, \(3,\), float32\), those of Echo in stage 'clone' are Box\(-1.0, 1.0")
+
+
+def test_held_out_environments_are_checked_too():
+    refused(curriculum(cloning(), held_out=[echo(acts="box")]), "^held_out: the observations of Echo")
+    refused(curriculum(cloning(), held_out=[toy("nothing")]), "^held_out: 'toys:nothing': 'toys' has no 'nothing'")
+
+
+def test_a_threshold_of_success_needs_an_environment_that_tells():
+    plan = curriculum(tuning(environment=toy("Silent")))
+
+    refused(plan, r"^stage 'tune': Silent does not say whether an episode succeeded: .* no 'is_success'; give Environ")
+    preflight(curriculum(tuning(environment=toy("Silent"), until=RewardThreshold(1.0))))
+    preflight(curriculum(tuning(environment=Environment("toys:Silent", success=0.5))))
+
+
+def test_a_key_that_no_info_has_and_a_function_that_fails_are_named():
+    refused(curriculum(tuning(environment=echo(success="solved"))), "its last info has no 'solved'")
+    refused(
+        curriculum(tuning(environment=Environment("toys:Never", success="toys:hit_often"))),
+        "Never fails in an episode of random actions: KeyError: 'hits'",
+    )
+    refused(
+        curriculum(tuning(environment=echo(success="toys:hit_oftn"))),
+        "'toys' has no 'hit_oftn'. Did you mean 'hit_often'",
+    )
+
+
+def test_a_threshold_that_no_number_of_episodes_decides_is_refused():
+    until = SuccessThreshold(0.9, margin=0.001, max_episodes=40)
+
+    refused(
+        curriculum(tuning(until=until)), r"^stage 'tune': success of at least 0\.9 within a margin this small cannot"
+    )
+
+
+@pytest.mark.parametrize(
+    ("expert", "sentence"),
+    [
+        ("toys:tel", "^stage 'clone': 'toys:tel': 'toys' has no 'tel'. Did you mean 'tell'"),
+        ("nowhere:tell", "^stage 'clone': 'nowhere:tell': there is no module 'nowhere'"),
+        ("toys:fail_to_tell", "^stage 'clone': .*toys:fail_to_tell fails .*: RuntimeError: the map is missing"),
+        ("toys:no_function", "^stage 'clone': The expert toys:no_function returned a int"),
+        (
+            "toys:tell_wrongly",
+            r"^stage 'clone': the expert toys:tell_wrongly gives the action .*which is not in Discrete",
+        ),
+        ("runs/nothing", "^stage 'clone': runs/nothing is not a run directory"),
+        ("nothing.zip", "^stage 'clone': There is no model at nothing.zip"),
+    ],
+)
+def test_experts_that_cannot_show(expert, sentence):
+    refused(curriculum(cloning(expert=Expert(expert))), sentence)
+
+
+def test_a_discrete_action_may_be_a_numpy_number_or_a_whole_float_of_none():
+    preflight(curriculum(cloning(expert=Expert("toys:tell_numpy"))))
+    refused(curriculum(cloning(expert=Expert("toys:tell_float"))), r"gives the action 1\.0, which is not in Discrete")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"observations": lambda o: spoiled(o, np.nan)},
+            r"episode 1, step 3: the observations hold a number that is not",
+        ),
+        ({"rewards": lambda r: spoiled(r, np.inf)}, "episode 1, step 3: the reward is not finite"),
+        ({"actions": lambda a: spoiled(a, 5)}, "episode 1, step 3: the action 5 is not a whole number from 0 to 2"),
+        (
+            {"actions": lambda a: spoiled(a, 0.5)},
+            r"episode \d, step \d: the action 0.5 is not a whole number from 0 to",
+        ),
+    ],
+    ids=["nan", "inf reward", "out of range", "no whole number"],
+)
+def test_demonstrations_that_do_not_fit_are_refused_with_episode_and_step(changes, sentence, tmp_path):
+    file = tmp_path / "shown.safetensors"
+    first, second = shown(**changes).episodes
+    kind = second.actions.dtype
+    Demonstrations((dataclasses.replace(first, actions=first.actions.astype(kind)), second)).save(file)
+
+    refused(curriculum(cloning(demonstrations=file)), f"^stage 'clone': .*{sentence}")
+
+
+def test_demonstrations_of_another_shape_are_refused(tmp_path):
+    file = tmp_path / "shown.safetensors"
+    Demonstrations((Demonstration(np.zeros((5, 4), np.float32), np.zeros(4, np.int64), np.zeros(4)),)).save(file)
+
+    refused(
+        curriculum(cloning(demonstrations=file)), r"the observations have the shape \(4,\), but the space is Box\(3,"
+    )
+
+
+def test_no_demonstrations_are_refused(tmp_path):
+    file = tmp_path / "shown.safetensors"
+    refused(curriculum(cloning(demonstrations=file)), "^stage 'clone': There are no demonstrations at ")
+    shown().save(file)
+    refused(curriculum(cloning(demonstrations=file, min_return=99.0)), "no episode is left to clone")
+    file.write_bytes(b"nothing")
+    refused(curriculum(cloning(demonstrations=file)), "is not a readable .safetensors file")
+
+
+def test_continuous_actions_out_of_range_are_refused(tmp_path):
+    file = tmp_path / "shown.safetensors"
+    actions = np.full((4, 2), 1.5, np.float32)
+    Demonstrations((Demonstration(np.zeros((5, 2), np.float32), actions, np.zeros(4)),)).save(file)
+    plan = curriculum(cloning(demonstrations=file, environment=echo(acts="box")))
+
+    refused(plan, r"step 0: the action \[1.5 1.5\] is outside \[-1, 1\]")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused():
+    refused(curriculum(tuning(), device="cuda"), "^Agent: device is 'cuda', but torch finds no GPU; use 'cpu'")
+
+
+def test_a_network_that_does_not_fit_the_observations_is_refused():
+    refused(curriculum(tuning(), policy="CnnPolicy"), "CnnPolicy needs uint8 images of at least 36 x 36")
+    refused(curriculum(tuning(), policy="MultiInputPolicy"), "no dictionary; use policy='MlpPolicy' or 'CnnPolicy'")
+
+
+def test_preflight_changes_nothing_and_draws_no_number_of_the_run(here):
+    plan = curriculum(cloning(episodes=2, max_epochs=1))
+    first = train(plan, out="one").stages["clone"].digest
+    torch.manual_seed(77)
+    preflight(plan)
+
+    assert train(plan, out="two").stages["clone"].digest == first
