@@ -101,9 +101,7 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         self.start(copies, self._episode_seeds(seed)[copies])
         return self.observe(), {}
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every copy once; a copy whose episode ended must be reset before it is stepped again."""
         rewards, terminated, truncated, infos = self.advance(np.asarray(actions))
         return self.observe(), rewards, terminated, truncated, infos

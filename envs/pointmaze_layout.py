@@ -6,8 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+from rlstages_envs.draws import fractions
 
 ROUNDS = 2
 """How often walls are looked for between the posts that have none yet; more would find few others."""
@@ -29,30 +28,6 @@ class Mazes(NamedTuple):
     blocks: np.ndarray
     starts: np.ndarray
     goals: np.ndarray
-
-
-def fractions(seeds: np.ndarray, count: int) -> np.ndarray:
-    """Draw numbers from 0 (included) to 1 (left out) that depend on the seed and their place alone, by splitmix64.
-
-    Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators",
-    https://doi.org/10.1145/2660193.2660195
-
-    Args:
-        seeds: Shape `(k,)`, uint64.
-        count: How many numbers are drawn for each seed.
-
-    Returns:
-        Shape `(k, count)`, float64.
-    """
-    # Hashed first, seeds that differ by a multiple of `GOLDEN` do not share a shifted sequence.
-    states = _mix(seeds ^ GOLDEN)[:, None] + np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
-    return (_mix(states) >> np.uint64(11)) * 2.0**-53
-
-
-def _mix(state: np.ndarray) -> np.ndarray:
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
 
 
 def lay_out(seeds: np.ndarray, size: int, walls: float, goals: int, jitter: float) -> Mazes:

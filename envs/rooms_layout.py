@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from rlstages_envs.draws import SeededDraws
 
 UNSEEN, FLOOR, WALL, CLOSED_DOOR, OPEN_DOOR, LOCKED_DOOR, KEY, GOAL = range(8)
 """What a cell of the grid or of a view holds; `UNSEEN` is for views only."""
@@ -33,39 +33,6 @@ class Layouts(NamedTuple):
     positions: np.ndarray
     headings: np.ndarray
     errands: np.ndarray
-
-
-class SeededDraws:
-    """Random numbers that depend on each episode's seed alone: splitmix64 as a counter-based hash.
-
-    Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators",
-    https://doi.org/10.1145/2660193.2660195
-
-    Args:
-        seeds: One per episode, shape `(k,)`, uint64.
-        count: How many numbers each episode needs at most.
-    """
-
-    GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-    def __init__(self, seeds: np.ndarray, count: int) -> None:
-        # Hashing the seeds first keeps neighbouring seeds from sharing a sequence at an offset.
-        counters = np.arange(1, count + 1, dtype=np.uint64) * self.GOLDEN
-        hashed = self._mix(self._mix(seeds + self.GOLDEN)[:, None] + counters)
-        # 31 bits of each are enough for next to no bias by the remainder, and fit numpy's usual integers.
-        self._unused = (hashed >> np.uint64(33)).astype(np.int64)
-
-    def below(self, bound: int | np.ndarray, *shape: int) -> np.ndarray:
-        """Draw integers from 0 to `bound - 1`, shape `(k, *shape)`, to which `bound` is broadcast."""
-        count = math.prod(shape)
-        drawn, self._unused = self._unused[:, :count], self._unused[:, count:]
-        return np.asarray(drawn.reshape(len(drawn), *shape) % bound)
-
-    @staticmethod
-    def _mix(state: np.ndarray) -> np.ndarray:
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(state ^ (state >> np.uint64(31)))
 
 
 def grid_side(rooms: int, size: int, margin: int) -> int:

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlstages_envs.draws import fractions
 from rlstages_envs.pointmaze import (
     RADIUS,
     RAYS,
@@ -18,7 +19,7 @@ from rlstages_envs.pointmaze import (
     follow_path,
     make_pointmaze,
 )
-from rlstages_envs.pointmaze_layout import fractions, lay_out
+from rlstages_envs.pointmaze_layout import lay_out
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 VARIANTS = st.fixed_dictionaries(

@@ -6,6 +6,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlstages_envs.draws import SeededDraws
 from rlstages_envs.rooms import (
     FORWARD,
     PICK_UP,
@@ -27,7 +28,6 @@ from rlstages_envs.rooms_layout import (
     OPEN_DOOR,
     UNSEEN,
     WALL,
-    SeededDraws,
     lay_out,
     self_avoiding_walks,
 )
