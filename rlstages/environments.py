@@ -6,7 +6,7 @@ import importlib
 import multiprocessing
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,12 @@ def make_environment(spec: Environment) -> gym.Env[Any, Any]:
 
 
 def make_vec_env(
-    spec: Environment, n_envs: int, run_seed: int, stage: int, purpose: Purpose = Purpose.TRAINING
+    spec: Environment,
+    n_envs: int,
+    run_seed: int,
+    stage: int,
+    purpose: Purpose = Purpose.TRAINING,
+    first: Sequence[int] | None = None,
 ) -> VecEnv:
     """Make copies of an environment behind stable-baselines3's interface.
 
@@ -89,9 +94,11 @@ def make_vec_env(
         run_seed: Of the run.
         stage: Index of the stage.
         purpose: What the episodes are played for.
+        first: The number of each copy's first episode, for a stage that goes on; default 0.
     """
     batched = require_batched(spec)
-    seeds = [_EpisodeSeeds(run_seed, stage, purpose, copy) for copy in range(n_envs)]
+    numbers = first if first is not None else [0] * n_envs
+    seeds = [_EpisodeSeeds(run_seed, stage, purpose, copy, number) for copy, number in enumerate(numbers)]
     env: VecEnv
     if batched is not None and spec.vectorize in ("auto", "batched"):
         env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds)
@@ -172,6 +179,11 @@ class EpisodeMonitor(VecEnvWrapper):
             self._returns[copy] = self._lengths[copy] = 0
             self._numbers[copy] += 1
         return observations, rewards, dones, infos
+
+    @property
+    def started(self) -> list[int]:
+        """How many episodes each copy has started since the reset."""
+        return [int(number) + 1 for number in self._numbers]
 
     def take(self) -> list[Episode]:
         """Return the finished episodes and forget them."""
@@ -273,9 +285,9 @@ class SeededEpisodes(gym.Wrapper):
 class _EpisodeSeeds:
     """The seeds of one copy's episodes, in order."""
 
-    def __init__(self, run_seed: int, stage: int, purpose: Purpose, copy: int) -> None:
+    def __init__(self, run_seed: int, stage: int, purpose: Purpose, copy: int, number: int = 0) -> None:
         self._place = (run_seed, stage, purpose, copy)
-        self._number = 0
+        self._number = number
 
     def next(self) -> int:
         """Return the seed of the next episode."""

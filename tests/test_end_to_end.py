@@ -115,20 +115,21 @@ def plan(where):
     return "ladder.py"
 
 
+MOMENTS = [
+    is_epoch(3),
+    is_epoch(7),
+    is_end("clone"),
+    is_rollout("first", "critic fit", 128),
+    is_rollout("first", "training"),
+    is_end("first"),
+    is_rollout("second", "training", 128),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("vectorize", ["in-process", "subprocess"])
-def test_a_run_that_is_killed_again_and_again_has_the_history_of_one_that_was_not(vectorize, tmp_path):
-    file = plan(tmp_path)
-    moments = [
-        is_epoch(3),
-        is_epoch(7),
-        is_end("clone"),
-        is_rollout("first", "critic fit", 128),
-        is_rollout("first", "training"),
-        is_end("first"),
-        is_rollout("second", "training", 128),
-    ]
-    arguments = ["train", file, "--out", "run", "-p", f"vectorize={vectorize}"]
+@pytest.mark.parametrize(("vectorize", "moments"), [("in-process", MOMENTS), ("subprocess", MOMENTS[3:5])])
+def test_a_run_that_is_killed_again_and_again_has_the_history_of_one_that_was_not(vectorize, moments, tmp_path):
+    arguments = ["train", plan(tmp_path), "--out", "run", "-p", f"vectorize={vectorize}"]
     kept = []
     for moment in moments:
         session = Session(*arguments, cwd=tmp_path, run="run")
@@ -180,8 +181,15 @@ def is_alive(pid):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vectorize", ["in-process", "subprocess"])
-@pytest.mark.parametrize("moment", [is_epoch(2), is_rollout("first", "training", 800)], ids=["cloning", "fine-tuning"])
+@pytest.mark.parametrize(
+    ("vectorize", "moment"),
+    [
+        ("in-process", is_epoch(2)),
+        ("in-process", is_rollout("first", "critic fit")),
+        ("subprocess", is_rollout("first", "training")),
+    ],
+    ids=["cloning", "critic fit", "training with workers"],
+)
 def test_ctrl_c_finishes_the_step_saves_and_exits_with_130(moment, vectorize, tmp_path):
     arguments = ["train", plan(tmp_path), "--out", "run", "-p", f"vectorize={vectorize}"]
     session = Session(*arguments, cwd=tmp_path, run="run")

@@ -53,6 +53,7 @@ class FineTuningRunner:
         self._updates = 0
         self._fit_until = 0
         self._env: VecEnv | None = None
+        self._first = [0] * learner.agent.n_envs
         self._critic_optimizer: torch.optim.Optimizer | None = None
         self._anchor = self.learner.anchor()
 
@@ -78,6 +79,7 @@ class FineTuningRunner:
             "fit_until": self._fit_until,
             "examiner": self._examiner.state_dict(),
             "critic_optimizer": None if self._critic_optimizer is None else optimizer_state(self._critic_optimizer),
+            "started": self._started(),
             "returns": _return_statistics(self._env),
         }
 
@@ -87,6 +89,7 @@ class FineTuningRunner:
         self._before = cast("Score | None", from_data(state["before"]))
         self.stage_steps, self._updates, self._fit_until = state["stage_steps"], state["updates"], state["fit_until"]
         self._recent = [Episode(*row) for row in state["recent"]]
+        self._first = state["started"]
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
         self._examiner.load_state_dict(state["examiner"])
         if state["critic_optimizer"] is not None:
@@ -245,7 +248,7 @@ class FineTuningRunner:
     def _copies(self) -> VecEnv:
         if self._env is None:
             agent = self.learner.agent
-            env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index)
+            env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index, first=self._first)
             if agent.normalize_rewards:
                 env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=agent.gamma)
             self._env = env
@@ -253,6 +256,12 @@ class FineTuningRunner:
 
     def _monitor(self) -> EpisodeMonitor:
         return monitor_of(self._copies())
+
+    def _started(self) -> list[int]:
+        """Return how many episodes each copy has started in this stage, earlier sessions included."""
+        if self._env is None:
+            return self._first
+        return [first + here for first, here in zip(self._first, self._monitor().started, strict=True)]
 
     def _make_critic_optimizer(self) -> torch.optim.Optimizer:
         parameters = critic_parameters(self.learner.policy)

@@ -1,0 +1,285 @@
+"""What each command prints, writes and exits with."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from building import COMMAND, cloning, curriculum, echo, surroundings, tuning
+from safetensors.torch import load_file
+from stable_baselines3 import A2C, PPO
+
+from rlstages import Environment, SuccessThreshold, load_demonstrations, load_policy, train
+from rlstages.events import StageFinished
+from rlstages.rundir import read_events, read_record
+
+ALWAYS, NEVER = Environment("toys:Always"), Environment("toys:Never")
+SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
+PLAN = """
+from rlstages import *
+
+def curriculum(steps: int = 1_500, world: str = "Always"):
+    '''Two stages.'''
+    until = SuccessThreshold(0.5, window=4)
+    return Curriculum(
+        "small",
+        agent=Agent("PPO", n_envs=4, n_steps=16, batch_size=32, n_epochs=2, network=(16,)),
+        stages=[
+            BehaviorCloning("clone", Environment(f"toys:{world}"), expert=Expert("toys:tell_zero", episodes=3),
+                            max_epochs=2, evaluation_episodes=4),
+            FineTuning("tune", Environment(f"toys:{world}"), until=until, max_steps=steps, critic_fit_steps=0,
+                       evaluation_episodes=4),
+        ],
+    )
+"""
+
+
+def easy(**settings):
+    return tuning("easy", ALWAYS, until=SURE, max_steps=1_500, critic_fit_steps=0, **settings)
+
+
+@pytest.fixture
+def plan(here):
+    (here / "small_plan.py").write_text(PLAN)
+    return "small_plan.py"
+
+
+def test_train_reaches_the_end_and_says_where_the_run_is(rlstages, plan, here):
+    outcome = rlstages("train", plan, "--seed", "3", "--track", "none")
+
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert outcome.out.endswith("The curriculum is done. Run directory: runs/small-s3\n")
+    assert read_record(here / "runs" / "small-s3").seed == 3
+
+
+def test_a_threshold_that_is_not_reached_is_exit_code_3_and_more_steps_go_on(rlstages, plan):
+    missed = rlstages("train", plan, "--out", "run", "-p", "world=Never", "--track", "none")
+    assert missed.code == 3
+    assert "Stage 'tune': 1,500 steps were spent and success of at least 0.5 was not reached" in missed.out
+    assert missed.out.endswith("Give it more: rlstages resume run --max-steps N\n")
+
+    again = rlstages("resume", "run", "--max-steps", "2500", "--track", "none")
+    assert again.code == 3
+    assert "2,500 steps were spent" in again.out
+    less = rlstages("resume", "run", "--max-steps", "2000", "--track", "none")
+    assert less.code == 2
+    assert less.err == "error: --max-steps is 2,000, but stage 'tune' has 2,500 already; give more.\n"
+
+
+def test_resuming_a_finished_run_says_that_it_is_done(rlstages, plan):
+    rlstages("train", plan, "--out", "run", "--track", "none")
+
+    outcome = rlstages("resume", "run", "--track", "none")
+
+    assert outcome.code == 0
+    assert "The curriculum is done." in outcome.out
+
+
+def test_parameters_and_device_reach_the_record(rlstages, plan, here):
+    (here / plan).write_text(PLAN.replace("network=(16,)", "network=(16,), device='auto'"))
+    rlstages("train", plan, "-p", "steps=1_600", "--device", "cpu", "--out", "run", "--track", "none")
+
+    found = read_record(here / "run").curriculum
+    assert found.stages[1].max_steps == 1600
+    assert found.agent.device == "cpu"
+
+
+def test_a_run_starts_from_another(rlstages, plan, here):
+    rlstages("train", plan, "--out", "first", "--track", "none")
+
+    outcome = rlstages("train", plan, "--out", "second", "--from", "first", "--track", "none")
+
+    assert outcome.code == 0
+    assert read_record(here / "second").initial == "first"
+
+
+def test_a_fault_of_the_environment_is_one_sentence_and_exit_code_1(rlstages, here):
+    body = PLAN.replace('Environment(f"toys:{world}"), until', 'Environment("toys:Echo", fault="reward"), until')
+    body = body.replace('Environment(f"toys:{world}"), expert', 'Environment("toys:Echo"), expert')
+    (here / "faulty_plan.py").write_text(body)
+
+    outcome = rlstages("train", "faulty_plan.py", "--out", "run", "--track", "none")
+
+    assert outcome.code == 1
+    assert outcome.err.startswith(
+        "stopped: Echo(fault='reward'): copy 0 gave the reward inf at step 3 of its episode 0"
+    )
+    assert outcome.err.count("\n") == 1
+
+
+def test_show_prints_the_plan_and_trains_nothing(rlstages, plan, here):
+    outcome = rlstages("show", plan)
+    as_json = rlstages("show", plan, "--json")
+
+    assert outcome.code == as_json.code == 0
+    assert "1. clone: clone 3 episodes of tell_zero in Always" in outcome.out
+    assert "observations Box(3,) of float32, actions Discrete(3)" in outcome.out
+    assert json.loads(as_json.out)["name"] == "small"
+    assert {path.name for path in here.iterdir()} - {"__pycache__"} == {plan}
+
+
+def test_show_of_a_run_says_how_far_it_has_come(rlstages, plan):
+    rlstages("train", plan, "--out", "run", "-p", "world=Never", "--track", "none")
+
+    outcome = rlstages("show", "run")
+    told = json.loads(rlstages("show", "run", "--json").out)
+
+    assert outcome.code == 0
+    assert "run: missed" in outcome.out
+    assert (told["run"], told["outcome"]) == ("run", "missed")
+    assert [stage["outcome"] for stage in told["stages"]] == ["completed", "missed"]
+
+
+def test_curricula_are_listed(rlstages):
+    outcome = rlstages("curricula")
+
+    assert outcome.code == 0
+    if "rooms" not in outcome.out:
+        pytest.skip("the package is not installed, so its names are not known")
+    assert "cartpole" in outcome.out and "max_steps=" in outcome.out
+
+
+def test_evaluate_prints_scores_as_a_table_and_as_json(rlstages, here):
+    train(curriculum(easy(), held_out=[NEVER]), out="run")
+
+    table = rlstages("evaluate", "run", "--episodes", "8")
+    told = json.loads(rlstages("evaluate", "run", "--episodes", "8", "--json").out)
+
+    assert table.code == 0
+    assert "Always" in table.out and "Never" in table.out
+    assert (told["run"], told["action_mode"], told["seed"]) == ("run", "stochastic", 1_000_000)
+    assert [row["environment"]["id"] for row in told["scores"]] == ["toys:Always", "toys:Never"]
+    assert [row["success"] for row in told["scores"]] == [1.0, 0.0]
+    assert [row["episodes"] for row in told["scores"]] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "kind"),
+    [
+        (easy(), {}, PPO),
+        (easy(), {"normalize_observations": True}, PPO),
+        (easy(), {"algorithm": "A2C", "batch_size": None, "n_epochs": None}, A2C),
+        (cloning(environment=echo(acts="box"), episodes=4), {"normalize_observations": True}, PPO),
+        (cloning(environment=echo(sees="dict"), episodes=4), {"policy": "MultiInputPolicy"}, PPO),
+        (cloning(environment=echo(sees="image"), episodes=2, max_epochs=1), {"policy": "CnnPolicy"}, PPO),
+    ],
+    ids=["PPO", "normalised", "A2C", "box", "dict", "image"],
+)
+def test_an_exported_model_acts_as_the_run_does(stage, settings, kind, rlstages, here):
+    train(curriculum(stage, **settings), out="run")
+    policy = load_policy("run")
+
+    outcome = rlstages("export", "run", "--out", "deep/model.zip")
+
+    assert outcome.code == 0
+    assert f"load it with stable_baselines3.{kind.__name__}.load('model.zip')" in outcome.out
+    model = kind.load(here / "deep" / "model.zip", device="cpu")
+    model.observation_space.seed(0)
+    for _ in range(10):
+        seen = model.observation_space.sample()
+        np.testing.assert_array_equal(
+            model.predict(seen, deterministic=True)[0], policy.predict(seen, deterministic=True)[0]
+        )
+    again = rlstages("export", "run", "--out", "deep/model.zip")
+    assert again.code == 2
+    assert again.err == "error: deep/model.zip is there already; give another --out.\n"
+
+
+def test_an_exported_model_can_be_loaded_where_nothing_of_ours_was_imported(rlstages, here):
+    train(curriculum(easy()), out="run")
+    rlstages("export", "run", "--out", "model.zip")
+
+    code = "from stable_baselines3 import PPO; import sys; PPO.load('model.zip'); print('rlstages' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_exported_weights_are_the_runs(rlstages, here):
+    result = train(curriculum(easy(), normalize_observations=True), out="run")
+
+    outcome = rlstages("export", "run", "--out", "weights.safetensors", "--format", "safetensors")
+
+    assert outcome.code == 0
+    assert result.stages["easy"].digest.startswith(outcome.out.split()[-1])
+    found = load_file("weights.safetensors")
+    assert all(torch.equal(value, found[name]) for name, value in load_policy("run").state_dict().items())
+
+
+def test_demonstrations_are_recorded_looked_at_and_cloned(rlstages, here):
+    file = "shown.safetensors"
+    recorded = rlstages("demos", "record", "toys:Echo", "toys:tell", "--out", file, "--episodes", "5", "-k", "steps=4")
+    looked = rlstages("demos", "inspect", file)
+    told = json.loads(rlstages("demos", "inspect", file, "--json").out)
+
+    assert recorded.code == looked.code == 0
+    assert recorded.out.startswith("shown.safetensors: success 1.00")
+    assert "5 episodes, 20 steps" in looked.out
+    assert (told["episodes"], told["steps"], told["length"]["median"]) == (5, 20, 4.0)
+    assert told["return"] == {"least": 4.0, "median": 4.0, "most": 4.0}
+    assert len(load_demonstrations(file)) == 5
+    assert rlstages("demos", "record", "toys:Echo", "toys:tell", "--out", file).code == 2
+    result = train(curriculum(cloning(demonstrations=file, max_epochs=1)), out="run")
+    assert result.outcome == "reached"
+
+
+def test_demonstrations_may_come_from_a_file_a_run_or_a_trusted_model(rlstages, here):
+    (here / "own_expert.py").write_text("def show(env):\n    return lambda observation: env.unwrapped.wanted\n")
+    train(curriculum(cloning(episodes=2, max_epochs=1)), out="run")
+    rlstages("export", "run", "--out", "model.zip")
+
+    for number, expert in enumerate(("own_expert.py:show", "./run", "model.zip")):
+        more = ["--trust-pickle"] if expert == "model.zip" else []
+        shown = f"{number}.safetensors"
+        outcome = rlstages("demos", "record", "toys:Echo", expert, "--out", shown, "--episodes", "2", *more)
+        assert outcome.code == 0, outcome.err
+    refused = rlstages("demos", "record", "toys:Echo", "model.zip", "--out", "3.safetensors")
+    assert refused.code == 2 and "--trust-pickle" in refused.err
+
+
+def test_a_stage_may_clone_a_model_that_is_trusted(rlstages, here):
+    train(curriculum(cloning(episodes=2, max_epochs=1)), out="run")
+    rlstages("export", "run", "--out", "model.zip")
+    (here / "copier.py").write_text(
+        PLAN.replace('f"toys:{world}"), expert=Expert("toys:tell_zero"', '"toys:Echo"), expert=Expert("model.zip"')
+    )
+
+    assert rlstages("train", "copier.py", "--out", "next", "--track", "none").code == 2
+    trusted = rlstages("train", "copier.py", "--out", "next", "--track", "none", "--trust-pickle")
+    assert trusted.code == 0, trusted.err
+    assert [e.payload.outcome for e in read_events(here / "next") if isinstance(e.payload, StageFinished)] == [
+        "completed",
+        "reached",
+    ]
+
+
+def test_help_and_version_import_nothing_heavy(here):
+    for arguments in (["--help"], ["train", "--help"], ["--version"]):
+        code = (
+            f"import sys, atexit\nsys.argv = ['rlstages', *{arguments!r}]\n"
+            "heavy = {'torch', 'stable_baselines3', 'gymnasium', 'imitation', 'wandb'}\n"
+            "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr))\n" + COMMAND
+        ).replace("sys.argv[0] = 'rlstages'; ", "")
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=surroundings(here), capture_output=True, text=True, check=False
+        )
+        if arguments == ["--version"] and "PackageNotFoundError" in done.stderr:
+            continue
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "[]\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(here):
+    command = f'{sys.executable} -c "{COMMAND}" curricula | head -1'
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        env=surroundings(here),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stderr == ""
