@@ -81,7 +81,7 @@ def test_a_state_without_arrays_and_an_empty_one_come_back(tmp_path):
         {"a": {1, 2}},
         {"a": b"bytes"},
     ],
-    ids=str,
+    ids=["nan", "objects", "text", "complex", "two keys alike", "a reserved key", "a set", "bytes"],
 )
 def test_a_state_that_would_not_come_back_is_refused_and_nothing_is_written(tmp_path, state):
     with pytest.raises((ValueError, TypeError)):
