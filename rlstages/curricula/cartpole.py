@@ -5,16 +5,17 @@ from __future__ import annotations
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, RewardThreshold
 
 
-def curriculum(max_steps: int = 150_000) -> Curriculum:
-    """Return the ladder from the ordinary pole to a tenth of a metre at 25 metres per second squared."""
+def curriculum(max_steps: int = 300_000) -> Curriculum:
+    """Return the ladder from the ordinary pole to a tenth of a metre at 28 metres per second squared."""
     ordinary = Environment("rlstages_envs.cartpole:cartpole")
-    heavy = Environment("rlstages_envs.cartpole:cartpole", pole_length=0.1, gravity=22.5)
-    heavier = Environment("rlstages_envs.cartpole:cartpole", pole_length=0.1, gravity=25.0)
+    heavy = Environment("rlstages_envs.cartpole:cartpole", pole_length=0.1, gravity=25.0)
+    heavier = Environment("rlstages_envs.cartpole:cartpole", pole_length=0.1, gravity=28.0)
+    balance = Expert("rlstages_envs:balance", episodes=10)
     return Curriculum(
         "cartpole",
         agent=Agent("PPO", policy="MlpPolicy", n_envs=16),
         stages=[
-            BehaviorCloning("clone", ordinary, expert=Expert("rlstages_envs:balance", episodes=10), max_epochs=10),
+            BehaviorCloning("clone", ordinary, expert=balance, max_epochs=10, entropy_weight=0.1),
             FineTuning("heavy pole", heavy, until=RewardThreshold(475.0), max_steps=max_steps),
             FineTuning("heavier pole", heavier, until=RewardThreshold(475.0), max_steps=max_steps),
         ],
