@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import re
 import signal
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
-    SubprocVecEnv,
     VecEnv,
     VecEnvWrapper,
     VecTransposeImage,
@@ -27,6 +25,7 @@ from rlstages.episodes import Episode
 from rlstages.errors import Fault, InputError, nearest
 from rlstages.references import add_sources, resolve, sources
 from rlstages.specs import Environment, Success
+from rlstages.workers import Workers
 
 
 class Purpose(IntEnum):
@@ -105,7 +104,7 @@ def make_vec_env(
     else:
         apart = spec.vectorize == "subprocess"
         makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s, apart) for s in seeds]
-        env = _workers(makers) if apart else DummyVecEnv(makers)
+        env = Workers(makers) if apart else DummyVecEnv(makers)
     env = EpisodeMonitor(env, spec)
     return VecTransposeImage(env) if _has_images_last(env.observation_space) else env
 
@@ -308,12 +307,6 @@ class _MakeCopy:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         add_sources(self._sources)
         return SeededEpisodes(make_environment(self._spec), self._seeds)
-
-
-def _workers(makers: list[Callable[[], gym.Env[Any, Any]]]) -> VecEnv:
-    """Start a process per copy, from a server that imports this module once for all of them."""
-    multiprocessing.set_forkserver_preload(["__main__", __name__])
-    return SubprocVecEnv(makers, start_method="forkserver")
 
 
 def _maker(id: str) -> Callable[..., Any]:

@@ -25,6 +25,7 @@ from rlstages.environments import (
     monitor_of,
     success_rule,
 )
+from rlstages.errors import Fault
 from rlstages.references import load_file
 
 ROOMS = "rlstages_envs:rlstages/Rooms-v0"
@@ -302,6 +303,32 @@ def test_workers_ignore_ctrl_c():
         assert all(process.is_alive() for process in inner(env).processes)
     finally:
         env.close()
+
+
+def test_a_worker_that_fails_is_named():
+    seed = episode_seed(0, 0, Purpose.TRAINING, 1, 0)
+    env = make_vec_env(echo(vectorize="subprocess", fault="error", fault_seed=seed), 2, 0, 0)
+    env.reset()
+
+    with pytest.raises(Fault, match=r"The process of copy 1 stopped with the error above; the run goes on"):
+        for _ in range(5):
+            env.step(np.array([0, 1]))
+    env.close()
+
+    assert not any(process.is_alive() for process in inner(env).processes)
+
+
+def test_a_worker_that_is_killed_is_named_with_the_signal():
+    env = make_vec_env(echo(vectorize="subprocess"), 3, 0, 0)
+    env.reset()
+    os.kill(inner(env).processes[2].pid, signal.SIGKILL)
+
+    with pytest.raises(Fault, match="The process of copy 2 was ended by SIGKILL"):
+        for _ in range(5):
+            env.step(np.array([0, 1, 2]))
+    env.close()
+
+    assert not any(process.is_alive() for process in inner(env).processes)
 
 
 def test_copies_in_this_process_leave_ctrl_c_as_it_was():

@@ -23,6 +23,7 @@ ORDER = [
     ["spaces", "checkpoints", "demonstrations"],
     ["events"],
     ["rundir"],
+    ["workers"],
     ["environments"],
     ["recording", "evaluation"],
     ["learners", "learners.normalizer", "learners.update", "learners.learner"],
