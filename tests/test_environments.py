@@ -97,6 +97,21 @@ def test_an_episodes_beginning_depends_on_run_stage_purpose_copy_and_number_alon
             np.testing.assert_array_equal(observation, alone.reset(seed=seed)[0])
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_copies_may_go_on_with_later_episodes(form):
+    environment = in_form(form)
+    env = make_vec_env(environment, 2, run_seed=7, stage=2, first=[3, 5])
+    try:
+        seen = firsts(env, rounds=2)
+    finally:
+        env.close()
+
+    alone = make_environment(environment)
+    for copy, number in ((0, 3), (0, 4), (1, 5), (1, 6)):
+        seed = episode_seed(7, 2, Purpose.TRAINING, copy, number)
+        np.testing.assert_array_equal(seen[copy][number - [3, 5][copy]], alone.reset(seed=seed)[0])
+
+
 def test_no_two_episodes_share_a_seed():
     seeds = {
         episode_seed(run, stage, purpose, copy, number)

@@ -7,6 +7,7 @@ from building import HALF, Recorder, agent, echo, learner_for, tuning
 
 from rlstages import Environment, Linear, RewardThreshold, SuccessThreshold
 from rlstages.checkpoints import read_checkpoint, write_checkpoint
+from rlstages.environments import Purpose, episode_seed, make_environment, monitor_of
 from rlstages.events import Evaluated, Event, Judged, RolloutFinished
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.normalizer import normalizer_of
@@ -155,7 +156,9 @@ def test_rewards_are_scaled_for_learning_and_reported_as_they_are():
 
 
 def test_each_copys_first_episode_is_never_counted():
-    stage = tuning(environment=Environment("toys:First"), critic_fit_steps=0, evaluation_episodes=0)
+    # The window is wide, so that the first episodes would still be in it.
+    until = SuccessThreshold(0.5, window=50, max_episodes=120)
+    stage = tuning(environment=Environment("toys:First"), until=until, critic_fit_steps=0, evaluation_episodes=0)
 
     tune = Tune(stage)
     result = tune.finish()
@@ -351,6 +354,26 @@ def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
     assert fits == 4
     assert again.recorder.payloads(Judged)[-1].attempt == 1
     assert len(tune.recorder.payloads(Evaluated) + again.recorder.payloads(Evaluated)) == 1
+
+
+def test_a_stage_that_goes_on_plays_new_episodes():
+    tune = Tune(tuning()).steps(4)
+    started = monitor_of(tune.runner._env).started
+    state = tune.runner.state_dict()
+    tune.runner.close()
+    again = Tune(tuning(), tune.learner)
+    again.runner.load_state_dict(state)
+
+    copies = again.runner._copies()
+    seen = copies.reset()
+    copies.close()
+
+    assert min(started) > 2
+    alone = make_environment(echo())
+    for copy, number in enumerate(started):
+        first, _ = alone.reset(seed=episode_seed(0, 0, Purpose.TRAINING, copy, number))
+        np.testing.assert_array_equal(seen[copy], first)
+    assert again.runner.state_dict()["started"] == [number + 1 for number in started]
 
 
 def test_seeds_decide_a_stage():
