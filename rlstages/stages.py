@@ -117,8 +117,8 @@ class FineTuning(Hyperparameters):
         critic_fit_steps: Environment steps during which only the critic learns, if the policy comes from cloning: a
             critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588). 0 is off.
         anchor_kl: Weight of the KL divergence (summed over action dimensions) from the anchor, which is the last
-            policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0.1 with PPO, and 0 with A2C,
-            whose advantages have another scale.
+            policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0.1 with
+            PPO, and 0 with A2C, whose advantages have another scale.
         anchor_steps: Environment steps over which that weight falls to 0 in a straight line.
         exploration: Log standard deviation of a continuous policy at the stage's start; `None` keeps what the stage
             before left, which is what cloning learned.
