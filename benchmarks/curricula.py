@@ -69,12 +69,13 @@ def measure(name: str, seed: int) -> dict[str, Any]:
 
 
 def _score(run: Path, file: Path, environment: Any, seed: int) -> dict[str, Any]:
-    from rlstages.environments import Purpose, make_vec_env
+    from rlstages.environments import make_vec_env
     from rlstages.episodes import score
     from rlstages.evaluation import evaluate
     from rlstages.learners.learner import read_policy
     from rlstages.policies import learner_of
     from rlstages.rundir import read_record
+    from rlstages.seeding import Purpose
     from rlstages.serialization import to_data
 
     record = read_record(run)

@@ -6,9 +6,7 @@ success of 0.8 sooner or later, every time). Here two things must happen: the re
 That test may be looked at after every episode (it is a sequential test), and may be begun again later: attempt `k`
 spends `alpha / (k (k + 1))` of the error budget, which adds up to `alpha` over any number of attempts.
 
-Sources: Wald (1945), Sequential Tests of Statistical Hypotheses; Waudby-Smith and Ramdas (2020), Estimating means of
-bounded random variables by betting, arXiv:2010.09686; Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2021),
-Time-uniform central limit theory and asymptotic confidence sequences, arXiv:2103.06476.
+The tests themselves, and where they come from, are in `sequential.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +21,9 @@ from scipy.optimize import brentq
 
 from rlstages.episodes import Episode
 from rlstages.errors import require, require_int, require_number
+from rlstages.sequential import ALPHA, bet, likelihood_ratio, width
 from rlstages.serialization import serializable
 
-ALPHA = 0.05
 FUTILITY = 0.05
 
 
@@ -177,7 +175,7 @@ class SuccessThreshold(Criterion):
     def _evidence(self, solved: int, failed: int, null: float) -> float:
         """Return the log likelihood ratio against `null`, in nats; it falls as `null` rises."""
         alternative = min(null + self.margin + 0.02, (1 + null) / 2)
-        return solved * math.log(alternative / null) + failed * math.log((1 - alternative) / (1 - null))
+        return likelihood_ratio(solved, failed, null, alternative)
 
     def _lower_bound(self, solved: int, failed: int, goal: float) -> float:
         tiny = 1e-9
@@ -260,9 +258,9 @@ class RewardThreshold(Criterion):
         below = self.margin if self.margin is not None else 0.05 * max(abs(self.threshold), spread)
         null, goal = self.threshold - below, math.log(1 / alpha)
         reach = self._reach(returns - null, null)
-        evidence, enough = _evidence(returns - null, reach), n >= self.min_episodes
+        evidence, enough = bet(returns - null, reach), n >= self.min_episodes
         met = enough and evidence >= goal
-        hopeless = enough and mean + spread * _width(n, FUTILITY) < null + below / 2
+        hopeless = enough and mean + spread * width(n, FUTILITY) < null + below / 2
         futile = not met and (hopeless or n == self.max_episodes)
         bound = self._lower_bound(returns, mean, reach, goal) if enough else -math.inf
         needed: int | None = max(0, self.min_episodes - n)
@@ -278,41 +276,9 @@ class RewardThreshold(Criterion):
 
     def _lower_bound(self, returns: np.ndarray, mean: float, reach: float, goal: float) -> float:
         lowest = mean - 10 * reach
-        if _evidence(returns - lowest, reach) < goal:
+        if bet(returns - lowest, reach) < goal:
             return -math.inf
-        return float(brentq(lambda null: _evidence(returns - null, reach) - goal, lowest, mean, xtol=1e-6 * reach))
-
-
-def _evidence(gains: np.ndarray, reach: float) -> float:
-    """Return the log wealth, in nats, of starting with 1 and betting on each episode's return.
-
-    The wealth is the mean over several stakes, because the best one depends on the unknown spread; half of it goes to
-    the largest.
-
-    Args:
-        gains: Returns minus the tested value, shape `(n,)`.
-        reach: The largest loss that a stake may meet.
-    """
-    if reach == 0.0:
-        return 0.0
-    kept = np.maximum(1 + np.outer(_STAKES, gains / reach), 1e-12)
-    wealth = np.log(kept).sum(axis=1)
-    most = float(wealth.max())
-    return most + math.log(float(_SHARES @ np.exp(wealth - most)))
-
-
-_STAKES = np.array([0.95, 0.5, 0.25, 0.1, 0.05, 0.02])
-_SHARES = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
-
-
-def _width(n: int, alpha: float) -> float:
-    """Return the half-width of the one-sided confidence sequence after `n` values, in standard deviations.
-
-    `rho` is the free parameter of the sequence, set for about 100 episodes (arXiv:2103.06476, section B.2).
-    """
-    rho2 = (-2 * math.log(ALPHA) + math.log(-2 * math.log(ALPHA) + 1)) / 100
-    scaled = n * rho2 + 1
-    return math.sqrt(2 * scaled / (n * n * rho2) * math.log(1 + math.sqrt(scaled) / (2 * alpha)))
+        return float(brentq(lambda null: bet(returns - null, reach) - goal, lowest, mean, xtol=1e-6 * reach))
 
 
 def _sentence(

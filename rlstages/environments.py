@@ -6,7 +6,6 @@ import importlib
 import re
 import signal
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +20,17 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from rlstages.batched import BatchedVecEnv
 from rlstages.episodes import Episode
 from rlstages.errors import Fault, InputError, nearest
 from rlstages.references import add_sources, resolve, sources
+from rlstages.seeding import EpisodeSeeds, Purpose
 from rlstages.specs import Environment, Success
 from rlstages.workers import Workers
 
 
-class Purpose(IntEnum):
-    """What episodes are played for; each has seeds of its own."""
-
-    TRAINING = 0
-    DEMONSTRATION = 1
-    EVALUATION = 2
-    CONFIRMATION = 3
-
-
 class EnvironmentFault(Fault):
     """An environment gave something that no learner can use: one sentence names it, the copy and the step."""
-
-
-def episode_seed(run_seed: int, stage: int, purpose: Purpose, copy: int, number: int) -> int:
-    """Return the seed of one episode: a function of these five numbers, and of nothing else."""
-    entropy = [run_seed, stage, int(purpose), copy, number]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0] >> 1)
 
 
 def make_environment(spec: Environment) -> gym.Env[Any, Any]:
@@ -97,7 +83,7 @@ def make_vec_env(
     """
     batched = require_batched(spec)
     numbers = first if first is not None else [0] * n_envs
-    seeds = [_EpisodeSeeds(run_seed, stage, purpose, copy, number) for copy, number in enumerate(numbers)]
+    seeds = [EpisodeSeeds(run_seed, stage, purpose, copy, number) for copy, number in enumerate(numbers)]
     env: VecEnv
     if batched is not None and spec.vectorize in ("auto", "batched"):
         env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds)
@@ -206,73 +192,10 @@ class EpisodeMonitor(VecEnvWrapper):
         )
 
 
-class BatchedVecEnv(VecEnv):
-    """A natively batched environment behind stable-baselines3's interface.
-
-    Args:
-        batched: Steps all copies in one call and starts new episodes only by `reset(seed, options={"reset_mask": m})`.
-        seeds: One source of episode seeds per copy.
-    """
-
-    def __init__(self, batched: Any, seeds: list[_EpisodeSeeds]) -> None:
-        self.batched = batched
-        self._episode_seeds = seeds
-        self._actions = np.zeros(0)
-        self.render_mode = batched.render_mode
-        super().__init__(batched.num_envs, batched.single_observation_space, batched.single_action_space)
-
-    def reset(self) -> np.ndarray:
-        """Start an episode in each copy."""
-        given = self._seeds
-        starts = [s.next() if seed is None else seed for s, seed in zip(self._episode_seeds, given, strict=True)]
-        self._reset_seeds()
-        observations, _ = self.batched.reset(seed=starts)
-        self.reset_infos = [{} for _ in range(self.num_envs)]
-        return np.asarray(observations)
-
-    def step_async(self, actions: np.ndarray) -> None:
-        """Remember the actions."""
-        self._actions = actions
-
-    def step_wait(self) -> Any:
-        """Step all copies, and start new episodes where one ended."""
-        observations, rewards, terminated, truncated, more = self.batched.step(self._actions)
-        dones = terminated | truncated
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        if dones.any():
-            for copy in np.flatnonzero(dones):
-                infos[copy] = {key: values[copy] for key, values in more.items()}
-                infos[copy]["terminal_observation"] = observations[copy]
-                infos[copy]["TimeLimit.truncated"] = bool(truncated[copy] and not terminated[copy])
-            starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones, strict=True)]
-            observations, _ = self.batched.reset(seed=starts, options={"reset_mask": dones})
-        return observations, rewards.astype(np.float32), dones, infos
-
-    def close(self) -> None:
-        """Close the environment."""
-        self.batched.close()
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute, once per copy."""
-        return [getattr(self.batched, attr_name)] * len(list(self._get_indices(indices)))
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Refuse: the copies share their attributes."""
-        raise NotImplementedError("the copies of a batched environment share their attributes")
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Refuse: the copies have no methods of their own."""
-        raise NotImplementedError("the copies of a batched environment have no methods of their own")
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Return that no copy is wrapped."""
-        return [False] * len(list(self._get_indices(indices)))
-
-
 class SeededEpisodes(gym.Wrapper):
     """Gives each episode the next seed of its copy, unless `reset` is given one."""
 
-    def __init__(self, env: gym.Env[Any, Any], seeds: _EpisodeSeeds) -> None:
+    def __init__(self, env: gym.Env[Any, Any], seeds: EpisodeSeeds) -> None:
         super().__init__(env)
         self._episode_seeds = seeds
 
@@ -281,23 +204,10 @@ class SeededEpisodes(gym.Wrapper):
         return self.env.reset(seed=self._episode_seeds.next() if seed is None else seed, options=options)
 
 
-class _EpisodeSeeds:
-    """The seeds of one copy's episodes, in order."""
-
-    def __init__(self, run_seed: int, stage: int, purpose: Purpose, copy: int, number: int = 0) -> None:
-        self._place = (run_seed, stage, purpose, copy)
-        self._number = number
-
-    def next(self) -> int:
-        """Return the seed of the next episode."""
-        self._number += 1
-        return episode_seed(*self._place, self._number - 1)
-
-
 class _MakeCopy:
     """Makes one copy, in this process or in a worker; it carries where modules from files are."""
 
-    def __init__(self, spec: Environment, seeds: _EpisodeSeeds, apart: bool) -> None:
+    def __init__(self, spec: Environment, seeds: EpisodeSeeds, apart: bool) -> None:
         self._spec, self._seeds, self._apart = spec, seeds, apart
         self._sources: dict[str, Path] = sources()
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from rlstages.environments import Purpose, make_vec_env
+from rlstages.environments import make_vec_env
 from rlstages.episodes import Score, score
 from rlstages.errors import InputError, require
 from rlstages.evaluation import evaluate
 from rlstages.events import StageFinished
 from rlstages.learners.learner import Learner, read_policy
 from rlstages.rundir import RunRecord, read_events, read_record
+from rlstages.seeding import Purpose
 from rlstages.spaces import space_from_data
 from rlstages.specs import Environment
 

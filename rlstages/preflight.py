@@ -17,11 +17,12 @@ import torch
 from rlstages.criteria import spend
 from rlstages.curriculum import Curriculum
 from rlstages.demonstrations import load_demonstrations
-from rlstages.environments import Purpose, make_environment, make_vec_env, require_batched, success_rule
+from rlstages.environments import make_environment, make_vec_env, require_batched, success_rule
 from rlstages.errors import InputError, require
 from rlstages.experts import showing
 from rlstages.learners.cloning import require_demonstrations
 from rlstages.learners.learner import require_fit
+from rlstages.seeding import Purpose
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, Stage
@@ -54,10 +55,13 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Spaces:
     _check_device(curriculum.agent)
     spaces = _shared_spaces(curriculum)
     require_fit(curriculum.agent, spaces.observation, spaces.action)
+    tried: dict[Environment, bool] = {}
     for stage in curriculum.stages:
         with _naming(stage):
             _check_criterion(stage)
-            _try_episode(stage)
+            if stage.environment not in tried:
+                tried[stage.environment] = _try_episode(stage.environment)
+            _check_success(stage, tried[stage.environment])
             if isinstance(stage, BehaviorCloning):
                 _check_cloning(stage, spaces, trust_pickle)
     return spaces
@@ -130,10 +134,10 @@ def _check_criterion(stage: Stage) -> None:
     )
 
 
-def _try_episode(stage: Stage) -> None:
-    """Play one episode at random: does it run, and does it say whether it succeeded?"""
-    env = make_environment(stage.environment)
-    solved = success_rule(stage.environment.success)
+def _try_episode(environment: Environment) -> bool:
+    """Play one episode at random; return whether it ended without saying whether it succeeded."""
+    env = make_environment(environment)
+    solved = success_rule(environment.success)
     try:
         env.action_space.seed(0)
         env.reset(seed=0)
@@ -142,24 +146,26 @@ def _try_episode(stage: Stage) -> None:
             _, reward, terminated, truncated, info = env.step(env.action_space.sample())
             total += float(reward)
             if terminated or truncated:
-                unknown = solved(info, total, step) is None
-                require(
-                    not (unknown and stage.until is not None and stage.until.needs_success),
-                    f"{stage.environment} does not say whether an episode succeeded: its last info has no "
-                    f"{stage.environment.success!r}; give Environment(success=...) an info key, a return to exceed, "
-                    "or a function.",
-                )
-                return
+                return solved(info, total, step) is None
             if time.monotonic() - started > TRIAL_SECONDS:
-                return
+                break
+        return False
     except InputError:
         raise
     except Exception as error:
         raise InputError(
-            f"{stage.environment} fails in an episode of random actions: {type(error).__name__}: {error}"
+            f"{environment} fails in an episode of random actions: {type(error).__name__}: {error}"
         ) from error
     finally:
         env.close()
+
+
+def _check_success(stage: Stage, unknown: bool) -> None:
+    require(
+        not (unknown and stage.until is not None and stage.until.needs_success),
+        f"{stage.environment} does not say whether an episode succeeded: its last info has no "
+        f"{stage.environment.success!r}; give Environment(success=...) an info key, a return to exceed, or a function.",
+    )
 
 
 def _check_cloning(stage: BehaviorCloning, spaces: Spaces, trust_pickle: bool) -> None:
@@ -169,7 +175,7 @@ def _check_cloning(stage: BehaviorCloning, spaces: Spaces, trust_pickle: bool) -
     )
     if stage.demonstrations is not None:
         shown = load_demonstrations(Path(stage.demonstrations))
-        require_demonstrations(stage, shown, spaces.observation, spaces.action)
+        require_demonstrations(stage, shown.filtered(stage.best, stage.min_return), spaces.observation, spaces.action)
     if stage.expert is not None:
         show = showing(stage.expert, trust_pickle=trust_pickle)
         env = make_environment(stage.environment)

@@ -10,8 +10,9 @@ import numpy as np
 from gymnasium import spaces
 
 from rlstages.demonstrations import Demonstration, Demonstrations, Observations
-from rlstages.environments import Purpose, episode_seed, make_environment, success_rule
+from rlstages.environments import make_environment, success_rule
 from rlstages.errors import InputError, require
+from rlstages.seeding import Purpose, episode_seed
 from rlstages.specs import Environment, Expert
 
 Act = Callable[[Any], Any]

@@ -217,7 +217,6 @@ class _Run:
             if isinstance(event.payload, StageFinished):
                 self.finished[event.stage_name] = event.payload
         if state["runner"] is not None:
-            self.learner.trusted = None
             self.learner.load_state_dict(state["learner"])
             self.runner = self._make_runner()
             self.runner.load_state_dict(state["runner"])

@@ -15,18 +15,11 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecTransposeImage
 
 from rlstages import Environment, InputError
-from rlstages.environments import (
-    BatchedVecEnv,
-    EnvironmentFault,
-    Purpose,
-    episode_seed,
-    make_environment,
-    make_vec_env,
-    monitor_of,
-    success_rule,
-)
+from rlstages.batched import BatchedVecEnv
+from rlstages.environments import EnvironmentFault, make_environment, make_vec_env, monitor_of, success_rule
 from rlstages.errors import Fault
 from rlstages.references import load_file
+from rlstages.seeding import Purpose, episode_seed
 
 ROOMS = "rlstages_envs:rlstages/Rooms-v0"
 FORMS = ["in-process", "subprocess", "batched"]

@@ -15,7 +15,7 @@ LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
     ["errors"],
-    ["serialization", "references", "episodes"],
+    ["serialization", "references", "episodes", "sequential", "seeding"],
     ["criteria"],
     ["specs"],
     ["stages"],
@@ -23,7 +23,7 @@ ORDER = [
     ["spaces", "checkpoints", "demonstrations"],
     ["events"],
     ["rundir"],
-    ["workers"],
+    ["workers", "batched"],
     ["environments"],
     ["recording", "evaluation"],
     ["learners", "learners.normalizer", "learners.update", "learners.learner"],

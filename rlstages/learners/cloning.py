@@ -191,9 +191,9 @@ class CloningRunner:
         parent = sha256(self._file.read_bytes())
         self.result = Result(outcome, reason, self._before, after, verdict, parent)
 
-    def _prepare(self, shown: Demonstrations) -> _Data:
+    def _prepare(self, kept: Demonstrations) -> _Data:
         policy = self.learner.policy
-        placed = require_demonstrations(self.stage, shown, policy.observation_space, policy.action_space)
+        placed = require_demonstrations(self.stage, kept, policy.observation_space, policy.action_space)
         if isinstance(policy.action_space, spaces.MultiBinary):
             # torch's Bernoulli distribution takes no whole numbers.
             placed = Demonstrations(
@@ -264,26 +264,26 @@ class _Data:
 
 
 def require_demonstrations(
-    stage: BehaviorCloning, shown: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+    stage: BehaviorCloning, kept: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any]
 ) -> Demonstrations:
-    """Filter demonstrations as a stage says, and refuse what is left if it does not fit the spaces.
+    """Refuse demonstrations that do not fit the spaces.
 
     Args:
-        stage: Says which episodes are kept.
-        shown: All of them.
+        stage: Names them.
+        kept: The episodes that its filters leave.
         observation_space: As the policy sees it.
         action_space: Of the environment.
 
     Returns:
-        The kept episodes, images with channels first.
+        The episodes, images with channels first.
 
     Raises:
         InputError: See `check_demonstrations`.
     """
     name = str(stage.expert.source if stage.expert else stage.demonstrations)
-    kept = _channels_first(shown.filtered(stage.best, stage.min_return), observation_space)
-    check_demonstrations(name, kept, observation_space, action_space)
-    return kept
+    placed = _channels_first(kept, observation_space)
+    check_demonstrations(name, placed, observation_space, action_space)
+    return placed
 
 
 def measure(policy: ActorCriticPolicy, observations: Observations, actions: np.ndarray) -> dict[str, float]:

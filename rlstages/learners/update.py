@@ -8,7 +8,7 @@ operation: with the anchor off, the weights after an update are the same to the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import Distribution, kl_divergence
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional
 
@@ -77,25 +78,19 @@ def ppo_update(
     for _ in range(settings["n_epochs"]):
         for batch in buffer.get(settings["batch_size"]):
             actions = _actions(policy, batch.actions)
-            distribution, values, log_prob, entropy = evaluate_actions(policy, batch.observations, actions)
+            evaluated = evaluate_actions(policy, batch.observations, actions)
+            log_prob = evaluated.log_prob
             advantages = batch.advantages
             if len(advantages) > 1:
                 advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
             ratio = torch.exp(log_prob - batch.old_log_prob)
             clipped = advantages * torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
             policy_loss = -torch.min(advantages * ratio, clipped).mean()
-            value_loss = functional.mse_loss(batch.returns, values)
-            entropy_loss = -torch.mean(-log_prob) if entropy is None else -torch.mean(entropy)
-            loss = policy_loss + settings["ent_coef"] * entropy_loss + settings["vf_coef"] * value_loss
-            if anchor is not None:
-                divergence = anchor.divergence(distribution, batch.observations)
-                loss = loss + anchor.weight * divergence
-                _note(log, anchor_kl=divergence)
+            loss = _loss(policy_loss, batch, settings, evaluated, anchor, log)
             with torch.no_grad():
                 log_ratio = log_prob - batch.old_log_prob
                 approx_kl = torch.mean((torch.exp(log_ratio) - 1) - log_ratio).item()
                 clip_fraction = torch.mean((torch.abs(ratio - 1) > clip_range).float())
-            _note(log, policy_loss=policy_loss, value_loss=value_loss, entropy=-entropy_loss)
             _note(log, approx_kl=approx_kl, clip_fraction=clip_fraction)
             if target_kl is not None and approx_kl > 1.5 * target_kl:
                 return _summary(policy, buffer, log, learning_rate)
@@ -130,16 +125,9 @@ def a2c_update(
     log: dict[str, list[float]] = {}
     for batch in buffer.get(batch_size=None):
         actions = _actions(policy, batch.actions)
-        distribution, values, log_prob, entropy = evaluate_actions(policy, batch.observations, actions)
-        policy_loss = -(batch.advantages * log_prob).mean()
-        value_loss = functional.mse_loss(batch.returns, values)
-        entropy_loss = -torch.mean(-log_prob) if entropy is None else -torch.mean(entropy)
-        loss = policy_loss + settings["ent_coef"] * entropy_loss + settings["vf_coef"] * value_loss
-        if anchor is not None:
-            divergence = anchor.divergence(distribution, batch.observations)
-            loss = loss + anchor.weight * divergence
-            _note(log, anchor_kl=divergence)
-        _note(log, policy_loss=policy_loss, value_loss=value_loss, entropy=-entropy_loss)
+        evaluated = evaluate_actions(policy, batch.observations, actions)
+        policy_loss = -(batch.advantages * evaluated.log_prob).mean()
+        loss = _loss(policy_loss, batch, settings, evaluated, anchor, log)
         _step(policy, loss, settings["max_grad_norm"])
     return _summary(policy, buffer, log, learning_rate)
 
@@ -179,20 +167,51 @@ def critic_parameters(policy: ActorCriticPolicy) -> list[torch.nn.Parameter]:
     return [*policy.mlp_extractor.value_net.parameters(), *policy.value_net.parameters()]
 
 
-def evaluate_actions(
-    policy: ActorCriticPolicy, observations: Any, actions: torch.Tensor
-) -> tuple[Distribution, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Do what `policy.evaluate_actions` does, and return the action distribution too.
+class Evaluated(NamedTuple):
+    """What a policy makes of `n` observations and actions.
 
-    Returns:
-        Distribution, values `(n,)`, log probabilities `(n,)`, entropies `(n,)` or `None`.
+    Attributes:
+        distribution: Over actions.
+        values: Shape `(n,)`.
+        log_prob: Of the actions, shape `(n,)`.
+        entropy: Shape `(n,)`, or `None` where there is no formula for it.
     """
+
+    distribution: Distribution
+    values: torch.Tensor
+    log_prob: torch.Tensor
+    entropy: torch.Tensor | None
+
+
+def evaluate_actions(policy: ActorCriticPolicy, observations: Any, actions: torch.Tensor) -> Evaluated:
+    """Do what `policy.evaluate_actions` does, and return the action distribution too."""
     features: Any = policy.extract_features(observations)
     latent_pi, latent_vf = policy.mlp_extractor(features)
     distribution = policy._get_action_dist_from_latent(latent_pi)
     log_prob = distribution.log_prob(actions)
     values = policy.value_net(latent_vf).flatten()
-    return distribution, values, log_prob, distribution.entropy()
+    return Evaluated(distribution, values, log_prob, distribution.entropy())
+
+
+def _loss(
+    policy_loss: torch.Tensor,
+    batch: RolloutBufferSamples,
+    settings: Mapping[str, Any],
+    evaluated: Evaluated,
+    anchor: Anchor | None,
+    log: dict[str, list[float]],
+) -> torch.Tensor:
+    """Add the terms that PPO and A2C share: entropy, values, and the distance from the anchor."""
+    value_loss = functional.mse_loss(batch.returns, evaluated.values)
+    entropy = evaluated.entropy
+    entropy_loss = -torch.mean(-evaluated.log_prob) if entropy is None else -torch.mean(entropy)
+    loss: torch.Tensor = policy_loss + settings["ent_coef"] * entropy_loss + settings["vf_coef"] * value_loss
+    if anchor is not None:
+        divergence = anchor.divergence(evaluated.distribution, batch.observations)
+        loss = loss + anchor.weight * divergence
+        _note(log, anchor_kl=divergence)
+    _note(log, policy_loss=policy_loss, value_loss=value_loss, entropy=-entropy_loss)
+    return loss
 
 
 def _actions(policy: ActorCriticPolicy, actions: torch.Tensor) -> torch.Tensor:

@@ -7,11 +7,12 @@ from building import HALF, Recorder, agent, echo, learner_for, tuning
 
 from rlstages import Environment, Linear, RewardThreshold, SuccessThreshold
 from rlstages.checkpoints import read_checkpoint, write_checkpoint
-from rlstages.environments import Purpose, episode_seed, make_environment, monitor_of
+from rlstages.environments import make_environment, monitor_of
 from rlstages.events import Evaluated, Event, Judged, RolloutFinished
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.update import critic_parameters
+from rlstages.seeding import Purpose, episode_seed
 
 A2C = {"algorithm": "A2C", "batch_size": None, "n_epochs": None}
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)

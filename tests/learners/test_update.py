@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Environment
-from rlstages.environments import Purpose, SeededEpisodes, _EpisodeSeeds, make_environment, make_vec_env
+from rlstages.environments import SeededEpisodes, make_environment, make_vec_env
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.update import (
     Anchor,
@@ -23,6 +23,7 @@ from rlstages.learners.update import (
     fit_critic,
     ppo_update,
 )
+from rlstages.seeding import EpisodeSeeds, Purpose
 
 CARTPOLE = Environment("CartPole-v1")
 BOX = echo(acts="box")
@@ -34,7 +35,7 @@ SEEDS = [11, 12]
 def seeded_copies(environment, n_envs):
     """Copies behind stock stable-baselines3, whose episodes have the seeds that ours have."""
 
-    seeds = [_EpisodeSeeds(5, 0, Purpose.TRAINING, i) for i in range(n_envs)]
+    seeds = [EpisodeSeeds(5, 0, Purpose.TRAINING, i) for i in range(n_envs)]
     return DummyVecEnv([lambda s=s: SeededEpisodes(make_environment(environment), s) for s in seeds])
 
 

@@ -1,0 +1,73 @@
+"""Natively batched environments behind stable-baselines3's interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlstages.seeding import EpisodeSeeds
+
+
+class BatchedVecEnv(VecEnv):
+    """A natively batched environment behind stable-baselines3's interface.
+
+    Args:
+        batched: Steps all copies in one call and starts new episodes only by `reset(seed, options={"reset_mask": m})`.
+        seeds: One source of episode seeds per copy.
+    """
+
+    def __init__(self, batched: Any, seeds: list[EpisodeSeeds]) -> None:
+        self.batched = batched
+        self._episode_seeds = seeds
+        self._actions = np.zeros(0)
+        self.render_mode = batched.render_mode
+        super().__init__(batched.num_envs, batched.single_observation_space, batched.single_action_space)
+
+    def reset(self) -> np.ndarray:
+        """Start an episode in each copy."""
+        given = self._seeds
+        starts = [s.next() if seed is None else seed for s, seed in zip(self._episode_seeds, given, strict=True)]
+        self._reset_seeds()
+        observations, _ = self.batched.reset(seed=starts)
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        return np.asarray(observations)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Remember the actions."""
+        self._actions = actions
+
+    def step_wait(self) -> Any:
+        """Step all copies, and start new episodes where one ended."""
+        observations, rewards, terminated, truncated, more = self.batched.step(self._actions)
+        dones = terminated | truncated
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if dones.any():
+            for copy in np.flatnonzero(dones):
+                infos[copy] = {key: values[copy] for key, values in more.items()}
+                infos[copy]["terminal_observation"] = observations[copy]
+                infos[copy]["TimeLimit.truncated"] = bool(truncated[copy] and not terminated[copy])
+            starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones, strict=True)]
+            observations, _ = self.batched.reset(seed=starts, options={"reset_mask": dones})
+        return observations, rewards.astype(np.float32), dones, infos
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.batched.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute, once per copy."""
+        return [getattr(self.batched, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Refuse: the copies share their attributes."""
+        raise NotImplementedError("the copies of a batched environment share their attributes")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Refuse: the copies have no methods of their own."""
+        raise NotImplementedError("the copies of a batched environment have no methods of their own")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Return that no copy is wrapped."""
+        return [False] * len(list(self._get_indices(indices)))
