@@ -9,7 +9,7 @@ therefore has a seed of its own, and is a function of that seed and the actions 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -80,6 +80,15 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         """Return a picture of one copy, shape `(height, width, 3)`, uint8."""
         raise NotImplementedError
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that later steps depend on: by default, every array among the public attributes."""
+        return {key: value.copy() for key, value in vars(self).items() if _is_state(key, value)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state` returned, here or in another instance made with the same arguments."""
+        for name, value in state.items():
+            setattr(self, name, np.array(value))
+
     # --- gymnasium's interface -------------------------------------------------------------------------------
 
     def reset(
@@ -123,6 +132,10 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} copies")
         return np.array([drawn[i] if s is None else s for i, s in enumerate(seed)], dtype=np.uint64)
+
+
+def _is_state(name: str, value: Any) -> bool:
+    return isinstance(value, np.ndarray) and not name.startswith("_")
 
 
 class SingleEnv(gym.Env):  # type: ignore[type-arg]

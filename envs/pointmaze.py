@@ -7,7 +7,7 @@ range sensors, so that one policy serves mazes of all sizes, and all copies are 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -153,6 +153,11 @@ class BatchedPointMaze(BatchedEnv):
         success = self.reached >= self.goals
         rewards = success * (1.0 - 0.9 * self.steps / self.max_steps)
         return rewards, success, ~success & (self.steps >= self.max_steps), {"is_success": success}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state` returned; see `BatchedEnv.restore`."""
+        super().restore(state)
+        self.sensors.enter(self._copies, self.blocks)
 
     def next_goals(self) -> np.ndarray:
         """Return where each copy has to go next, shape `(2, num_envs)`; after the last goal, that one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ class BatchedVecEnv(VecEnv):
 
     Args:
         batched: Steps all copies in one call and starts new episodes only by `reset(seed, options={"reset_mask": m})`.
+            If it has `state`, `restore` and `observe`, as `rlstages_envs.batched.BatchedEnv` does, a run that is
+            resumed finds its copies as they were.
         seeds: One source of episode seeds per copy.
     """
 
@@ -51,6 +54,29 @@ class BatchedVecEnv(VecEnv):
             starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones, strict=True)]
             observations, _ = self.batched.reset(seed=starts, options={"reset_mask": dones})
         return observations, rewards.astype(np.float32), dones, infos
+
+    def state_dict(self) -> dict[str, np.ndarray] | None:
+        """Return the state of all copies, or `None` if the environment does not give it away."""
+        return dict(self.batched.state()) if hasattr(self.batched, "state") else None
+
+    def load_state_dict(
+        self, state: Mapping[str, np.ndarray] | None, numbers: Sequence[int]
+    ) -> tuple[np.ndarray, list[int]]:
+        """Put all copies back; without a state, each begins its next episode.
+
+        Args:
+            state: What `state_dict` returned.
+            numbers: Of the episode that each copy is in.
+
+        Returns:
+            Their observations, and the copies that have begun another episode.
+        """
+        for seeds, number in zip(self._episode_seeds, numbers, strict=True):
+            seeds.number = number + 1
+        if state is None:
+            return self.reset(), list(range(self.num_envs))
+        self.batched.restore(state)
+        return np.asarray(self.batched.observe()), []
 
     def close(self) -> None:
         """Close the environment."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,14 @@ from stable_baselines3.common.vec_env import (
 from rlstages.batched import BatchedVecEnv
 from rlstages.episodes import Episode
 from rlstages.errors import Fault, InputError, nearest
+from rlstages.randomness import random_state_kept
 from rlstages.references import add_sources, resolve, sources
 from rlstages.seeding import EpisodeSeeds, Purpose
+from rlstages.spaces import stack
 from rlstages.specs import Environment, Success
 from rlstages.workers import Workers
+
+_LEAST_REMEMBERED = 64
 
 
 class EnvironmentFault(Fault):
@@ -66,7 +70,6 @@ def make_vec_env(
     run_seed: int,
     stage: int,
     purpose: Purpose = Purpose.TRAINING,
-    first: Sequence[int] | None = None,
 ) -> VecEnv:
     """Make copies of an environment behind stable-baselines3's interface.
 
@@ -79,18 +82,17 @@ def make_vec_env(
         run_seed: Of the run.
         stage: Index of the stage.
         purpose: What the episodes are played for.
-        first: The number of each copy's first episode, for a stage that goes on; default 0.
     """
     batched = require_batched(spec)
-    numbers = first if first is not None else [0] * n_envs
-    seeds = [EpisodeSeeds(run_seed, stage, purpose, copy, number) for copy, number in enumerate(numbers)]
+    seeds = [EpisodeSeeds(run_seed, stage, purpose, copy) for copy in range(n_envs)]
     env: VecEnv
-    if batched is not None and spec.vectorize in ("auto", "batched"):
-        env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds)
-    else:
-        apart = spec.vectorize == "subprocess"
-        makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s, apart) for s in seeds]
-        env = Workers(makers) if apart else DummyVecEnv(makers)
+    with random_state_kept():
+        if batched is not None and spec.vectorize in ("auto", "batched"):
+            env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds)
+        else:
+            apart = spec.vectorize == "subprocess"
+            makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s, apart) for s in seeds]
+            env = Workers(makers) if apart else DummyVecEnv(makers)
     env = EpisodeMonitor(env, spec)
     return VecTransposeImage(env) if _has_images_last(env.observation_space) else env
 
@@ -134,6 +136,8 @@ class EpisodeMonitor(VecEnvWrapper):
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
         self._numbers = np.zeros(self.num_envs, dtype=np.int64)
+        self._played: list[np.ndarray] = []
+        self._last: Any = None
 
     def reset(self) -> Any:
         """Reset all copies; episodes under way are dropped, and the count of episodes starts again."""
@@ -142,8 +146,18 @@ class EpisodeMonitor(VecEnvWrapper):
         self._lengths[:] = 0
         self._numbers[:] = 0
         self.finished.clear()
+        self._played.clear()
         self._check(observations)
+        self._last = observations
         return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Send the actions, and remember those of the episodes under way: with their seeds, they are their state."""
+        if not isinstance(self.venv, BatchedVecEnv):
+            self._played.append(np.array(actions))
+            if len(self._played) > 2 * self._lengths.max() + _LEAST_REMEMBERED:
+                del self._played[: -1 - int(self._lengths.max())]
+        self.venv.step_async(actions)
 
     def step_wait(self) -> Any:
         """Step, check and count."""
@@ -163,12 +177,66 @@ class EpisodeMonitor(VecEnvWrapper):
             self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved))
             self._returns[copy] = self._lengths[copy] = 0
             self._numbers[copy] += 1
+        self._last = observations
         return observations, rewards, dones, infos
 
     @property
-    def started(self) -> list[int]:
-        """How many episodes each copy has started since the reset."""
-        return [int(number) + 1 for number in self._numbers]
+    def lengths(self) -> np.ndarray:
+        """Steps of each copy's episode so far, shape `(num_envs,)`."""
+        return self._lengths
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where each copy's episode is: its number and actions so far, or the arrays of a batched environment.
+
+        Nothing may be left in `finished`.
+        """
+        return {
+            "numbers": self._numbers.copy(),
+            "returns": self._returns.copy(),
+            "lengths": self._lengths.copy(),
+            "inside": self.venv.state_dict() if isinstance(self.venv, BatchedVecEnv) else self._actions_so_far(),
+            "observations": self._last,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> tuple[Any, list[int]]:
+        """Bring each copy's episode back to where it was.
+
+        Returns:
+            The observations, and the copies that did not come back as they were: they go on from where replay led, or
+            with their next episode where that one could not be played up to there.
+        """
+        for own, name in ((self._numbers, "numbers"), (self._returns, "returns"), (self._lengths, "lengths")):
+            own[:] = state[name]
+        numbers = self._numbers.tolist()
+        if isinstance(self.venv, BatchedVecEnv):
+            observations, ended = self.venv.load_state_dict(state["inside"], numbers)
+        else:
+            observations, ended = self._replay(state["inside"], numbers)
+        self._returns[ended] = self._lengths[ended] = 0
+        self._numbers[ended] += 1
+        self._last = observations
+        return observations, sorted({*ended, *different_copies(observations, state["observations"])})
+
+    def _actions_so_far(self) -> list[np.ndarray]:
+        """Return each copy's actions since its episode began."""
+        end = len(self._played)
+        starts = (end - int(length) for length in self._lengths)
+        return [np.array([actions[copy] for actions in self._played[start:]]) for copy, start in enumerate(starts)]
+
+    def _replay(self, so_far: list[np.ndarray], numbers: list[int]) -> tuple[Any, list[int]]:
+        """Play episodes again; return the observations and the copies whose episode ended before its actions did."""
+        observations, ended = [], []
+        for copy, actions in enumerate(so_far):
+            [(observation, whole)] = self.venv.env_method("replay", numbers[copy], actions, indices=[copy])
+            observations.append(observation)
+            if not whole:
+                ended.append(copy)
+        longest = max(so_far, key=len)
+        played = np.zeros((len(longest), self.num_envs, *longest.shape[1:]), longest.dtype)
+        for copy, actions in enumerate(so_far):
+            played[len(longest) - len(actions) :, copy] = actions
+        self._played = list(played)
+        return stack(observations, self.observation_space), ended
 
     def take(self) -> list[Episode]:
         """Return the finished episodes and forget them."""
@@ -192,6 +260,14 @@ class EpisodeMonitor(VecEnvWrapper):
         )
 
 
+def different_copies(observations: Any, others: Any) -> list[int]:
+    """Return the copies whose observations are not the same."""
+    if isinstance(observations, dict):
+        return sorted({copy for key, part in observations.items() for copy in different_copies(part, others[key])})
+    unequal: np.ndarray = (observations != others).reshape(len(observations), -1).any(axis=1)
+    return [int(copy) for copy in np.flatnonzero(unequal)]
+
+
 class SeededEpisodes(gym.Wrapper):
     """Gives each episode the next seed of its copy, unless `reset` is given one."""
 
@@ -202,6 +278,25 @@ class SeededEpisodes(gym.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Start an episode."""
         return self.env.reset(seed=self._episode_seeds.next() if seed is None else seed, options=options)
+
+    def replay(self, number: int, actions: np.ndarray) -> tuple[Any, bool]:
+        """Play an episode again up to where its actions so far lead.
+
+        Args:
+            number: Of the episode.
+            actions: Those taken in it, shape `(k, *action_shape)`.
+
+        Returns:
+            The last observation, and whether it belongs to that episode: where it ended before its actions did, the
+            next one has begun.
+        """
+        self._episode_seeds.number = number
+        observation, _ = self.reset()
+        for action in actions:
+            observation, _, terminated, truncated, _ = self.env.step(action)
+            if terminated or truncated:
+                return self.reset()[0], False
+        return observation, True
 
 
 class _MakeCopy:

@@ -8,8 +8,8 @@ from typing import Any, cast
 import gymnasium as gym
 
 from rlstages.errors import InputError, require
-from rlstages.learners.learner import random_state_kept
 from rlstages.policies import load_policy
+from rlstages.randomness import random_state_kept
 from rlstages.recording import Act, Show
 from rlstages.references import resolve
 from rlstages.rundir import read_record

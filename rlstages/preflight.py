@@ -17,6 +17,7 @@ import torch
 from rlstages.criteria import spend
 from rlstages.curriculum import Curriculum
 from rlstages.demonstrations import load_demonstrations
+from rlstages.determinism import doubt_about
 from rlstages.environments import make_environment, make_vec_env, require_batched, success_rule
 from rlstages.errors import InputError, require
 from rlstages.experts import showing
@@ -25,7 +26,7 @@ from rlstages.learners.learner import require_fit
 from rlstages.seeding import Purpose
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
-from rlstages.stages import BehaviorCloning, Stage
+from rlstages.stages import BehaviorCloning, FineTuning, Stage
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 TRIAL_STEPS, TRIAL_SECONDS = 2_000, 2.0
@@ -39,7 +40,18 @@ class Spaces:
     action: gym.Space[Any]
 
 
-def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Spaces:
+@dataclass(frozen=True)
+class Checked(Spaces):
+    """What came out of a preflight.
+
+    Attributes:
+        doubts: Sentences on what will work, but not as well as a person may expect.
+    """
+
+    doubts: tuple[str, ...]
+
+
+def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Checked:
     """Check a whole curriculum against the machine it is to run on.
 
     Args:
@@ -47,7 +59,7 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Spaces:
         trust_pickle: Whether an expert's model zip may be loaded.
 
     Returns:
-        The spaces of its environments.
+        The spaces of its environments, and doubts that do not stop a run.
 
     Raises:
         InputError: Naming the stage, what is wrong, and what to do.
@@ -64,7 +76,9 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Spaces:
             _check_success(stage, tried[stage.environment])
             if isinstance(stage, BehaviorCloning):
                 _check_cloning(stage, spaces, trust_pickle)
-    return spaces
+    trained = dict.fromkeys(s.environment for s in curriculum.stages if isinstance(s, FineTuning))
+    doubts = [doubt for doubt in map(doubt_about, trained) if doubt is not None]
+    return Checked(spaces.observation, spaces.action, tuple(doubts))
 
 
 def _check_device(agent: Agent) -> None:

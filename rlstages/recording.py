@@ -7,12 +7,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
-from rlstages.demonstrations import Demonstration, Demonstrations, Observations
+from rlstages.demonstrations import Demonstration, Demonstrations
 from rlstages.environments import make_environment, success_rule
 from rlstages.errors import InputError, require
 from rlstages.seeding import Purpose, episode_seed
+from rlstages.spaces import stack
 from rlstages.specs import Environment, Expert
 
 Act = Callable[[Any], Any]
@@ -73,11 +73,5 @@ def _play(
         rewards.append(float(reward))
         ended = terminated or truncated
     success = solved(info, sum(rewards), len(rewards))
-    watched = _stack(seen, env.observation_space)
+    watched = stack(seen, env.observation_space)
     return Demonstration(watched, np.array(actions, dtype=env.action_space.dtype), np.array(rewards), success)
-
-
-def _stack(seen: list[Any], space: gym.Space[Any]) -> Observations:
-    if isinstance(space, spaces.Dict):
-        return {key: np.stack([observation[key] for observation in seen]) for key in space.spaces}
-    return np.stack([np.asarray(observation, dtype=space.dtype) for observation in seen])

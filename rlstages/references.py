@@ -139,6 +139,15 @@ def add_sources(paths: Mapping[str, Path]) -> None:
     _SOURCES.update({name: Path(path).resolve() for name, path in paths.items() if name not in sys.modules})
 
 
+def modules_named(data: Any) -> set[str]:
+    """Return the modules of all `module:name` texts in plain data."""
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if isinstance(data, (list, tuple)):
+        return {module for item in data for module in modules_named(item)}
+    return {data.partition(":")[0]} if isinstance(data, str) and ":" in data else set()
+
+
 def _name_main_module(where: str) -> str:
     """Make the running script importable under its file's name."""
     main = sys.modules["__main__"]

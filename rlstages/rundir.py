@@ -32,17 +32,19 @@ from rlstages.checkpoints import (
     prune,
     read_checkpoint,
     replace_durably,
+    sha256,
     sync_directory,
     write_checkpoint,
 )
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require
 from rlstages.events import Event
-from rlstages.references import add_sources, sources
+from rlstages.references import add_sources, modules_named, sources
 from rlstages.serialization import from_data, loads, to_data
 
 VERSION = 1
 KEPT_CHECKPOINTS = 3
+FIRST_CHECKPOINT = "00000001"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class RunRecord:
         versions: Of Python and the packages that matter, when the run was made.
         spaces: Observation and action space as JSON data.
         sources: Files that the curriculum's functions come from: module name to path, relative to the run directory.
+        digests: SHA-256 of those files that the curriculum's own functions come from, by module name.
+        conditions: What decides the last bits of its results besides the versions.
         initial: The run whose final policy this one starts from, as the user named it, or `None`.
     """
 
@@ -65,6 +69,8 @@ class RunRecord:
     versions: Mapping[str, str]
     spaces: Mapping[str, Any]
     sources: Mapping[str, str]
+    digests: Mapping[str, str]
+    conditions: Mapping[str, Any]
     initial: str | None = None
 
 
@@ -85,8 +91,14 @@ class RunDirectory:
         self._events: BufferedWriter | None = None
 
     @classmethod
-    def create(cls, path: Path, record: RunRecord) -> RunDirectory:
+    def create(cls, path: Path, record: RunRecord, state: Mapping[str, Any]) -> RunDirectory:
         """Make a new run directory.
+
+        Args:
+            path: Where.
+            record: What is run.
+            state: The first checkpoint. It is there before the record, which makes the directory a run: from then on
+                the run can be resumed.
 
         Raises:
             InputError: If the path is taken or cannot be written.
@@ -99,7 +111,10 @@ class RunDirectory:
             raise InputError(f"{path} cannot be made: {error.strerror}; give another --out.") from None
         try:
             files = {name: os.path.relpath(file, path.resolve()) for name, file in sources().items()}
-            write_record(path, replace(record, sources=files))
+            named = modules_named(to_data(record.curriculum)) & set(files)
+            digests = {name: sha256(sources()[name].read_bytes()) for name in sorted(named)}
+            write_checkpoint(path / "checkpoints", FIRST_CHECKPOINT, {**state, "events_bytes": 0})
+            write_record(path, replace(record, sources=files, digests=digests))
             return cls(path)
         except BaseException as error:
             shutil.rmtree(path, ignore_errors=True)
@@ -140,14 +155,14 @@ class RunDirectory:
         write_checkpoint(self.path / "checkpoints", name, {**state, "events_bytes": self._events_bytes()})
         prune(self.path / "checkpoints", KEPT_CHECKPOINTS)
 
-    def restore(self) -> tuple[str, dict[str, Any], list[str]] | None:
+    def restore(self) -> tuple[str, dict[str, Any], list[str]]:
         """Read the newest whole checkpoint, cut the event log back to it and drop the damaged ones after it.
 
         Returns:
-            Its name, its state, and a sentence for each damaged one that was passed over; `None` if there is none.
+            Its name, its state, and a sentence for each damaged one that was passed over.
 
         Raises:
-            InputError: If there are checkpoints and all of them are damaged.
+            InputError: If there is none that is whole.
         """
         checkpoints = self.path / "checkpoints"
         damaged: dict[str, str] = {}
@@ -162,9 +177,8 @@ class RunDirectory:
                 # The run will write checkpoints of these names again.
                 shutil.rmtree(checkpoints / newer)
             return name, state, list(damaged.values())
-        require(not damaged, f"{self.path}: all of its checkpoints are damaged; train again, with another --out.")
-        self._cut_events(0)
-        return None
+        why = "all of its checkpoints are damaged" if damaged else "it has no checkpoint"
+        raise InputError(f"{self.path}: {why}; train again, with another --out.")
 
     def _events_bytes(self) -> int:
         file = self.path / "events.jsonl"
@@ -209,6 +223,8 @@ def read_record(path: Path) -> RunRecord:
             versions=data["versions"],
             spaces=data["spaces"],
             sources=data["sources"],
+            digests=data["digests"],
+            conditions=data["conditions"],
             initial=data["initial"],
         )
         add_sources({name: path / relative for name, relative in record.sources.items()})
@@ -217,6 +233,12 @@ def read_record(path: Path) -> RunRecord:
         raise InputError(f"{file} cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{file} is damaged: {type(error).__name__} {error}.") from error
+
+
+def recorded_digest(path: Path) -> str | None:
+    """Return the digest of the curriculum as `run.json` gives it."""
+    digest = loads((path / "run.json").read_bytes()).get("digest")
+    return str(digest) if digest else None
 
 
 def read_events(path: Path) -> Iterator[Event]:
@@ -238,9 +260,15 @@ def read_events(path: Path) -> Iterator[Event]:
                 raise InputError(f"{file}, line {number} cannot be read: {error}") from error
 
 
-def new_record(curriculum: Curriculum, seed: int, spaces: Mapping[str, Any], initial: str | None = None) -> RunRecord:
+def new_record(
+    curriculum: Curriculum,
+    seed: int,
+    spaces: Mapping[str, Any],
+    conditions: Mapping[str, Any],
+    initial: str | None = None,
+) -> RunRecord:
     """Return the record of a new run, with an id of its own."""
-    return RunRecord(curriculum, seed, secrets.token_hex(4), versions(), spaces, {}, initial)
+    return RunRecord(curriculum, seed, secrets.token_hex(4), versions(), spaces, {}, {}, conditions, initial)
 
 
 def free_path(base: Path, curriculum: Curriculum, seed: int) -> Path:

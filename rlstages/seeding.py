@@ -14,6 +14,7 @@ class Purpose(IntEnum):
     DEMONSTRATION = 1
     EVALUATION = 2
     CONFIRMATION = 3
+    SCREENING = 4
 
 
 def episode_seed(run_seed: int, stage: int, purpose: Purpose, copy: int, number: int) -> int:
@@ -23,13 +24,17 @@ def episode_seed(run_seed: int, stage: int, purpose: Purpose, copy: int, number:
 
 
 class EpisodeSeeds:
-    """The seeds of one copy's episodes, in order."""
+    """The seeds of one copy's episodes, in order.
 
-    def __init__(self, run_seed: int, stage: int, purpose: Purpose, copy: int, number: int = 0) -> None:
+    Attributes:
+        number: Of the next episode, from 0.
+    """
+
+    def __init__(self, run_seed: int, stage: int, purpose: Purpose, copy: int) -> None:
+        self.number = 0
         self._place = (run_seed, stage, purpose, copy)
-        self._number = number
 
     def next(self) -> int:
         """Return the seed of the next episode."""
-        self._number += 1
-        return episode_seed(*self._place, self._number - 1)
+        self.number += 1
+        return episode_seed(*self._place, self.number - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -78,6 +78,13 @@ def describe_space(space: gym.Space[Any]) -> str:
     if isinstance(space, spaces.Discrete):
         return f"Discrete({int(space.n)})"
     return str(space)
+
+
+def stack(observations: Sequence[Any], space: gym.Space[Any]) -> np.ndarray | dict[str, np.ndarray]:
+    """Return single observations as one array, or as a dictionary of arrays, with a first axis for their number."""
+    if isinstance(space, spaces.Dict):
+        return {key: np.stack([observation[key] for observation in observations]) for key in space.spaces}
+    return np.stack([np.asarray(observation, dtype=space.dtype) for observation in observations])
 
 
 def _bounds(values: np.ndarray) -> Any:

@@ -218,6 +218,8 @@ class Agent(Hyperparameters):
         log_std_init: Initial log standard deviation of a continuous policy.
         action_mode: How actions are chosen wherever the policy is judged: gates, evaluations and reports alike.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` or `"auto"`. Small networks are fastest on the CPU.
+        threads: CPU threads of torch and NumPy. `None` stands for 1, with which small networks are fastest, and for
+            torch's own choice with `"CnnPolicy"`. Another number gives other last bits.
 
     See `Hyperparameters` for the settings that a stage may override.
     """
@@ -236,6 +238,7 @@ class Agent(Hyperparameters):
     log_std_init: float = 0.0
     action_mode: Literal["stochastic", "deterministic"] = "stochastic"
     device: str = "cpu"
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that are out of range or do not fit the algorithm."""
@@ -259,6 +262,8 @@ class Agent(Hyperparameters):
             require_int(where, "a layer of network", units)
         device_ok = isinstance(self.device, str) and re.fullmatch(r"auto|(cpu|cuda|mps)(:\d+)?", self.device)
         require(bool(device_ok), f"{where}: device is {self.device!r}; give 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'.")
+        if self.threads is not None:
+            require_int(where, "threads", self.threads)
         self.check(where)
         refuse_ppo_only(where, self, self.algorithm)
 

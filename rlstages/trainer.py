@@ -22,6 +22,7 @@ from rlstages.learners.learner import Learner, read_policy
 from rlstages.learners.runner import Result, StageRunner
 from rlstages.policies import final_policy_file, learner_of
 from rlstages.preflight import preflight
+from rlstages.resumption import conditions, require_unchanged
 from rlstages.rundir import (
     RunDirectory,
     free_path,
@@ -34,6 +35,7 @@ from rlstages.rundir import (
 )
 from rlstages.spaces import space_to_data
 from rlstages.stages import BehaviorCloning, FineTuning
+from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track, open_trackers
 
 CHECKPOINT_SECONDS = 10.0
@@ -86,22 +88,26 @@ def train(
     if not isinstance(curriculum, Curriculum):
         curriculum = load_curriculum(str(curriculum))
     require(isinstance(seed, int) and seed >= 0, f"The seed is {seed!r}; give a whole number of at least 0.")
-    spaces = preflight(curriculum, trust_pickle=trust_pickle)
-    data = {"observation": space_to_data(spaces.observation), "action": space_to_data(spaces.action)}
-    record = new_record(curriculum, seed, data, None if initial is None else Path(initial).name)
-    learner = learner_of(record)
-    if initial is not None:
-        take_over(learner, Path(initial))
+    checked = preflight(curriculum, trust_pickle=trust_pickle)
+    spaces = {"observation": space_to_data(checked.observation), "action": space_to_data(checked.action)}
+    came_from = None if initial is None else Path(initial).name
+    record = new_record(curriculum, seed, spaces, conditions(curriculum.agent), came_from)
     path = Path(out) if out is not None else free_path(RUNS, curriculum, seed)
-    with RunDirectory.create(path, record) as run:
-        live = _Run(run, learner, trust_pickle, resumed=False)
-        return live.train(track, console, trackers)
+    with limited_threads(threads_of(curriculum.agent)):
+        learner = learner_of(record)
+        if initial is not None:
+            take_over(learner, Path(initial))
+        with RunDirectory.create(path, record, _state(learner)) as run:
+            live = _Run(run, learner, trust_pickle, resumed=False)
+            live.tell(checked.doubts)
+            return live.train(track, console, trackers)
 
 
 def resume(
     path: Path | str,
     *,
     max_steps: int | None = None,
+    force: bool = False,
     track: Track = "none",
     console: bool = False,
     trackers: Sequence[Tracker] = (),
@@ -109,9 +115,13 @@ def resume(
 ) -> RunResult:
     """Go on with a run that was interrupted, that crashed, or that missed a threshold.
 
+    It ends as it would have without the interruption, to the last bit, if its environments can be brought back by
+    their seeds and actions, and if the machine computes as it did (`conditions`). A run that has ended stays as it is.
+
     Args:
         path: Its run directory.
         max_steps: A larger step limit for the stage that it stopped in.
+        force: Go on although the curriculum's files, or rlstages, have changed since it was started.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         console: Whether to show the run on standard output.
         trackers: What else follows the run's events; each is closed at the end.
@@ -121,16 +131,29 @@ def resume(
         InputError: If there is nothing to go on with.
     """
     with RunDirectory(Path(path)) as run:
-        restored = run.restore()
-        if restored is not None and max_steps is not None:
-            _raise_limit(run, restored[1]["stage"], max_steps)
-        learner = learner_of(run.record)
-        if restored is None and run.record.initial is not None:
-            raise InputError(f"{path} stopped before its first checkpoint; start it again with train --from.")
-        live = _Run(run, learner, trust_pickle, resumed=True)
-        if restored is not None:
-            live.load(restored[1], restored[2])
-        return live.train(track, console, trackers)
+        ended = None if max_steps is not None else how_it_ended(run.path)
+        if ended is not None:
+            return ended
+        told = require_unchanged(run.path, run.record, force)
+        _, state, damages = run.restore()
+        if max_steps is not None:
+            _raise_limit(run, state["stage"], max_steps)
+        agent = run.record.curriculum.agent
+        with limited_threads(threads_of(agent)):
+            live = _Run(run, learner_of(run.record), trust_pickle, resumed=True)
+            live.load(state)
+            live.tell([*damages, *told])
+            return live.train(track, console, trackers)
+
+
+def how_it_ended(path: Path) -> RunResult | None:
+    """Return how a run ended, or `None` if it can go on as it is."""
+    events = list(read_events(path))
+    last = events[-1].payload if events else None
+    if not isinstance(last, RunFinished) or last.outcome == "interrupted":
+        return None
+    finished = {e.stage_name: e.payload for e in events if isinstance(e.payload, StageFinished)}
+    return RunResult(path, last.outcome, last.reason, finished)
 
 
 def take_over(learner: Learner, run: Path) -> None:
@@ -155,13 +178,17 @@ class _Run:
         self.finished: dict[str, StageFinished] = {}
         self._notes: list[str] = []
         self._trackers: list[Tracker] = []
-        self._saves = 0
+        self._saves = 1
+
+    def tell(self, sentences: Sequence[str]) -> None:
+        """Have a person told something as soon as someone follows the run."""
+        self._notes += sentences
 
     def train(self, track: Track, console: bool, trackers: Sequence[Tracker]) -> RunResult:
         """Run stage after stage."""
         with ExitStack() as stack:
             interrupted = stack.enter_context(_interrupts())
-            followers = open_trackers(self.directory, track, console, self.resumed, self._warn_later)
+            followers = open_trackers(self.directory, track, console, self.resumed, self._notes.append)
             for tracker in [*followers, *trackers]:
                 stack.callback(tracker.close)
                 self._trackers.append(tracker)
@@ -200,19 +227,12 @@ class _Run:
     def save(self) -> None:
         """Write a checkpoint."""
         self._saves += 1
-        state = {
-            "stage": self.stage,
-            "seconds": self.seconds,
-            "saves": self._saves,
-            "learner": self.learner.state_dict(),
-            "runner": None if self.runner is None else self.runner.state_dict(),
-        }
+        state = _state(self.learner, self.runner, self.stage, self.seconds, self._saves)
         self.directory.save(f"{self._saves:08d}", state)
 
-    def load(self, state: Mapping[str, Any], notes: Sequence[str]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.stage, self.seconds, self._saves = state["stage"], state["seconds"], state["saves"]
-        self._notes = list(notes)
         for event in read_events(self.directory.path):
             if isinstance(event.payload, StageFinished):
                 self.finished[event.stage_name] = event.payload
@@ -230,8 +250,6 @@ class _Run:
         record = self.directory.record
         self.emit(RunStarted(record.run_id, self.curriculum, self.seed, versions(), self.resumed))
         self._flush_notes()
-        if not self.resumed:
-            self.save()
 
     def _run_stage(self, interrupted: threading.Event) -> Result | None:
         """Step the stage until it ends; `None` if the run is interrupted first."""
@@ -316,13 +334,22 @@ class _Run:
         index = self.stage if stage is None else stage
         return f"{index:02d}-{slug(self.curriculum.stages[index].name)}"
 
-    def _warn_later(self, message: str) -> None:
-        """Take a tracker's warning, which may come in the middle of an event."""
-        self._notes.append(message)
-
     def _flush_notes(self) -> None:
         while self._notes:
             self.emit(Warned(self._notes.pop(0)))
+
+
+def _state(
+    learner: Learner, runner: StageRunner | None = None, stage: int = 0, seconds: float = 0.0, saves: int = 1
+) -> dict[str, Any]:
+    """Return all that a run goes on from."""
+    return {
+        "stage": stage,
+        "seconds": seconds,
+        "saves": saves,
+        "learner": learner.state_dict(),
+        "runner": None if runner is None else runner.state_dict(),
+    }
 
 
 def _raise_limit(run: RunDirectory, stage: int, max_steps: int) -> None:

@@ -90,19 +90,65 @@ def test_an_episodes_beginning_depends_on_run_stage_purpose_copy_and_number_alon
             np.testing.assert_array_equal(observation, alone.reset(seed=seed)[0])
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_copies_may_go_on_with_later_episodes(form):
-    environment = in_form(form)
-    env = make_vec_env(environment, 2, run_seed=7, stage=2, first=[3, 5])
-    try:
-        seen = firsts(env, rounds=2)
-    finally:
-        env.close()
+def play(env, steps, seed):
+    """Play random actions, the same for the same seed; return all that is seen."""
+    draw = np.random.default_rng(seed)
+    env.action_space.seed(int(draw.integers(2**31)))
+    told = []
+    for _ in range(steps):
+        actions = np.stack([env.action_space.sample() for _ in range(env.num_envs)])
+        observations, rewards, dones, _ = env.step(actions)
+        told.append((observations, rewards, dones))
+    return told
 
-    alone = make_environment(environment)
-    for copy, number in ((0, 3), (0, 4), (1, 5), (1, 6)):
-        seed = episode_seed(7, 2, Purpose.TRAINING, copy, number)
-        np.testing.assert_array_equal(seen[copy][number - [3, 5][copy]], alone.reset(seed=seed)[0])
+
+@pytest.mark.parametrize("sees", ["vector", "dict"])
+@pytest.mark.parametrize("form", FORMS)
+def test_new_copies_are_brought_back_to_where_others_are(form, sees):
+    environment = in_form(form) if sees == "vector" else echo(sees=sees, acts="box", vectorize=form, steps=11)
+    if form == "batched" and sees == "dict":
+        environment = Environment("rlstages_envs:rlstages/PointMaze-v0", max_steps=21)
+    # Far more steps than are remembered: those of ended episodes are forgotten.
+    lived, anew = (monitor_of(make_vec_env(environment, 3, run_seed=7, stage=2)) for _ in range(2))
+    try:
+        lived.reset()
+        play(lived, 305, seed=1)
+        lived.take()
+        state = lived.state_dict()
+
+        observations, lost = anew.load_state_dict(state)
+
+        assert lost == []
+        assert min(state["numbers"]) > 1 and max(state["lengths"]) > 0
+        np.testing.assert_equal(observations, state["observations"])
+        np.testing.assert_equal(anew.state_dict(), state)
+        np.testing.assert_equal(play(anew, 60, seed=2), play(lived, 60, seed=2))
+        assert anew.take() == lived.take() != []
+    finally:
+        lived.close()
+        anew.close()
+
+
+def test_copies_that_cannot_be_brought_back_are_named():
+    lived, anew = (monitor_of(make_vec_env(Environment("toys:Drifting"), 3, 0, 0)) for _ in range(2))
+    lived.reset()
+    play(lived, 4, seed=1)
+
+    observations, lost = anew.load_state_dict(lived.state_dict())
+
+    # The environment remembers how many episodes it has lived through, and cuts the second of new copies short.
+    assert lost == [0, 1, 2]
+    assert observations.shape == (3, 3)
+    assert anew.lengths.tolist() == [0, 0, 0]
+    play(anew, 4, seed=2)
+
+
+def test_making_copies_leaves_the_global_generators_alone():
+    before = np.random.get_state()[1].copy()
+
+    make_vec_env(Environment("toys:Drawing"), 2, 0, 0).close()
+
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 def test_no_two_episodes_share_a_seed():
@@ -115,7 +161,7 @@ def test_no_two_episodes_share_a_seed():
         for number in range(20)
     }
 
-    assert len(seeds) == 3 * 3 * 4 * 4 * 20
+    assert len(seeds) == 3 * 3 * len(Purpose) * 4 * 20
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 

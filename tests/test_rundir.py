@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from rlstages.checkpoints import checkpoint_names
 from rlstages.events import Event, Warned
 from rlstages.references import load_file, resolve
 from rlstages.rundir import (
+    FIRST_CHECKPOINT,
     RunDirectory,
     free_path,
     new_record,
@@ -33,7 +35,7 @@ def plan(name="poles", **environment):
 
 def make(path, **environment):
     return RunDirectory.create(
-        path, new_record(plan(**environment), 7, {"observation": {"kind": "Discrete"}}, "old-run")
+        path, new_record(plan(**environment), 7, {"observation": {"kind": "Discrete"}}, {"threads": 1}, "old-run"), {}
     )
 
 
@@ -61,7 +63,7 @@ def test_the_record_comes_back(tmp_path):
 
 
 def test_two_runs_have_two_ids():
-    assert new_record(plan(), 0, {}).run_id != new_record(plan(), 0, {}).run_id
+    assert new_record(plan(), 0, {}, {}).run_id != new_record(plan(), 0, {}, {}).run_id
 
 
 def test_the_curriculum_can_be_changed_from_here_on(tmp_path):
@@ -302,16 +304,22 @@ def test_restoring_cuts_the_log_back_to_the_checkpoint(tmp_path):
     assert said(run.path) == ["before", "again"]
 
 
-def test_a_run_without_checkpoints_starts_with_an_empty_log(tmp_path):
+def test_a_run_can_be_restored_from_its_first_moment_on(tmp_path):
     with make(tmp_path / "a") as run:
         tell(run, "lost")
     with RunDirectory(tmp_path / "a") as run:
-        assert run.restore() is None and said(run.path) == []
+        assert run.restore() == (FIRST_CHECKPOINT, {"events_bytes": 0}, []) and said(run.path) == []
+
+
+def test_a_run_without_checkpoints_cannot_be_restored(tmp_path):
+    with make(tmp_path / "a") as run:
+        shutil.rmtree(run.path / "checkpoints")
+        assert "has no checkpoint; train again" in sentence_of(run.restore)
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
     with make(tmp_path / "a") as run:
-        for number in range(1, 6):
+        for number in range(2, 6):
             tell(run, str(number))
             run.save(f"{number:08d}", {"number": number})
         assert checkpoint_names(run.path / "checkpoints") == ["00000003", "00000004", "00000005"]
@@ -346,9 +354,11 @@ def test_when_all_checkpoints_are_damaged_nothing_is_thrown_away(tmp_path):
     with make(tmp_path / "a") as run:
         tell(run, "1")
         run.save("1", {})
+        damage(run, FIRST_CHECKPOINT)
         damage(run, "1")
         assert "all of its checkpoints are damaged" in sentence_of(run.restore)
-        assert said(run.path) == ["1"] and checkpoint_names(run.path / "checkpoints") == ["1"]
+        assert said(run.path) == ["1"]
+        assert checkpoint_names(run.path / "checkpoints") == [FIRST_CHECKPOINT, "1"]
 
 
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -358,8 +368,8 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with make(tmp_path / "a") as run, monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError):
-            write_record(run.path, new_record(plan("other"), 0, {}))
+            write_record(run.path, new_record(plan("other"), 0, {}, {}))
         with pytest.raises(OSError):
             run.save("1", {})
     assert read_record(tmp_path / "a").curriculum.name == "poles"
-    assert checkpoint_names(tmp_path / "a" / "checkpoints") == []
+    assert checkpoint_names(tmp_path / "a" / "checkpoints") == [FIRST_CHECKPOINT]

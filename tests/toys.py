@@ -287,3 +287,20 @@ def tell_float(env):
 
 def two_actions():
     return OtherSpaces(action=spaces.Discrete(2))
+
+
+class Drifting(First):
+    """Its episodes get longer from one to the next, whatever their seeds."""
+
+    def step(self, action):
+        self.time += 1
+        ended = self.time >= self.number + 1
+        return np.full(3, self.time / 9, np.float32), 0.0, ended, False, {"is_success": False}
+
+
+class Drawing(First):
+    """Draws from NumPy's global generator when it is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.luck = np.random.random()

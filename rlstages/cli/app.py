@@ -78,13 +78,16 @@ def resume(
         Optional[int],  # noqa: UP045
         typer.Option(help="A larger step limit for the stage that the run stopped in.", min=1),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on although files of the curriculum have changed.")
+    ] = False,
     track: Tracking = Track.auto,
     trust_pickle: TrustPickle = False,
 ) -> None:
     """Go on with a run that was interrupted, crashed, or missed a threshold."""
     from rlstages.cli.training import go_on
 
-    go_on(run, max_steps, track.value, trust_pickle)
+    go_on(run, max_steps, force, track.value, trust_pickle)
 
 
 @app.command()

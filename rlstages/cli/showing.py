@@ -23,12 +23,14 @@ def show_curriculum(source: str, parameters: Mapping[str, str], as_json: bool, t
     from rlstages.preflight import preflight
     from rlstages.spaces import describe_space
 
-    spaces = preflight(curriculum, trust_pickle=trust_pickle)
+    checked = preflight(curriculum, trust_pickle=trust_pickle)
     if as_json:
         print(curriculum.to_json())
         return
     print(curriculum)
-    print(f"  observations {describe_space(spaces.observation)}, actions {describe_space(spaces.action)}")
+    print(f"  observations {describe_space(checked.observation)}, actions {describe_space(checked.action)}")
+    for doubt in checked.doubts:
+        print(f"  but: {doubt}")
     print(f"  digest {curriculum.digest[:12]}; all checks passed, nothing was trained")
 
 

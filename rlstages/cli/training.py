@@ -47,12 +47,12 @@ def start(
     _end(result)
 
 
-def go_on(run: Path, max_steps: int | None, track: Track, trust_pickle: bool) -> None:
+def go_on(run: Path, max_steps: int | None, force: bool, track: Track, trust_pickle: bool) -> None:
     """Resume and exit with the code that says how it ended."""
     require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
     from rlstages.trainer import resume
 
-    _end(resume(run, max_steps=max_steps, track=track, console=True, trust_pickle=trust_pickle))
+    _end(resume(run, max_steps=max_steps, force=force, track=track, console=True, trust_pickle=trust_pickle))
 
 
 def _end(result: RunResult) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, RewardThreshold
 
 
-def curriculum(landing: float = 150.0, max_steps: int = 600_000) -> Curriculum:
+def curriculum(landing: float = 180.0, max_steps: int = 1_200_000) -> Curriculum:
     """Return the ladder from calm air to a storm, with continuous thrust.
 
     Args:
@@ -21,17 +21,14 @@ def curriculum(landing: float = 150.0, max_steps: int = 600_000) -> Curriculum:
             "PPO",
             policy="MlpPolicy",
             n_envs=16,
-            n_steps=256,
+            n_steps=1024,
             gamma=0.999,
             gae_lambda=0.98,
-            normalize_observations=True,
             normalize_rewards=True,
-            learning_rate=2e-4,
-            target_kl=0.02,
         ),
         stages=[
             BehaviorCloning("clone", calm, expert=Expert("rlstages_envs:land", episodes=10), min_log_std=-1.0),
-            FineTuning("breeze", breeze, until=RewardThreshold(170.0, margin=20.0), max_steps=max_steps),
+            FineTuning("breeze", breeze, until=RewardThreshold(180.0, margin=20.0), max_steps=max_steps),
             FineTuning("storm", storm, until=RewardThreshold(landing, margin=20.0), max_steps=max_steps),
         ],
     )

@@ -6,14 +6,14 @@ from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, Fi
 
 
 def curriculum(max_steps: int = 300_000) -> Curriculum:
-    """Return the ladder from an open square of 3 by 3 cells to three goals in a maze of 8 by 8.
+    """Return the ladder from an open square of 3 by 3 cells to three goals in a maze of 12 by 12.
 
     Args:
         max_steps: Of each fine-tuning stage.
     """
     square = Environment("rlstages_envs:rlstages/PointMaze-v0", size=3, walls=0.0)
     maze = Environment("rlstages_envs:rlstages/PointMaze-v0", size=5)
-    long_maze = Environment("rlstages_envs:rlstages/PointMaze-v0", size=8, goals=3)
+    large_maze = Environment("rlstages_envs:rlstages/PointMaze-v0", size=12, goals=3, max_steps=450)
     follower = Expert("rlstages_envs:follow_path", episodes=100)
     return Curriculum(
         "pointmaze",
@@ -22,6 +22,6 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
             BehaviorCloning("clone", square, expert=follower, max_epochs=20, min_log_std=-0.5),
             FineTuning("square", square, until=SuccessThreshold(0.9), max_steps=max_steps),
             FineTuning("maze", maze, until=SuccessThreshold(0.85), max_steps=max_steps),
-            FineTuning("long maze", long_maze, until=SuccessThreshold(0.9), max_steps=max_steps),
+            FineTuning("large maze", large_maze, until=SuccessThreshold(0.9), max_steps=max_steps),
         ],
     )

@@ -55,7 +55,7 @@ class Examiner:
         """Play at least `episodes` episodes whose seeds depend on `number`."""
         played: list[Episode] = []
         while len(played) < episodes:
-            played += self._play(-1 - number, len(played))
+            played += self._play(Purpose.SCREENING, number, len(played))
         return played
 
     def begin_attempt(self) -> None:
@@ -65,7 +65,7 @@ class Examiner:
 
     def judge(self, criterion: Criterion) -> Verdict:
         """Play one more episode in each copy and judge all of this attempt's."""
-        self.episodes += self._play(self.attempt, len(self.episodes))
+        self.episodes += self._play(Purpose.CONFIRMATION, self.attempt, len(self.episodes))
         return criterion.judge(self.episodes, spend(self.attempt))
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,9 +86,8 @@ class Examiner:
     def _deterministic(self) -> bool:
         return self._learner.agent.action_mode == "deterministic"
 
-    def _play(self, attempt: int, number: int) -> list[Episode]:
-        block = 2 * attempt if attempt > 0 else -2 * attempt - 1
-        seed = episode_seed(self._run_seed, self._stage, Purpose.CONFIRMATION, block, number)
+    def _play(self, purpose: Purpose, block: int, number: int) -> list[Episode]:
+        seed = episode_seed(self._run_seed, self._stage, purpose, block, number)
         return play_wave(self._learner.policy, self._copies(), seed, self._deterministic)
 
     def _copies(self) -> VecEnv:

@@ -13,9 +13,10 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rlstages.criteria import Verdict
-from rlstages.environments import EpisodeMonitor, make_vec_env, monitor_of
+from rlstages.environments import make_vec_env, monitor_of
 from rlstages.episodes import Episode, Score, score
-from rlstages.events import Emit, Judged, RolloutFinished
+from rlstages.events import Emit, Judged, RolloutFinished, Warned
+from rlstages.learners.copies import begin_copies, copies_state, restore_copies
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
 from rlstages.learners.normalizer import normalizer_of
@@ -27,6 +28,10 @@ from rlstages.stages import FineTuning
 
 CRITIC_LEARNING_RATE = 1e-3
 SCREEN_EVERY = 10
+_NOT_AS_THEY_WERE = (
+    "{environment}: replaying the seed and actions of their episodes did not bring copies {copies} back to where they "
+    "were, so this run goes on close to, but not exactly, as it would have without the interruption."
+)
 
 
 class FineTuningRunner:
@@ -53,7 +58,7 @@ class FineTuningRunner:
         self._updates = 0
         self._fit_until = 0
         self._env: VecEnv | None = None
-        self._first = [0] * learner.agent.n_envs
+        self._left_off: Mapping[str, Any] | None = None
         self._critic_optimizer: torch.optim.Optimizer | None = None
         self._anchor = self.learner.anchor()
 
@@ -68,7 +73,7 @@ class FineTuningRunner:
         work[self._phase]()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the phase, the counters, the window, the confirmation and the statistics of returns."""
+        """Return the phase, the counters, the window, the confirmation and where the copies are."""
         return {
             "phase": self._phase,
             "before": to_data(self._before),
@@ -79,24 +84,20 @@ class FineTuningRunner:
             "fit_until": self._fit_until,
             "examiner": self._examiner.state_dict(),
             "critic_optimizer": None if self._critic_optimizer is None else optimizer_state(self._critic_optimizer),
-            "started": self._started(),
-            "returns": _return_statistics(self._env),
+            "copies": self._left_off if self._env is None else copies_state(self.learner.model, self._env),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned; the copies begin new episodes."""
+        """Go on from what `state_dict` returned; the copies are brought back when they are next needed."""
         self._phase = state["phase"]
         self._before = cast("Score | None", from_data(state["before"]))
         self.stage_steps, self._updates, self._fit_until = state["stage_steps"], state["updates"], state["fit_until"]
         self._recent = [Episode(*row) for row in state["recent"]]
-        self._first = state["started"]
+        self._left_off = state["copies"]
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
         self._examiner.load_state_dict(state["examiner"])
         if state["critic_optimizer"] is not None:
             load_optimizer_state(self._make_critic_optimizer(), state["critic_optimizer"])
-        if state["returns"] is not None:
-            statistics, returns = cast(VecNormalize, self._copies()).ret_rms, state["returns"]
-            statistics.mean, statistics.var, statistics.count = returns["mean"], returns["var"], returns["count"]
 
     def close(self) -> None:
         """Close the environments."""
@@ -184,22 +185,15 @@ class FineTuningRunner:
     def _collect(self, trace_decay: float) -> RolloutBuffer:
         """Play one rollout with the policy as it is, and count its episodes."""
         env, model = self._copies(), self.learner.model
-        if self._last_observations_are_stale():
-            model.set_env(env)
-            model._last_obs = None
-            _, self._callback = model._setup_learn(self.stage.max_steps, reset_num_timesteps=False)
         buffer = model.rollout_buffer
         buffer.gae_lambda = trace_decay
         model.collect_rollouts(env, self._callback, buffer, model.n_steps)
         self._count(buffer.buffer_size * buffer.n_envs)
         # Each copy's first episode is left out: of those, the short ones finish first.
-        finished = [episode for episode in self._monitor().take() if episode.number > 0]
+        finished = [episode for episode in monitor_of(env).take() if episode.number > 0]
         if not self._deterministic:
             self._recent = (self._recent + finished)[-self.stage.until.window :]
         return buffer
-
-    def _last_observations_are_stale(self) -> bool:
-        return self.learner.model.env is not self._env
 
     def _absorb(self, buffer: RolloutBuffer) -> None:
         """Move the observation statistics: after an update and before the next rollout, never in between."""
@@ -246,22 +240,22 @@ class FineTuningRunner:
         self.learner.global_step += steps
 
     def _copies(self) -> VecEnv:
-        if self._env is None:
-            agent = self.learner.agent
-            env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index, first=self._first)
-            if agent.normalize_rewards:
-                env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=agent.gamma)
-            self._env = env
-        return self._env
-
-    def _monitor(self) -> EpisodeMonitor:
-        return monitor_of(self._copies())
-
-    def _started(self) -> list[int]:
-        """Return how many episodes each copy has started in this stage, earlier sessions included."""
-        if self._env is None:
-            return self._first
-        return [first + here for first, here in zip(self._first, self._monitor().started, strict=True)]
+        """Return the copies to train in: those of the rollout before, new ones, or those of an interrupted session."""
+        if self._env is not None:
+            return self._env
+        agent, model = self.learner.agent, self.learner.model
+        env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index)
+        if agent.normalize_rewards:
+            env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=agent.gamma)
+        self._env = env
+        if self._left_off is None:
+            self._callback = begin_copies(model, env)
+            return env
+        self._callback, lost = restore_copies(model, env, self._left_off)
+        if lost:
+            which = ", ".join(map(str, lost))
+            self.emit(Warned(_NOT_AS_THEY_WERE.format(environment=self.stage.environment, copies=which)))
+        return env
 
     def _make_critic_optimizer(self) -> torch.optim.Optimizer:
         parameters = critic_parameters(self.learner.policy)
@@ -271,10 +265,3 @@ class FineTuningRunner:
     @property
     def _deterministic(self) -> bool:
         return self.learner.agent.action_mode == "deterministic"
-
-
-def _return_statistics(env: VecEnv | None) -> dict[str, float] | None:
-    if not isinstance(env, VecNormalize):
-        return None
-    statistics = env.ret_rms
-    return {"mean": float(statistics.mean), "var": float(statistics.var), "count": float(statistics.count)}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from rlstages.checkpoints import replace_durably, sha256
 from rlstages.errors import InputError, require
 from rlstages.learners.normalizer import NormalizedExtractor, is_vector
+from rlstages.randomness import random_state, set_random_state
 from rlstages.spaces import describe_space
 from rlstages.specs import Agent, value_at
 
@@ -121,7 +120,7 @@ class Learner:
             "trusted": None if self.trusted is None else arrays(self.trusted),
             "global_step": self.global_step,
             "objective": self.objective,
-            "random": _random_state(),
+            "random": random_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -131,7 +130,7 @@ class Learner:
         self.trusted = None if state["trusted"] is None else tensors(state["trusted"])
         self.global_step = state["global_step"]
         self.objective = state["objective"]
-        _set_random_state(state["random"])
+        set_random_state(state["random"])
 
 
 def read_policy(path: Path) -> Weights:
@@ -216,16 +215,6 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Put the generators back afterwards: stable-baselines3 seeds them whenever it makes or loads a model."""
-    state = _random_state()
-    try:
-        yield
-    finally:
-        _set_random_state(state)
-
-
 def _build(
     agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
 ) -> OnPolicyAlgorithm:
@@ -260,20 +249,3 @@ def _build(
     model._setup_model()
     model.set_logger(Logger(None, []))
     return model
-
-
-def _random_state() -> dict[str, Any]:
-    version, words, gauss = random.getstate()
-    numpy_state: Any = np.random.get_state(legacy=False)
-    return {
-        "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
-        "numpy": {**numpy_state["state"], "has_gauss": numpy_state["has_gauss"], "gauss": numpy_state["gauss"]},
-        "torch": torch.get_rng_state().numpy().copy(),
-    }
-
-
-def _set_random_state(state: Mapping[str, Any]) -> None:
-    python, legacy = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    np.random.set_state(("MT19937", legacy["key"], legacy["pos"], legacy["has_gauss"], legacy["gauss"]))
-    torch.set_rng_state(torch.as_tensor(np.array(state["torch"])))

@@ -1,5 +1,7 @@
 """Fine-tuning: what is handed over from the clone, which episodes count, and when the gate opens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,11 @@ from building import HALF, Recorder, agent, echo, learner_for, tuning
 
 from rlstages import Environment, Linear, RewardThreshold, SuccessThreshold
 from rlstages.checkpoints import read_checkpoint, write_checkpoint
-from rlstages.environments import make_environment, monitor_of
-from rlstages.events import Evaluated, Event, Judged, RolloutFinished
+from rlstages.events import Evaluated, Event, Judged, RolloutFinished, Warned
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.update import critic_parameters
-from rlstages.seeding import Purpose, episode_seed
+from rlstages.randomness import set_random_state
 
 A2C = {"algorithm": "A2C", "batch_size": None, "n_epochs": None}
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
@@ -348,7 +349,7 @@ def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
     assert again.runner._recent == tune.runner._recent
     assert again.runner._examiner.episodes == tune.runner._examiner.episodes
     if phase not in ("before", "critic fit"):
-        assert again.runner._env.ret_rms.count == tune.runner._env.ret_rms.count
+        assert again.runner._copies().ret_rms.count == tune.runner._env.ret_rms.count
     result = again.finish()
     assert result.outcome == "reached"
     fits = [event.phase for event in tune.rollouts() + again.rollouts()].count("critic fit")
@@ -357,24 +358,51 @@ def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
     assert len(tune.recorder.payloads(Evaluated) + again.recorder.payloads(Evaluated)) == 1
 
 
-def test_a_stage_that_goes_on_plays_new_episodes():
-    tune = Tune(tuning()).steps(4)
-    started = monitor_of(tune.runner._env).started
-    state = tune.runner.state_dict()
-    tune.runner.close()
-    again = Tune(tuning(), tune.learner)
-    again.runner.load_state_dict(state)
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+@pytest.mark.parametrize("phase", ["critic fit", "training", "confirming"])
+def test_a_stage_that_goes_on_ends_with_the_same_bits(phase, algorithm):
+    settings = {"algorithm": algorithm, "normalize_rewards": True, "normalize_observations": True}
+    if algorithm == "A2C":
+        settings |= {"batch_size": None, "n_epochs": None}
+    stage = tuning(environment=echo(steps=7), max_steps=2_400, on_timeout="advance")
 
-    copies = again.runner._copies()
-    seen = copies.reset()
-    copies.close()
+    def begin(steps):
+        tune = Tune(stage, learner_for(stage.environment, agent(**settings)))
+        tune.learner.objective = "cloning"
+        return tune.steps(steps)
 
-    assert min(started) > 2
-    alone = make_environment(echo())
-    for copy, number in enumerate(started):
-        first, _ = alone.reset(seed=episode_seed(0, 0, Purpose.TRAINING, copy, number))
-        np.testing.assert_array_equal(seen[copy], first)
-    assert again.runner.state_dict()["started"] == [number + 1 for number in started]
+    tune = begin(1)
+    while tune.runner._phase != phase or tune.runner.stage_steps == 0:
+        tune.runner.step()
+    state = {"learner": tune.learner.state_dict(), "runner": tune.runner.state_dict()}
+    other = learner_for(stage.environment, agent(**settings), seed=7)
+    again = Tune(stage, other)
+    again.runner.load_state_dict(state["runner"])
+    other.load_state_dict(state["learner"])
+    # What is saved before the copies are needed again is what was loaded.
+    np.testing.assert_equal(again.runner.state_dict()["copies"], state["runner"]["copies"])
+
+    ends = []
+    for each in (tune, again):
+        set_random_state(state["learner"]["random"])
+        ends.append(each.finish())
+
+    assert ends[0] == ends[1]
+    np.testing.assert_equal(again.learner.state_dict(), tune.learner.state_dict())
+    told = [[replace(p, steps_per_second=0.0) for p in t.rollouts()] for t in (tune, again)]
+    assert told[0][len(told[0]) - len(told[1]) :] == told[1]
+
+
+def test_a_stage_says_so_when_its_copies_do_not_come_back():
+    stage = tuning(environment=Environment("toys:Drifting"))
+    tune = Tune(stage).steps(4)
+    again = Tune(stage, tune.learner)
+    again.runner.load_state_dict(tune.runner.state_dict())
+
+    again.steps(1)
+
+    [warned] = again.recorder.payloads(Warned)
+    assert "did not bring copies 0, 1, 2, 3 back" in warned.message
 
 
 def test_seeds_decide_a_stage():

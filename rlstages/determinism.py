@@ -1,0 +1,91 @@
+"""Whether an environment can be brought back by what a checkpoint keeps of it: found out by trying, never assumed.
+
+A checkpoint keeps each episode's seed and actions so far, or the arrays that a batched environment gives away. That a
+pickle or a deep copy of an environment 'works' says nothing: MuJoCo's loses the state without a word.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rlstages.environments import EpisodeMonitor, different_copies, make_vec_env, monitor_of
+from rlstages.errors import Fault
+from rlstages.randomness import random_state_kept
+from rlstages.specs import Environment
+
+EPISODES, HALFWAY = 3, 10
+"""Episodes that each copy lives through, and steps that it is under way in the next one, when it is interrupted."""
+BEFORE, AFTER = 2_000, 300
+"""Steps after which it is interrupted all the same, and steps that are compared."""
+SECONDS = 1.0
+"""How long either of these may take."""
+
+
+def doubt_about(environment: Environment) -> str | None:
+    """Return why a run in this environment cannot be resumed exactly, as one sentence, or `None` if it can.
+
+    One pair of copies lives through whole episodes and into others. A new pair is brought to the same point as a
+    resumed run would bring it. From there both have to see the same. An environment that fails is not judged.
+    """
+    apart = environment.vectorize == "subprocess"
+    here = replace(environment, vectorize="in-process") if apart else environment
+    with random_state_kept():
+        lived, anew = (monitor_of(make_vec_env(here, 2, 0, 0)) for _ in range(2))
+        try:
+            steps = _live(lived)
+            _, lost = anew.load_state_dict(lived.state_dict())
+            differs = "the observations" if lost else _play_on(lived, anew)
+        except (Fault, RuntimeError, ValueError):
+            return None
+        finally:
+            lived.close()
+            anew.close()
+    if differs is None:
+        return None
+    return (
+        f"{environment} cannot be brought back by the seed and actions of an episode ({differs} came out otherwise "
+        f"after {steps} steps), so a run that is interrupted in it goes on close to, but not exactly, as it would have."
+    )
+
+
+def _live(env: EpisodeMonitor) -> int:
+    """Play until each copy has ended episodes and is under way in another; return the number of steps."""
+    env.reset()
+    env.action_space.seed(0)
+    started, ended = time.monotonic(), np.zeros(env.num_envs, dtype=np.int64)
+    steps = 0
+    while steps < BEFORE:
+        _, _, dones, _ = env.step(_actions(env))
+        steps += 1
+        ended += dones
+        late = time.monotonic() - started > SECONDS
+        if late or (ended.min() >= EPISODES and env.lengths.min() >= HALFWAY):
+            break
+    env.take()
+    return steps
+
+
+def _play_on(lived: EpisodeMonitor, anew: EpisodeMonitor) -> str | None:
+    """Play the same actions in both; return what differs."""
+    started = time.monotonic()
+    for _ in range(AFTER):
+        if time.monotonic() - started > SECONDS:
+            break
+        actions = _actions(lived)
+        seen, rewards, dones, _ = lived.step(actions)
+        seen_anew, rewards_anew, dones_anew, _ = anew.step(actions)
+        if not np.array_equal(dones, dones_anew):
+            return "the ends of episodes"
+        if not np.array_equal(rewards, rewards_anew):
+            return "the rewards"
+        if different_copies(seen, seen_anew):
+            return "the observations"
+    return None
+
+
+def _actions(env: EpisodeMonitor) -> Any:
+    return np.stack([env.action_space.sample() for _ in range(env.num_envs)])

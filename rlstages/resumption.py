@@ -1,0 +1,68 @@
+"""What has changed since a run was started, and whether it may go on all the same."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlstages.checkpoints import sha256
+from rlstages.errors import InputError
+from rlstages.rundir import RunRecord, recorded_digest, versions
+from rlstages.specs import Agent
+from rlstages.threads import threads_of
+
+
+def conditions(agent: Agent) -> dict[str, Any]:
+    """Return what decides the last bits of a run's results besides its versions."""
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {"threads": threads_of(agent), "cpu": cpu, "device": agent.device}
+
+
+def require_unchanged(path: Path, record: RunRecord, force: bool) -> list[str]:
+    """Compare a run with what it would go on with.
+
+    What it does must be the same: its curriculum, the files that its functions come from, and rlstages itself. Where
+    other libraries, the processor or the number of threads differ, results may differ in the last bits.
+
+    Args:
+        path: The run directory.
+        record: Its record.
+        force: Whether to go on although what it does has changed.
+
+    Returns:
+        A sentence for each difference.
+
+    Raises:
+        InputError: If what the run does has changed and `force` is not set.
+    """
+    changed = _changes(path, record)
+    if changed and not force:
+        raise InputError(f"{path}: {' '.join(changed)} Undo that, or go on all the same with --force.")
+    told = [f"Forced to go on: {sentence}" for sentence in changed]
+    then = {**record.versions, **record.conditions}
+    now = {**versions(), **conditions(record.curriculum.agent)}
+    others = [name for name in then if name != "rlstages" and then[name] != now.get(name)]
+    if others:
+        differences = "; ".join(f"{name} {then[name]} then, {now.get(name, 'none')} now" for name in others)
+        told.append(f"Not as when this run was started: {differences}. Results may differ in their last bits.")
+    return told
+
+
+def _changes(path: Path, record: RunRecord) -> list[str]:
+    """Return a sentence for each change of what the run does."""
+    changed = []
+    if recorded_digest(path) != record.curriculum.digest:
+        changed.append("The curriculum in run.json has been changed since it was written.")
+    for module, digest in record.digests.items():
+        file = path / record.sources[module]
+        if not file.is_file():
+            changed.append(f"{file.name}, which its functions come from, is gone.")
+        elif sha256(file.read_bytes()) != digest:
+            changed.append(f"{file.name}, which its functions come from, has been changed.")
+    own, other = record.versions["rlstages"], versions()["rlstages"]
+    if own != other:
+        changed.append(f"It was started with rlstages {own}, and this is {other}.")
+    return changed
