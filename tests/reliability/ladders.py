@@ -1,0 +1,91 @@
+"""Small curricula of four stages for runs that are killed: every kind of copies, actions, algorithm and statistics."""
+
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+
+from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, RewardThreshold
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to run them: the task, how its copies are stepped, the algorithm, and whether numbers are normalised."""
+
+    task: str
+    vectorize: str
+    algorithm: str = "PPO"
+    normalize: bool = False
+    mode: str = "stochastic"
+
+    def __str__(self):
+        return "-".join(
+            [self.task, self.vectorize, self.algorithm, "normalized" if self.normalize else "plain", self.mode]
+        )
+
+
+def still(env):
+    """The expert for tasks that need none: it draws from a generator that is seeded by what it sees."""
+    low, high = env.action_space.low, env.action_space.high
+
+    def act(observation):
+        draw = np.random.default_rng(int(1e6 * abs(observation[0])))
+        return draw.uniform(low, high).astype(np.float32)
+
+    return act
+
+
+def hopper(**settings):
+    return gym.make("Hopper-v5" if "Hopper-v5" in gym.registry else "Hopper-v4", **settings)
+
+
+TASKS = {
+    "cartpole": (
+        [{"pole_length": length} for length in (0.5, 0.3, 0.2)],
+        "rlstages_envs.cartpole:cartpole",
+        "rlstages_envs:balance",
+    ),
+    "rooms": ([{"rooms": n} for n in (2, 3, 4)], "rlstages_envs:rlstages/Rooms-v0", "rlstages_envs:plan_rooms"),
+    "pointmaze": ([{"size": n} for n in (3, 4, 5)], "rlstages_envs:rlstages/PointMaze-v0", "rlstages_envs:follow_path"),
+    "hopper": ([{}, {"reset_noise_scale": 0.01}, {"frame_skip": 5}], "ladders:hopper", "ladders:still"),
+    "lander": (
+        [{"wind_power": wind} for wind in (0.0, 5.0, 15.0)],
+        "rlstages_envs.lunarlander:lunarlander",
+        "rlstages_envs:land",
+    ),
+}
+
+
+def ladder(case):
+    variants, name, expert = TASKS[case.task]
+    places = [Environment(name, vectorize=case.vectorize, **variant) for variant in variants]
+    ppo = {"batch_size": 32, "n_epochs": 2, "n_steps": 16} if case.algorithm == "PPO" else {"n_steps": 16}
+    # Two gates never open, and the one in between soon does.
+    gates = [RewardThreshold(1e9), RewardThreshold(-1e3, margin=1e3, worst=-1e4, window=4), RewardThreshold(1e9)]
+    return Curriculum(
+        "ladder",
+        agent=Agent(
+            case.algorithm,
+            network=[16],
+            n_envs=4,
+            normalize_observations=case.normalize,
+            normalize_rewards=case.normalize,
+            action_mode=case.mode,
+            **ppo,
+        ),
+        stages=[
+            BehaviorCloning("clone", places[0], expert=Expert(expert, episodes=4), max_epochs=4, evaluation_episodes=4),
+            *(
+                FineTuning(
+                    f"variant {number}",
+                    place,
+                    until=gate,
+                    max_steps=1_600,
+                    on_timeout="advance",
+                    critic_fit_steps=256,
+                    evaluation_episodes=4,
+                )
+                for number, (place, gate) in enumerate(zip(places, gates, strict=True))
+            ),
+        ],
+    )
