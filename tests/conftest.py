@@ -1,6 +1,7 @@
 """What all tests share: one torch thread, a home of their own, and no module left behind by a curriculum file."""
 
 import sys
+import warnings
 
 import pytest
 import torch
@@ -37,3 +38,12 @@ def here(tmp_path, monkeypatch):
     """A directory of the test's own to work in, so that `runs/` lands there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def box2d():
+    """Box2D, or a skipped test."""
+    with warnings.catch_warnings():
+        # SWIG's wrappers warn when they are loaded, on the Python versions that know the warning.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return pytest.importorskip("Box2D")

@@ -304,3 +304,11 @@ class Drawing(First):
     def __init__(self):
         super().__init__()
         self.luck = np.random.random()
+
+
+class Unseeded(First):
+    """Shows numbers from NumPy's global generator."""
+
+    def step(self, action):
+        self.time += 1
+        return np.random.random(3).astype(np.float32), 0.0, self.time >= 9, False, {"is_success": False}

@@ -1,5 +1,4 @@
 import sys
-import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -8,13 +7,7 @@ from gymnasium.utils.env_checker import check_env as check_gymnasium
 from rlstages_envs.lunarlander import land, lunarlander
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
-
-@pytest.fixture(autouse=True, scope="module")
-def box2d():
-    with warnings.catch_warnings():
-        # SWIG's wrappers warn when they are loaded, on the Python versions that know the warning.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pytest.importorskip("Box2D")
+pytestmark = pytest.mark.usefixtures("box2d")
 
 
 def play(env, act, seed):
