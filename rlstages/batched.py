@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlstages.guarding import CopyError, late, reason_of, traceback_of
 from rlstages.seeding import EpisodeSeeds
+from rlstages.watchdog import Overdue, TimeLimit
 
 
 class BatchedVecEnv(VecEnv):
@@ -21,9 +23,10 @@ class BatchedVecEnv(VecEnv):
         seeds: One source of episode seeds per copy.
     """
 
-    def __init__(self, batched: Any, seeds: list[EpisodeSeeds]) -> None:
+    def __init__(self, batched: Any, seeds: list[EpisodeSeeds], timeout: float = 300.0) -> None:
         self.batched = batched
         self._episode_seeds = seeds
+        self._limit = TimeLimit(timeout, f"A step or reset of {batched}")
         self._actions = np.zeros(0)
         self.render_mode = batched.render_mode
         super().__init__(batched.num_envs, batched.single_observation_space, batched.single_action_space)
@@ -33,7 +36,7 @@ class BatchedVecEnv(VecEnv):
         given = self._seeds
         starts = [s.next() if seed is None else seed for s, seed in zip(self._episode_seeds, given, strict=True)]
         self._reset_seeds()
-        observations, _ = self.batched.reset(seed=starts)
+        observations, _ = self._guard("reset", lambda: self.batched.reset(seed=starts))
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return np.asarray(observations)
 
@@ -43,7 +46,8 @@ class BatchedVecEnv(VecEnv):
 
     def step_wait(self) -> Any:
         """Step all copies, and start new episodes where one ended."""
-        observations, rewards, terminated, truncated, more = self.batched.step(self._actions)
+        answer = self._guard("step", lambda: self.batched.step(self._actions))
+        observations, rewards, terminated, truncated, more = answer
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.any():
@@ -52,7 +56,8 @@ class BatchedVecEnv(VecEnv):
                 infos[copy]["terminal_observation"] = observations[copy]
                 infos[copy]["TimeLimit.truncated"] = bool(truncated[copy] and not terminated[copy])
             starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones, strict=True)]
-            observations, _ = self.batched.reset(seed=starts, options={"reset_mask": dones})
+            options = {"reset_mask": dones}
+            observations, _ = self._guard("reset", lambda: self.batched.reset(seed=starts, options=options))
         return observations, rewards.astype(np.float32), dones, infos
 
     def state_dict(self) -> dict[str, np.ndarray] | None:
@@ -97,3 +102,12 @@ class BatchedVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return that no copy is wrapped."""
         return [False] * len(list(self._get_indices(indices)))
+
+    def _guard(self, call: str, work: Callable[[], Any]) -> Any:
+        try:
+            with self._limit:
+                return work()
+        except Overdue as error:
+            raise CopyError(None, late(self._limit.seconds, f"{call}()"), traceback_of(error, skip=2)) from error
+        except Exception as error:
+            raise CopyError(None, f"raised {reason_of(error)} in {call}()", traceback_of(error, skip=2)) from error

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from rlstages.episodes import Episode
-from rlstages.errors import require, require_int, require_number
+from rlstages.errors import Fault, require, require_int, require_number
 from rlstages.sequential import ALPHA, bet, likelihood_ratio, width
 from rlstages.serialization import serializable
 
@@ -237,8 +237,8 @@ class RewardThreshold(Criterion):
         return len(last) == self.window and self.summary(last)[0] >= self.threshold
 
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
-        last = recent[-self.window :]
-        return (sum(e.total_reward for e in last) / len(last) if last else math.nan), self.threshold
+        last = _returns(recent[-self.window :])
+        return (sum(last.tolist()) / len(last) if len(last) else math.nan), self.threshold
 
     @property
     def needs_success(self) -> bool:  # noqa: D102
@@ -248,11 +248,8 @@ class RewardThreshold(Criterion):
         return self.min_episodes
 
     def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:  # noqa: D102
-        returns = np.array([e.total_reward for e in episodes[: self.max_episodes]], dtype=np.float64)
+        returns = _returns(episodes[: self.max_episodes])
         n = len(returns)
-        if not np.isfinite(returns).all():
-            reason = f"a return over {n} episodes is not finite"
-            return Verdict(False, True, math.nan, -math.inf, self.threshold, n, None, reason)
         mean = float(returns.mean()) if n else math.nan
         spread = float(returns.std(ddof=1)) if n > 1 else 0.0
         below = self.margin if self.margin is not None else 0.05 * max(abs(self.threshold), spread)
@@ -279,6 +276,21 @@ class RewardThreshold(Criterion):
         if bet(returns - lowest, reach) < goal:
             return -math.inf
         return float(brentq(lambda null: bet(returns - null, reach) - goal, lowest, mean, xtol=1e-6 * reach))
+
+
+def _returns(episodes: Sequence[Episode]) -> np.ndarray:
+    """Return the episodes' returns, and refuse what no threshold can be compared with.
+
+    Raises:
+        Fault: If a return is not finite.
+    """
+    for episode in episodes:
+        if not math.isfinite(episode.total_reward):
+            raise Fault(
+                f"RewardThreshold: the return of copy {episode.copy}'s episode {episode.number} is "
+                f"{episode.total_reward}, which cannot be compared with a threshold."
+            )
+    return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
 
 
 def _sentence(

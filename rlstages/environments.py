@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +23,54 @@ from stable_baselines3.common.vec_env import (
 from rlstages.batched import BatchedVecEnv
 from rlstages.episodes import Episode
 from rlstages.errors import Fault, InputError, nearest
+from rlstages.guarding import NOTE, CopyError, Guarded, late, reason_of, traceback_of
 from rlstages.randomness import random_state_kept
+from rlstages.ranges import Finding, Ranges
 from rlstages.references import add_sources, resolve, sources
 from rlstages.seeding import EpisodeSeeds, Purpose
 from rlstages.spaces import stack
 from rlstages.specs import Environment, Success
+from rlstages.watchdog import Overdue, TimeLimit
 from rlstages.workers import Workers
 
+# What a warning says before this is the same whenever it is found again.
+FIRST = " (first seen: "
+Warn = Callable[[str], None]
+_log = logging.getLogger(__name__).warning
 _LEAST_REMEMBERED = 64
 
 
 class EnvironmentFault(Fault):
-    """An environment gave something that no learner can use: one sentence names it, the copy and the step."""
+    """An environment failed, or gave something that no learner can use.
+
+    One sentence names the environment, the copy, the step and what it was; `trace` is the environment's own traceback,
+    if it raised something.
+    """
 
 
 def make_environment(spec: Environment) -> gym.Env[Any, Any]:
     """Make one copy of an environment.
 
     Raises:
-        InputError: If the id, a module or a wrapper does not exist, or the environment refuses its arguments.
+        InputError: If the id, a module or a wrapper does not exist, the environment refuses its arguments, or it is
+            not made in time.
     """
+    with TimeLimit(spec.step_timeout, f"The making of {spec}"):
+        return _make(spec)
+
+
+def _make(spec: Environment) -> gym.Env[Any, Any]:
     maker = _maker(spec.id)
     try:
         env = maker(**spec.kwargs)
     except InputError:
         raise
+    except Overdue as error:
+        raise InputError(f"{spec} {late(spec.step_timeout, 'being made')}.", trace=traceback_of(error)) from error
     except ImportError as error:
         raise InputError(f"{spec} needs a package that is not installed: {error}") from error
     except Exception as error:
-        raise InputError(f"{spec} cannot be made: {type(error).__name__}: {error}") from error
+        raise InputError(f"{spec} cannot be made: {reason_of(error)}.", trace=traceback_of(error)) from error
     if not isinstance(env, gym.Env):
         raise InputError(f"{spec.id!r} returned a {type(env).__name__}, which is no gymnasium environment.")
     wrapped: gym.Env[Any, Any] = env
@@ -60,7 +79,7 @@ def make_environment(spec: Environment) -> gym.Env[Any, Any]:
         try:
             wrapped = wrap(wrapped)
         except Exception as error:
-            raise InputError(f"{wrapper} cannot wrap {spec}: {type(error).__name__}: {error}") from error
+            raise InputError(f"{wrapper} cannot wrap {spec}: {reason_of(error)}.", trace=traceback_of(error)) from error
     return wrapped
 
 
@@ -70,6 +89,7 @@ def make_vec_env(
     run_seed: int,
     stage: int,
     purpose: Purpose = Purpose.TRAINING,
+    warn: Warn = _log,
 ) -> VecEnv:
     """Make copies of an environment behind stable-baselines3's interface.
 
@@ -82,18 +102,23 @@ def make_vec_env(
         run_seed: Of the run.
         stage: Index of the stage.
         purpose: What the episodes are played for.
+        warn: Takes a sentence about what is doubtful in the environment's numbers; one for each kind.
     """
     batched = require_batched(spec)
     seeds = [EpisodeSeeds(run_seed, stage, purpose, copy) for copy in range(n_envs)]
     env: VecEnv
     with random_state_kept():
+        makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s, copy) for copy, s in enumerate(seeds)]
         if batched is not None and spec.vectorize in ("auto", "batched"):
-            env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds)
+            env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds, spec.step_timeout)
+        elif spec.vectorize == "subprocess":
+            try:
+                env = Workers(makers, spec.step_timeout)
+            except CopyError as error:
+                raise EnvironmentFault(f"{spec}: copy {error.copy} {error.what}, when it was made.") from error
         else:
-            apart = spec.vectorize == "subprocess"
-            makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s, apart) for s in seeds]
-            env = Workers(makers) if apart else DummyVecEnv(makers)
-    env = EpisodeMonitor(env, spec)
+            env = DummyVecEnv(makers)
+    env = EpisodeMonitor(env, spec, warn)
     return VecTransposeImage(env) if _has_images_last(env.observation_space) else env
 
 
@@ -122,16 +147,23 @@ def monitor_of(env: VecEnv) -> EpisodeMonitor:
 
 
 class EpisodeMonitor(VecEnvWrapper):
-    """Counts episodes and refuses numbers that are not finite.
+    """Counts episodes, refuses numbers that no learner can use, and names the place of whatever goes wrong.
+
+    Args:
+        venv: The copies.
+        spec: What they are copies of.
+        warn: Takes a sentence about what is doubtful in their numbers.
 
     Attributes:
         finished: Episodes that ended since they were last taken, in the order of their end.
     """
 
-    def __init__(self, venv: VecEnv, spec: Environment) -> None:
+    def __init__(self, venv: VecEnv, spec: Environment, warn: Warn = _log) -> None:
         super().__init__(venv)
         self.finished: list[Episode] = []
-        self._spec = spec
+        self._spec, self._warn = spec, warn
+        self._ranges = Ranges(venv.observation_space)
+        self._noted: set[str] = set()
         self._solved = success_rule(spec.success)
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
@@ -140,43 +172,72 @@ class EpisodeMonitor(VecEnvWrapper):
         self._last: Any = None
 
     def reset(self) -> Any:
-        """Reset all copies; episodes under way are dropped, and the count of episodes starts again."""
-        observations = self.venv.reset()
+        """Reset all copies; episodes under way are dropped, and the count of episodes starts again.
+
+        Raises:
+            EnvironmentFault: If a copy fails, dies, hangs or gives numbers that are not finite.
+        """
+        try:
+            observations = self.venv.reset()
+        except CopyError as error:
+            raise self._failure(error, 0) from error
         self._returns[:] = 0
         self._lengths[:] = 0
         self._numbers[:] = 0
         self.finished.clear()
         self._played.clear()
+        self._pass_on(self.venv.reset_infos)
         self._check(observations)
         self._last = observations
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Send the actions, and remember those of the episodes under way: with their seeds, they are their state."""
+        """Send the actions, and remember those of the episodes under way: with their seeds, they are their state.
+
+        Raises:
+            EnvironmentFault: If a copy's process has died.
+        """
         if not isinstance(self.venv, BatchedVecEnv):
             self._played.append(np.array(actions))
             if len(self._played) > 2 * self._lengths.max() + _LEAST_REMEMBERED:
                 del self._played[: -1 - int(self._lengths.max())]
-        self.venv.step_async(actions)
+        try:
+            self.venv.step_async(actions)
+        except CopyError as error:
+            raise self._failure(error, 1) from error
 
     def step_wait(self) -> Any:
-        """Step, check and count."""
-        observations, rewards, dones, infos = self.venv.step_wait()
+        """Step, check and count.
+
+        Raises:
+            EnvironmentFault: If a copy fails, dies, hangs or gives numbers that are not finite.
+        """
+        try:
+            observations, rewards, dones, infos = self.venv.step_wait()
+        except CopyError as error:
+            raise self._failure(error, 1) from error
         self._lengths += 1
-        if not np.isfinite(rewards).all():
-            copy = int(np.flatnonzero(~np.isfinite(rewards))[0])
-            self._fault(f"the reward {rewards[copy]}", copy)
+        self._pass_on(infos)
+        found = self._ranges.rewards(rewards)
+        if found is not None:
+            self._tell(found)
         for copy in np.flatnonzero(dones).tolist():
             last = infos[copy]["terminal_observation"]
-            self._check(last if isinstance(last, dict) else np.asarray(last), copy)
-        self._check(observations)
+            one = (
+                {key: value[None] for key, value in last.items()} if isinstance(last, dict) else np.asarray(last)[None]
+            )
+            self._check(one, copy)
         self._returns += rewards
         for copy in np.flatnonzero(dones).tolist():
             total, length = float(self._returns[copy]), int(self._lengths[copy])
-            solved = self._solved(infos[copy], total, length)
+            solved = self._judge(infos[copy], total, length, copy)
             self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved))
             self._returns[copy] = self._lengths[copy] = 0
             self._numbers[copy] += 1
+        if dones.any():
+            self._pass_on(self.venv.reset_infos)
+        # Where an episode ended, this is the first of the next one.
+        self._check(observations)
         self._last = observations
         return observations, rewards, dones, infos
 
@@ -226,8 +287,7 @@ class EpisodeMonitor(VecEnvWrapper):
     def _replay(self, so_far: list[np.ndarray], numbers: list[int]) -> tuple[Any, list[int]]:
         """Play episodes again; return the observations and the copies whose episode ended before its actions did."""
         observations, ended = [], []
-        for copy, actions in enumerate(so_far):
-            [(observation, whole)] = self.venv.env_method("replay", numbers[copy], actions, indices=[copy])
+        for copy, (observation, whole) in enumerate(self._replayed(list(zip(numbers, so_far, strict=True)))):
             observations.append(observation)
             if not whole:
                 ended.append(copy)
@@ -238,26 +298,66 @@ class EpisodeMonitor(VecEnvWrapper):
         self._played = list(played)
         return stack(observations, self.observation_space), ended
 
+    def _replayed(self, given: list[tuple[int, np.ndarray]]) -> list[tuple[Any, bool]]:
+        """Have each copy play an episode again; see `SeededEpisodes.replay`."""
+        try:
+            if isinstance(self.venv, Workers):
+                return self.venv.call_each("replay", given, most_calls=2 + max(len(actions) for _, actions in given))
+            return [self.venv.env_method("replay", *one, indices=[copy])[0] for copy, one in enumerate(given)]
+        except CopyError as error:
+            place = f"when its episode {given[error.copy or 0][0]} was played again"
+            raise EnvironmentFault(
+                f"{self._spec}: copy {error.copy} {error.what}, {place}.", trace=error.trace
+            ) from error
+
     def take(self) -> list[Episode]:
         """Return the finished episodes and forget them."""
         taken, self.finished = self.finished, []
         return taken
 
-    def _check(self, observations: Any, copy: int | None = None) -> None:
-        """Refuse numbers that are not finite in the observations of all copies, or of one."""
-        parts = observations.items() if isinstance(observations, dict) else [("the observation", observations)]
-        for name, values in parts:
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                if copy is None:
-                    finite = np.isfinite(values).reshape(self.num_envs, -1).all(axis=1)
-                    copy = int(np.flatnonzero(~finite)[0])
-                self._fault(f"a number in {name} that is not finite", copy)
+    def _judge(self, info: dict[str, Any], total: float, length: int, copy: int) -> bool | None:
+        """Say whether an episode counts as solved."""
+        try:
+            return self._solved(info, total, length)
+        except Exception as error:
+            place = self._place(copy)
+            raise EnvironmentFault(
+                f"{self._spec}: whether copy {copy} succeeded cannot be told ({reason_of(error)}), at {place}.",
+                trace=traceback_of(error) if ":" in str(self._spec.success) else "",
+            ) from error
 
-    def _fault(self, what: str, copy: int) -> None:
-        raise EnvironmentFault(
-            f"{self._spec}: copy {copy} gave {what} at step {self._lengths[copy]} of its episode "
-            f"{self._numbers[copy]}; the policy is as it was before this rollout."
-        )
+    def _check(self, observations: Any, copy: int | None = None) -> None:
+        """Look through the observations of all copies, or of one."""
+        for found in self._ranges.observations(observations):
+            self._tell(found if copy is None else found._replace(copy=copy))
+
+    def _tell(self, found: Finding) -> None:
+        """Stop, or warn."""
+        if found.fatal:
+            raise EnvironmentFault(f"{self._spec}: copy {found.copy} gave {found.what} at {self._place(found.copy)}.")
+        self._note(f"gives {found.what}", found.seen, found.copy)
+
+    def _pass_on(self, infos: Sequence[dict[str, Any]]) -> None:
+        """Warn of what the copies have noted themselves."""
+        for copy, info in enumerate(infos):
+            if NOTE in info:
+                what, seen = info.pop(NOTE)
+                self._note(what, seen, copy)
+
+    def _note(self, what: str, seen: str, copy: int) -> None:
+        if what not in self._noted:
+            self._noted.add(what)
+            self._warn(f"{self._spec}: {what}{FIRST}{seen}, from copy {copy} at {self._place(copy)}).")
+
+    def _failure(self, error: CopyError, step: int) -> EnvironmentFault:
+        """Say where a copy failed, `step` steps after those that were counted."""
+        if error.copy is None:
+            return EnvironmentFault(f"{self._spec}: its batch of copies {error.what}.", trace=error.trace)
+        place = self._place(error.copy, step)
+        return EnvironmentFault(f"{self._spec}: copy {error.copy} {error.what}, at {place}.", trace=error.trace)
+
+    def _place(self, copy: int, more: int = 0) -> str:
+        return f"step {self._lengths[copy] + more} of its episode {self._numbers[copy]}"
 
 
 def different_copies(observations: Any, others: Any) -> list[int]:
@@ -302,16 +402,14 @@ class SeededEpisodes(gym.Wrapper):
 class _MakeCopy:
     """Makes one copy, in this process or in a worker; it carries where modules from files are."""
 
-    def __init__(self, spec: Environment, seeds: EpisodeSeeds, apart: bool) -> None:
-        self._spec, self._seeds, self._apart = spec, seeds, apart
+    def __init__(self, spec: Environment, seeds: EpisodeSeeds, copy: int) -> None:
+        self._spec, self._seeds, self._copy = spec, seeds, copy
         self._sources: dict[str, Path] = sources()
 
     def __call__(self) -> gym.Env[Any, Any]:
-        if self._apart:
-            # Ctrl-C reaches every process of a terminal, and the trainer still needs its workers to finish the step.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         add_sources(self._sources)
-        return SeededEpisodes(make_environment(self._spec), self._seeds)
+        env = Guarded(make_environment(self._spec), self._copy, self._spec.step_timeout)
+        return SeededEpisodes(env, self._seeds)
 
 
 def _maker(id: str) -> Callable[..., Any]:
@@ -370,10 +468,21 @@ def _has_images_last(space: gym.Space[Any]) -> bool:
 
 
 def success_rule(success: Success) -> Callable[[dict[str, Any], float, int], bool | None]:
-    """Return a function of the last info, the return and the length; it gives `None` where success is not defined."""
+    """Return a function of the last info, the return and the length; it gives `None` where success is not defined.
+
+    The function raises `ValueError` for a NaN, which Python would take for true, and whatever a function of the user's
+    raises.
+    """
     if isinstance(success, (int, float)):
         return lambda info, total, length: total > success
     if ":" in success:
         named = resolve(success)
-        return lambda info, total, length: bool(named(info, total, length))
-    return lambda info, total, length: bool(info[success]) if success in info else None
+        return lambda info, total, length: _truth(success, named(info, total, length))
+    key = success
+    return lambda info, total, length: _truth(f"info[{key!r}]", info[key]) if key in info else None
+
+
+def _truth(name: str, value: Any) -> bool:
+    if value != value:
+        raise ValueError(f"{name} is {value}")
+    return bool(value)

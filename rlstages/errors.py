@@ -10,11 +10,29 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Bad input: one sentence that says what is wrong, where, and what to do. The command line exits with 2."""
+    """Bad input: one sentence that says what is wrong, where, and what to do. The command line exits with 2.
+
+    Args:
+        sentence: What is wrong.
+        trace: The traceback of the user's own code that raised, or nothing.
+    """
+
+    def __init__(self, sentence: str, *, trace: str = "") -> None:
+        super().__init__(sentence)
+        self.trace = trace
 
 
 class Fault(RuntimeError):
-    """Training cannot go on: one sentence says what happened and where. The command line exits with 1."""
+    """Training cannot go on: one sentence says what happened and where. The command line exits with 1.
+
+    Args:
+        sentence: What happened.
+        trace: The traceback of the user's own code that raised, or nothing.
+    """
+
+    def __init__(self, sentence: str, *, trace: str = "") -> None:
+        super().__init__(sentence)
+        self.trace = trace
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

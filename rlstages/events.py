@@ -206,7 +206,8 @@ class RunFinished:
     """The run ended or was stopped.
 
     Attributes:
-        outcome: `"reached"` the end, `"missed"` a threshold, or `"interrupted"`.
+        outcome: `"reached"` the end, `"missed"` a threshold, `"interrupted"` (and saved), or `"failed"`, after which
+            the run goes on from its last checkpoint.
         reason: One sentence.
     """
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import gymnasium as gym
 
 from rlstages.errors import InputError, require
+from rlstages.guarding import reason_of, traceback_of
 from rlstages.policies import load_policy
 from rlstages.randomness import random_state_kept
 from rlstages.recording import Act, Show
@@ -45,7 +46,8 @@ def _scripted(expert: Expert) -> Show:
             act = make(env)
         except Exception as error:
             raise InputError(
-                f"The expert {expert.source} fails when it is given the environment: {type(error).__name__}: {error}."
+                f"The expert {expert.source} fails when it is given the environment: {reason_of(error)}.",
+                trace=traceback_of(error),
             ) from error
         require(
             callable(act),

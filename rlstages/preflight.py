@@ -21,12 +21,14 @@ from rlstages.determinism import doubt_about
 from rlstages.environments import make_environment, make_vec_env, require_batched, success_rule
 from rlstages.errors import InputError, require
 from rlstages.experts import showing
+from rlstages.guarding import CopyError, Guarded, reason_of, traceback_of
 from rlstages.learners.cloning import require_demonstrations
 from rlstages.learners.learner import require_fit
 from rlstages.seeding import Purpose
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage
+from rlstages.watchdog import TimeLimit
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 TRIAL_STEPS, TRIAL_SECONDS = 2_000, 2.0
@@ -150,25 +152,28 @@ def _check_criterion(stage: Stage) -> None:
 
 def _try_episode(environment: Environment) -> bool:
     """Play one episode at random; return whether it ended without saying whether it succeeded."""
-    env = make_environment(environment)
+    env = Guarded(make_environment(environment), 0, environment.step_timeout)
     solved = success_rule(environment.success)
+    total, step, started = 0.0, 0, time.monotonic()
     try:
         env.action_space.seed(0)
         env.reset(seed=0)
-        total, started = 0.0, time.monotonic()
         for step in range(1, TRIAL_STEPS + 1):
             _, reward, terminated, truncated, info = env.step(env.action_space.sample())
-            total += float(reward)
+            total += reward
             if terminated or truncated:
                 return solved(info, total, step) is None
             if time.monotonic() - started > TRIAL_SECONDS:
                 break
         return False
-    except InputError:
-        raise
+    except CopyError as error:
+        raise InputError(
+            f"{environment} fails in an episode of random actions, at step {step}: it {error.what}.", trace=error.trace
+        ) from error
     except Exception as error:
         raise InputError(
-            f"{environment} fails in an episode of random actions: {type(error).__name__}: {error}"
+            f"{environment}: whether an episode succeeded cannot be told: {reason_of(error)}.",
+            trace=traceback_of(error) if ":" in str(environment.success) else "",
         ) from error
     finally:
         env.close()
@@ -203,13 +208,17 @@ def _try_expert(stage: BehaviorCloning, env: gym.Env[Any, Any], show: Callable[.
     """Ask the expert for one action."""
     assert stage.expert is not None
     try:
-        observation, _ = env.reset(seed=0)
-        action = show(env)(observation)
+        observation, _ = Guarded(env, 0, stage.environment.step_timeout).reset(seed=0)
+        with TimeLimit(stage.environment.step_timeout, f"The first action of {stage.expert.source}"):
+            action = show(env)(observation)
     except InputError:
         raise
+    except CopyError as error:
+        raise InputError(f"{stage.environment} {error.what}, before the first step.", trace=error.trace) from error
     except Exception as error:
         raise InputError(
-            f"the expert {stage.expert.source} fails at its first action: {type(error).__name__}: {error}"
+            f"the expert {stage.expert.source} fails at its first action: {reason_of(error)}.",
+            trace=traceback_of(error),
         ) from error
     fits = env.action_space.contains(_as_dtype(action, env.action_space))
     require(fits, f"the expert {stage.expert.source} gives the action {action!r}, which is not in {env.action_space}.")
@@ -230,4 +239,5 @@ def _naming(where: Stage | str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(str(error) if str(error).startswith(place) else f"{place}: {error}") from error
+        sentence = str(error) if str(error).startswith(place) else f"{place}: {error}"
+        raise InputError(sentence, trace=error.trace) from error

@@ -11,9 +11,11 @@ import numpy as np
 from rlstages.demonstrations import Demonstration, Demonstrations
 from rlstages.environments import make_environment, success_rule
 from rlstages.errors import InputError, require
+from rlstages.guarding import CopyError, Guarded, late, reason_of, traceback_of
 from rlstages.seeding import Purpose, episode_seed
 from rlstages.spaces import stack
 from rlstages.specs import Environment, Expert
+from rlstages.watchdog import Overdue, TimeLimit
 
 Act = Callable[[Any], Any]
 Show = Callable[[gym.Env[Any, Any]], Act]
@@ -38,15 +40,27 @@ def record(environment: Environment, expert: Expert, show: Show, run_seed: int =
         act = show(env)
         solved = success_rule(environment.success)
         seeds = [episode_seed(run_seed, stage, Purpose.DEMONSTRATION, 0, i) for i in range(expert.episodes)]
-        return Demonstrations(tuple(_play(expert, env, act, seed, solved) for seed in seeds))
+        copy = Guarded(env, 0, environment.step_timeout)
+        return Demonstrations(tuple(_play(environment, expert, copy, act, seed, solved) for seed in seeds))
     finally:
         env.close()
 
 
 def _play(
-    expert: Expert, env: gym.Env[Any, Any], act: Act, seed: int, solved: Callable[..., bool | None]
+    environment: Environment,
+    expert: Expert,
+    env: gym.Env[Any, Any],
+    act: Act,
+    seed: int,
+    solved: Callable[..., bool | None],
 ) -> Demonstration:
-    observation, info = env.reset(seed=seed)
+    failing = f"{environment} failed"
+    limit = TimeLimit(environment.step_timeout, f"An action of the expert {expert.source}")
+    try:
+        observation, info = env.reset(seed=seed)
+    except CopyError as error:
+        place = f"at the start of the episode with seed {seed}"
+        raise InputError(f"{failing}, {place}: it {error.what}.", trace=error.trace) from error
     seen: list[Any] = [observation]
     actions: list[Any] = []
     rewards: list[float] = []
@@ -59,19 +73,28 @@ def _play(
         )
         failing = f"The expert {expert.source} failed"
         try:
-            action = act(observation)
-            failing = f"The environment failed with the action {action!r} of the expert {expert.source}"
+            with limit:
+                action = act(observation)
+            failing = f"{environment} failed with the action {action!r} of the expert {expert.source}"
             observation, reward, terminated, truncated, info = env.step(action)
         except InputError:
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             place = f"at step {len(actions)} of the episode with seed {seed}"
-            raise InputError(f"{failing}, {place}: {reason}.") from error
+            reason, trace = reason_of(error), traceback_of(error)
+            if isinstance(error, CopyError):
+                reason, trace = f"it {error.what}", error.trace
+            elif isinstance(error, Overdue):
+                reason = f"it {late(limit.seconds, 'its action')}"
+            raise InputError(f"{failing}, {place}: {reason}.", trace=trace) from error
         seen.append(observation)
         actions.append(action)
         rewards.append(float(reward))
         ended = terminated or truncated
-    success = solved(info, sum(rewards), len(rewards))
+    try:
+        success = solved(info, sum(rewards), len(rewards))
+    except Exception as error:
+        place = f"the episode with seed {seed}"
+        raise InputError(f"{environment}: whether {place} succeeded cannot be told: {reason_of(error)}.") from error
     watched = stack(seen, env.observation_space)
     return Demonstration(watched, np.array(actions, dtype=env.action_space.dtype), np.array(rewards), success)

@@ -33,6 +33,8 @@ class Environment:
         vectorize: `"in-process"`, `"subprocess"` (one process per copy), `"batched"` (the environment steps all
             copies in one call: its id has a `vector_entry_point` that resets single copies by `reset_mask`), or
             `"auto"`: batched where possible, else in-process.
+        step_timeout: Seconds that one reset or step of a copy, or making it, may take before the run is stopped. In
+            this process only Python code can be stopped by it; `vectorize="subprocess"` stops anything.
         kwargs: Keyword arguments of the environment whose names are taken here.
         **more: All other keyword arguments go to the environment: `Environment("CartPole-v1", render_mode=None)`.
 
@@ -45,6 +47,7 @@ class Environment:
     wrappers: tuple[str, ...] = ()
     success: Success = "is_success"
     vectorize: Literal["auto", "in-process", "subprocess", "batched"] = "auto"
+    step_timeout: float = 300.0
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Environment:
         wrappers: Sequence[Wrapper] = (),
         success: SuccessRule = "is_success",
         vectorize: str = "auto",
+        step_timeout: float = 300.0,
         kwargs: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
@@ -67,6 +71,7 @@ class Environment:
         twice = set(kwargs or {}) & set(more)
         require(not twice, f"{where}: {', '.join(sorted(twice))} given twice, in kwargs= and as a keyword.")
         require_choice(where, "vectorize", vectorize, ["auto", "in-process", "subprocess", "batched"])
+        require_number(where, "step_timeout", step_timeout, above=0.0)
         arguments = FrozenDict({**(kwargs or {}), **more})
         try:
             to_data(arguments)
@@ -77,6 +82,7 @@ class Environment:
         object.__setattr__(self, "wrappers", tuple(reference(where, w) for w in wrappers))
         object.__setattr__(self, "success", _success_rule(where, success))
         object.__setattr__(self, "vectorize", vectorize)
+        object.__setattr__(self, "step_timeout", float(step_timeout))
 
     def __str__(self) -> str:
         module, _, rest = self.id.partition(":")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rlstages.checkpoints import sha256
 from rlstages.curriculum import Curriculum, load_curriculum
+from rlstages.environments import FIRST
 from rlstages.errors import InputError, require
 from rlstages.events import Event, Payload, RunFinished, RunStarted, StageFinished, StageStarted, Tracker, Warned
 from rlstages.learners.cloning import CloningRunner
@@ -35,8 +34,10 @@ from rlstages.rundir import (
 )
 from rlstages.spaces import space_to_data
 from rlstages.stages import BehaviorCloning, FineTuning
+from rlstages.stopping import add_place, fault_of, interrupts
 from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track, open_trackers
+from rlstages.watchdog import watching
 
 CHECKPOINT_SECONDS = 10.0
 RUNS = Path("runs")
@@ -150,7 +151,7 @@ def how_it_ended(path: Path) -> RunResult | None:
     """Return how a run ended, or `None` if it can go on as it is."""
     events = list(read_events(path))
     last = events[-1].payload if events else None
-    if not isinstance(last, RunFinished) or last.outcome == "interrupted":
+    if not isinstance(last, RunFinished) or last.outcome in ("interrupted", "failed"):
         return None
     finished = {e.stage_name: e.payload for e in events if isinstance(e.payload, StageFinished)}
     return RunResult(path, last.outcome, last.reason, finished)
@@ -179,36 +180,60 @@ class _Run:
         self._notes: list[str] = []
         self._trackers: list[Tracker] = []
         self._saves = 1
+        self._saved_step = 0
+        self._warned: set[str] = set()
 
     def tell(self, sentences: Sequence[str]) -> None:
         """Have a person told something as soon as someone follows the run."""
         self._notes += sentences
 
     def train(self, track: Track, console: bool, trackers: Sequence[Tracker]) -> RunResult:
-        """Run stage after stage."""
+        """Run stage after stage.
+
+        Raises:
+            Fault: If it cannot go on; the sentence says from which step it goes on when it is resumed.
+            InputError: Likewise, for what a person can mend, such as an expert that fails.
+        """
         with ExitStack() as stack:
-            interrupted = stack.enter_context(_interrupts())
+            interrupted = stack.enter_context(interrupts())
+            stack.enter_context(watching())
             followers = open_trackers(self.directory, track, console, self.resumed, self._notes.append)
             for tracker in [*followers, *trackers]:
                 stack.callback(tracker.close)
                 self._trackers.append(tracker)
-            self._begin()
-            outcome, reason = "reached", "The curriculum is done."
-            while self.stage < len(self.curriculum.stages):
-                result = self._run_stage(interrupted)
-                if result is None:
-                    outcome, reason = (
-                        "interrupted",
-                        f"Interrupted in stage {self.spec.name!r}; resume goes on from here.",
-                    )
-                    break
-                if result.outcome == "missed" and not self._goes_on_when_missed():
-                    outcome, reason = "missed", f"Stage {self.spec.name!r}: {result.reason}"
-                    break
-                self._leave_stage()
-            self.emit(RunFinished(outcome, reason))
-            self.save()
-            return RunResult(self.directory.path, outcome, reason, dict(self.finished))
+            try:
+                return self._train(interrupted)
+            except BaseException as error:
+                fault = fault_of(error, self.directory.path)
+                self._tell_failure(error if fault is None else fault)
+                if fault is None:
+                    raise
+                add_place(fault, self._saved_step, self.directory.path)
+                if fault is error:
+                    raise
+                raise fault from error
+
+    def _train(self, interrupted: threading.Event) -> RunResult:
+        self._begin()
+        outcome, reason = "reached", "The curriculum is done."
+        while self.stage < len(self.curriculum.stages):
+            result = self._run_stage(interrupted)
+            if result is None:
+                outcome, reason = "interrupted", f"Interrupted in stage {self.spec.name!r}; resume goes on from here."
+                break
+            if result.outcome == "missed" and not self._goes_on_when_missed():
+                outcome, reason = "missed", f"Stage {self.spec.name!r}: {result.reason}"
+                break
+            self._leave_stage()
+        self.emit(RunFinished(outcome, reason))
+        self.save()
+        return RunResult(self.directory.path, outcome, reason, dict(self.finished))
+
+    def _tell_failure(self, error: BaseException) -> None:
+        """Let the log and the trackers say why the run stopped; resuming cuts the log back to the last checkpoint."""
+        reason = "Stopped at once." if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        with suppress(Exception):
+            self.emit(RunFinished("failed", reason))
 
     @property
     def spec(self) -> BehaviorCloning | FineTuning:
@@ -216,7 +241,12 @@ class _Run:
         return self.curriculum.stages[self.stage]
 
     def emit(self, payload: Payload) -> None:
-        """Write an event down and tell everyone who follows."""
+        """Write an event down and tell everyone who follows; what is found again and again is told once in a run."""
+        if isinstance(payload, Warned) and FIRST in payload.message:
+            kind = payload.message.partition(FIRST)[0]
+            if kind in self._warned:
+                return
+            self._warned.add(kind)
         inside = self.stage < len(self.curriculum.stages) and not isinstance(payload, (RunStarted, RunFinished))
         index, name = (self.stage, self.spec.name) if inside else (-1, "")
         event = Event(payload, self.learner.global_step, index, name)
@@ -229,6 +259,7 @@ class _Run:
         self._saves += 1
         state = _state(self.learner, self.runner, self.stage, self.seconds, self._saves)
         self.directory.save(f"{self._saves:08d}", state)
+        self._saved_step = self.learner.global_step
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -236,12 +267,15 @@ class _Run:
         for event in read_events(self.directory.path):
             if isinstance(event.payload, StageFinished):
                 self.finished[event.stage_name] = event.payload
+            elif isinstance(event.payload, Warned):
+                self._warned.add(event.payload.message.partition(FIRST)[0])
         if state["runner"] is not None:
             self.learner.load_state_dict(state["learner"])
             self.runner = self._make_runner()
             self.runner.load_state_dict(state["runner"])
         # Making the runner may draw random numbers, so the learner's state, which holds the generators', comes last.
         self.learner.load_state_dict(state["learner"])
+        self._saved_step = self.learner.global_step
 
     # --- pieces ------------------------------------------------------------------------------------------------
 
@@ -363,24 +397,3 @@ def _raise_limit(run: RunDirectory, stage: int, max_steps: int) -> None:
     )
     stages[stage] = replace(under_way, max_steps=max_steps)
     update_curriculum(run, replace(run.record.curriculum, stages=tuple(stages)))
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into a request to finish the step and save; a second Ctrl-C stops at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -9,6 +9,7 @@ from strategies import criteria, some
 from rlstages import InputError, RewardThreshold, SuccessThreshold
 from rlstages.criteria import ALPHA, AllOf, AnyOf, spend
 from rlstages.episodes import Episode
+from rlstages.errors import Fault
 
 SOLVED, FAILED = Episode(0, 0, 1.0, 1, True), Episode(0, 0, 0.0, 1, False)
 outcomes = st.lists(st.booleans(), max_size=320)
@@ -163,9 +164,10 @@ def test_a_worse_possible_return_asks_for_more_episodes():
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
 def test_returns_that_are_not_finite_never_open_the_gate(strange):
-    verdict = RewardThreshold(10).judge(earned([1e6] * 100 + [strange]))
-    assert not verdict.met and verdict.futile and "not finite" in verdict.reason
-    assert not RewardThreshold(10).promising(earned([math.nan] * 100))
+    with pytest.raises(Fault, match=rf"the return of copy 0's episode 100 is {strange}, which cannot be compared"):
+        RewardThreshold(10).judge(earned([1e6] * 100 + [strange]))
+    with pytest.raises(Fault, match="cannot be compared with a threshold"):
+        RewardThreshold(10).promising(earned([1e6] * 29 + [strange]))
 
 
 def test_negative_and_huge_thresholds_work():

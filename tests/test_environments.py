@@ -12,7 +12,7 @@ import pytest
 import toys
 from building import echo
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
 from rlstages import Environment, InputError
 from rlstages.batched import BatchedVecEnv
@@ -20,6 +20,7 @@ from rlstages.environments import EnvironmentFault, make_environment, make_vec_e
 from rlstages.errors import Fault
 from rlstages.references import load_file
 from rlstages.seeding import Purpose, episode_seed
+from rlstages.workers import Workers
 
 ROOMS = "rlstages_envs:rlstages/Rooms-v0"
 FORMS = ["in-process", "subprocess", "batched"]
@@ -51,7 +52,7 @@ def firsts(env, rounds):
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_is_what_it_is_called(form):
     env = make_vec_env(in_form(form), 2, 0, 0)
-    kinds = {"in-process": DummyVecEnv, "subprocess": SubprocVecEnv, "batched": BatchedVecEnv}
+    kinds = {"in-process": DummyVecEnv, "subprocess": Workers, "batched": BatchedVecEnv}
     try:
         assert isinstance(inner(env), kinds[form])
     finally:
@@ -223,7 +224,7 @@ def test_a_number_that_is_not_finite_stops_with_environment_copy_and_step(form, 
 
     sentence = str(caught.value)
     assert sentence.startswith("Echo(")
-    assert f"copy 2 gave {words} at step 5 of its episode 1;" in sentence
+    assert f"copy 2 gave {words} at step 5 of its episode 1." in sentence
 
 
 def test_a_faulty_part_of_a_dictionary_is_named():
@@ -364,11 +365,14 @@ def test_a_worker_that_fails_is_named():
     env = make_vec_env(echo(vectorize="subprocess", fault="error", fault_seed=seed), 2, 0, 0)
     env.reset()
 
-    with pytest.raises(Fault, match=r"The process of copy 1 stopped with the error above; the run goes on"):
+    with pytest.raises(
+        Fault, match=r"copy 1 raised RuntimeError: the motor is stuck in step\(\), at step 3 of its episode 0"
+    ) as caught:
         for _ in range(5):
             env.step(np.array([0, 1]))
     env.close()
 
+    assert "toys.py" in caught.value.trace and 'RuntimeError("the motor is stuck")' in caught.value.trace
     assert not any(process.is_alive() for process in inner(env).processes)
 
 
@@ -377,7 +381,7 @@ def test_a_worker_that_is_killed_is_named_with_the_signal():
     env.reset()
     os.kill(inner(env).processes[2].pid, signal.SIGKILL)
 
-    with pytest.raises(Fault, match="The process of copy 2 was ended by SIGKILL"):
+    with pytest.raises(Fault, match="copy 2 was ended by SIGKILL, .* at step 1 of its episode 0"):
         for _ in range(5):
             env.step(np.array([0, 1, 2]))
     env.close()

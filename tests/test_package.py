@@ -14,7 +14,7 @@ LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs
 
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
-    ["errors"],
+    ["errors", "watchdog"],
     ["serialization", "references", "episodes", "sequential", "seeding"],
     ["criteria"],
     ["specs"],
@@ -23,6 +23,8 @@ ORDER = [
     ["spaces", "checkpoints", "demonstrations"],
     ["events"],
     ["rundir"],
+    ["guarding"],
+    ["ranges"],
     ["workers", "batched", "randomness", "threads"],
     ["environments"],
     ["recording", "evaluation"],
@@ -31,7 +33,7 @@ ORDER = [
     ["experts"],
     ["learners.runner", "learners.examination", "learners.copies", "learners.cloning", "learners.fine_tuning"],
     ["determinism"],
-    ["preflight", "resumption"],
+    ["preflight", "resumption", "stopping"],
     ["tracking"],
     ["trainer"],
     [""],

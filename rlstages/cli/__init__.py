@@ -12,18 +12,21 @@ def main() -> None:
     """Run the command line; a person's mistakes become one sentence and exit code 2."""
     from rlstages.cli.app import app
     from rlstages.errors import Fault, InputError
+    from rlstages.watchdog import watching
 
     try:
-        app()
+        with watching():
+            app()
     except InputError as error:
-        _stop(f"error: {error}", codes.INPUT)
+        _stop(f"{error.trace}error: {error}", codes.INPUT)
     except Fault as error:
-        _stop(f"stopped: {error}", codes.FAULT)
-    except KeyboardInterrupt:
-        _stop("stopped at once; what came after the last checkpoint is lost.", codes.INTERRUPTED)
+        _stop(f"{error.trace}stopped: {error}", codes.FAULT)
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: that is its right.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _stop(f"stopped: {place}{error.strerror or error}.", codes.FAULT)
 
 
 def _stop(sentence: str, code: int) -> None:

@@ -38,15 +38,17 @@ def show_run(run: Path, as_json: bool) -> None:
     """Print how far a run has come."""
     record = read_record(run)
     finished: dict[int, StageFinished] = {}
-    outcome, step = "unfinished", 0
+    outcome, reason, step = "unfinished", "", 0
     for event in read_events(run):
         step = event.global_step
         if isinstance(event.payload, StageFinished):
             finished[event.stage_index] = event.payload
-        outcome = event.payload.outcome if isinstance(event.payload, RunFinished) else "unfinished"
+        last = event.payload
+        outcome, reason = (last.outcome, last.reason) if isinstance(last, RunFinished) else ("unfinished", "")
     if as_json:
         stages = [to_data(finished.get(i), nan_as_null=True) for i in range(len(record.curriculum.stages))]
-        print(json.dumps({"run": run.name, "outcome": outcome, "global_step": step, "stages": stages}, indent=1))
+        about = {"run": run.name, "outcome": outcome, "reason": reason, "global_step": step, "stages": stages}
+        print(json.dumps(about, indent=1))
         return
     print(record.curriculum)
     table = Table(title=f"{run.name}: {outcome}, {step:,} steps, seed {record.seed}")
@@ -60,6 +62,8 @@ def show_run(run: Path, as_json: bool) -> None:
             scores = [_brief(end.before), _brief(end.after)]
             table.add_row(stage.name, end.outcome, f"{end.stage_steps:,}", f"{end.seconds:.0f}", *scores)
     Console().print(table)
+    if reason:
+        print(f"{outcome}: {reason}")
 
 
 def list_curricula() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,15 +37,16 @@ def start(
         curriculum = replace(curriculum, agent=replace(curriculum.agent, device=device))
     from rlstages.trainer import train
 
-    result = train(
-        curriculum,
-        seed=seed,
-        out=out,
-        initial=initial,
-        track=track,
-        console=True,
-        trust_pickle=trust_pickle,
-    )
+    with _stopping_at_once():
+        result = train(
+            curriculum,
+            seed=seed,
+            out=out,
+            initial=initial,
+            track=track,
+            console=True,
+            trust_pickle=trust_pickle,
+        )
     _end(result)
 
 
@@ -52,13 +55,30 @@ def go_on(run: Path, max_steps: int | None, force: bool, track: Track, trust_pic
     require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
     from rlstages.trainer import resume
 
-    _end(resume(run, max_steps=max_steps, force=force, track=track, console=True, trust_pickle=trust_pickle))
+    with _stopping_at_once():
+        result = resume(run, max_steps=max_steps, force=force, track=track, console=True, trust_pickle=trust_pickle)
+    _end(result)
+
+
+@contextmanager
+def _stopping_at_once() -> Iterator[None]:
+    """Say what a second Ctrl-C costs; typer would say nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped at once; what came after the last checkpoint is lost.", file=sys.stderr)
+        sys.exit(codes.INTERRUPTED)
 
 
 def _end(result: RunResult) -> None:
-    print(f"{result.reason} Run directory: {result.path}")
+    lines = [f"{result.reason} Run directory: {result.path}"]
     if result.outcome == "missed":
-        print(f"Give it more: rlstages resume {result.path} --max-steps N")
+        lines.append(f"Give it more: rlstages resume {result.path} --max-steps N")
     elif result.outcome == "interrupted":
-        print(f"Go on: rlstages resume {result.path}")
+        lines.append(f"Go on: rlstages resume {result.path}")
+    try:
+        print(*lines, sep="\n", flush=True)
+    except OSError:
+        # The terminal is closed. The exit code still says how it ended, and nothing is left to be written at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(_CODES[result.outcome])

@@ -26,12 +26,13 @@ from rlstages.demonstrations import (
     load_demonstrations,
 )
 from rlstages.episodes import Score, score
-from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged
+from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged, Warned
 from rlstages.experts import showing
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner, Weights, arrays, load_optimizer_state, optimizer_state, tensors
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
+from rlstages.ranges import Ranges
 from rlstages.recording import record
 from rlstages.serialization import from_data, to_data
 from rlstages.stages import BehaviorCloning
@@ -128,6 +129,8 @@ class CloningRunner:
         digest = kept.save(self._file)
         place = f"{self._file.parent.name}/{self._file.name}"
         self.emit(DemonstrationsReady(source, place, digest, kept.score(), self._data.held_out_episodes))
+        for sentence in doubtful(kept, self.learner.policy.observation_space):
+            self.emit(Warned(f"{source}: {sentence}"))
         normalizer = normalizer_of(self.learner.policy)
         if normalizer is not None:
             normalizer.absorb(self._data.learned[0])
@@ -284,6 +287,20 @@ def require_demonstrations(
     placed = _channels_first(kept, observation_space)
     check_demonstrations(name, placed, observation_space, action_space)
     return placed
+
+
+def doubtful(shown: Demonstrations, space: gym.Space[Any]) -> Iterator[str]:
+    """Say what in demonstrations is allowed and yet hardly meant, once for each array: observations out of scale.
+
+    Args:
+        shown: The episodes.
+        space: Of the observations, as the policy sees them.
+    """
+    ranges = Ranges(space)
+    for number, episode in enumerate(_channels_first(shown, space).episodes):
+        for found in ranges.observations(episode.observations):
+            place = f"episode {number}, step {found.copy}"
+            yield f"the demonstrations hold {found.what} (first seen: {found.seen}, {place})."
 
 
 def measure(policy: ActorCriticPolicy, observations: Observations, actions: np.ndarray) -> dict[str, float]:

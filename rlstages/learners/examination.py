@@ -12,7 +12,7 @@ from rlstages.criteria import Criterion, Verdict, spend
 from rlstages.environments import make_vec_env
 from rlstages.episodes import Episode, Score, score
 from rlstages.evaluation import evaluate, play_wave
-from rlstages.events import Emit, Evaluated
+from rlstages.events import Emit, Evaluated, Warned
 from rlstages.learners.learner import Learner
 from rlstages.seeding import Purpose, episode_seed
 from rlstages.specs import Environment
@@ -93,5 +93,12 @@ class Examiner:
     def _copies(self) -> VecEnv:
         if self._env is None:
             n_envs = self._learner.agent.n_envs
-            self._env = make_vec_env(self._environment, n_envs, self._run_seed, self._stage, Purpose.EVALUATION)
+            self._env = make_vec_env(
+                self._environment,
+                n_envs,
+                self._run_seed,
+                self._stage,
+                Purpose.EVALUATION,
+                warn=lambda sentence: self._emit(Warned(sentence)),
+            )
         return self._env

@@ -244,7 +244,8 @@ class FineTuningRunner:
         if self._env is not None:
             return self._env
         agent, model = self.learner.agent, self.learner.model
-        env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index)
+        warn = self._warn
+        env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index, warn=warn)
         if agent.normalize_rewards:
             env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=agent.gamma)
         self._env = env
@@ -256,6 +257,9 @@ class FineTuningRunner:
             which = ", ".join(map(str, lost))
             self.emit(Warned(_NOT_AS_THEY_WERE.format(environment=self.stage.environment, copies=which)))
         return env
+
+    def _warn(self, sentence: str) -> None:
+        self.emit(Warned(sentence))
 
     def _make_critic_optimizer(self) -> torch.optim.Optimizer:
         parameters = critic_parameters(self.learner.policy)

@@ -24,7 +24,7 @@ from rlstages.errors import Fault
 
 
 class LossNotFinite(Fault):
-    """The loss is NaN or infinite; the policy has not been changed by it."""
+    """The loss or its gradient is NaN or infinite; the policy has not been changed by it."""
 
 
 class Anchor:
@@ -155,7 +155,7 @@ def fit_critic(
             _refuse_not_finite(loss)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(critic_parameters(policy), 0.5)
+            _refuse_not_finite(torch.nn.utils.clip_grad_norm_(critic_parameters(policy), 0.5), "The gradient's norm")
             optimizer.step()
             _note(log, value_loss=loss)
     means = {name: float(np.mean(values)) for name, values in log.items()}
@@ -227,14 +227,15 @@ def _step(policy: ActorCriticPolicy, loss: torch.Tensor, max_grad_norm: float) -
     _refuse_not_finite(loss)
     policy.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm)
+    # A finite loss can have gradients that are not, and clipping those makes all of them NaN.
+    _refuse_not_finite(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm), "The gradient's norm")
     policy.optimizer.step()
 
 
-def _refuse_not_finite(loss: torch.Tensor) -> None:
-    if not torch.isfinite(loss):
+def _refuse_not_finite(number: torch.Tensor, name: str = "The loss") -> None:
+    if not torch.isfinite(number):
         raise LossNotFinite(
-            f"The loss is {loss.item()}; lower the learning rate, or look for huge rewards or observations."
+            f"{name} is {number.item()}; lower the learning rate, or look for huge rewards or observations."
         )
 
 

@@ -181,7 +181,8 @@ class PlainConsole:
         return ""
 
     def _due(self, now: float, enough: bool) -> bool:
-        since = now - self._last_time
+        # A clock that was put back must not silence the console until it has caught up.
+        since = abs(now - self._last_time)
         due = since >= _MOST_SECONDS or (enough and since >= _LEAST_SECONDS)
         if due:
             self._last_time = now
@@ -201,7 +202,7 @@ def _print_end(state: RunState, console: Console) -> None:
     glyphs = ASCII if console.options.ascii_only else UNICODE
     console.print(ladder(state, glyphs, console.width))
     if state.finish:
-        color = {"reached": "green", "missed": "red"}.get(state.finish.outcome, "yellow")
+        color = {"reached": "green", "missed": "red", "failed": "red"}.get(state.finish.outcome, "yellow")
         console.print(Text(_clean(f"{state.finish.outcome}: {state.finish.reason}"), color), soft_wrap=True)
 
 

@@ -131,7 +131,7 @@ class WandbTracker:
             self._run.define_metric(f"{prefix}/*", step_metric=STEP_AXIS)
 
     def _too_soon(self, event: Event) -> bool:
-        if event.time - self._last_rollout < _LEAST_SECONDS_BETWEEN_ROLLOUTS:
+        if abs(event.time - self._last_rollout) < _LEAST_SECONDS_BETWEEN_ROLLOUTS:
             return True
         self._last_rollout = event.time
         self._held = None
