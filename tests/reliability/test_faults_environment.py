@@ -18,7 +18,7 @@ from rlstages.environments import EnvironmentFault
 from rlstages.events import RolloutFinished, RunFinished, Warned
 from rlstages.seeding import Purpose, episode_seed
 
-COPY, EPISODE, STEP = 1, 3, 4
+COPY, EPISODE, STEP = 2, 3, 4
 COPIES, ROLLOUT = 3, 8
 TIMEOUT = 2.0
 PLACE = f"at step {STEP} of its episode {EPISODE}"
@@ -211,9 +211,9 @@ def test_an_environment_that_never_comes_back(fault, form, here):
 
 
 DOUBTFUL = {
-    "huge reward": "gives a reward beyond 1e+10, which spoils the critic (first seen: 1e+30, from copy 1 at step 4",
+    "huge reward": "gives a reward beyond 1e+10, which spoils the critic (first seen: 1e+30, from copy 2 at step 4",
     "wrong type": "gives the observation in another type than its space's float32; it is converted "
-    "(first seen: float64, from copy 1 at step 4",
+    "(first seen: float64, from copy 2 at step 4",
     "far observation": "gives numbers in the observation far out of its space's bounds (first seen: ",
 }
 

@@ -32,7 +32,7 @@ def curriculum(fault: str = "none", form: str = "in-process", timeout: float = 3
         stages=[FineTuning("tune", where, until=SuccessThreshold(0.9, window=100_000), max_steps=1_000_000,
                            critic_fit_steps=0, evaluation_episodes=0)],
     )
-""".replace("SEED", str(episode_seed(0, 0, Purpose.TRAINING, 1, 3)))
+""".replace("SEED", str(episode_seed(0, 0, Purpose.TRAINING, 2, 3)))
 
 
 class Program:
@@ -155,7 +155,7 @@ def test_what_cannot_be_interrupted_ends_the_process_and_says_so(tmp_path):
     code, out, err = program.end(20)
 
     assert code == 1 and time.monotonic() - started < 2 + 5
-    assert err.startswith("stopped: A step or reset of copy 1 of ") and "has not come back within 2 seconds" in err
+    assert err.startswith("stopped: A step or reset of copy 2 of ") and "has not come back within 2 seconds" in err
     resume_and_interrupt(tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_a_failing_environment_shows_its_own_traceback_and_nothing_else(form, tm
     assert trace[0] == "Traceback (most recent call last):" and trace[-1] == "RuntimeError: the motor is stuck"
     assert "faulty.py" in err and "/rlstages/" not in err and "multiprocessing" not in err
     assert last.startswith("stopped: Faulty(") and last.endswith(
-        "copy 1 raised RuntimeError: the motor is stuck in step(), at step 4 of its episode 3. "
+        "copy 2 raised RuntimeError: the motor is stuck in step(), at step 4 of its episode 3. "
         "The last checkpoint is of step 48; 'rlstages resume run' goes on from there."
     )
 
