@@ -97,4 +97,15 @@ def _play(
         place = f"the episode with seed {seed}"
         raise InputError(f"{environment}: whether {place} succeeded cannot be told: {reason_of(error)}.") from error
     watched = stack(seen, env.observation_space)
-    return Demonstration(watched, np.array(actions, dtype=env.action_space.dtype), np.array(rewards), success)
+    return Demonstration(watched, _as_array(expert, actions, env.action_space), np.array(rewards), success)
+
+
+def _as_array(expert: Expert, actions: list[Any], space: gym.Space[Any]) -> np.ndarray:
+    """Return actions in their space's type, and refuse what that would change."""
+    try:
+        stored = np.array(actions, dtype=space.dtype)
+        same = stored.dtype.kind == "f" or np.array_equal(stored, np.array(actions))
+    except (TypeError, ValueError, OverflowError):
+        same = False
+    require(same, f"The expert {expert.source} gives actions that are not in {space}, such as {actions[-1]!r}.")
+    return stored

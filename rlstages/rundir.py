@@ -20,9 +20,10 @@ import platform
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
-from io import BufferedWriter
+from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,7 +89,7 @@ class RunDirectory:
         self.path = path
         self.record = read_record(path)
         self._lock: int | None = _lock(path)
-        self._events: BufferedWriter | None = None
+        self._events: FileIO | None = None
 
     @classmethod
     def create(cls, path: Path, record: RunRecord, state: Mapping[str, Any]) -> RunDirectory:
@@ -141,11 +142,21 @@ class RunDirectory:
         self.close()
 
     def append(self, event: Event) -> None:
-        """Add a line to the event log."""
+        """Add a line to the event log, or nothing.
+
+        Raises:
+            OSError: If it could not be written.
+        """
         if self._events is None:
-            self._events = (self.path / "events.jsonl").open("ab")
-        self._events.write(event.to_json().encode(errors="backslashreplace") + b"\n")
-        self._events.flush()
+            self._events = (self.path / "events.jsonl").open("ab", buffering=0)
+        size, line = self._events_bytes(), event.to_json().encode(errors="backslashreplace") + b"\n"
+        try:
+            while line:
+                line = line[self._events.write(line) :]
+        except OSError:
+            with suppress(OSError):
+                self._events.truncate(size)
+            raise
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a checkpoint that remembers how long the event log was, and drop the oldest."""

@@ -28,6 +28,7 @@ from rlstages.demonstrations import (
 from rlstages.episodes import Score, score
 from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged, Warned
 from rlstages.experts import showing
+from rlstages.guarding import SINGLE
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner, Weights, arrays, load_optimizer_state, optimizer_state, tensors
 from rlstages.learners.normalizer import normalizer_of
@@ -290,13 +291,19 @@ def require_demonstrations(
 
 
 def doubtful(shown: Demonstrations, space: gym.Space[Any]) -> Iterator[str]:
-    """Say what in demonstrations is allowed and yet hardly meant, once for each array: observations out of scale.
+    """Say what in demonstrations is allowed and yet hardly meant, once for each array: another type or scale.
 
     Args:
         shown: The episodes.
         space: Of the observations, as the policy sees them.
     """
     ranges = Ranges(space)
+    parts = space.spaces if isinstance(space, spaces.Dict) else {SINGLE: space}
+    seen = shown.episodes[0].observations
+    for field, part in parts.items():
+        held = (seen[field] if isinstance(seen, dict) else seen).dtype
+        if held != part.dtype:
+            yield f"the demonstrations hold {field} as {held}; it is converted to its space's {part.dtype}."
     for number, episode in enumerate(_channels_first(shown, space).episodes):
         for found in ranges.observations(episode.observations):
             place = f"episode {number}, step {found.copy}"
