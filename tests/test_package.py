@@ -24,7 +24,7 @@ ORDER = [
     ["events"],
     ["rundir"],
     ["guarding"],
-    ["ranges"],
+    ["ranges", "worker"],
     ["workers", "batched", "randomness", "threads"],
     ["environments"],
     ["recording", "evaluation"],

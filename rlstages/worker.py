@@ -1,0 +1,104 @@
+"""What runs in the process of one copy: it does what the trainer asks, and ends when the trainer does."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import select
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.env_util import is_wrapped
+
+from rlstages.errors import InputError
+from rlstages.guarding import CopyError, reason_of, traceback_of
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def work(pipe: Connection, maker: Callable[[], gym.Env[Any, Any]]) -> None:
+    """Make a copy and do what the trainer asks, until it closes the pipe."""
+    _end_with_the_trainer()
+    for number in SIGNALS:
+        # Not SIG_IGN, which the programs that an environment starts would inherit.
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    env: gym.Env[Any, Any] | None = None
+    try:
+        env = maker()
+        pipe.send((True, (env.observation_space, env.action_space)))
+    except Exception as error:
+        _send_error(pipe, error)
+        return
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            command, argument = pipe.recv()
+            if command == "close":
+                break
+            try:
+                answer = _COMMANDS[command](env, argument)
+                pipe.send((True, answer))
+            except (BrokenPipeError, ConnectionError):
+                break
+            except Exception as error:
+                _send_error(pipe, error, plain=command == "get" and isinstance(error, AttributeError))
+    env.close()
+
+
+def _send_error(pipe: Connection, error: Exception, plain: bool = False) -> None:
+    if not plain and not isinstance(error, (CopyError, InputError)):
+        error = CopyError(None, f"raised {reason_of(error)}", traceback_of(error))
+    pipe.send((False, error))
+
+
+def _end_with_the_trainer() -> None:
+    """Have the kernel end this process when the trainer is gone, even in the midst of a step that never returns.
+
+    The fork server's children share its parent-death signal, not the trainer's, and the server itself lives as long
+    as any of them. But the trainer alone holds the other end of the pipe that this process was described through:
+    when that closes, SIGIO comes, whose default is to end the process.
+    """
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+    sentinel: int = trainer.sentinel
+    if hasattr(os, "O_ASYNC"):
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([sentinel], [], [], 0)[0]:
+        os._exit(1)
+
+
+def _step(env: gym.Env[Any, Any], action: Any) -> tuple[Any, float, bool, dict[str, Any], dict[str, Any]]:
+    observation, reward, terminated, truncated, info = env.step(action)
+    done = bool(terminated or truncated)
+    info["TimeLimit.truncated"] = bool(truncated and not terminated)
+    reset_info: dict[str, Any] = {}
+    if done:
+        info["terminal_observation"] = observation
+        observation, reset_info = env.reset()
+    return observation, float(reward), done, info, reset_info
+
+
+def _reset(env: gym.Env[Any, Any], given: tuple[int | None, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+    seed, options = given
+    return env.reset(seed=seed, **({"options": options} if options else {}))
+
+
+def _call(env: gym.Env[Any, Any], given: tuple[str, tuple[Any, ...], dict[str, Any]]) -> Any:
+    method, arguments, named = given
+    return env.get_wrapper_attr(method)(*arguments, **named)
+
+
+_COMMANDS: dict[str, Callable[[gym.Env[Any, Any], Any], Any]] = {
+    "step": _step,
+    "reset": _reset,
+    "call": _call,
+    "get": lambda env, name: env.get_wrapper_attr(name),
+    "set": lambda env, given: setattr(env, *given),
+    "wrapped": is_wrapped,
+}
