@@ -44,11 +44,11 @@ from rlstages.checkpoints import (
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require, require_int
 from rlstages.eventlog import EventLog
-from rlstages.events import Event
+from rlstages.events import DemonstrationsReady, Event, StageFinished
 from rlstages.lock import lock, unlock
 from rlstages.references import modules_named, sources
 from rlstages.serialization import from_data, loads, to_data
-from rlstages.untrusted import open_regular, read_bytes, require_no_links
+from rlstages.untrusted import inside, open_regular, read_bytes, require_no_links
 
 VERSION = 1
 RECORD, EVENTS, CHECKPOINTS = "run.json", eventlog.FILE, "checkpoints"
@@ -301,7 +301,7 @@ def read_events(path: Path) -> Iterator[Event]:
     """Read the events of a run, oldest first; a last line that a crash cut short is left out.
 
     Raises:
-        InputError: If a line is damaged.
+        InputError: If a line is damaged, or names a file outside of the run directory.
     """
     file = path / EVENTS
     if not file.exists():
@@ -314,9 +314,14 @@ def read_events(path: Path) -> Iterator[Event]:
                 require(len(line) < MAX_LINE, f"{file}, line {number} is longer than {MAX_LINE:,} bytes.")
                 return
             try:
-                yield Event.from_data(loads(line))
+                event = Event.from_data(loads(line))
+                if isinstance(event.payload, DemonstrationsReady):
+                    inside(path, event.payload.file)
+                elif isinstance(event.payload, StageFinished):
+                    inside(path, event.payload.policy)
             except (InputError, TypeError, ValueError) as error:
                 raise InputError(f"{file}, line {number} cannot be read: {error}") from error
+            yield event
 
 
 def new_record(

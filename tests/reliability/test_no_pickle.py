@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from building import surroundings
 
 ALL = """
@@ -33,6 +34,7 @@ assert found, "the watch must work"
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled_in_a_run_and_what_is_done_with_it(tmp_path):
     here = surroundings(tmp_path)
     path = ":".join([str(__file__).rpartition("/")[0], here["PYTHONPATH"]])
