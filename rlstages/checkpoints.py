@@ -7,6 +7,7 @@ synced: a crash at any point leaves the checkpoint before it untouched.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,15 @@ from rlstages.untrusted import Tensors, read_bytes
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 MAX_BYTES = {TENSORS: 2**32, STATE: 2**26, MANIFEST: 2**16}
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "your quota is spent; free some space",
+    errno.EROFS: "the disk is read-only; make it writable",
+    errno.EACCES: "permission denied; make it writable",
+    errno.EPERM: "permission denied; make it writable",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n), or use fewer copies (n_envs)",
+    errno.ENFILE: "the system has too many open files",
+}
 _TENSOR = "$tensor"
 _WRITING, _DELETING = ".writing-", ".deleting-"
 
@@ -186,8 +196,8 @@ def replace_durably(path: Path, content: bytes) -> None:
 
 
 def reason(error: OSError) -> str:
-    """Return what the system says went wrong."""
-    return error.strerror or type(error).__name__
+    """Return what the system says went wrong, and what to do about it where that is clear."""
+    return _REMEDIES.get(error.errno or 0) or error.strerror or type(error).__name__
 
 
 def sync_directory(path: Path) -> None:

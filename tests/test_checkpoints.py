@@ -158,7 +158,7 @@ def test_a_failing_write_leaves_the_earlier_ones_and_nothing_half_made(
 ):
     with monkeypatch.context() as patch:
         break_after(patch, owner, name, calls)
-        with pytest.raises(DiskFault, match="^Checkpoint 2 could not be saved: No space left on device.$"):
+        with pytest.raises(DiskFault, match="^Checkpoint 2 could not be saved: the disk is full; free some space.$"):
             write_checkpoint(tmp_path, "2", {"step": 6})
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
     assert read_checkpoint(small)["step"] == 5
@@ -221,7 +221,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     for name in ("replace", "open", "write", "fsync"):
         with monkeypatch.context() as patch:
             break_after(patch, os, name, 0)
-            with pytest.raises(DiskFault, match="run.json cannot be written: No space left on device"):
+            with pytest.raises(DiskFault, match="run.json cannot be written: the disk is full; free some space"):
                 replace_durably(path, b"new")
         assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["run.json"]
     replace_durably(path, b"new")

@@ -1,8 +1,9 @@
 """Let a process die, or its disk fail, at every file-system call of a save and of an event append; then go on.
 
-Run as a script it prints a line of JSON for each case. Everything is imported once; each case runs in a fork, on a copy
-of a real run that was interrupted, and is resumed by the trainer in another. The run must end as one of two that were
-never disturbed: the one without what was being written, or the one with it.
+Run as a script (a folder, every how many calls, kinds of work, kinds of strike) it prints a line of JSON for each case.
+Everything is imported once; each case runs in a fork, on a copy of a real run that was interrupted, and is resumed by
+the trainer in another. The run must end as one of two that were never disturbed: the one without what was being
+written, or the one with it.
 """
 
 import errno
@@ -163,6 +164,7 @@ class Work:
         update_curriculum(self.run, self.run.record.curriculum)
 
 
+LOGGED = ("append", "save", "save_end")
 BEFORE = {"append": [], "save": ["append"], "save_end": ["append"], "policy": [], "record": []}
 
 
@@ -189,11 +191,11 @@ def disturb(seam, path, kind, call, mode):
             getattr(work, kind)()
     lines = (path / "events.jsonl").read_bytes().split(b"\n")
     assert lines[-1] == b"" and all(json.loads(line) for line in lines[:-1])
-    assert sum(b"said once" in line for line in lines) == (kind in ("append", "save", "save_end"))
+    assert sum(b"said once" in line for line in lines) == (kind in LOGGED)
     return {"struck": struck, "said": said, "calls": calls}
 
 
-def main(folder, every):
+def main(folder, every, kinds, modes):
     for name in ("imitation.algorithms.bc", "rlstages.trainer"):
         importlib.import_module(name)
     # Forks are quick as long as they change nothing of what they share.
@@ -221,12 +223,13 @@ def main(folder, every):
         assert "answer" in in_fork(work)
         return in_fork(lambda: go_on(copy))
 
-    endings = {kinds: ending(*kinds) for kinds in [(), ("append",), ("append", "save"), ("append", "save_end")]}
+    endings = {(): ending()} | {(*BEFORE[kind], kind): ending(*BEFORE[kind], kind) for kind in kinds if kind in LOGGED}
     assert all(end["answer"]["outcome"] == "reached" for end in endings.values()), endings
     number = 0
-    for kind, before in BEFORE.items():
+    for kind in kinds:
+        before = BEFORE[kind]
         known = [endings[()], endings.get((*before, kind), endings[()])]
-        for mode in MODES:
+        for mode in modes:
             fresh()
             calls = in_fork(partial(disturb, seam, copy, kind, 10**6, mode))["answer"]["calls"]
             for call in range(1, calls + 1):
@@ -250,4 +253,4 @@ def judge(done, after, known):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(","), sys.argv[4].split(","))

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from breaking import BEFORE, MODES
 from building import surroundings
 
 BREAKING = Path(__file__).with_name("breaking.py")
 
 
-def cases(tmp_path, every, timeout):
-    command = [sys.executable, str(BREAKING), str(tmp_path), str(every)]
+def cases(tmp_path, every, kinds, modes, timeout):
+    command = [sys.executable, str(BREAKING), str(tmp_path), str(every), ",".join(kinds), ",".join(modes)]
     ended = subprocess.run(
         command, env=surroundings(tmp_path), capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -29,13 +30,13 @@ def wrong(found):
 
 
 def test_some_strikes_leave_a_run_that_goes_on(tmp_path):
-    found = cases(tmp_path, 70, 120)
+    found = cases(tmp_path, 8, ["append", "save"], ["kill", "full"], 120)
     assert len(found) >= 4 and not wrong(found), wrong(found)[:3]
 
 
 @pytest.mark.slow
 def test_every_strike_leaves_a_run_that_goes_on(tmp_path):
-    found = cases(tmp_path, 1, 3_600)
+    found = cases(tmp_path, 1, BEFORE, MODES, 3_600)
     assert len(found) >= 300 and not wrong(found), wrong(found)[:3]
     killed = [case for case in found if case["done"].get("signal") == 9]
     refused = [case for case in found if case["done"].get("answer", {}).get("said")]
