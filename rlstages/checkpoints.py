@@ -220,7 +220,7 @@ def _read(path: Path, file: str) -> bytes:
     except InputError as error:
         raise DamagedCheckpoint(f"{path.name}: {error}") from error
     except OSError as error:
-        raise DamagedCheckpoint(f"{path.name}: {file} cannot be read: {reason(error)}.") from error
+        raise DamagedCheckpoint(f"{path.name}: {file} cannot be read: {error.strerror}.") from error
 
 
 def _manifest(files: Mapping[str, bytes]) -> bytes:

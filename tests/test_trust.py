@@ -117,6 +117,20 @@ def test_the_file_or_a_word_of_trust_lets_it_go_on(mine, monkeypatch, by):
     assert (mine.parent / "mine.ran").exists()
 
 
+def test_a_run_from_another_machine_goes_on_with_the_file_that_was_given(here, monkeypatch):
+    (here / "mine.py").write_text(FILE.replace("toys.Always", "toys.Never"))
+    assert train("mine.py", out="run").outcome == "missed"
+    sys.modules.pop("mine")
+    forget_files(monkeypatch)
+    (here / "other" / "machine").mkdir(parents=True)
+    copy = shutil.copytree(here / "run", here / "other" / "machine" / "run")
+    assert resume(copy, max_steps=2_000, curriculum="mine.py").outcome == "missed"
+    assert [line["type"] for line in lines(copy)].count("RunStarted") == 2
+    (here / "mine.py").write_text((here / "mine.py").read_text() + "# changed\n")
+    with pytest.raises(InputError, match="mine.py, which its functions come from, has been changed"):
+        resume(copy, max_steps=3_000, curriculum="mine.py")
+
+
 def test_a_file_that_says_something_else_does_not_help(mine, monkeypatch):
     other = curriculum(easy(echo(steps=3)))
     with pytest.raises(InputError, match="names 'mine:Mine'"):
