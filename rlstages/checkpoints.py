@@ -7,21 +7,41 @@ synced: a crash at any point leaves the checkpoint before it untouched.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from rlstages.errors import Fault, InputError
+from rlstages.serialization import loads
+from rlstages.untrusted import Tensors, read_bytes
+
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+MAX_BYTES = {TENSORS: 2**32, STATE: 2**26, MANIFEST: 2**16}
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "your quota is spent; free some space",
+    errno.EROFS: "the disk is read-only; make it writable",
+    errno.EACCES: "permission denied; make it writable",
+    errno.EPERM: "permission denied; make it writable",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n), or use fewer copies (n_envs)",
+    errno.ENFILE: "the system has too many open files",
+}
 _TENSOR = "$tensor"
-_TEMPORARY = ".writing-"
+_WRITING, _DELETING = ".writing-", ".deleting-"
+
+
+class DiskFault(Fault):
+    """Something could not be written: one sentence names it and says why. What was there before is untouched."""
 
 
 class DamagedCheckpoint(Exception):
@@ -40,7 +60,7 @@ def write_checkpoint(directory: Path, name: str, state: Mapping[str, Any]) -> Pa
         Its path.
 
     Raises:
-        OSError: If it could not be written; the checkpoints before it are untouched.
+        DiskFault: If it could not be written; the checkpoints before it are untouched.
         ValueError: If the state holds something else, such as a number that is not finite.
     """
     tensors: dict[str, np.ndarray] = {}
@@ -50,18 +70,30 @@ def write_checkpoint(directory: Path, name: str, state: Mapping[str, Any]) -> Pa
         STATE: json.dumps(tree, allow_nan=False).encode(),
     }
     files[MANIFEST] = _manifest(files)
-    temporary, final = directory / f"{_TEMPORARY}{name}", directory / name
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary, final = directory / f"{_WRITING}{name}", directory / name
     try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not directory.is_dir():
+            directory.mkdir(parents=True)
+            sync_directory(directory.parent)
+        os.mkdir(temporary)
         for file, content in files.items():
             write_durably(temporary / file, content)
         sync_directory(temporary)
-        temporary.rename(final)
+        os.rename(temporary, final)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise DiskFault(f"Checkpoint {name} could not be saved: {reason(error)}.") from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync_directory(directory)
+    try:
+        sync_directory(directory)
+    except OSError as error:
+        raise DiskFault(
+            f"Checkpoint {name} is in its place, but the disk did not confirm it ({reason(error)}), so a power cut may "
+            "undo it."
+        ) from error
     return final
 
 
@@ -71,19 +103,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         DamagedCheckpoint: If anything is missing, changed or unreadable.
     """
-    try:
-        content = {file: (path / file).read_bytes() for file in (TENSORS, STATE, MANIFEST)}
-    except OSError as error:
-        raise DamagedCheckpoint(
-            f"{path.name}: {error.filename and Path(error.filename).name} cannot be read."
-        ) from error
+    content = {file: _read(path, file) for file in (MANIFEST, TENSORS, STATE)}
     if _manifest({file: content[file] for file in (TENSORS, STATE)}) != content[MANIFEST]:
         raise DamagedCheckpoint(f"{path.name}: its files do not match its manifest.")
     try:
-        tree = json.loads(content[STATE])
-        state = _put_tensors(tree, load_tensors(content[TENSORS]))
-    except Exception as error:
+        arrays = Tensors(BytesIO(content[TENSORS]), len(content[TENSORS]))
+        tensors = {name: arrays.read(name) for name in arrays.layouts}
+        state = _put_tensors(loads(content[STATE]), tensors)
+    except InputError as error:
         raise DamagedCheckpoint(f"{path.name}: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise DamagedCheckpoint(f"{path.name}: {STATE} names the array {error}, which is not there.") from error
     if not isinstance(state, dict):
         raise DamagedCheckpoint(f"{path.name}: {STATE} holds no object.")
     return state
@@ -96,33 +126,78 @@ def checkpoint_names(directory: Path) -> list[str]:
     return sorted(p.name for p in directory.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what writing left half-done."""
-    names = checkpoint_names(directory)
-    for name in names[: max(0, len(names) - keep)]:
-        shutil.rmtree(directory / name, ignore_errors=True)
-    for leftover in directory.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def prune(directory: Path, keep: int, always: Iterable[str] = ()) -> None:
+    """Delete all but the newest `keep` checkpoints, and those that are kept `always`."""
+    always = set(always)
+    passing = [name for name in checkpoint_names(directory) if name not in always]
+    for name in passing[: max(0, len(passing) - keep)]:
+        delete(directory / name)
+
+
+def delete(checkpoint: Path) -> None:
+    """Delete a checkpoint, which is gone at once or not at all."""
+    doomed = checkpoint.with_name(f"{_DELETING}{checkpoint.name}")
+    try:
+        os.rename(checkpoint, doomed)
+    except OSError:
+        return
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sweep(directory: Path) -> None:
+    """Delete what writers and deleters that were killed left half-done; only a directory's owner may."""
+    for prefix in (_WRITING, _DELETING):
+        for leftover in directory.glob(f"{prefix}*"):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file and wait until it is on disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        write_all(handle, content)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_all(handle: int, content: bytes) -> None:
+    """Write bytes to an open file, in as many calls as the system takes."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(handle, left) :]
 
 
 def replace_durably(path: Path, content: bytes) -> None:
-    """Replace a file's content in one step: readers see the old file or the new one, whole."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+    """Replace a file's content in one step: readers see the old file or the new one, whole.
+
+    Raises:
+        DiskFault: If the file could not be written.
+    """
+    temporary = path.with_name(f"{_WRITING}{path.name}")
     try:
         write_durably(temporary, content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise DiskFault(f"{path} cannot be written: {reason(error)}.") from error
         raise
-    sync_directory(path.parent)
+    try:
+        sync_directory(path.parent)
+    except OSError as error:
+        raise DiskFault(
+            f"{path} is written, but the disk did not confirm it ({reason(error)}), so a power cut may undo it."
+        ) from error
+
+
+def reason(error: OSError) -> str:
+    """Return what the system says went wrong, and what to do about it where that is clear."""
+    return _REMEDIES.get(error.errno or 0) or error.strerror or type(error).__name__
 
 
 def sync_directory(path: Path) -> None:
@@ -137,6 +212,15 @@ def sync_directory(path: Path) -> None:
 def sha256(content: bytes) -> str:
     """Return the SHA-256 as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _read(path: Path, file: str) -> bytes:
+    try:
+        return read_bytes(path / file, MAX_BYTES[file])
+    except InputError as error:
+        raise DamagedCheckpoint(f"{path.name}: {error}") from error
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path.name}: {file} cannot be read: {error.strerror}.") from error
 
 
 def _manifest(files: Mapping[str, bytes]) -> bytes:

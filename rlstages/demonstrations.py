@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,16 +10,19 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from rlstages.checkpoints import replace_durably, sha256
 from rlstages.episodes import Episode, Score, score
 from rlstages.errors import InputError, require
 from rlstages.spaces import describe_space
+from rlstages.trajectories import is_folder_of_trajectories, read_trajectories
+from rlstages.untrusted import Layout, open_arrays
 
 Observations = np.ndarray | dict[str, np.ndarray]
 MAX_BYTES = 8 * 2**30
+PICKLED = (".pkl", ".pickle")
+CONVERT = "if you trust whoever made it, write it anew with imitation.data.serialize.save, whose folders are read here."
 
 
 @dataclass(frozen=True)
@@ -130,44 +132,58 @@ class Demonstrations:
 
 
 def load_demonstrations(path: Path | str) -> Demonstrations:
-    """Read demonstrations from a `.safetensors` file, or an `.npz` file with the same arrays.
+    """Read demonstrations from a `.safetensors` file, an `.npz` file with the same arrays, or imitation's folders.
 
     The arrays, over all episodes one after the other: `observations` (one more per episode than actions; for `Dict`
     spaces `observations/KEY`), `actions`, `rewards`, `lengths` (steps of each episode), and optionally `success`.
-    No pickle is read.
+    Of a folder that `imitation.data.serialize.save` wrote, everything but the infos is read. No pickle is read.
 
     Raises:
         InputError: If the file is missing, too large, or its arrays do not fit together.
     """
     path = Path(path)
-    require(path.is_file(), f"There are no demonstrations at {path}.")
-    arrays = _read_arrays(path)
+    folder = is_folder_of_trajectories(path)
+    require(folder or path.is_file(), f"There are no demonstrations at {path}.")
+    require(path.suffix not in PICKLED, f"{path} is pickled, which can run any code when it is loaded; {CONVERT}")
+    if folder:
+        arrays = read_trajectories(path, MAX_BYTES)
+        layouts = {name: Layout(array.dtype, array.shape) for name, array in arrays.items()}
+        return _assemble(path, layouts, arrays.__getitem__)
+    with open_arrays(path, MAX_BYTES) as file:
+        return _assemble(path, file.layouts, file.read)
+
+
+def _assemble(path: Path, layouts: Mapping[str, Layout], read: Callable[[str], np.ndarray]) -> Demonstrations:
+    """Check that the arrays fit together, before all but the lengths are read, and cut them into episodes."""
     for name in ("actions", "rewards", "lengths"):
-        require(name in arrays, f"{path}: the array {name!r} is missing.")
-    for name, array in arrays.items():
-        require(array.ndim > 0, f"{path}: {name} is a single value, not a list.")
-    if arrays["lengths"].ndim != 1 or arrays["lengths"].dtype.kind not in "iu":
-        raise InputError(f"{path}: lengths must be a list of whole numbers.")
-    lengths: list[int] = arrays["lengths"].tolist()
+        require(name in layouts, f"{path}: the array {name!r} is missing.")
+    for name, layout in layouts.items():
+        require(len(layout.shape) > 0, f"{path}: {name} is a single value, not a list.")
+    lengths_fit = len(layouts["lengths"].shape) == 1 and layouts["lengths"].dtype.kind in "iu"
+    require(lengths_fit, f"{path}: lengths must be a list of whole numbers.")
+    lengths: list[int] = read("lengths").tolist()
     require(len(lengths) > 0, f"{path} holds no episode.")
     require(min(lengths) > 0, f"{path}: every episode must have at least one step.")
+    rows = {name: layout.shape[0] for name, layout in layouts.items()}
     steps = sum(lengths)
     for name in ("actions", "rewards"):
-        require(len(arrays[name]) == steps, f"{path}: {name} has {len(arrays[name])} rows, but lengths add to {steps}.")
-    rewards = arrays["rewards"]
-    require(rewards.ndim == 1 and rewards.dtype.kind in "fiub", f"{path}: rewards must be a list of numbers.")
-    watched = {key: array for key, array in arrays.items() if key.split("/")[0] == "observations"}
+        require(rows[name] == steps, f"{path}: {name} has {rows[name]} rows, but lengths add to {steps}.")
+    numbers = len(layouts["rewards"].shape) == 1 and layouts["rewards"].dtype.kind in "fiub"
+    require(numbers, f"{path}: rewards must be a list of numbers.")
+    watched = sorted(key for key in layouts if key.split("/")[0] == "observations")
     require(bool(watched), f"{path}: the array 'observations' is missing.")
     one_kind = "observations" not in watched or len(watched) == 1
     require(one_kind, f"{path} has both 'observations' and 'observations/KEY' arrays; leave out one of the two.")
     wanted = steps + len(lengths)
-    for key, array in watched.items():
-        fits = len(array) == wanted
-        require(fits, f"{path}: {key} has {len(array)} rows; with one after each episode's end it needs {wanted}.")
-    success = arrays.get("success")
-    fits = success is None or (success.shape == (len(lengths),) and success.dtype.kind in "biu")
+    for key in watched:
+        fits = rows[key] == wanted
+        require(fits, f"{path}: {key} has {rows[key]} rows; with one after each episode's end it needs {wanted}.")
+    told = layouts.get("success")
+    fits = told is None or (told.shape == (len(lengths),) and told.dtype.kind in "biu")
     require(fits, f"{path}: success must have one true or false for each of the {len(lengths)} episodes.")
-    return Demonstrations(tuple(_cut(watched, arrays["actions"], rewards, lengths, success)))
+    success = None if told is None else read("success")
+    seen = {key: read(key) for key in watched}
+    return Demonstrations(tuple(_cut(seen, read("actions"), read("rewards"), lengths, success)))
 
 
 def check_demonstrations(
@@ -186,34 +202,6 @@ def check_demonstrations(
         _check_actions(where, episode.actions, action_space)
         finite = np.isfinite(episode.rewards)
         require(bool(finite.all()), f"{where}, step {int(np.argmin(finite))}: the reward is not finite.")
-
-
-def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    kind = ".npz" if path.suffix == ".npz" else ".safetensors"
-    try:
-        size = path.stat().st_size
-        if kind == ".npz":
-            # What it unpacks to: a small archive can be a large one.
-            with zipfile.ZipFile(path) as archive:
-                size = max(size, sum(member.file_size for member in archive.infolist()))
-        require(size <= MAX_BYTES, f"{path} is larger than 8 GiB; split it.")
-        arrays = _read_npz(path) if kind == ".npz" else load_tensors(path.read_bytes())
-    except InputError:
-        raise
-    except Exception as error:
-        # Which exceptions a broken file can bring out of zipfile, zlib and NumPy's headers is documented nowhere.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is not a readable {kind} file of plain arrays: {reason}.") from error
-    return {key: array.astype(array.dtype.newbyteorder("="), copy=False) for key, array in sorted(arrays.items())}
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in archive.files}
-    for key, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"{key} is no array")
-    return arrays
 
 
 def _cut(

@@ -26,7 +26,7 @@ from rlstages.errors import Fault, InputError, nearest
 from rlstages.guarding import NOTE, CopyError, Guarded, late, reason_of, traceback_of
 from rlstages.randomness import random_state_kept
 from rlstages.ranges import Finding, Ranges
-from rlstages.references import add_sources, resolve, sources
+from rlstages.references import add_sources, is_reference, resolve, sources
 from rlstages.seeding import EpisodeSeeds, Purpose
 from rlstages.spaces import stack
 from rlstages.specs import Environment, Success
@@ -414,8 +414,7 @@ class _MakeCopy:
 
 def _maker(id: str) -> Callable[..., Any]:
     """Return what makes the environment: a named callable, or gymnasium's registry."""
-    module, colon, name = id.partition(":")
-    if colon and all(part.isidentifier() for part in name.split(".")):
+    if is_reference(id):
         found = resolve(id)
         if callable(found):
             return found  # type: ignore[no-any-return]

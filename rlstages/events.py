@@ -12,7 +12,7 @@ from rlstages.criteria import Verdict
 from rlstages.curriculum import Curriculum
 from rlstages.episodes import Score
 from rlstages.errors import InputError, require
-from rlstages.serialization import TAG, dumps, from_data, serializable, to_data
+from rlstages.serialization import TAG, dumps, from_data, require_types, serializable, to_data
 
 VERSION = 1
 
@@ -269,7 +269,9 @@ class Event:
         except KeyError as error:
             raise InputError(f"it has no {error}.") from error
         require(isinstance(payload, Payload), f"it holds a {type(payload).__name__}, which is no event.")
-        return Event(payload, *head)
+        event = Event(payload, *head)
+        require_types(event)
+        return event
 
 
 class Tracker(Protocol):

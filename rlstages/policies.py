@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from rlstages.curriculum import Curriculum
 from rlstages.environments import make_vec_env
 from rlstages.episodes import Score, score
 from rlstages.errors import InputError, require
 from rlstages.evaluation import evaluate
 from rlstages.events import StageFinished
-from rlstages.learners.learner import Learner, read_policy
+from rlstages.learners.learner import Learner, Weights, read_policy, require_network
 from rlstages.rundir import RunRecord, read_events, read_record
 from rlstages.seeding import Purpose
 from rlstages.spaces import space_from_data
 from rlstages.specs import Environment
+from rlstages.trust import trust_sources
+from rlstages.untrusted import inside
 
 
 def load_policy(run: Path | str) -> ActorCriticPolicy:
     """Return the policy at the end of a run's last finished stage, ready for `policy.predict(observation)`.
+
+    Nothing that the run names is imported, so the run may be anybody's.
 
     Args:
         run: A run directory.
@@ -39,15 +45,44 @@ def load_learner(run: Path) -> Learner:
     Raises:
         InputError: If it is no run directory, or no stage has ended in it.
     """
-    learner = learner_of(read_record(run))
-    learner.load_policy(read_policy(final_policy_file(run)))
+    record, weights = read_record(run), final_weights(run)
+    learner = learner_of(record, weights)
+    learner.load_policy(weights)
     return learner
 
 
-def learner_of(record: RunRecord) -> Learner:
-    """Build the learner that a run's record describes, with fresh weights."""
-    observation_space, action_space = (space_from_data(record.spaces[name]) for name in ("observation", "action"))
-    return Learner(record.curriculum.agent, observation_space, action_space, record.seed)
+def learner_of(record: RunRecord, weights: Mapping[str, torch.Tensor] | None = None) -> Learner:
+    """Build the learner that a run's record describes, with fresh weights.
+
+    Args:
+        record: What `run.json` says.
+        weights: What the learner is built for: a network of another size is not even made, for it may be of any size.
+    """
+    observation_space, action_space = (
+        space_from_data(record.spaces.get(name, {})) for name in ("observation", "action")
+    )
+    agent = record.curriculum.agent
+    if weights is not None:
+        require_network(agent, observation_space, action_space, weights)
+    try:
+        return Learner(agent, observation_space, action_space, record.seed)
+    except InputError:
+        raise
+    except (MemoryError, OverflowError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"The agent's network and rollouts cannot be made on this machine: {reason}.") from error
+
+
+def last_finished(run: Path) -> tuple[int, StageFinished]:
+    """Return the index of the last finished stage, and how it ended.
+
+    Raises:
+        InputError: If no stage has ended.
+    """
+    ended = [(e.stage_index, e.payload) for e in read_events(run) if isinstance(e.payload, StageFinished)]
+    if not ended:
+        raise InputError(f"In {run} no stage has ended yet, so there is no policy to load; train it further.")
+    return ended[-1]
 
 
 def final_policy_file(run: Path) -> Path:
@@ -56,14 +91,26 @@ def final_policy_file(run: Path) -> Path:
     Raises:
         InputError: If no stage has ended.
     """
-    files = [event.payload.policy for event in read_events(run) if isinstance(event.payload, StageFinished)]
-    if not files:
-        raise InputError(f"In {run} no stage has ended yet, so there is no policy to load; train it further.")
-    return run / files[-1]
+    return inside(run, last_finished(run)[1].policy)
+
+
+def final_weights(run: Path) -> Weights:
+    """Return the weights of that policy, as they were written.
+
+    Raises:
+        InputError: If no stage has ended, or the file has changed since.
+    """
+    return read_policy(final_policy_file(run), last_finished(run)[1].digest)
 
 
 def evaluate_run(
-    run: Path, episodes: int, seed: int, environments: Sequence[Environment] | None = None
+    run: Path,
+    episodes: int,
+    seed: int,
+    environments: Sequence[Environment] | None = None,
+    *,
+    curriculum: Curriculum | None = None,
+    trust_imports: bool = False,
 ) -> list[tuple[Environment, Score]]:
     """Score a run's final policy.
 
@@ -72,14 +119,20 @@ def evaluate_run(
         episodes: How many to play in each environment.
         seed: Of the episodes.
         environments: Where; default every environment of the curriculum and its held-out ones, each once.
+        curriculum: A curriculum whose environments may be imported, where the run was made by somebody else.
+        trust_imports: Whether everything that the run names may be imported.
+
+    Raises:
+        InputError: If the run names code that may not be imported.
     """
+    require(episodes > 0, f"The number of episodes is {episodes}; give at least 1.")
     record = read_record(run)
-    policy = load_policy(run)
-    agent = record.curriculum.agent
     if environments is None:
+        trust_sources(run, record, curriculum, trust_imports)
         stages = [stage.environment for stage in record.curriculum.stages]
         environments = list(dict.fromkeys([*stages, *record.curriculum.held_out]))
-    require(episodes > 0, f"The number of episodes is {episodes}; give at least 1.")
+    policy = load_policy(run)
+    agent = record.curriculum.agent
     scores = []
     for index, environment in enumerate(environments):
         env = make_vec_env(environment, agent.n_envs, seed, index, Purpose.EVALUATION)

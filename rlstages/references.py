@@ -51,6 +51,12 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
     return f"{module}:{qualname}"
 
 
+def is_reference(text: str) -> bool:
+    """Say whether a text is `module:qualname`, and not `module:Id-v0`, which names an entry of gymnasium's registry."""
+    _, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in name.split("."))
+
+
 def resolve(name: str) -> Any:
     """Import what `module:qualname` names.
 

@@ -10,6 +10,7 @@ import torch
 
 from rlstages.checkpoints import sha256
 from rlstages.errors import InputError
+from rlstages.references import sources
 from rlstages.rundir import RunRecord, recorded_digest, versions
 from rlstages.specs import Agent
 from rlstages.threads import threads_of
@@ -57,7 +58,7 @@ def _changes(path: Path, record: RunRecord) -> list[str]:
     if recorded_digest(path) != record.curriculum.digest:
         changed.append("The curriculum in run.json has been changed since it was written.")
     for module, digest in record.digests.items():
-        file = path / record.sources[module]
+        file = sources().get(module, path / record.sources[module])
         if not file.is_file():
             changed.append(f"{file.name}, which its functions come from, is gone.")
         elif sha256(file.read_bytes()) != digest:

@@ -4,7 +4,7 @@
 runs/rooms-s0/
   run.json           what is run: curriculum, seed, id, versions, spaces
   events.jsonl       what happened, a line an event
-  checkpoints/       the newest few, and the end of every stage under policies/
+  checkpoints/       the newest few, and with names that end in -end those at the end of every stage
   policies/          the policy at the end of every stage
   demonstrations/    what was cloned
   wandb/  tensorboard/
@@ -13,39 +13,47 @@ runs/rooms-s0/
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
-from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
+from rlstages import eventlog
 from rlstages.checkpoints import (
     DamagedCheckpoint,
+    DiskFault,
     checkpoint_names,
+    delete,
     prune,
     read_checkpoint,
+    reason,
     replace_durably,
     sha256,
+    sweep,
     sync_directory,
     write_checkpoint,
 )
 from rlstages.curriculum import Curriculum
-from rlstages.errors import InputError, require
-from rlstages.events import Event
-from rlstages.references import add_sources, modules_named, sources
+from rlstages.errors import InputError, require, require_int
+from rlstages.eventlog import EventLog
+from rlstages.events import DemonstrationsReady, Event, StageFinished
+from rlstages.lock import lock, unlock
+from rlstages.references import modules_named, sources
 from rlstages.serialization import from_data, loads, to_data
+from rlstages.untrusted import inside, open_regular, read_bytes, require_no_links
 
 VERSION = 1
-KEPT_CHECKPOINTS = 3
-FIRST_CHECKPOINT = "00000001"
+RECORD, EVENTS, CHECKPOINTS = "run.json", eventlog.FILE, "checkpoints"
+KEPT_CHECKPOINTS, FIRST_CHECKPOINT, END = 3, "00000001", "-end"
+MAX_LINE, MAX_LOG = 2**22, 2**34
 
 
 @dataclass(frozen=True)
@@ -86,10 +94,19 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
+        require((path / RECORD).is_file(), f"{path} is not a run directory: it has no {RECORD}.")
+        self._begin(path, lock(path))
+
+    def _begin(self, path: Path, held: int) -> None:
         self.path = path
-        self.record = read_record(path)
-        self._lock: int | None = _lock(path)
-        self._events: FileIO | None = None
+        self._lock: int | None = held
+        self._log = EventLog(path)
+        try:
+            require_no_links(path)
+            self.record = read_record(path)
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, path: Path, record: RunRecord, state: Mapping[str, Any]) -> RunDirectory:
@@ -111,29 +128,36 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; give another --out.") from None
         try:
-            files = {name: os.path.relpath(file, path.resolve()) for name, file in sources().items()}
-            named = modules_named(to_data(record.curriculum)) & set(files)
-            digests = {name: sha256(sources()[name].read_bytes()) for name in sorted(named)}
-            write_checkpoint(path / "checkpoints", FIRST_CHECKPOINT, {**state, "events_bytes": 0})
-            write_record(path, replace(record, sources=files, digests=digests))
-            return cls(path)
+            held = lock(path)
+            try:
+                files = {name: os.path.relpath(file, path.resolve()) for name, file in sources().items()}
+                named = modules_named(to_data(record.curriculum)) & set(files)
+                digests = {name: sha256(sources()[name].read_bytes()) for name in sorted(named)}
+                write_checkpoint(path / CHECKPOINTS, FIRST_CHECKPOINT, {**state, "events_bytes": 0})
+                write_record(path, replace(record, sources=files, digests=digests))
+                sync_directory(path.parent)
+            except BaseException:
+                unlock(held)
+                raise
+            run = cls.__new__(cls)
+            run._begin(path, held)
+            return run
         except BaseException as error:
             shutil.rmtree(path, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise InputError(f"{path} cannot be written: {error.strerror}; give another --out.") from error
+            cause = error.__cause__ if isinstance(error, DiskFault) else error
+            if isinstance(cause, OSError):
+                raise InputError(f"{path} cannot be written: {reason(cause)}; give another --out.") from error
             raise
 
     def close(self) -> None:
         """Close the event log and give up the lock; a second call does nothing."""
         if self._lock is None:
             return
-        lock, self._lock = self._lock, None
+        held, self._lock = self._lock, None
         try:
-            if self._events:
-                self._events.close()
+            self._log.close()
         finally:
-            del _OWNED[lock]
-            os.close(lock)
+            unlock(held)
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -145,26 +169,32 @@ class RunDirectory:
         """Add a line to the event log, or nothing.
 
         Raises:
-            OSError: If it could not be written.
+            DiskFault: If it could not be written.
         """
-        if self._events is None:
-            self._events = (self.path / "events.jsonl").open("ab", buffering=0)
-        size, line = self._events_bytes(), event.to_json().encode(errors="backslashreplace") + b"\n"
-        try:
-            while line:
-                line = line[self._events.write(line) :]
-        except OSError:
-            with suppress(OSError):
-                self._events.truncate(size)
-            raise
+        self._log.append(event.to_json().encode(errors="backslashreplace"))
 
-    def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint that remembers how long the event log was, and drop the oldest."""
-        if self._events:
-            os.fsync(self._events.fileno())
-            sync_directory(self.path)
-        write_checkpoint(self.path / "checkpoints", name, {**state, "events_bytes": self._events_bytes()})
-        prune(self.path / "checkpoints", KEPT_CHECKPOINTS)
+    def save(self, name: str, state: Mapping[str, Any], end: bool = False) -> None:
+        """Write a checkpoint that remembers how long the event log was, and drop the oldest.
+
+        Args:
+            name: Of the checkpoint; names sort by age.
+            state: What it holds.
+            end: Whether it is the end of a stage, which is kept for good; its name then ends in `-end`.
+
+        Raises:
+            DiskFault: If it could not be written; the ones before it are as they were.
+        """
+        name += END if end else ""
+        checkpoints = self.path / CHECKPOINTS
+        try:
+            self._log.sync()
+            write_checkpoint(checkpoints, name, {**state, "events_bytes": self._log.size})
+        except OSError as error:
+            raise DiskFault(f"Checkpoint {name} could not be saved: {reason(error)}.") from error
+        with suppress(OSError):
+            # What cannot be deleted now is deleted after the next save.
+            ends = [name for name in checkpoint_names(checkpoints) if name.endswith(END)]
+            prune(checkpoints, KEPT_CHECKPOINTS, ends)
 
     def restore(self) -> tuple[str, dict[str, Any], list[str]]:
         """Read the newest whole checkpoint, cut the event log back to it and drop the damaged ones after it.
@@ -175,36 +205,36 @@ class RunDirectory:
         Raises:
             InputError: If there is none that is whole.
         """
-        checkpoints = self.path / "checkpoints"
+        checkpoints = self.path / CHECKPOINTS
+        for directory in (self.path, checkpoints, self.path / "policies", self.path / "demonstrations"):
+            sweep(directory)
         damaged: dict[str, str] = {}
         for name in reversed(checkpoint_names(checkpoints)):
             try:
                 state = read_checkpoint(checkpoints / name)
+                self._require_events(name, state.get("events_bytes"))
             except DamagedCheckpoint as error:
                 damaged[name] = f"Checkpoint {error} The one before it is used."
                 continue
-            self._cut_events(int(state["events_bytes"]))
+            self._log.cut(state["events_bytes"])
             for newer in damaged:
                 # The run will write checkpoints of these names again.
-                shutil.rmtree(checkpoints / newer)
+                delete(checkpoints / newer)
             return name, state, list(damaged.values())
         why = "all of its checkpoints are damaged" if damaged else "it has no checkpoint"
         raise InputError(f"{self.path}: {why}; train again, with another --out.")
 
-    def _events_bytes(self) -> int:
-        file = self.path / "events.jsonl"
-        return file.stat().st_size if file.exists() else 0
-
-    def _cut_events(self, size: int) -> None:
-        if self._events_bytes() > size:
-            os.truncate(self.path / "events.jsonl", size)
+    def _require_events(self, name: str, size: object) -> None:
+        """Refuse a checkpoint whose events are not there any more."""
+        if not isinstance(size, int) or not 0 <= size <= self._log.size:
+            raise DamagedCheckpoint(f"{name}: {EVENTS} has lost events that it counts on.")
 
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Write `run.json`, in one step."""
     content = {"version": VERSION, "digest": record.curriculum.digest}
     content |= {f.name: to_data(getattr(record, f.name)) for f in fields(record)}
-    replace_durably(path / "run.json", json.dumps(content, indent=1, allow_nan=False).encode())
+    replace_durably(path / RECORD, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
 def update_curriculum(run: RunDirectory, curriculum: Curriculum) -> None:
@@ -219,10 +249,10 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         InputError: If the path is not a run directory.
     """
-    file = path / "run.json"
-    require(file.is_file(), f"{path} is not a run directory: it has no run.json.")
+    file = path / RECORD
+    require(file.is_file(), f"{path} is not a run directory: it has no {RECORD}.")
     try:
-        data = loads(file.read_bytes())
+        data = loads(read_bytes(file))
         version = data["version"]
         require(version == VERSION, f"it is of version {version!r}, and this rlstages reads version {VERSION}.")
         curriculum = from_data(data["curriculum"])
@@ -238,7 +268,7 @@ def read_record(path: Path) -> RunRecord:
             conditions=data["conditions"],
             initial=data["initial"],
         )
-        add_sources({name: path / relative for name, relative in record.sources.items()})
+        _check(record)
         return record
     except InputError as error:
         raise InputError(f"{file} cannot be read: {error}") from error
@@ -246,9 +276,24 @@ def read_record(path: Path) -> RunRecord:
         raise InputError(f"{file} is damaged: {type(error).__name__} {error}.") from error
 
 
+def _check(record: RunRecord) -> None:
+    require_int("it", "seed", record.seed, least=0)
+    plain = isinstance(record.run_id, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", record.run_id)
+    require(bool(plain), f"its run_id is {record.run_id!r}.")
+    for name in ("versions", "sources", "digests"):
+        texts = getattr(record, name)
+        whole = isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())
+        require(whole, f"its {name} are damaged.")
+    require("rlstages" in record.versions, "its versions are damaged.")
+    require(set(record.digests) <= set(record.sources), "its digests are damaged.")
+    require(isinstance(record.conditions, dict), "its conditions are damaged.")
+    require(isinstance(record.spaces, dict), "its spaces are damaged.")
+    require(record.initial is None or isinstance(record.initial, str), "its initial run is damaged.")
+
+
 def recorded_digest(path: Path) -> str | None:
     """Return the digest of the curriculum as `run.json` gives it."""
-    digest = loads((path / "run.json").read_bytes()).get("digest")
+    digest = loads(read_bytes(path / RECORD)).get("digest")
     return str(digest) if digest else None
 
 
@@ -256,19 +301,27 @@ def read_events(path: Path) -> Iterator[Event]:
     """Read the events of a run, oldest first; a last line that a crash cut short is left out.
 
     Raises:
-        InputError: If a line is damaged.
+        InputError: If a line is damaged, or names a file outside of the run directory.
     """
-    file = path / "events.jsonl"
+    file = path / EVENTS
     if not file.exists():
         return
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+    with open_regular(file, MAX_LOG) as lines:
+        number = 0
+        while line := lines.readline(MAX_LINE):
+            number += 1
             if not line.endswith(b"\n"):
+                require(len(line) < MAX_LINE, f"{file}, line {number} is longer than {MAX_LINE:,} bytes.")
                 return
             try:
-                yield Event.from_data(loads(line))
+                event = Event.from_data(loads(line))
+                if isinstance(event.payload, DemonstrationsReady):
+                    inside(path, event.payload.file)
+                elif isinstance(event.payload, StageFinished):
+                    inside(path, event.payload.policy)
             except (InputError, TypeError, ValueError) as error:
                 raise InputError(f"{file}, line {number} cannot be read: {error}") from error
+            yield event
 
 
 def new_record(
@@ -308,28 +361,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-_OWNED: dict[int, Path] = {}
-
-
-def _lock(path: Path) -> int:
-    # The system's lock keeps other processes out, but not a second owner in this one.
-    require(path.resolve() not in _OWNED.values(), f"{path} is in use in this process already; close it first.")
-    try:
-        handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        holder = os.read(handle, 32).decode(errors="replace").strip()
-        os.close(handle)
-        raise InputError(f"{path} belongs to the running process {holder}; wait for it, or stop it.") from None
-    except OSError as error:
-        os.close(handle)
-        raise InputError(f"{path} cannot be locked: {error.strerror}; put it on another disk.") from None
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
-    _OWNED[handle] = path.resolve()
-    return handle

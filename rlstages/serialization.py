@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
+import re
+import types
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from rlstages.errors import InputError, nearest
 
 TAG = "$type"
+MAX_DEPTH, MAX_DIGITS = 64, 400
 _CLASSES: dict[str, type] = {}
 T = TypeVar("T", bound=type)
 
@@ -128,22 +133,112 @@ def dumps(data: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """Read strict JSON: no NaN, no infinities.
+    """Read strict JSON that anyone may have written.
+
+    Args:
+        text: UTF-8, without a byte order mark.
 
     Raises:
-        InputError: If the text is anything else.
+        InputError: If the text is anything else, such as one with a number that is not finite, with a key given twice,
+            or nested deeper than 64.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        content = text.decode() if isinstance(text, bytes) else text
+        if _depth_exceeds(content, MAX_DEPTH):
+            raise ValueError(f"its brackets are nested deeper than {MAX_DEPTH}, or do not match")
+        return json.loads(
+            content,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_short,
+            object_pairs_hook=_unique,
+        )
     except (ValueError, RecursionError) as error:
         raise InputError(f"not valid JSON: {error}") from error
+
+
+def _depth_exceeds(text: str, most: int) -> bool:
+    """Say whether brackets are nested deeper than `most`, or do not match."""
+    if text.count("[") + text.count("{") <= most:
+        return False
+    # The closing quote is optional, so that the pattern never goes back over what it has read.
+    brackets = re.sub(r'"(?:[^"\\]+|\\.)*"?|[^][{}"]+', "", text, flags=re.DOTALL)
+    for _ in range(most):
+        if not brackets:
+            return False
+        brackets = brackets.replace("[]", "").replace("{}", "")
+    return bool(brackets)
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def _short(digits: str) -> int:
+    # Reading a number takes time that grows with the square of its length.
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits):,} digits")
+    return int(digits)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r} is given twice")
+    return found
+
+
 def digest(value: Any) -> str:
     """Return the SHA-256 of a spec's canonical JSON, as 64 hexadecimal digits."""
     canonical = json.dumps(to_data(value), allow_nan=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def require_types(record: Any) -> None:
+    """Refuse a dataclass whose fields are not of the types that it says; a number may be null, where it was NaN.
+
+    Raises:
+        InputError: Naming the field.
+    """
+    hints = _hints(type(record))  # type: ignore[arg-type]
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if not _is_of(value, hints[field.name]):
+            raise InputError(f"The {field.name} of a {type(record).__name__} is {value!r:.80}.")
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_of(item, arguments[0]) for item in value)
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(_is_of(item, arguments[1]) for item in value.values())
+    if hint is float:
+        return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is Any:
+        return True
+    if not isinstance(value, origin or hint):
+        return False
+    if dataclasses.is_dataclass(value):
+        require_types(value)
+    return True

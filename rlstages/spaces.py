@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ import numpy as np
 from gymnasium import spaces
 
 from rlstages.errors import InputError
+
+MOST_NUMBERS = 2**24
+DTYPES = [str(np.dtype(code)) for code in "?bBhHiIqQefd"]
 
 
 def space_to_data(space: gym.Space[Any]) -> dict[str, Any]:
@@ -45,8 +49,9 @@ def space_from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
         InputError: If the data is anything else.
     """
     try:
-        return _from_data(data)
-    except (KeyError, TypeError, ValueError, AssertionError, AttributeError, OverflowError) as error:
+        with np.errstate(over="raise", invalid="raise"):
+            return _from_data(data)
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError, ArithmeticError) as error:
         raise InputError(f"The data of a space is damaged: {type(error).__name__} {error}.") from error
 
 
@@ -54,19 +59,31 @@ def _from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
     kind = data["kind"]
     if kind == "Box":
         shape = tuple(data["shape"])
+        _limit(*shape)
+        if data["dtype"] not in DTYPES:
+            raise ValueError(f"the type {data['dtype']!r} is unknown")
         dtype: Any = np.dtype(data["dtype"])
         low, high = (_array(data[name], shape, dtype) for name in ("low", "high"))
         return spaces.Box(low, high, shape, dtype.type)
     if kind == "Discrete":
+        _limit(data["n"])
         return spaces.Discrete(data["n"], start=data["start"])
     if kind == "MultiDiscrete":
+        _limit(int(np.array(data["nvec"], np.int64).sum()))
         return spaces.MultiDiscrete(data["nvec"], start=data["start"])
     if kind == "MultiBinary":
+        _limit(*(data["n"] if isinstance(data["n"], list) else [data["n"]]))
         return spaces.MultiBinary(data["n"])
     if kind == "Dict":
         # An ordered one, because gymnasium sorts the keys of a plain dictionary.
         return spaces.Dict(OrderedDict((key, _from_data(part)) for key, part in data["spaces"].items()))
     raise ValueError(f"the kind {kind!r} is unknown")
+
+
+def _limit(*sizes: int) -> None:
+    """Refuse sizes that would make a space too large to hold, let alone to learn in."""
+    if not all(type(size) is int and size >= 0 for size in sizes) or math.prod(sizes) > MOST_NUMBERS:
+        raise ValueError(f"the sizes {list(sizes)!r:.80} are too large, or no sizes")
 
 
 def describe_space(space: gym.Space[Any]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 from rlstages.checkpoints import sha256
 from rlstages.curriculum import Curriculum, load_curriculum
 from rlstages.environments import FIRST
-from rlstages.errors import InputError, require
+from rlstages.errors import Fault, InputError, require
 from rlstages.events import Event, Payload, RunFinished, RunStarted, StageFinished, StageStarted, Tracker, Warned
 from rlstages.learners.cloning import CloningRunner
 from rlstages.learners.fine_tuning import FineTuningRunner
-from rlstages.learners.learner import Learner, read_policy
+from rlstages.learners.learner import Learner
 from rlstages.learners.runner import Result, StageRunner
-from rlstages.policies import final_policy_file, learner_of
+from rlstages.policies import final_weights, last_finished, learner_of
 from rlstages.preflight import preflight
 from rlstages.resumption import conditions, require_unchanged
 from rlstages.rundir import (
@@ -37,6 +37,7 @@ from rlstages.stages import BehaviorCloning, FineTuning
 from rlstages.stopping import add_place, fault_of, interrupts
 from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track, open_trackers
+from rlstages.trust import is_own, remember, trust_sources
 from rlstages.watchdog import watching
 
 CHECKPOINT_SECONDS = 10.0
@@ -99,6 +100,7 @@ def train(
         if initial is not None:
             take_over(learner, Path(initial))
         with RunDirectory.create(path, record, _state(learner)) as run:
+            remember(path, run.record)
             live = _Run(run, learner, trust_pickle, resumed=False)
             live.tell(checked.doubts)
             return live.train(track, console, trackers)
@@ -112,7 +114,9 @@ def resume(
     track: Track = "none",
     console: bool = False,
     trackers: Sequence[Tracker] = (),
+    curriculum: Curriculum | str | Path | None = None,
     trust_pickle: bool = False,
+    trust_imports: bool = False,
 ) -> RunResult:
     """Go on with a run that was interrupted, that crashed, or that missed a threshold.
 
@@ -126,23 +130,33 @@ def resume(
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         console: Whether to show the run on standard output.
         trackers: What else follows the run's events; each is closed at the end.
+        curriculum: The curriculum of a run that somebody else made, or its name or file: what it names is imported.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
+        trust_imports: Whether everything that a run which somebody else made names may be imported.
 
     Raises:
-        InputError: If there is nothing to go on with.
+        InputError: If there is nothing to go on with, or the run names code that may not be imported.
     """
     with RunDirectory(Path(path)) as run:
         ended = None if max_steps is not None else how_it_ended(run.path)
         if ended is not None:
             return ended
+        if curriculum is not None and not isinstance(curriculum, Curriculum):
+            curriculum = load_curriculum(str(curriculum))
         told = require_unchanged(run.path, run.record, force)
-        _, state, damages = run.restore()
+        trust_sources(run.path, run.record, curriculum, trust_imports)
+        name, state, damages = run.restore()
         if max_steps is not None:
-            _raise_limit(run, state["stage"], max_steps)
+            own = is_own(run.path, run.record)
+            with _fitting(name):
+                _raise_limit(run, state["stage"], max_steps)
+            if own:
+                remember(run.path, run.record)
         agent = run.record.curriculum.agent
         with limited_threads(threads_of(agent)):
-            live = _Run(run, learner_of(run.record), trust_pickle, resumed=True)
-            live.load(state)
+            with _fitting(name):
+                live = _Run(run, learner_of(run.record, state["learner"]["policy"]), trust_pickle, resumed=True)
+                live.load(state)
             live.tell([*damages, *told])
             return live.train(track, console, trackers)
 
@@ -159,11 +173,23 @@ def how_it_ended(path: Path) -> RunResult | None:
 
 def take_over(learner: Learner, run: Path) -> None:
     """Start a learner from another run's final policy, which it trusts."""
-    stages = read_record(run).curriculum.stages
-    learner.load_policy(read_policy(final_policy_file(run)))
-    last = stages[[event.stage_index for event in read_events(run) if isinstance(event.payload, StageFinished)][-1]]
+    stages = dict(enumerate(read_record(run).curriculum.stages))
+    learner.load_policy(final_weights(run))
+    last = stages.get(last_finished(run)[0])
     learner.objective = "cloning" if isinstance(last, BehaviorCloning) else "reinforcement"
     learner.trust()
+
+
+@contextmanager
+def _fitting(checkpoint: str) -> Iterator[None]:
+    """Refuse a checkpoint that is whole, but not one of this run's."""
+    try:
+        yield
+    except (InputError, Fault):
+        raise
+    except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"Checkpoint {checkpoint} does not fit this run: {reason}.") from error
 
 
 class _Run:
@@ -254,11 +280,11 @@ class _Run:
         for tracker in self._trackers:
             tracker(event)
 
-    def save(self) -> None:
-        """Write a checkpoint."""
+    def save(self, end: bool = False) -> None:
+        """Write a checkpoint, which may be the end of a stage."""
         self._saves += 1
         state = _state(self.learner, self.runner, self.stage, self.seconds, self._saves)
-        self.directory.save(f"{self._saves:08d}", state)
+        self.directory.save(f"{self._saves:08d}", state, end)
         self._saved_step = self.learner.global_step
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -351,7 +377,7 @@ class _Run:
     def _leave_stage(self) -> None:
         self.runner = None
         self.stage += 1
-        self.save()
+        self.save(end=True)
 
     def _goes_on_when_missed(self) -> bool:
         stage = self.spec

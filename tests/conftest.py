@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 def own_home(tmp_path_factory, monkeypatch):
     """Keep whatever writes to the home directory, or looks for keys in it, away from the real one."""
     home = tmp_path_factory.mktemp("home")
-    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(home))
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.delenv(name, raising=False)

@@ -1,5 +1,4 @@
 import os
-import pathlib
 import random
 
 import numpy as np
@@ -10,10 +9,12 @@ from rlstages.checkpoints import (
     STATE,
     TENSORS,
     DamagedCheckpoint,
+    DiskFault,
     checkpoint_names,
     prune,
     read_checkpoint,
     replace_durably,
+    sweep,
     write_checkpoint,
 )
 
@@ -124,7 +125,7 @@ def test_a_missing_file_is_named(small, file):
     with pytest.raises(DamagedCheckpoint, match=f"1: {file} cannot be read"):
         read_checkpoint(small)
     (small / file).mkdir()
-    with pytest.raises(DamagedCheckpoint, match=f"1: {file} cannot be read"):
+    with pytest.raises(DamagedCheckpoint, match=f"1: {file} is no regular file"):
         read_checkpoint(small)
 
 
@@ -135,10 +136,6 @@ def test_files_of_two_checkpoints_do_not_mix(small, tmp_path):
         read_checkpoint(small)
 
 
-class Broken(OSError):
-    pass
-
-
 def break_after(monkeypatch, owner, name, calls):
     """Let a function of the operating system fail at its n-th call."""
     real, left = getattr(owner, name), [calls]
@@ -146,26 +143,39 @@ def break_after(monkeypatch, owner, name, calls):
     def fails(*args, **kwargs):
         left[0] -= 1
         if left[0] < 0:
-            raise Broken(28, "No space left on device")
+            raise OSError(28, "No space left on device")
         return real(*args, **kwargs)
 
     monkeypatch.setattr(owner, name, fails)
 
 
-@pytest.mark.parametrize(
-    "owner, name, calls",
-    [(os, "fsync", 0), (os, "fsync", 1), (os, "fsync", 2), (os, "fsync", 3), (pathlib.Path, "rename", 0)],
-)
+BEFORE_THE_RENAME = [(os, "mkdir", 0), (os, "write", 1), *((os, "fsync", n) for n in range(4)), (os, "rename", 0)]
+
+
+@pytest.mark.parametrize("owner, name, calls", BEFORE_THE_RENAME)
 def test_a_failing_write_leaves_the_earlier_ones_and_nothing_half_made(
     small, tmp_path, monkeypatch, owner, name, calls
 ):
     with monkeypatch.context() as patch:
         break_after(patch, owner, name, calls)
-        with pytest.raises(Broken):
+        with pytest.raises(DiskFault, match="^Checkpoint 2 could not be saved: the disk is full; free some space.$"):
             write_checkpoint(tmp_path, "2", {"step": 6})
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
     assert read_checkpoint(small)["step"] == 5
     assert read_checkpoint(write_checkpoint(tmp_path, "2", {"step": 6})) == {"step": 6}
+
+
+def test_an_error_after_the_rename_says_that_the_commit_is_uncertain(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, "1", {"step": 5})
+    with monkeypatch.context() as patch:
+        break_after(patch, os, "fsync", 4)
+        with pytest.raises(DiskFault, match="Checkpoint 2 is in its place, but the disk did not confirm it"):
+            write_checkpoint(tmp_path, "2", {"step": 6})
+    with monkeypatch.context() as patch:
+        break_after(patch, os, "fsync", 1)
+        with pytest.raises(DiskFault, match="run.json is written, but the disk did not confirm it"):
+            replace_durably(tmp_path / "run.json", b"new")
+    assert read_checkpoint(tmp_path / "2")["step"] == 6
 
 
 def test_what_a_killed_writer_left_is_invisible_and_swept_up(small, tmp_path):
@@ -175,7 +185,9 @@ def test_what_a_killed_writer_left_is_invisible_and_swept_up(small, tmp_path):
     assert checkpoint_names(tmp_path) == ["1"]
     write_checkpoint(tmp_path, "2", {"step": 6})
     (tmp_path / ".writing-3").mkdir()
-    prune(tmp_path, 5)
+    (tmp_path / ".deleting-0").mkdir()
+    (tmp_path / ".writing-run.json").write_text("{")
+    sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
 
 
@@ -188,13 +200,28 @@ def test_the_newest_are_kept(tmp_path, keep, left):
     assert checkpoint_names(tmp_path / "nowhere") == []
 
 
+def test_some_are_kept_always_and_do_not_count(tmp_path):
+    for name in ("1-end", "2", "3", "4-end", "5"):
+        write_checkpoint(tmp_path, name, {})
+    prune(tmp_path, 1, always=["1-end", "4-end", "9-end"])
+    assert checkpoint_names(tmp_path) == ["1-end", "4-end", "5"]
+
+
+def test_a_checkpoint_is_deleted_at_once_or_not_at_all(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, "1", {})
+    with monkeypatch.context() as patch:
+        break_after(patch, os, "unlink", 1)
+        prune(tmp_path, 0)
+    assert checkpoint_names(tmp_path) == [] and [p.name for p in tmp_path.iterdir()] == [".deleting-1"]
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "run.json"
     replace_durably(path, b"old")
-    for name in ("replace", "open"):
+    for name in ("replace", "open", "write", "fsync"):
         with monkeypatch.context() as patch:
-            break_after(patch, pathlib.Path, name, 0)
-            with pytest.raises(Broken):
+            break_after(patch, os, name, 0)
+            with pytest.raises(DiskFault, match="run.json cannot be written: the disk is full; free some space"):
                 replace_durably(path, b"new")
         assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["run.json"]
     replace_durably(path, b"new")

@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import pickle
+import warnings
 import zipfile
 
 import numpy as np
@@ -283,19 +284,16 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path):
     assert "There are no demonstrations at" in sentence_of(load_demonstrations, tmp_path)
 
 
-def test_what_unpacks_to_more_than_8_gib_is_refused_before_it_is_unpacked(tmp_path):
+def test_what_would_unpack_to_far_more_than_it_is_is_refused_before_it_is_unpacked(tmp_path):
     path = tmp_path / "bomb.npz"
     path.write_bytes(zipped({"rewards.npy": npy(np.zeros(8))}))
     content = bytearray(path.read_bytes())
     central = content.rindex(b"PK\x01\x02")
     content[central + 24 : central + 28] = (0xFFFFFFF0).to_bytes(4, "little")
-    # Three members of 4 GiB each, by their own account.
-    entry = bytes(content[central : content.rindex(b"PK\x05\x06")])
-    end = bytearray(content[content.rindex(b"PK\x05\x06") :])
-    end[8:12] = (3).to_bytes(2, "little") * 2
-    end[12:16] = (3 * len(entry)).to_bytes(4, "little")
-    path.write_bytes(bytes(content[:central]) + entry * 3 + bytes(end))
-    assert "is larger than 8 GiB; split it" in sentence_of(load_demonstrations, path)
+    path.write_bytes(content)
+    assert "bytes would unpack to 4,294,967,280; write it with numpy.savez" in sentence_of(load_demonstrations, path)
+    path.write_bytes(zipped({"rewards.npy": npy(np.zeros(2**24))}))
+    assert "would unpack to 134,217,8" in sentence_of(load_demonstrations, path)
 
 
 # --- fit to spaces ------------------------------------------------------------------------------------------------
@@ -468,3 +466,74 @@ def test_what_was_shown_is_scored():
     result = shown(BOX, STEER).score()
     assert (result.episodes, result.steps, result.success) == (3, 9, pytest.approx(1 / 3))
     assert result.mean_return == pytest.approx((3 + 1 + 20) / 3)
+
+
+# --- imitation's folders ------------------------------------------------------------------------------------------
+
+
+def trajectories(*lengths, image=False, rewards=True):
+    from imitation.data import types
+
+    rng = np.random.default_rng(0)
+    made = []
+    for n in lengths:
+        seen = rng.integers(0, 255, (n + 1, 4, 5, 3)).astype(np.uint8) if image else rng.random((n + 1, 3), np.float32)
+        acts = rng.random((n, 2), np.float32) if image else rng.integers(0, 4, n)
+        given = {"obs": seen, "acts": acts, "infos": np.array([{"step": i} for i in range(n)]), "terminal": True}
+        made.append(types.TrajectoryWithRew(**given, rews=rng.random(n)) if rewards else types.Trajectory(**given))
+    return made
+
+
+def save_trajectories(path, made):
+    from datasets.utils.logging import disable_progress_bar
+    from imitation.data import serialize
+
+    disable_progress_bar()
+    with warnings.catch_warnings():
+        # Of jsonpickle, which imitation uses.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        serialize.save(path, made)
+    return path
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_a_folder_that_imitation_saved_is_read(tmp_path, image):
+    made = trajectories(3, 1, 5, image=image)
+    read = load_demonstrations(save_trajectories(tmp_path / "shown", made))
+    assert len(read) == 3
+    for one, other in zip(made, read.episodes, strict=True):
+        assert same(one.obs, other.observations) and same(one.acts, other.actions) and same(one.rews, other.rewards)
+        assert other.success is None
+    read.save(tmp_path / "shown.safetensors")
+    assert equal(load_demonstrations(tmp_path / "shown.safetensors"), read)
+
+
+def test_a_folder_without_rewards_and_a_pickle_say_what_to_do(tmp_path):
+    folder = save_trajectories(tmp_path / "shown", trajectories(3, rewards=False))
+    assert "the array 'rewards' is missing" in sentence_of(load_demonstrations, folder)
+    (tmp_path / "shown.pkl").write_bytes(pickle.dumps([]))
+    assert "is pickled, which can run any code when it is loaded; if you trust" in sentence_of(
+        load_demonstrations, tmp_path / "shown.pkl"
+    )
+
+
+def test_a_damaged_folder_is_refused_in_one_sentence(tmp_path):
+    folder = save_trajectories(tmp_path / "shown", trajectories(3, 4))
+    [table] = folder.glob("*.arrow")
+    whole = table.read_bytes()
+    draw = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        content = bytearray(whole)
+        content[draw.integers(len(content))] ^= 1 << draw.integers(8)
+        table.write_bytes(bytes(content[: draw.choice([len(content), draw.integers(len(content))])]))
+        try:
+            load_demonstrations(folder)
+        except InputError as error:
+            assert str(error).startswith(str(folder)) and "\n" not in str(error)
+            refused += 1
+    assert refused > 50
+    table.write_bytes(whole)
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps({**state, "_data_files": [{"filename": "../other.arrow"}]}))
+    assert "does not name a file inside of it" in sentence_of(load_demonstrations, folder)

@@ -3,8 +3,13 @@ import json
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,7 +18,16 @@ from hypothesis import strategies as st
 from strategies import agents, clonings, criteria, curricula, environments, experts, fine_tunings, keys, plain, some
 
 from rlstages import Agent, Curriculum, Environment, InputError
-from rlstages.serialization import FrozenDict, digest, dumps, freeze, from_data, loads, to_data
+from rlstages.serialization import (
+    FrozenDict,
+    digest,
+    dumps,
+    freeze,
+    from_data,
+    loads,
+    require_types,
+    to_data,
+)
 
 
 def through_json(spec):
@@ -213,3 +227,70 @@ def test_strict_json_is_one_line():
     assert dumps({"a": "x\ny", "b": [1, None]}) == '{"a": "x\\ny", "b": [1, null]}'
     with pytest.raises(ValueError):
         dumps(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": 1, "b": 2, "a": 3}', "the key 'a' is given twice"),
+        ("1e999", "1e999 is too large a number"),
+        ("-Infinity", "-Infinity is not a number"),
+        ("9" * 1_000, "a number has 1,000 digits"),
+        ("[" * 65 + "]" * 65, "nested deeper than 64"),
+        ("[" * 1_000_000, "nested deeper than 64"),
+        ('{"a":' * 65 + "1" + "}" * 65, "nested deeper than 64"),
+        ('"' + '\\"' * 1_000_000, "Unterminated string"),
+        ("[" * 80 + '"' + '\\"' * 1_000_000, "nested deeper than 64"),
+        (b"\xef\xbb\xbf{}", "Unexpected UTF-8 BOM"),
+        ("{}".encode("utf-16"), "can't decode"),
+    ],
+    ids=range(11),
+)
+def test_json_that_is_not_strict_or_would_take_long_is_refused_at_once(text, said):
+    started = time.monotonic()
+    with pytest.raises(InputError, match=re.escape(said)):
+        loads(text)
+    assert time.monotonic() - started < 2.0
+
+
+def test_brackets_in_texts_are_no_nesting():
+    deepest = "[" * 64 + "]" * 64
+    assert dumps(loads(deepest)) == deepest
+    texts = ["[[[[[" * 20, '{"' * 50, "\\", '"']
+    assert loads(dumps([texts] * 40)) == [texts] * 40
+
+
+@dataclass(frozen=True)
+class Row:
+    count: int
+    value: float | None
+    word: Literal["a", "b"]
+    words: tuple[str, ...]
+    scores: Mapping[str, float]
+    inner: "Row | None" = None
+
+
+GOOD = {"count": 1, "value": 2, "word": "a", "words": ("x",), "scores": {"y": 0.5, "nan": None}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": "1"},
+        {"count": True},
+        {"count": None},
+        {"value": "2"},
+        {"word": "c"},
+        {"words": "x"},
+        {"words": (1,)},
+        {"scores": {"y": "z"}},
+        {"scores": []},
+        {"inner": 3},
+        {"inner": Row(**{**GOOD, "count": 0.5})},
+    ],
+    ids=str,
+)
+def test_fields_of_another_type_are_refused(change):
+    require_types(Row(**GOOD, inner=Row(**GOOD)))
+    with pytest.raises(InputError, match="of a Row is"):
+        require_types(Row(**{**GOOD, **change}))

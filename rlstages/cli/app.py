@@ -47,8 +47,43 @@ Parameters = Annotated[
 Tracking = Annotated[
     Track, typer.Option(help="Weights & Biases: auto is online where a key is configured, else offline.")
 ]
+OfRun = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(
+        metavar="[FILE]", help="The curriculum of a run that somebody else made: what it names is imported."
+    ),
+]
+
+
+def _risky_pickle(given: bool) -> bool:
+    if given:
+        risk = "loading an expert's model zip runs any code that is hidden in it, with all that you may do"
+        print(f"--trust-pickle: {risk}.", file=sys.stderr)
+    return given
+
+
+def _risky_imports(given: bool) -> bool:
+    if given:
+        risk = "every module that the run names is imported and run, from files that it names too"
+        print(f"--trust-imports: {risk}.", file=sys.stderr)
+    return given
+
+
 TrustPickle = Annotated[
-    bool, typer.Option("--trust-pickle", help="Load model zips of experts, which can run any code hidden in them.")
+    bool,
+    typer.Option(
+        "--trust-pickle",
+        help="Load model zips of experts, which can run any code hidden in them.",
+        callback=_risky_pickle,
+    ),
+]
+TrustImports = Annotated[
+    bool,
+    typer.Option(
+        "--trust-imports",
+        help="Import whatever a run names, though somebody else made it.",
+        callback=_risky_imports,
+    ),
 ]
 Episodes = Annotated[int, typer.Option(help="Episodes to play in each environment.", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -74,6 +109,8 @@ def train(
 @app.command()
 def resume(
     run: Run,
+    source: OfRun = None,
+    parameters: Parameters = None,
     max_steps: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="A larger step limit for the stage that the run stopped in.", min=1),
@@ -83,11 +120,12 @@ def resume(
     ] = False,
     track: Tracking = Track.auto,
     trust_pickle: TrustPickle = False,
+    trust_imports: TrustImports = False,
 ) -> None:
     """Go on with a run that was interrupted, crashed, or missed a threshold."""
     from rlstages.cli.training import go_on
 
-    go_on(run, max_steps, force, track.value, trust_pickle)
+    go_on(run, source, _pairs(parameters), max_steps, force, track.value, trust_pickle, trust_imports)
 
 
 @app.command()
@@ -112,14 +150,17 @@ def curricula() -> None:
 @app.command()
 def evaluate(
     run: Run,
+    source: OfRun = None,
+    parameters: Parameters = None,
     episodes: Episodes = 100,
     seed: Annotated[int, typer.Option(help="Of the episodes.", min=0)] = 1_000_000,
     json: Json = False,
+    trust_imports: TrustImports = False,
 ) -> None:
     """Score a run's final policy in every environment of its curriculum."""
     from rlstages.cli.showing import evaluate_policy
 
-    evaluate_policy(run, episodes, seed, json)
+    evaluate_policy(run, source, _pairs(parameters), episodes, seed, json, trust_imports)
 
 
 @app.command()

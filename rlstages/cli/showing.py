@@ -77,11 +77,20 @@ def list_curricula() -> None:
     Console().print(table)
 
 
-def evaluate_policy(run: Path, episodes: int, seed: int, as_json: bool) -> None:
+def evaluate_policy(
+    run: Path,
+    source: str | None,
+    parameters: Mapping[str, str],
+    episodes: int,
+    seed: int,
+    as_json: bool,
+    trust_imports: bool,
+) -> None:
     """Print the scores of a run's final policy."""
+    curriculum = None if source is None else load_curriculum(source, parameters)
     from rlstages.policies import evaluate_run
 
-    scores = evaluate_run(run, episodes, seed)
+    scores = evaluate_run(run, episodes, seed, curriculum=curriculum, trust_imports=trust_imports)
     mode = read_record(run).curriculum.agent.action_mode
     if as_json:
         rows = [{"environment": to_data(environment), **_plain(score)} for environment, score in scores]

@@ -50,13 +50,32 @@ def start(
     _end(result)
 
 
-def go_on(run: Path, max_steps: int | None, force: bool, track: Track, trust_pickle: bool) -> None:
+def go_on(
+    run: Path,
+    source: str | None,
+    parameters: Mapping[str, str],
+    max_steps: int | None,
+    force: bool,
+    track: Track,
+    trust_pickle: bool,
+    trust_imports: bool,
+) -> None:
     """Resume and exit with the code that says how it ended."""
     require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
+    curriculum = None if source is None else load_curriculum(source, parameters)
     from rlstages.trainer import resume
 
     with _stopping_at_once():
-        result = resume(run, max_steps=max_steps, force=force, track=track, console=True, trust_pickle=trust_pickle)
+        result = resume(
+            run,
+            max_steps=max_steps,
+            force=force,
+            track=track,
+            console=True,
+            curriculum=curriculum,
+            trust_pickle=trust_pickle,
+            trust_imports=trust_imports,
+        )
     _end(result)
 
 

@@ -26,6 +26,7 @@ from rlstages.demonstrations import (
     load_demonstrations,
 )
 from rlstages.episodes import Score, score
+from rlstages.errors import require
 from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged, Warned
 from rlstages.experts import showing
 from rlstages.guarding import SINGLE
@@ -75,6 +76,7 @@ class CloningRunner:
         self._best: tuple[float, Weights] | None = None
         self._data: _Data | None = None
         self._bc: Any = None
+        self._digest: str | None = None
 
     def step(self) -> None:
         """Gather the demonstrations, score the policy, train for one epoch, or judge the clone."""
@@ -90,6 +92,7 @@ class CloningRunner:
         """Return the phase, the counters, the best weights and the optimiser."""
         return {
             "phase": self._phase,
+            "demonstrations": self._digest,
             "before": to_data(self._before),
             "epoch": self._epoch,
             "stale": self._stale,
@@ -105,7 +108,10 @@ class CloningRunner:
         self._epoch, self._stale = state["epoch"], state["stale"]
         if state["best"] is not None:
             self._best = state["best"]["loss"], tensors(state["best"]["weights"])
+        self._digest = state["demonstrations"]
         if self._phase != "demonstrations":
+            whole = self._file.is_file() and sha256(self._file.read_bytes()) == self._digest
+            require(whole, f"{self._file} is not the file that the run wrote; train again, with another --out.")
             self._data = self._prepare(load_demonstrations(self._file))
             self._bc = self._trainer(self._data)
         if state["optimizer"] is not None:
@@ -127,9 +133,9 @@ class CloningRunner:
             shown = load_demonstrations(Path(str(stage.demonstrations)))
         kept = shown.filtered(stage.best, stage.min_return)
         self._data = self._prepare(kept)
-        digest = kept.save(self._file)
+        self._digest = kept.save(self._file)
         place = f"{self._file.parent.name}/{self._file.name}"
-        self.emit(DemonstrationsReady(source, place, digest, kept.score(), self._data.held_out_episodes))
+        self.emit(DemonstrationsReady(source, place, self._digest, kept.score(), self._data.held_out_episodes))
         for sentence in doubtful(kept, self.learner.policy.observation_space):
             self.emit(Warned(f"{source}: {sentence}"))
         normalizer = normalizer_of(self.learner.policy)
@@ -192,8 +198,7 @@ class CloningRunner:
             self._finish(outcome, f"The clone: {verdict.reason}.", score(self._examiner.episodes), verdict)
 
     def _finish(self, outcome: str, reason: str, after: Score | None, verdict: Verdict | None) -> None:
-        parent = sha256(self._file.read_bytes())
-        self.result = Result(outcome, reason, self._before, after, verdict, parent)
+        self.result = Result(outcome, reason, self._before, after, verdict, self._digest)
 
     def _prepare(self, kept: Demonstrations) -> _Data:
         policy = self.learner.policy

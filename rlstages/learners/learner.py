@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 
 from rlstages.checkpoints import replace_durably, sha256
@@ -25,9 +25,11 @@ from rlstages.learners.normalizer import NormalizedExtractor, is_vector
 from rlstages.randomness import random_state, set_random_state
 from rlstages.spaces import describe_space
 from rlstages.specs import Agent, value_at
+from rlstages.untrusted import Tensors, read_bytes
 
 _EXTRACTORS = {"MlpPolicy": FlattenExtractor, "CnnPolicy": NatureCNN, "MultiInputPolicy": CombinedExtractor}
 Weights = dict[str, torch.Tensor]
+MAX_POLICY = 2**30
 
 
 class Learner:
@@ -133,17 +135,52 @@ class Learner:
         set_random_state(state["random"])
 
 
-def read_policy(path: Path) -> Weights:
+def read_policy(path: Path, digest: str | None = None) -> Weights:
     """Read a policy file.
 
+    Args:
+        path: Of the file.
+        digest: Its SHA-256, where it is known.
+
     Raises:
-        InputError: If it is missing or not safetensors.
+        InputError: If it is missing, not safetensors, or not the file that was written.
     """
     require(path.is_file(), f"The policy file {path} is missing.")
     try:
-        return load_tensors(path.read_bytes())
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged: {error}.") from error
+        content = read_bytes(path, MAX_POLICY)
+        require(digest in (None, sha256(content)), "it is not the file that the run wrote")
+        file = Tensors(BytesIO(content), len(content))
+        return tensors({name: file.read(name) for name in file.layouts})
+    except (InputError, OSError) as error:
+        raise InputError(f"{path} is damaged: {str(error).rstrip('.')}.") from error
+
+
+def require_network(
+    agent: Agent,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    weights: Mapping[str, torch.Tensor],
+) -> None:
+    """Refuse weights that are not those of the network that an agent and spaces describe, before that is made.
+
+    Raises:
+        InputError: If a layer is missing, or of another size.
+    """
+    sizes = [get_flattened_obs_dim(observation_space) if agent.policy == "MlpPolicy" else None, *agent.network]
+    wanted = {f"mlp_extractor.policy_net.{2 * i}.weight": (sizes[i + 1], sizes[i]) for i in range(len(agent.network))}
+    wanted["action_net.weight"] = (_outputs(action_space), sizes[-1])
+    for name, shape in wanted.items():
+        found = tuple(weights[name].shape) if name in weights else ()
+        fits = len(found) == 2 and all(want in (None, have) for want, have in zip(shape, found, strict=True))
+        require(fits, f"The policy's {name} is {found}, but the agent and its spaces describe a network with {shape}.")
+
+
+def _outputs(action_space: gym.Space[Any]) -> int:
+    if isinstance(action_space, spaces.Discrete):
+        return int(action_space.n)
+    if isinstance(action_space, spaces.MultiDiscrete):
+        return int(action_space.nvec.sum())
+    return get_action_dim(action_space)
 
 
 def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:

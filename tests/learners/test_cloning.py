@@ -296,3 +296,16 @@ def test_no_evaluation_where_none_is_asked_for(tmp_path):
 
     assert (result.before, result.after) == (None, None)
     assert clone.recorder.payloads(Evaluated) == []
+
+
+def test_changed_demonstrations_are_not_gone_on_with(tmp_path):
+    clone = Clone(cloning(), tmp_path).until("epochs")
+    state = clone.runner.state_dict()
+    content = bytearray(clone.file.read_bytes())
+    content[-1] ^= 1
+    clone.file.write_bytes(content)
+    with pytest.raises(InputError, match="shown.safetensors is not the file that the run wrote"):
+        Clone(cloning(), tmp_path).runner.load_state_dict(state)
+    clone.file.unlink()
+    with pytest.raises(InputError, match="is not the file that the run wrote"):
+        Clone(cloning(), tmp_path).runner.load_state_dict(state)

@@ -1,0 +1,3 @@
+"""Runs that the tests of this folder damage."""
+
+from runs import run, stopped  # noqa: F401
