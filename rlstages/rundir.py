@@ -39,6 +39,7 @@ from rlstages.checkpoints import (
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require
 from rlstages.events import Event
+from rlstages.places import absolute_from_run, relative_to_run
 from rlstages.references import add_sources, modules_named, sources
 from rlstages.serialization import from_data, loads, to_data
 
@@ -52,7 +53,7 @@ class RunRecord:
     """What `run.json` says.
 
     Attributes:
-        curriculum: What is run.
+        curriculum: What is run; in the file, absolute paths in it start from the run directory.
         seed: Of the run.
         run_id: Of the run everywhere, Weights & Biases included.
         versions: Of Python and the packages that matter, when the run was made.
@@ -191,8 +192,9 @@ class RunDirectory:
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Write `run.json`, in one step."""
-    content = {"version": VERSION, "digest": record.curriculum.digest}
+    content = {"version": VERSION, "digest": digest_from(path, record.curriculum)}
     content |= {f.name: to_data(getattr(record, f.name)) for f in fields(record)}
+    content["curriculum"] = relative_to_run(content["curriculum"], path)
     replace_durably(path / "run.json", json.dumps(content, indent=1, allow_nan=False).encode())
 
 
@@ -214,7 +216,7 @@ def read_record(path: Path) -> RunRecord:
         data = loads(file.read_bytes())
         version = data["version"]
         require(version == VERSION, f"it is of version {version!r}, and this rlstages reads version {VERSION}.")
-        curriculum = from_data(data["curriculum"])
+        curriculum = from_data(absolute_from_run(data["curriculum"], path))
         require(isinstance(curriculum, Curriculum), "it does not hold a curriculum.")
         record = RunRecord(
             curriculum=cast(Curriculum, curriculum),
@@ -233,6 +235,11 @@ def read_record(path: Path) -> RunRecord:
         raise InputError(f"{file} cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{file} is damaged: {type(error).__name__} {error}.") from error
+
+
+def digest_from(path: Path, curriculum: Curriculum) -> str:
+    """Return the digest of a curriculum as `run.json` holds it, which stays when files move together with the run."""
+    return cast(Curriculum, from_data(relative_to_run(to_data(curriculum), path))).digest
 
 
 def recorded_digest(path: Path) -> str | None:
