@@ -24,6 +24,7 @@ from typing import Literal, cast
 from rlstages.events import Event
 from rlstages.privacy import without_paths
 from rlstages.serialization import loads
+from rlstages.tracking.wandb_log import is_whole
 from rlstages.tracking.wandb_run import WandbRun
 from rlstages.tracking.wandb_session import FOLDER, prepare, remove_logs, remove_runs
 
@@ -62,6 +63,8 @@ def copy(mode: Mode, project: str, init_seconds: float, stopped: threading.Event
 
     # Only then are all files written.
     wandb.teardown()
+    if mode == "offline" and not all(map(is_whole, FOLDER.glob("offline-run-*/*.wandb"))):
+        raise OSError("its file has no end; is the disk full?")
     say(points=run.points, url=run.url)
 
 

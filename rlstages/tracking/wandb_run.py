@@ -145,7 +145,7 @@ class WandbRun:
         if isinstance(event.payload, StageFinished):
             row["stages"] = _table(self._state)
         where = {STEP_AXIS: event.global_step, "stage/index": event.stage_index, "stage/name": event.stage_name}
-        self._run.log({**row, **where}, step=place, commit=True)
+        self._run.log({**row, **where, "_timestamp": event.time}, step=place, commit=True)
         self.points = place + 1
 
     def _summarise_stages(self) -> None:
@@ -202,18 +202,15 @@ class WandbRun:
         self._logged[about["digest"]] = artifact
 
     def _use(self, digest: str | None) -> None:
-        """Draw the edge from an artifact of this session to what is made from it."""
+        """Draw the edge from an artifact of this session to what is made from it; metadata name the parent anyway."""
         parent = self._logged.get(digest or "")
         if not self._edges or parent is None:
             return
         try:
             parent.wait(timeout=_ARTIFACT_SECONDS)
             self._run.use_artifact(parent)
-        except Exception as error:
+        except Exception:
             self._edges = False
-            self._warn(
-                f"W&B's graph of artifacts stays without edges ({type(error).__name__}); parents are in metadata."
-            )
 
 
 def _table(state: RunState) -> Any:

@@ -26,7 +26,8 @@ def is_rollout(event):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run directory with an offline W&B run in it, its records, its events and the home directory it had."""
-    home, directory = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("run")
+    home, directory = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("base") / "balance-s7"
+    directory.mkdir()
     realistic.files(directory)
     plan, events = realistic.story()
     with pytest.MonkeyPatch.context() as patch:
