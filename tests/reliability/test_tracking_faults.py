@@ -202,7 +202,7 @@ def full_disk(tmp_path):
     subprocess.run(["umount", "--lazy", directory / "wandb"], check=True)
 
 
-@pytest.mark.parametrize("fails", ["table", "log"])
+@pytest.mark.parametrize("fails", ["log", pytest.param("table", marks=pytest.mark.slow)])
 def test_full_disk_is_one_warning(fails, full_disk):
     realistic.files(full_disk)
     _, events = realistic.story()
@@ -238,7 +238,7 @@ def test_tracker_never_waits_and_closes_in_time(tmp_path, monkeypatch, capfd):
     assert not list(tmp_path.glob("wandb/*run*"))
 
 
-@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("mode", [pytest.param("online", marks=pytest.mark.slow), "offline"])
 def test_folder_that_cannot_be_made(mode, tmp_path, monkeypatch):
     (tmp_path / "wandb").write_text("in the way")
     said = following.follow(tmp_path, realistic.story()[1][:2], mode)
