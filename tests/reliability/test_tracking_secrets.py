@@ -137,9 +137,6 @@ def test_the_search_finds_what_is_there(tmp_path):
 @pytest.mark.parametrize("mode", ["offline", pytest.param("online", marks=pytest.mark.slow)])
 def test_no_canary_is_in_anything_that_is_written_or_sent(mode, place):
     root = place.parent
-    rlstages(
-        place, "demos", "record", "toys:Echo", "toys:tell", "--out", place / "shown.safetensors", "--episodes", "6"
-    )
     run = place / "runs" / "mine"
     with closing(wandb_server.Server()) as server:
         keys = {"WANDB_API_KEY": CANARIES["W&B's key"], "WANDB_BASE_URL": server.url}

@@ -135,7 +135,8 @@ class Handler(BaseHTTPRequestHandler):
         stream = re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
         if self.path == "/graphql":
             told = json.loads(body)
-            operation = re.search(r"(?:query|mutation)\s+(\w+)", told["query"]).group(1)
+            named = re.search(r"(?:query|mutation)\s+(\w+)|\{\s*(\w+)", told["query"])
+            operation = named[1] or named[2].capitalize()
             self.wait_or_go()
             found = self.owner.answer(operation, told.get("variables") or {})
             self.say({"data": found} if found else {"errors": [{"message": f"{operation} is not known here"}]})
