@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlstages.policies import load_policy
     from rlstages.specs import Agent, Environment, Expert, Linear
     from rlstages.stages import BehaviorCloning, FineTuning
+    from rlstages.tracking.replay import track
     from rlstages.trainer import resume, train
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "load_demonstrations",
     "load_policy",
     "resume",
+    "track",
     "train",
 ]
 
@@ -47,6 +49,7 @@ _HOMES = {
     "policies": ["load_policy"],
     "specs": ["Agent", "Environment", "Expert", "Linear"],
     "stages": ["BehaviorCloning", "FineTuning"],
+    "tracking.replay": ["track"],
     "trainer": ["resume", "train"],
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

@@ -12,6 +12,7 @@ from rlstages.criteria import Verdict
 from rlstages.curriculum import Curriculum
 from rlstages.episodes import Score
 from rlstages.errors import InputError, require
+from rlstages.privacy import without_paths
 from rlstages.serialization import TAG, dumps, from_data, require_types, serializable, to_data
 
 VERSION = 1
@@ -248,8 +249,11 @@ class Event:
     time: float = dataclasses.field(default_factory=time.time)
 
     def to_json(self) -> str:
-        """Return the event as one line of strict JSON; numbers that are not finite become null."""
-        payload = to_data(self.payload, nan_as_null=True)
+        """Return the event as one line of strict JSON; numbers that are not finite become null.
+
+        Absolute paths are cut to their last part: the event log is what is shown, uploaded and passed around.
+        """
+        payload = without_paths(to_data(self.payload, nan_as_null=True))
         head = {"v": VERSION, "type": payload.pop(TAG), "time": round(self.time, 3), "global_step": self.global_step}
         return dumps({**head, "stage_index": self.stage_index, "stage_name": self.stage_name, **payload})
 

@@ -11,7 +11,7 @@ import torch
 from rlstages.checkpoints import sha256
 from rlstages.errors import InputError
 from rlstages.references import sources
-from rlstages.rundir import RunRecord, recorded_digest, versions
+from rlstages.rundir import RunRecord, digest_from, recorded_digest, versions
 from rlstages.specs import Agent
 from rlstages.threads import threads_of
 
@@ -55,7 +55,7 @@ def require_unchanged(path: Path, record: RunRecord, force: bool) -> list[str]:
 def _changes(path: Path, record: RunRecord) -> list[str]:
     """Return a sentence for each change of what the run does."""
     changed = []
-    if recorded_digest(path) != record.curriculum.digest:
+    if recorded_digest(path) != digest_from(path, record.curriculum):
         changed.append("The curriculum in run.json has been changed since it was written.")
     for module, digest in record.digests.items():
         file = sources().get(module, path / record.sources[module])

@@ -46,6 +46,7 @@ from rlstages.errors import InputError, require, require_int
 from rlstages.eventlog import EventLog
 from rlstages.events import DemonstrationsReady, Event, StageFinished
 from rlstages.lock import lock, unlock
+from rlstages.places import absolute_from_run, relative_to_run
 from rlstages.references import modules_named, sources
 from rlstages.serialization import from_data, loads, to_data
 from rlstages.untrusted import inside, open_regular, read_bytes, require_no_links
@@ -61,7 +62,7 @@ class RunRecord:
     """What `run.json` says.
 
     Attributes:
-        curriculum: What is run.
+        curriculum: What is run; in the file, absolute paths in it start from the run directory.
         seed: Of the run.
         run_id: Of the run everywhere, Weights & Biases included.
         versions: Of Python and the packages that matter, when the run was made.
@@ -232,8 +233,9 @@ class RunDirectory:
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Write `run.json`, in one step."""
-    content = {"version": VERSION, "digest": record.curriculum.digest}
+    content = {"version": VERSION, "digest": digest_from(path, record.curriculum)}
     content |= {f.name: to_data(getattr(record, f.name)) for f in fields(record)}
+    content["curriculum"] = relative_to_run(content["curriculum"], path)
     replace_durably(path / RECORD, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
@@ -255,7 +257,7 @@ def read_record(path: Path) -> RunRecord:
         data = loads(read_bytes(file))
         version = data["version"]
         require(version == VERSION, f"it is of version {version!r}, and this rlstages reads version {VERSION}.")
-        curriculum = from_data(data["curriculum"])
+        curriculum = from_data(absolute_from_run(data["curriculum"], path))
         require(isinstance(curriculum, Curriculum), "it does not hold a curriculum.")
         record = RunRecord(
             curriculum=cast(Curriculum, curriculum),
@@ -289,6 +291,11 @@ def _check(record: RunRecord) -> None:
     require(isinstance(record.conditions, dict), "its conditions are damaged.")
     require(isinstance(record.spaces, dict), "its spaces are damaged.")
     require(record.initial is None or isinstance(record.initial, str), "its initial run is damaged.")
+
+
+def digest_from(path: Path, curriculum: Curriculum) -> str:
+    """Return the digest of a curriculum as `run.json` holds it, which stays when files move together with the run."""
+    return cast(Curriculum, from_data(relative_to_run(to_data(curriculum), path))).digest
 
 
 def recorded_digest(path: Path) -> str | None:

@@ -223,9 +223,9 @@ class _Run:
         with ExitStack() as stack:
             interrupted = stack.enter_context(interrupts())
             stack.enter_context(watching())
-            followers = open_trackers(self.directory, track, console, self.resumed, self._notes.append)
+            followers = open_trackers(self.directory, track, console, self._notes.append)
             for tracker in [*followers, *trackers]:
-                stack.callback(tracker.close)
+                stack.callback(self._let_go, tracker)
                 self._trackers.append(tracker)
             try:
                 return self._train(interrupted)
@@ -393,6 +393,15 @@ class _Run:
     def _file_stem(self, stage: int | None = None) -> str:
         index = self.stage if stage is None else stage
         return f"{index:02d}-{slug(self.curriculum.stages[index].name)}"
+
+    def _let_go(self, tracker: Tracker) -> None:
+        """Close a tracker; what it warns of then is for those that still follow, as the log has ended."""
+        self._trackers.remove(tracker)
+        tracker.close()
+        while self._notes:
+            note = Event(Warned(self._notes.pop(0)), self.learner.global_step)
+            for follower in self._trackers:
+                follower(note)
 
     def _flush_notes(self) -> None:
         while self._notes:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from strategies import curricula, some
 
-from rlstages import InputError
+from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, InputError
 from rlstages.criteria import RewardThreshold, SuccessThreshold
 from rlstages.curriculum import load_curriculum
 from rlstages.episodes import Episode, score
@@ -24,6 +24,8 @@ from rlstages.events import (
     StageStarted,
     Warned,
 )
+from rlstages.privacy import without_paths
+from rlstages.serialization import from_data, to_data
 
 SCORE = score([Episode(0, i, float(i), 5, i > 1) for i in range(4)])
 VERDICT = SuccessThreshold(0.9).judge([Episode(0, i, 1.0, 5, True) for i in range(100)])
@@ -60,7 +62,21 @@ def test_an_event_comes_back_equal_from_one_line(payload):
 @some
 @given(curricula)
 def test_any_curriculum_passes_through_an_event(curriculum):
-    assert through_json(Event(RunStarted("a", curriculum, 0, {}), 0)).payload.curriculum == curriculum
+    shown = from_data(without_paths(to_data(curriculum)))
+    assert through_json(Event(RunStarted("a", curriculum, 0, {}), 0)).payload.curriculum == shown
+
+
+def test_the_log_holds_no_absolute_path_and_the_names_of_stages_stay_apart():
+    stages = [
+        BehaviorCloning("/a/x", Environment("CartPole-v1"), demonstrations="/home/me/shown.npz"),
+        BehaviorCloning("/b/x", Environment("CartPole-v1", file="/home/me/map.xml"), expert=Expert("/home/me/run")),
+    ]
+    event = Event(RunStarted("a", Curriculum("c", agent=Agent("PPO"), stages=stages), 0, {}), 0)
+    assert "/home" not in event.to_json()
+    first, second = through_json(event).payload.curriculum.stages
+    assert (first.name, first.demonstrations) == ("/a/x", "shown.npz")
+    assert (second.name, second.expert.source, second.environment.kwargs["file"]) == ("/b/x", "run", "map.xml")
+    assert through_json(Event(Warned("no room in '/home/me/runs/a' now"), 0)).payload.message == "no room in 'a' now"
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda p: type(p).__name__)

@@ -15,7 +15,8 @@ LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
     ["errors", "watchdog"],
-    ["serialization", "references", "episodes", "sequential", "seeding"],
+    ["serialization", "references", "episodes", "sequential", "seeding", "places"],
+    ["privacy"],
     ["criteria"],
     ["specs"],
     ["stages"],
@@ -46,7 +47,7 @@ ORDER = [
     ["cli"],
 ]
 RANKS = {module: rank for rank, line in enumerate(ORDER) for module in line}
-READ_BY_TRACKING = {*LIGHT, "events", "rundir", "tracking"} - {"references"}
+READ_BY_TRACKING = {*LIGHT, "events", "rundir", "privacy", "tracking"} - {"references"}
 MAY_TRACK = {"", "trainer", "cli", "tracking"}
 
 

@@ -31,6 +31,14 @@ class Track(str, Enum):
     none = "none"
 
 
+class Mode(str, Enum):
+    """Where a run that is over goes."""
+
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+
+
 class Format(str, Enum):
     """What export writes."""
 
@@ -175,6 +183,18 @@ def export(
     from rlstages.cli.exporting import export_policy
 
     export_policy(run, out, form.value)
+
+
+@app.command()
+def track(
+    run: Run,
+    mode: Annotated[Mode, typer.Option(help="auto is online where a key is configured, else offline.")] = Mode.auto,
+    project: Annotated[Optional[str], typer.Option(help="Weights & Biases' project; default rlstages.")] = None,  # noqa: UP045
+) -> None:
+    """Give Weights & Biases what it lacks of a finished or interrupted run, from the run's event log."""
+    from rlstages.cli.tracking import track_run
+
+    track_run(run, mode.value, project)
 
 
 @demos.command("record")

@@ -11,9 +11,7 @@ from rlstages.rundir import RunDirectory, read_events
 Track = Literal["auto", "online", "offline", "none"]
 
 
-def open_trackers(
-    run: RunDirectory, track: Track, console: bool, resumed: bool, warn: Callable[[str], None]
-) -> list[Tracker]:
+def open_trackers(run: RunDirectory, track: Track, console: bool, warn: Callable[[str], None]) -> list[Tracker]:
     """Open what follows a run.
 
     Args:
@@ -21,7 +19,6 @@ def open_trackers(
         track: Where Weights & Biases runs; `"auto"` is online where a key is configured, else offline. Unless it is
             `"none"`, TensorBoard's files are written too.
         console: Whether to show the run on standard output.
-        resumed: Whether the run goes on from an earlier session.
         warn: Takes one sentence for a person.
     """
     from rlstages.tracking.console import console_tracker
@@ -35,17 +32,7 @@ def open_trackers(
         trackers.append(console_tracker(record.curriculum, history=history))
     mode = tracking_mode(track)
     if mode != "none":
-        trackers.append(
-            wandb_tracker(
-                run.path,
-                mode,
-                run_id=record.run_id,
-                name=run.path.name,
-                resumed=resumed,
-                history=history,
-                warn=warn,
-            )
-        )
+        trackers.append(wandb_tracker(run.path, mode, warn=warn))
     if track != "none":
         trackers.append(tensorboard_tracker(run.path, history=history, warn=warn))
     return trackers

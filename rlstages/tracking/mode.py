@@ -1,4 +1,4 @@
-"""Whether a run goes to Weights & Biases, found out without importing it and without asking."""
+"""Whether and where a run goes to Weights & Biases, found out without importing it and without asking."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import netrc
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 from urllib.parse import urlsplit
 
 Mode = Literal["online", "offline", "none"]
@@ -26,12 +26,12 @@ _SERVER = "https://api.wandb.ai"
 def tracking_mode(wanted: Literal["auto", "online", "offline", "none"]) -> Mode:
     """Decide how a run is tracked.
 
-    `"auto"` follows `WANDB_MODE`, then what `wandb offline` or `wandb disabled` saved, and else is online when a key is
+    `"auto"` follows `WANDB_MODE`, then what `wandb offline` saved, and else is online when a key is
     configured (environment, netrc or W&B's settings file) and offline when none is. Anything else stands as it is.
     """
     if wanted != "auto":
         return wanted
-    settings = _user_settings()
+    settings = saved_settings()
     said = os.environ.get("WANDB_MODE") or settings.get("mode", "")
     return _WORDS.get(said.lower()) or ("online" if _has_key(settings) else "offline")
 
@@ -50,11 +50,16 @@ def _has_key(settings: Mapping[str, str]) -> bool:
     return bool(found and found[2])
 
 
-def _user_settings() -> Mapping[str, str]:
-    directory = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(Path(directory).expanduser() / "settings", encoding="utf-8")
-        return dict(parser["default"])
-    except (configparser.Error, KeyError, OSError, RuntimeError, UnicodeDecodeError):
-        return cast(Mapping[str, str], {})
+def saved_settings() -> Mapping[str, str]:
+    """Return what W&B's settings files say: the one of this directory (`wandb init` makes it) over the user's."""
+    home = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
+    here = os.environ.get("WANDB_DIR") or "."
+    found: dict[str, str] = {}
+    for file in (Path(home) / "settings", Path(here) / "wandb" / "settings"):
+        parser = configparser.ConfigParser(interpolation=None)
+        try:
+            parser.read(file.expanduser(), encoding="utf-8")
+            found.update(parser["default"])
+        except (configparser.Error, KeyError, OSError, RuntimeError, UnicodeDecodeError):
+            continue
+    return found

@@ -1,98 +1,88 @@
-"""Opening a W&B run that stays inside its run directory, says nothing of the machine and never asks."""
+"""A W&B run that stays inside its run directory, says nothing of the machine and never asks.
+
+Everything here works in the current directory, which is the run directory: W&B writes the paths it is given into its
+files, and relative ones tell nobody where the run lies.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from rlstages.tracking.privacy import without_paths
+FOLDER = Path("wandb")
+# W&B makes the path of its staging area absolute and writes it into an offline run, where `wandb sync` reads it. This
+# name of the current directory says nothing.
+_HERE = Path("/proc/self/cwd")
 
-INIT_SECONDS = 15.0
-_FINISH_SECONDS = 60.0
+
+def prepare() -> None:
+    """Point W&B's staging area, caches and logs into the run directory; no setting of `wandb.init` does that.
+
+    They would else be in the user's home directory. `WANDB_SILENT` also silences what is said before settings are read.
+    Call it before wandb is imported.
+    """
+    if FOLDER.is_symlink():
+        raise NotADirectoryError(f"{FOLDER} in the run directory is a link")
+    FOLDER.mkdir(exist_ok=True)
+    # W&B would take server and key from settings in the run directory, which may be a stranger's.
+    for settings in (FOLDER / "settings", Path(".wandb", "settings")):
+        settings.unlink(missing_ok=True)
+    here = _HERE if _HERE.exists() else Path()
+    os.environ["WANDB_DATA_DIR"] = str(here / FOLDER / "data")
+    os.environ["WANDB_CACHE_DIR"] = str(here / FOLDER / "cache")
+    os.environ.update({"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"})
 
 
-def open_run(
-    directory: Path, mode: str, options: Mapping[str, Any], init_seconds: float, warn: Callable[[str], None]
-) -> tuple[Any, bool]:
-    """Open a run, offline where online fails.
+def open_run(mode: Literal["online", "offline"], run_id: str, init_seconds: float, **options: Any) -> Any:
+    """Open a run; online, one that is there already is gone on with.
 
     Args:
-        directory: The run directory, absolute.
-        mode: `"online"` or `"offline"`.
-        options: Further arguments of `wandb.init`.
+        mode: Whether W&B's server is asked.
+        run_id: W&B's id of the run.
         init_seconds: How long the server may take to answer.
-        warn: Takes one sentence for a person.
+        **options: Further arguments of `wandb.init`.
 
-    Returns:
-        The run, and whether it is online.
+    Raises:
+        Exception: Whatever W&B raises, when there is no key, no answer, or no room.
     """
     import wandb
 
-    (directory / "wandb").mkdir(exist_ok=True)
-    arguments = {**options, "dir": directory, "settings": _settings(wandb, init_seconds)}
     if mode == "online":
-        try:
-            return wandb.init(**arguments, mode="online"), True
-        except Exception as error:
-            warn(f"W&B does not answer, so this run is kept offline ({explain(error)}); wandb sync uploads it later.")
-            # W&B's service holds on to the id of the run that failed. It is also the service of a run that the calling
-            # program may have open, which is worth more than this mirror.
-            if wandb.run is None:
-                wandb.teardown(exit_code=1)
-    return wandb.init(**arguments, mode="offline"), False
+        options["resume"] = "allow"
+    return wandb.init(id=run_id, mode=mode, dir=".", settings=_settings(wandb, init_seconds), **options)
 
 
-def explain(error: Exception) -> str:
-    """Return an error in one line."""
-    return f"{type(error).__name__}: {without_paths(' '.join(str(error).split()))}"
+def remove_runs() -> None:
+    """Remove what earlier sessions left of this run: the whole of it is written again."""
+    for folder in [FOLDER / "data", *FOLDER.glob("run-*"), *FOLDER.glob("offline-run-*")]:
+        shutil.rmtree(folder, ignore_errors=True)
+    remove_logs()
 
 
-@contextmanager
-def environment(directory: Path) -> Iterator[None]:
-    """Point W&B's staging area and logs into a run directory for a while; no setting of `wandb.init` does that.
-
-    They would else be in the user's home directory. `WANDB_SILENT` also silences what is said before settings are read.
-    """
-    values = {
-        "WANDB_DATA_DIR": str(directory / "wandb" / "data"),
-        "WANDB_CACHE_DIR": str(directory / "wandb" / "cache"),
-        "WANDB_ERROR_REPORTING": "false",
-        "WANDB_SILENT": "true",
-    }
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+def remove_logs() -> None:
+    """Remove W&B's logs, which hold host name and paths, and what nobody needs; an offline run stays."""
+    for folder in [FOLDER / "cache", *FOLDER.glob("*run-*/logs"), *FOLDER.glob("*run-*/tmp")]:
+        shutil.rmtree(folder, ignore_errors=True)
+    for link in FOLDER.glob("*"):
+        if link.is_symlink():
+            link.unlink(missing_ok=True)
 
 
 def _settings(wandb: Any, init_seconds: float) -> Any:
     """Return settings that keep standard output, the command line, code, git, host and machine out of the run."""
-    wanted = {
-        "console": "off",
-        "disable_git": True,
-        "disable_code": True,
-        "save_code": False,
-        "x_disable_meta": True,
-        "x_disable_stats": True,
-        "x_disable_machine_info": True,
-        "x_save_requirements": False,
-        "host": "local",
-        "program": "rlstages",
-        "silent": True,
-        # A run that the calling program has open is neither continued nor finished.
-        "reinit": "create_new",
-        "init_timeout": init_seconds,
-    }
-    # Without it `finish` waits for a silent server for ever; older releases do not know it.
-    if "finish_timeout" in wandb.Settings.model_fields:
-        wanted["finish_timeout"] = _FINISH_SECONDS
-    return wandb.Settings(**wanted)
+    return wandb.Settings(
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        save_code=False,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        host="local",
+        program="rlstages",
+        silent=True,
+        init_timeout=init_seconds,
+    )

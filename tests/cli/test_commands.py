@@ -1,6 +1,7 @@
 """What each command prints, writes and exits with."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from stable_baselines3 import A2C, PPO
 
 from rlstages import Environment, SuccessThreshold, load_demonstrations, load_policy, train
 from rlstages.events import StageFinished
-from rlstages.rundir import read_events, read_record
+from rlstages.rundir import RunDirectory, read_events, read_record
 
 ALWAYS, NEVER = Environment("toys:Always"), Environment("toys:Never")
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
@@ -283,3 +284,32 @@ def test_a_reader_that_goes_away_is_no_error(here):
     )
 
     assert done.stderr == ""
+
+
+def test_track_writes_a_run_again_from_its_log_and_a_second_time_changes_nothing(rlstages, plan, here):
+    rlstages("train", plan, "--out", "run", "--track", "none")
+    assert not (here / "run" / "wandb").exists()
+
+    told = [rlstages("track", "run", "--mode", "offline") for _ in range(2)]
+
+    for outcome in told:
+        assert (outcome.code, outcome.err) == (0, "")
+        assert re.fullmatch(r"run: \d+ points in W&B, run/wandb \(offline\)\n", outcome.out)
+    assert told[0].out == told[1].out
+    assert len(list((here / "run" / "wandb").glob("offline-run-*"))) == 1
+    assert len(list((here / "run" / "tensorboard").iterdir())) == 1
+
+
+def test_track_refuses_what_it_cannot_do(rlstages, plan, here, monkeypatch):
+    assert rlstages("track", "nothing").err == "error: nothing is not a run directory: it has no run.json.\n"
+    rlstages("train", plan, "--out", "run", "--track", "none")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    disabled = rlstages("track", "run")
+    assert disabled.code == 2 and "W&B is disabled here" in disabled.err
+    with RunDirectory(here / "run"):
+        trained = rlstages("track", "run", "--mode", "offline")
+    assert trained.code == 2 and "run is in use" in trained.err
+    refused = rlstages("track", "run", "--mode", "online")
+    assert refused.code == 1
+    assert refused.err.startswith("stopped: W&B does not take this run (UsageError: ")
+    assert refused.err.count("\n") == 1

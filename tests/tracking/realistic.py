@@ -1,5 +1,6 @@
 """The events of a run as the trainer would emit them: a clone, a stage that passes at its second try, and a miss."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -123,3 +124,8 @@ def files(directory):
     for name in (DEMONSTRATIONS, *(f"policies/{stage}.safetensors" for stage in ("copy", "short", "again", "long"))):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(name.encode() * 10)
+
+
+def later(event, seconds):
+    """Return the event, so many seconds and steps later."""
+    return dataclasses.replace(event, time=event.time + seconds, global_step=event.global_step + seconds)

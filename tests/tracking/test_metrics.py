@@ -5,9 +5,9 @@ import pytest
 import realistic
 
 from rlstages.events import EpochFinished, Event
+from rlstages.privacy import without_paths
 from rlstages.tracking.metrics import metrics
 from rlstages.tracking.mode import tracking_mode
-from rlstages.tracking.privacy import without_paths
 
 
 def test_events_read_from_the_log_have_the_same_metrics():

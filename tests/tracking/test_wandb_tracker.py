@@ -1,44 +1,35 @@
+"""What W&B is given of a run, and that a second session gives it nothing twice."""
+
 import dataclasses
 import json
 import os
 import socket
-import time
 
+import following
 import pytest
 import realistic
 import wandb_file
+import wandb_server
+from following import follow
 
 from rlstages.events import Event, RolloutFinished, RunStarted
-from rlstages.tracking.wandb import wandb_tracker
+from rlstages.privacy import without_paths
+from rlstages.serialization import from_data, to_data
 
 pytest.importorskip("wandb")
-# Media files are built in a temporary directory that W&B drops without closing.
-pytestmark = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
 
 CANARY = "canary-8d1f"
-
-
-def follow(directory, events, mode="offline", **options):
-    said = []
-    tracker = wandb_tracker(directory, mode, run_id="abcd1234", name="balance-s7", warn=said.append, **options)
-    for event in events:
-        tracker(event)
-    tracker.close()
-    return said
 
 
 def is_rollout(event):
     return isinstance(event.payload, RolloutFinished)
 
 
-def log_files(directory):
-    return sorted((directory / "wandb").glob("*run-*/run-*.wandb"))
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run directory with an offline W&B run in it, its records, its events and the home directory it had."""
-    home, directory = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("run")
+    home, directory = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("base") / "balance-s7"
+    directory.mkdir()
     realistic.files(directory)
     plan, events = realistic.story()
     with pytest.MonkeyPatch.context() as patch:
@@ -46,14 +37,13 @@ def run(tmp_path_factory):
             patch.delenv(key)
         patch.setenv("HOME", str(home))
         patch.setenv("MY_SECRET", CANARY)
-        patch.setattr("sys.argv", ["rlstages", "--token", CANARY])
-        before = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+        before = dict(os.environ)
         said = follow(directory, events)
-        after = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
-        assert after == before
+        assert dict(os.environ) == before
     assert said == []
-    (file,) = log_files(directory)
-    return {"directory": directory, "home": home, "records": wandb_file.whole(file), "plan": plan, "events": events}
+    (file,) = following.logs(directory)
+    records = wandb_file.records(file)
+    return {"directory": directory, "home": home, "records": records, "plan": plan, "events": events}
 
 
 def history(run):
@@ -80,7 +70,8 @@ def test_run_is_named_and_grouped(run):
 def test_config_is_the_curriculum_without_paths(run):
     config = wandb_file.items(started(run).config.update)
     assert config["seed"] == 7
-    assert config["digest"] == run["plan"].digest
+    shown = from_data(without_paths(to_data(run["plan"])))
+    assert config["digest"] == shown.digest, "the same on every machine"
     assert config["versions"] == {"python": "3.11.7", "rlstages": "0.1.0"}
     stages = config["curriculum"]["stages"]
     assert [stage["name"] for stage in stages] == ["copy", "short", "again", "long"]
@@ -93,7 +84,7 @@ def test_every_prefix_has_its_own_axis(run):
     axes = {m.glob_name: m.step_metric for m in defined if m.glob_name}
     steps = {f"{prefix}/*": "global_step" for prefix in ("rollout", "train", "eval", "stage")}
     assert axes == {"clone/*": "clone/epoch", **steps}
-    assert {m.name for m in defined if m.name} == {"global_step", "clone/epoch"}
+    assert {m.name for m in defined if m.name and not m.expanded_from_glob} == {"global_step", "clone/epoch"}
 
 
 def test_epochs_count_on_over_cloning_stages(run):
@@ -173,11 +164,6 @@ def test_summary_ends_with_the_verdicts(run):
 def test_nothing_about_the_machine_is_in_the_records(run):
     assert len(run["records"]) > 50
     for record in run["records"]:
-        if record.WhichOneof("record_type") == "artifact":
-            # Where the files lie, for `wandb sync` on this machine; the server is sent the contents.
-            for entry in record.artifact.manifest.contents:
-                assert entry.local_path.startswith(str(run["directory"]))
-                entry.local_path = ""
         text = str(record)
         assert CANARY not in text
         for path in (str(run["directory"]), str(run["home"]), "/home/", os.getcwd(), "private"):
@@ -186,25 +172,110 @@ def test_nothing_about_the_machine_is_in_the_records(run):
             assert socket.gethostname() not in text
 
 
-def test_all_files_are_in_the_run_directory(run):
+def test_files_are_named_from_the_run_directory(run):
+    artifacts = [r.artifact for r in run["records"] if r.WhichOneof("record_type") == "artifact"]
+    paths = [entry.local_path for artifact in artifacts for entry in artifact.manifest.contents]
+    given = [path for path in paths if not path.startswith("/")]
+    assert {path.partition("/")[0] for path in given} == {"policies", "demonstrations"}
+    assert len(given) == 6
+    if os.path.exists("/proc/self/cwd"):
+        assert all(path.startswith("/proc/self/cwd/wandb/") for path in set(paths) - set(given))
+
+
+def test_all_files_are_in_the_run_directory_and_no_logs_are_left(run):
     assert list(run["home"].rglob("*")) == []
     secrets = [p for p in run["directory"].rglob("*") if p.is_file() and CANARY.encode() in p.read_bytes()]
     assert secrets == []
     files = {p.name for p in run["directory"].glob("wandb/offline-run-*/files/*")}
     assert files == {"media"}, "no metadata, requirements or code"
+    assert {p.name for p in run["directory"].glob("wandb/*")} - {"lock", "data"} == {
+        following.logs(run["directory"])[0].parent.name
+    }
+    assert [p for p in run["directory"].rglob("*") if p.suffix == ".log" or p.name == "logs"] == []
 
 
-def test_resumed_run_goes_on_counting(tmp_path):
+def resumed(events, lost):
+    """Return the events of a run that was killed in stage `again` and resumed; `lost` were written and taken back."""
+    cut = next(i for i, event in enumerate(events) if event.stage_name == "again")
+    start = Event(RunStarted("abcd1234", events[0].payload.curriculum, 7, {}, True), events[cut - 1].global_step)
+    return events[: cut + lost], [*events[:cut], start, *events[cut:]]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    server = wandb_server.Server()
+    monkeypatch.setenv("WANDB_API_KEY", wandb_server.KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    yield server
+    server.close()
+
+
+def numbers(rows):
+    """Return rows without what depends on the moment of logging."""
+    own = ("_runtime", "_step", "stages")
+    return [{key: value for key, value in row.items() if key not in own} for row in rows]
+
+
+def test_a_resumed_run_is_written_anew_offline_in_one_folder(run, tmp_path):
     realistic.files(tmp_path)
-    plan, events = realistic.story()
-    half = next(i for i, event in enumerate(events) if event.stage_name == "again")
-    resumed = [Event(RunStarted("abcd1234", plan, 7, {}, resumed=True), events[half - 1].global_step)]
-    said = follow(tmp_path, resumed + events[half:], resumed=True, history=events[:half])
-    assert said == []
-    records = wandb_file.whole(log_files(tmp_path)[0])
-    rows = history({"records": records})
-    assert [row["clone/epoch"] for row in rows if "clone/loss" in row] == [4, 5]
-    assert [row["stages"]["nrows"] for row in rows if "stages" in row] == [3, 4]
+    first, second = resumed(run["events"], lost=4)
+    assert follow(tmp_path, first) == []
+    assert follow(tmp_path, second) == []
+    (file,) = following.logs(tmp_path)
+    rows = history({"records": wandb_file.records(file)})
+    assert numbers(rows) == numbers(history(run))
+    assert [row["_step"] for row in rows] == list(range(len(rows)))
+
+
+@pytest.mark.parametrize("lost", [4, *(pytest.param(lost, marks=pytest.mark.slow) for lost in (0, 6))])
+def test_a_resumed_run_goes_on_online_without_a_point_twice(lost, run, tmp_path, server):
+    realistic.files(tmp_path)
+    first, second = resumed(run["events"], lost)
+    follow(tmp_path, first, "online")
+    known = server.runs["abcd1234"]
+    before = known["sent"]
+    assert (known["exit"], 30 < before < 46) == (1, True)
+    follow(tmp_path, second, "online")
+    rows = server.rows("abcd1234")
+    assert numbers(rows) == numbers(history(run))
+    assert [row["_step"] for row in rows] == list(range(len(rows)))
+    assert known["sent"] == len(rows), "no point was sent twice"
+    assert known["exit"] == 3
+    assert list(tmp_path.glob("wandb/*run*")) == [], "W&B has all of it"
+
+
+def test_uploading_again_changes_nothing_and_says_nothing_of_the_machine(run, tmp_path, server, monkeypatch):
+    monkeypatch.setenv("MY_SECRET", CANARY)
+    realistic.files(tmp_path)
+    follow(tmp_path, run["events"], "online")
+    known = server.runs["abcd1234"]
+    points, versions, summary = known["sent"], list(server.artifacts), known["summary"]
+    assert points == len(history(run))
+    policies = [one["name"] for one in versions if one["name"].endswith("policy")]
+    assert policies == [f"balance-{stage}-policy" for stage in ("copy", "short", "again", "long")]
+    follow(tmp_path, run["events"], "online")
+    assert (known["sent"], server.artifacts) == (points, versions)
+    assert known["summary"]["verdicts"] == summary["verdicts"]
+    sent = json.dumps([server.runs, server.artifacts], default=str) + str(server.files)
+    for secret in (CANARY, str(tmp_path), str(run["home"]), "/home/", os.getcwd(), "private", wandb_server.KEY):
+        assert secret not in sent
+    assert "host" not in known["asked"]
+
+
+@pytest.mark.slow
+def test_settings_that_came_with_the_run_directory_do_not_choose_the_server(run, tmp_path, server, monkeypatch):
+    realistic.files(tmp_path)
+    for folder in ("wandb", ".wandb"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "settings").write_text("[default]\nbase_url = http://127.0.0.1:1\napi_key = " + "e" * 40)
+    (tmp_path / "json.py").write_text("raise SystemExit")
+    monkeypatch.delenv("WANDB_BASE_URL")
+    home = tmp_path / "config"
+    home.mkdir()
+    (home / "settings").write_text(f"[default]\nbase_url = {server.url}\n")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(home))
+    follow(tmp_path, run["events"], "online")
+    assert server.runs["abcd1234"]["sent"] == len(history(run))
 
 
 def test_rollouts_are_thinned_but_the_last_is_kept(tmp_path):
@@ -212,7 +283,7 @@ def test_rollouts_are_thinned_but_the_last_is_kept(tmp_path):
     _, events = realistic.story()
     at_once = [dataclasses.replace(event, time=1e9) for event in events]
     assert follow(tmp_path, at_once) == []
-    rows = history({"records": wandb_file.whole(log_files(tmp_path)[0])})
+    rows = history({"records": wandb_file.records(following.logs(tmp_path)[0])})
     logged = [row["global_step"] for row in rows if "rollout/threshold" in row]
     last = [max(e.global_step for e in events if e.stage_name == n and is_rollout(e)) for n in ("short", "long")]
     assert len(logged) < 5 < sum(map(is_rollout, events))
@@ -220,53 +291,14 @@ def test_rollouts_are_thinned_but_the_last_is_kept(tmp_path):
     assert logged == sorted(logged)
 
 
-def test_refusing_server_costs_seconds_and_the_run_goes_on_offline(tmp_path, monkeypatch, capfd):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    import wandb
-
-    wandb.teardown()
-    monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-    realistic.files(tmp_path)
-    _, events = realistic.story()
-    began = time.monotonic()
-    said = follow(tmp_path, events, mode="online", init_seconds=1.0)
-    assert time.monotonic() - began < 15
-    assert len(said) == 1
-    assert "kept offline" in said[0]
-    assert capfd.readouterr() == ("", "")
-    (kept,) = [file for file in log_files(tmp_path) if file.parent.name.startswith("offline-run-")]
-    assert len([row for row in history({"records": wandb_file.whole(kept)}) if "clone/loss" in row]) == 5
-
-
-def test_without_a_key_nothing_is_asked(tmp_path, monkeypatch, capfd):
-    import wandb
-
-    wandb.teardown()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    _, events = realistic.story()
-    said = follow(tmp_path, events[:1], mode="online", init_seconds=1.0)
-    assert len(said) == 1
-    assert "kept offline" in said[0]
-    assert capfd.readouterr() == ("", "")
-
-
-def test_directory_that_cannot_be_written_turns_it_off_with_one_warning(tmp_path):
-    (tmp_path / "wandb").write_text("in the way")
-    _, events = realistic.story()
-    said = follow(tmp_path, events)
-    assert len(said) == 1
-    assert "off for the rest of this run" in said[0]
-    assert str(tmp_path) not in said[0]
-
-
 def test_missing_policy_file_is_a_warning_and_no_more(tmp_path):
     realistic.files(tmp_path)
     (tmp_path / "policies" / "short.safetensors").unlink()
+    (tmp_path / "policies" / "again.safetensors").unlink()
+    (tmp_path / "policies" / "again.safetensors").symlink_to("/etc/hostname")
     _, events = realistic.story()
     said = follow(tmp_path, events)
-    assert said == ["W&B gets no policy of stage 'short': there is no file short.safetensors."]
-    assert "balance-long-policy" in artifacts({"records": wandb_file.whole(log_files(tmp_path)[0])})
+    assert said == [
+        f"W&B gets no policy of stage {stage!r}: there is no file {stage}.safetensors." for stage in ("short", "again")
+    ]
+    assert "balance-long-policy" in artifacts({"records": wandb_file.records(following.logs(tmp_path)[0])})

@@ -6,7 +6,6 @@ a record is one piece (kind 1) or several (2 first, 3 middle, 4 last). Each reco
 
 import json
 import struct
-import time
 import zlib
 
 from wandb.proto import wandb_internal_pb2
@@ -35,15 +34,6 @@ def records(path):
             found.append(wandb_internal_pb2.Record.FromString(pieces))
             pieces = b""
         at += HEADER + length
-    return found
-
-
-def whole(path, seconds=20.0):
-    """Return the records of a finished run; W&B's service writes the last ones after `finish` has returned."""
-    until = time.monotonic() + seconds
-    while (found := records(path))[-1:] == [] or found[-1].WhichOneof("record_type") != "exit":
-        assert time.monotonic() < until, "the file has no end"
-        time.sleep(0.05)
     return found
 
 

@@ -6,13 +6,19 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from rlstages.serialization import TAG
+
 _PATH_IN_TEXT = re.compile(r"""(?:(?<=^)|(?<=[\s'"(\[=]))(?:~?/|[A-Za-z]:\\)[^\s'"()\[\],;]+""")
 
 
 def without_paths(data: Any) -> Any:
-    """Return plain data in which every absolute path, alone or within a sentence, is cut to its last part."""
+    """Return plain data in which every absolute path, alone or within a sentence, is cut to its last part.
+
+    Keys stay as they are, and so do the names of specs, which would else no longer differ.
+    """
     if isinstance(data, dict):
-        return {without_paths(key): without_paths(value) for key, value in data.items()}
+        kept = "name" if TAG in data else None
+        return {key: value if key == kept else without_paths(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
         return [without_paths(value) for value in data]
     if not isinstance(data, str):

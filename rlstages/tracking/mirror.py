@@ -1,0 +1,142 @@
+"""The process beside a training that copies its event log to W&B: whatever W&B does, the training does not feel it.
+
+Its working directory is the run directory. It follows `events.jsonl` there, so that nothing has to be handed over and
+nothing queues up. It says what a person should know in lines of JSON: `{"warning": ...}`, `{"failure": ...}` when W&B
+will not have the run, and at the end `{"points": ..., "url": ...}`. It stops when it is told in how many seconds it has
+to be done, or when whoever started it is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, cast
+
+from rlstages.events import Event
+from rlstages.privacy import without_paths
+from rlstages.serialization import loads
+from rlstages.tracking.wandb_log import is_whole
+from rlstages.tracking.wandb_run import WandbRun
+from rlstages.tracking.wandb_session import FOLDER, prepare, remove_logs, remove_runs
+
+ORPHAN_SECONDS = 3.0
+_LOOK_SECONDS = 0.25
+_LOCK_SECONDS = 10.0
+
+Mode = Literal["online", "offline"]
+Say = Callable[..., None]
+
+
+def follow(path: Path, stopped: threading.Event) -> Iterator[Event]:
+    """Read an event log while it grows; once stopped, read to its end. A last line that is not whole is left out."""
+    pending = b""
+    with path.open("rb") as file:
+        while True:
+            # Looked at first: what was written before the order to stop is then read for certain.
+            ends = stopped.is_set()
+            pending += file.readline()
+            if pending.endswith(b"\n"):
+                yield Event.from_data(loads(pending))
+                pending = b""
+            elif ends:
+                return
+            else:
+                stopped.wait(_LOOK_SECONDS)
+
+
+def copy(mode: Mode, project: str, init_seconds: float, stopped: threading.Event, say: Say) -> None:
+    """Copy the event log to W&B; what W&B has already, from an earlier session, is not sent again."""
+    run = WandbRun(mode, Path.cwd().name, project, init_seconds, lambda sentence: say(warning=sentence))
+    for event in follow(Path("events.jsonl"), stopped):
+        run(event)
+    run.finish()
+    import wandb
+
+    # Only then are all files written.
+    wandb.teardown()
+    if mode == "offline" and not all(map(is_whole, FOLDER.glob("offline-run-*/*.wandb"))):
+        raise OSError("its file has no end; is the disk full?")
+    say(points=run.points, url=run.url)
+
+
+def main() -> None:
+    """Take the mode, the project and the seconds that the server may take to answer from the command line."""
+    mode, project, init_seconds = sys.argv[1:]
+    orders, words = os.dup(0), os.dup(1)
+    # Nothing that W&B or its service prints, and no question, reaches the terminal.
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        os.dup2(os.open(os.devnull, flags), number)
+    # A scheduler may tell all processes to stop; the training decides when this one does. W&B's service inherits that.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+
+    def say(**message: object) -> None:
+        try:
+            os.write(words, json.dumps(message).encode() + b"\n")
+        except OSError:
+            return
+
+    stopped = threading.Event()
+    threading.Thread(target=_watch, args=(orders, os.getppid(), mode, stopped), daemon=True).start()
+    code = 1
+    try:
+        prepare()
+        with (FOLDER / "lock").open("w") as lock:
+            _wait_for(lock.fileno())
+            remove_runs()
+            copy(cast(Mode, mode), project, float(init_seconds), stopped, say)
+        code = 0
+    except Exception as error:
+        reason = without_paths(" ".join(f"{type(error).__name__}: {error}".split()))
+        say(failure=f"W&B {'does not take this run' if mode == 'online' else 'cannot write this run'} ({reason})")
+    _leave(code, mode)
+
+
+def _wait_for(lock: int) -> None:
+    """Wait for the mirror of a session that was killed, which ends within seconds."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+def _watch(orders: int, parent: int, mode: str, stopped: threading.Event) -> None:
+    """Wait for the order to be done in some seconds, or for whoever gives orders to die; then end in time."""
+    deadline, alive = math.inf, True
+    while time.monotonic() < deadline:
+        if alive and select.select([orders], [], [], _LOOK_SECONDS)[0]:
+            order = os.read(orders, 64)
+            alive = bool(order)
+            if order:
+                deadline = time.monotonic() + float(order)
+        elif not alive:
+            time.sleep(0.05)
+        if alive and os.getppid() != parent:
+            alive = False
+        if not alive:
+            deadline = min(deadline, time.monotonic() + ORPHAN_SECONDS)
+        if deadline < math.inf:
+            stopped.set()
+    _leave(1, mode)
+
+
+def _leave(code: int, mode: str) -> None:
+    """End now, without the hooks of W&B that wait for its service; the service ends when this process has."""
+    if mode == "online":
+        remove_runs()
+    remove_logs()
+    os._exit(code)

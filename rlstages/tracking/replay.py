@@ -1,0 +1,84 @@
+"""A run that is over, or interrupted, once more for Weights & Biases and TensorBoard, from its event log alone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rlstages.errors import Fault, InputError, require
+from rlstages.rundir import RunDirectory, read_events
+from rlstages.tracking.mode import tracking_mode
+from rlstages.tracking.tensorboard import tensorboard_tracker
+from rlstages.tracking.wandb import wandb_tracker
+
+_SECONDS, _INIT_SECONDS = 3_600.0, 30.0
+_warn = logging.getLogger(__name__).warning
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What Weights & Biases has of a run.
+
+    Attributes:
+        mode: `"online"` or `"offline"`.
+        points: How many points, those of earlier uploads included.
+        url: Where the run can be watched, if it is online.
+        seconds: How long it took.
+    """
+
+    mode: Literal["online", "offline"]
+    points: int
+    url: str | None
+    seconds: float
+
+
+def track(
+    run: Path | str,
+    *,
+    mode: Literal["auto", "online", "offline"] = "auto",
+    project: str | None = None,
+    warn: Callable[[str], None] = _warn,
+    seconds: float = _SECONDS,
+) -> Tracked:
+    """Give W&B and TensorBoard what they lack of a finished or interrupted run.
+
+    Online, points that W&B has already are not sent again, and files that it has already make no new versions; offline,
+    and for TensorBoard, the files are written anew. So a second call changes nothing.
+
+    Args:
+        run: Its directory.
+        mode: `"auto"` is online where a key is configured and offline elsewhere.
+        project: W&B's project; `None` is what W&B's settings or `WANDB_PROJECT` say, else `"rlstages"`.
+        warn: Takes one sentence for a person.
+        seconds: How long it may take.
+
+    Raises:
+        InputError: If it is not a run directory, if the run is being trained, or if W&B is disabled.
+        Fault: If W&B does not take the run.
+    """
+    began, path = time.monotonic(), Path(run)
+    found = tracking_mode(mode)
+    if found == "none":
+        raise InputError("W&B is disabled here (WANDB_MODE or its settings); give --mode online or offline.")
+    said: list[str] = []
+    with RunDirectory(path):
+        events = list(read_events(path))
+        require(bool(events), f"{path} has no events yet; train it first.")
+        board = tensorboard_tracker(path, warn=warn)
+        for event in events:
+            board(event)
+        board.close()
+        mirror = wandb_tracker(
+            path, found, project=project, warn=said.append, init_seconds=_INIT_SECONDS, finish_seconds=seconds
+        )
+        mirror(events[0])
+        mirror.close()
+    if mirror.points is None:
+        raise Fault(f"{mirror.failure}.")
+    for sentence in said:
+        warn(sentence)
+    return Tracked(found, mirror.points, mirror.url, time.monotonic() - began)
