@@ -29,7 +29,7 @@ from rlstages.guarding import CopyError, late, reason_of
 from rlstages.spaces import stack
 from rlstages.worker import SIGNALS, work
 
-SECONDS_TO_END = 2.0
+SECONDS_TO_END, SECONDS_TO_BE_REAPED = 2.0, 4.0
 FILES_PER_COPY, FILES_BESIDES = 3, 32
 
 Makers = Sequence[Callable[[], gym.Env[Any, Any]]]
@@ -190,7 +190,7 @@ class Workers(VecEnv):
 
     def _death(self, copy: int) -> CopyError:
         """Say of what a process died."""
-        self.processes[copy].join(SECONDS_TO_END)
+        self.processes[copy].join(SECONDS_TO_BE_REAPED)
         code = self.processes[copy].exitcode
         if code is None:
             how = "no longer answers: it has closed its connection"

@@ -124,7 +124,7 @@ class FaultyBatch(gym.vector.VectorEnv):
         self.copies = [Faulty(fault if fault in DEEDS else None, seed, step, while_there) for _ in range(num_envs)]
         self.fault, self.when, self.file = fault, (seed, step), while_there
         self.seen = np.zeros((num_envs, 3), np.float32)
-        self.render_mode, self.closed = None, False
+        self.render_mode = None
 
     def reset(self, *, seed=None, options=None):
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
@@ -142,7 +142,7 @@ class FaultyBatch(gym.vector.VectorEnv):
                 rewards[copy] = {"nan reward": np.nan, "huge reward": 1e30}.get(self.fault, rewards[copy])
         return self.seen.copy(), rewards, done, np.zeros(self.num_envs, bool), {"is_success": solved}
 
-    def close_extras(self, **kwargs):
+    def close(self):
         pass
 
 
