@@ -198,7 +198,13 @@ class WandbRun:
         artifact = wandb.Artifact(name, type=kind, metadata=without_paths({**about, "run": self._run_id}))
         # The file stays where it is and as it is: no copy in W&B's staging area or cache.
         artifact.add_file(file, name=path.name, policy="immutable", skip_cache=True)
-        self._run.log_artifact(artifact)
+        try:
+            self._run.log_artifact(artifact)
+        except Exception as error:
+            # Such as a name that the project has for something else: the points are worth more than the file.
+            why = without_paths(" ".join(f"{type(error).__name__}: {error}".split()))
+            self._warn(f"W&B gets no {kind} of stage {about['stage']!r} ({why}).")
+            return
         self._logged[about["digest"]] = artifact
 
     def _use(self, digest: str | None) -> None:

@@ -80,9 +80,14 @@ class Server:
         bucket = {"id": f"id-{name}", "name": name, "displayName": run["asked"].get("displayName", name)}
         return {"upsertBucket": {"bucket": {**bucket, "project": project}, "inserted": inserted}}
 
+    def _ArtifactType(self, given):
+        return {"project": {"artifact": None}}
+
     def _CreateArtifact(self, given):
-        told = given["input"]
-        version = {"name": told["artifactCollectionName"], "digest": told["digest"], "metadata": told["metadata"]}
+        # Older clients send what is inside `input` by itself.
+        told = given.get("input", given)
+        name = told.get("artifactCollectionName") or told["artifactCollectionNames"][0]
+        version = {"name": name, "digest": told["digest"], "metadata": told.get("metadata")}
         known = [index for index, one in enumerate(self.artifacts) if one == version]
         if not known:
             self.artifacts.append(version)
@@ -96,7 +101,7 @@ class Server:
 
     def _CreateArtifactFiles(self, given):
         edges = []
-        for spec in given["input"]["artifactFiles"]:
+        for spec in given.get("input", given)["artifactFiles"]:
             node = {"id": spec["name"], "name": spec["name"], "displayName": spec["name"], "storagePath": None}
             node |= {"uploadMultipartUrls": None, "artifact": {"id": spec["artifactID"]}, **self._place(spec["name"])}
             edges.append({"node": node})
