@@ -29,7 +29,7 @@ ORDER = [
     ["guarding"],
     ["ranges", "worker"],
     ["trust"],
-    ["workers", "batched", "randomness", "threads"],
+    ["workers", "batched", "inprocess", "randomness", "threads"],
     ["environments"],
     ["recording", "evaluation"],
     ["learners", "learners.normalizer", "learners.update", "learners.learner"],
