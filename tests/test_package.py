@@ -32,7 +32,7 @@ ORDER = [
     ["workers", "batched", "inprocess", "randomness", "threads"],
     ["environments"],
     ["recording", "evaluation"],
-    ["learners", "learners.normalizer", "learners.update", "learners.learner"],
+    ["learners", "learners.normalizer", "learners.engines", "learners.learner"],
     ["policies"],
     ["experts"],
     ["learners.runner", "learners.examination", "learners.copies", "learners.cloning", "learners.fine_tuning"],
