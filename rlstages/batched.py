@@ -50,7 +50,7 @@ class BatchedVecEnv(VecEnv):
         observations, rewards, terminated, truncated, more = answer
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        if dones.any():
+        if np.count_nonzero(dones):
             for copy in np.flatnonzero(dones):
                 infos[copy] = {key: values[copy] for key, values in more.items()}
                 infos[copy]["terminal_observation"] = observations[copy]

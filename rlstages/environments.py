@@ -14,7 +14,6 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
     VecEnv,
     VecEnvWrapper,
     VecTransposeImage,
@@ -24,6 +23,7 @@ from rlstages.batched import BatchedVecEnv
 from rlstages.episodes import Episode
 from rlstages.errors import Fault, InputError, nearest
 from rlstages.guarding import NOTE, CopyError, Guarded, late, reason_of, traceback_of
+from rlstages.inprocess import InProcess
 from rlstages.randomness import random_state_kept
 from rlstages.ranges import Finding, Ranges
 from rlstages.references import add_sources, is_reference, resolve, sources
@@ -117,7 +117,7 @@ def make_vec_env(
             except CopyError as error:
                 raise EnvironmentFault(f"{spec}: copy {error.copy} {error.what}, when it was made.") from error
         else:
-            env = DummyVecEnv(makers)
+            env = InProcess(makers)
     env = EpisodeMonitor(env, spec, warn)
     return VecTransposeImage(env) if _has_images_last(env.observation_space) else env
 
@@ -221,20 +221,21 @@ class EpisodeMonitor(VecEnvWrapper):
         found = self._ranges.rewards(rewards)
         if found is not None:
             self._tell(found)
-        for copy in np.flatnonzero(dones).tolist():
+        ended = np.flatnonzero(dones).tolist() if np.count_nonzero(dones) else []
+        for copy in ended:
             last = infos[copy]["terminal_observation"]
             one = (
                 {key: value[None] for key, value in last.items()} if isinstance(last, dict) else np.asarray(last)[None]
             )
             self._check(one, copy)
         self._returns += rewards
-        for copy in np.flatnonzero(dones).tolist():
+        for copy in ended:
             total, length = float(self._returns[copy]), int(self._lengths[copy])
             solved = self._judge(infos[copy], total, length, copy)
             self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved))
             self._returns[copy] = self._lengths[copy] = 0
             self._numbers[copy] += 1
-        if dones.any():
+        if ended:
             self._pass_on(self.venv.reset_infos)
         # Where an episode ended, this is the first of the next one.
         self._check(observations)

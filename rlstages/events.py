@@ -29,6 +29,7 @@ class RunStarted:
         seed: Of the run.
         versions: Of Python and the packages that matter.
         resumed: Whether the run goes on from a checkpoint.
+        engine: What computes fine-tuning's actions and gradients, and why, in a few words.
     """
 
     run_id: str
@@ -36,6 +37,7 @@ class RunStarted:
     seed: int
     versions: Mapping[str, str]
     resumed: bool = False
+    engine: str = ""
 
 
 @serializable

@@ -226,6 +226,9 @@ class Agent(Hyperparameters):
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` or `"auto"`. Small networks are fastest on the CPU.
         threads: CPU threads of torch and NumPy. `None` stands for 1, with which small networks are fastest, and for
             torch's own choice with `"CnnPolicy"`. Another number gives other last bits.
+        engine: What computes fine-tuning's actions and gradients: `"torch"`, for any policy, to the last bit as
+            stable-baselines3 does; `"numpy"`, several times faster for small networks of vectors on the CPU, with
+            random draws of its own; or `"auto"`, which chooses and says why. The network is the same.
 
     See `Hyperparameters` for the settings that a stage may override.
     """
@@ -245,6 +248,7 @@ class Agent(Hyperparameters):
     action_mode: Literal["stochastic", "deterministic"] = "stochastic"
     device: str = "cpu"
     threads: int | None = None
+    engine: Literal["auto", "torch", "numpy"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse settings that are out of range or do not fit the algorithm."""
@@ -253,6 +257,7 @@ class Agent(Hyperparameters):
         require_choice(where, "policy", self.policy, ["MlpPolicy", "CnnPolicy", "MultiInputPolicy"])
         require_choice(where, "activation", self.activation, ["tanh", "relu"])
         require_choice(where, "action_mode", self.action_mode, ["stochastic", "deterministic"])
+        require_choice(where, "engine", self.engine, ["auto", "torch", "numpy"])
         require_int(where, "n_envs", self.n_envs)
         if self.n_steps is not None:
             require_int(where, "n_steps", self.n_steps, least=2)

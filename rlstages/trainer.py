@@ -16,6 +16,7 @@ from rlstages.environments import FIRST
 from rlstages.errors import Fault, InputError, require
 from rlstages.events import Event, Payload, RunFinished, RunStarted, StageFinished, StageStarted, Tracker, Warned
 from rlstages.learners.cloning import CloningRunner
+from rlstages.learners.engines.choice import choose_engine
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
 from rlstages.learners.runner import Result, StageRunner
@@ -308,7 +309,9 @@ class _Run:
     def _begin(self) -> None:
         """Say that the run starts."""
         record = self.directory.record
-        self.emit(RunStarted(record.run_id, self.curriculum, self.seed, versions(), self.resumed))
+        policy = self.learner.policy
+        engine = choose_engine(self.curriculum.agent, policy.observation_space, policy.action_space)
+        self.emit(RunStarted(record.run_id, self.curriculum, self.seed, versions(), self.resumed, str(engine)))
         self._flush_notes()
 
     def _run_stage(self, interrupted: threading.Event) -> Result | None:

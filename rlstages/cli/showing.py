@@ -20,6 +20,7 @@ from rlstages.serialization import to_data
 def show_curriculum(source: str, parameters: Mapping[str, str], as_json: bool, trust_pickle: bool) -> None:
     """Print a curriculum and check it as `train` would."""
     curriculum = load_curriculum(source, parameters)
+    from rlstages.learners.engines.choice import choose_engine
     from rlstages.preflight import preflight
     from rlstages.spaces import describe_space
 
@@ -29,6 +30,7 @@ def show_curriculum(source: str, parameters: Mapping[str, str], as_json: bool, t
         return
     print(curriculum)
     print(f"  observations {describe_space(checked.observation)}, actions {describe_space(checked.action)}")
+    print(f"  engine {choose_engine(curriculum.agent, checked.observation, checked.action)}")
     for doubt in checked.doubts:
         print(f"  but: {doubt}")
     print(f"  digest {curriculum.digest[:12]}; all checks passed, nothing was trained")

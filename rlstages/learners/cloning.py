@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,7 @@ from rlstages.errors import require
 from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged, Warned
 from rlstages.experts import showing
 from rlstages.guarding import SINGLE
+from rlstages.learners.engines.numpy_engine import NumpyEngine
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner, Weights, arrays, load_optimizer_state, optimizer_state, tensors
 from rlstages.learners.normalizer import normalizer_of
@@ -151,14 +153,7 @@ class CloningRunner:
     def _train_epoch(self) -> None:
         assert self._data is not None
         policy = self.learner.policy
-        policy.set_training_mode(True)
-        self._data.batches.epoch = self._epoch
-        with warnings.catch_warnings():
-            # imitation logs the first batch whatever the interval, and turns tensors into numbers as torch dislikes.
-            warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
-            # It warns of every batch of dictionaries, and then does the right thing.
-            warnings.filterwarnings("ignore", "trying to unwrap object of type", UserWarning)
-            self._bc.train(n_epochs=1, progress_bar=False, log_interval=1_000_000_000)
+        self._pass_over(self._data.batches)
         if hasattr(policy, "log_std"):
             with torch.no_grad():
                 policy.log_std.clamp_(min=self.stage.min_log_std)
@@ -176,6 +171,23 @@ class CloningRunner:
         self.emit(EpochFinished(self._epoch, metrics, improved))
         if self._epoch == self.stage.max_epochs or self._stale == self.stage.patience:
             self._keep_best()
+
+    def _pass_over(self, batches: Batches) -> None:
+        """Learn from all batches of this epoch: by imitation, or by the engine that does the same faster."""
+        batches.epoch = self._epoch
+        stage, engine = self.stage, self.learner.engine
+        if isinstance(engine, NumpyEngine):
+            assert not isinstance(batches.observations, dict)
+            weights = stage.entropy_weight, stage.l2_weight
+            engine.clone(batches.observations, batches.actions, batches.rows(), self._bc.optimizer, *weights)
+            return
+        self.learner.policy.set_training_mode(True)
+        with warnings.catch_warnings(), _unchecked_distributions():
+            # imitation logs the first batch whatever the interval, and turns tensors into numbers as torch dislikes.
+            warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
+            # It warns of every batch of dictionaries, and then does the right thing.
+            warnings.filterwarnings("ignore", "trying to unwrap object of type", UserWarning)
+            self._bc.train(n_epochs=1, progress_bar=False, log_interval=1_000_000_000)
 
     def _keep_best(self) -> None:
         assert self._best is not None
@@ -247,12 +259,16 @@ class Batches:
         self.batch_size = min(batch_size, len(actions))
         self.epoch = 0
 
+    def rows(self) -> list[np.ndarray]:
+        """Return the rows of each batch of this epoch."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.actions))
+        ends = range(self.batch_size, len(order) + 1, self.batch_size)
+        return [order[end - self.batch_size : end] for end in ends]
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         from imitation.data.types import DictObs
 
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.actions))
-        for start in range(0, len(order) - self.batch_size + 1, self.batch_size):
-            rows = order[start : start + self.batch_size]
+        for rows in self.rows():
             seen = take(self.observations, rows)
             yield {"obs": DictObs(seen) if isinstance(seen, dict) else seen, "acts": self.actions[rows]}
 
@@ -270,6 +286,17 @@ class _Data:
         self.batches = Batches(*self.learned, stage.batch_size, seed)
         rows = np.random.default_rng(seed).permutation(len(self.learned[1]))[:MEASURED_AT_ONCE]
         self.sample = take(self.learned[0], rows), self.learned[1][rows]
+
+
+@contextmanager
+def _unchecked_distributions() -> Iterator[None]:
+    """Leave out torch's checks of each batch: all actions have been checked, and the loss is measured with them."""
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
 
 
 def require_demonstrations(

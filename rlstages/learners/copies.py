@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_wrapper
 
@@ -14,15 +13,11 @@ from rlstages.environments import monitor_of
 from rlstages.randomness import random_state_kept
 
 
-def begin_copies(model: OnPolicyAlgorithm, env: VecEnv) -> BaseCallback:
-    """Let a model train in these copies, from new episodes on.
-
-    Returns:
-        The callback that `collect_rollouts` wants.
-    """
+def begin_copies(model: OnPolicyAlgorithm, env: VecEnv) -> None:
+    """Let a model train in these copies, from new episodes on."""
     model.set_env(env)
     model._last_obs = None
-    return _set_up(model)
+    _set_up(model)
 
 
 def copies_state(model: OnPolicyAlgorithm, env: VecEnv) -> dict[str, Any]:
@@ -38,7 +33,7 @@ def copies_state(model: OnPolicyAlgorithm, env: VecEnv) -> dict[str, Any]:
     }
 
 
-def restore_copies(model: OnPolicyAlgorithm, env: VecEnv, state: Mapping[str, Any]) -> tuple[BaseCallback, list[int]]:
+def restore_copies(model: OnPolicyAlgorithm, env: VecEnv, state: Mapping[str, Any]) -> list[int]:
     """Let a model train on in copies that are brought back to where they were.
 
     Args:
@@ -47,7 +42,7 @@ def restore_copies(model: OnPolicyAlgorithm, env: VecEnv, state: Mapping[str, An
         state: What `copies_state` returned.
 
     Returns:
-        The callback that `collect_rollouts` wants, and the copies that did not come back as they were.
+        The copies that did not come back as they were.
     """
     with random_state_kept():
         observations, lost = monitor_of(env).load_state_dict(state["monitor"])
@@ -62,8 +57,9 @@ def restore_copies(model: OnPolicyAlgorithm, env: VecEnv, state: Mapping[str, An
     model.set_env(env)
     model._last_obs = observations if transposed is None else transposed.transpose_observations(observations)
     model._last_episode_starts = starts
-    return _set_up(model), lost
+    _set_up(model)
+    return lost
 
 
-def _set_up(model: OnPolicyAlgorithm) -> BaseCallback:
-    return model._setup_learn(0, reset_num_timesteps=False)[1]
+def _set_up(model: OnPolicyAlgorithm) -> None:
+    model._setup_learn(0, reset_num_timesteps=False)

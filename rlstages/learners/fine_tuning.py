@@ -17,11 +17,12 @@ from rlstages.environments import make_vec_env, monitor_of
 from rlstages.episodes import Episode, Score, score
 from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import begin_copies, copies_state, restore_copies
+from rlstages.learners.engines.engine import Anchor, critic_parameters
+from rlstages.learners.engines.rollouts import collect
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
-from rlstages.learners.update import Anchor, a2c_update, critic_parameters, fit_critic, ppo_update
 from rlstages.serialization import from_data, to_data
 from rlstages.specs import value_at
 from rlstages.stages import FineTuning
@@ -127,7 +128,7 @@ class FineTuningRunner:
         # Lambda 1: the returns themselves, for a critic whose own estimates are worth nothing yet.
         buffer = self._collect(trace_decay=1.0)
         epochs, batch_size = self._settings.get("n_epochs", 10), self._settings.get("batch_size", 256)
-        metrics = fit_critic(self.learner.policy, buffer, self._critic_optimizer, epochs, batch_size)
+        metrics = self.learner.engine.fit_critic(buffer, self._critic_optimizer, epochs, batch_size)
         self._absorb(buffer)
         self._report("critic fit", metrics, started)
         if self.stage_steps >= self._fit_until:
@@ -137,16 +138,13 @@ class FineTuningRunner:
     def _train(self) -> None:
         started = time.perf_counter()
         progress = self.stage_steps / self.stage.max_steps
-        learning_rate = value_at(self._settings["learning_rate"], progress)
+        settings = dict(self._settings)
+        for name in {"learning_rate", "clip_range"} & set(settings):
+            settings[name] = value_at(settings[name], progress)
         weight = self.stage.anchor_weight(self.learner.agent.algorithm, self.stage_steps - self._fit_until)
         anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
         buffer = self._collect(trace_decay=self.learner.agent.trace_decay)
-        policy = self.learner.policy
-        if self.learner.agent.algorithm == "PPO":
-            clip_range = value_at(self._settings["clip_range"], progress)
-            metrics = ppo_update(policy, buffer, self._settings, learning_rate, clip_range, anchor)
-        else:
-            metrics = a2c_update(policy, buffer, self._settings, learning_rate, anchor)
+        metrics = self.learner.engine.update(buffer, settings, anchor)
         self._absorb(buffer)
         self._updates += 1
         self._report("training", metrics, started)
@@ -185,9 +183,7 @@ class FineTuningRunner:
     def _collect(self, trace_decay: float) -> RolloutBuffer:
         """Play one rollout with the policy as it is, and count its episodes."""
         env, model = self._copies(), self.learner.model
-        buffer = model.rollout_buffer
-        buffer.gae_lambda = trace_decay
-        model.collect_rollouts(env, self._callback, buffer, model.n_steps)
+        buffer = collect(model, env, self.learner.engine, trace_decay)
         self._count(buffer.buffer_size * buffer.n_envs)
         # Each copy's first episode is left out: of those, the short ones finish first.
         finished = [episode for episode in monitor_of(env).take() if episode.number > 0]
@@ -250,9 +246,9 @@ class FineTuningRunner:
             env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=agent.gamma)
         self._env = env
         if self._left_off is None:
-            self._callback = begin_copies(model, env)
+            begin_copies(model, env)
             return env
-        self._callback, lost = restore_copies(model, env, self._left_off)
+        lost = restore_copies(model, env, self._left_off)
         if lost:
             which = ", ".join(map(str, lost))
             self.emit(Warned(_NOT_AS_THEY_WERE.format(environment=self.stage.environment, copies=which)))

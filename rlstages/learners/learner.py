@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 
 from rlstages.checkpoints import replace_durably, sha256
 from rlstages.errors import InputError, require
+from rlstages.learners.engines.choice import choose_engine, make_engine
+from rlstages.learners.engines.engine import Engine
 from rlstages.learners.normalizer import NormalizedExtractor, is_vector
 from rlstages.randomness import random_state, set_random_state
 from rlstages.spaces import describe_space
@@ -53,7 +56,7 @@ class Learner:
     def __init__(
         self, agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
     ) -> None:
-        self.agent = agent
+        self.agent, self._seed = agent, seed
         self.model = _build(agent, observation_space, action_space, seed)
         self.global_step = 0
         self.objective: str | None = None
@@ -63,6 +66,11 @@ class Learner:
     def policy(self) -> ActorCriticPolicy:
         """The one policy network."""
         return self.model.policy
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What acts and learns with the policy in fine-tuning."""
+        return make_engine(self.agent, self.policy, self._seed)
 
     def weights(self) -> Weights:
         """Return a copy of the policy's weights and statistics."""
@@ -122,6 +130,7 @@ class Learner:
             "trusted": None if self.trusted is None else arrays(self.trusted),
             "global_step": self.global_step,
             "objective": self.objective,
+            "engine": self.engine.state_dict(),
             "random": random_state(),
         }
 
@@ -132,6 +141,7 @@ class Learner:
         self.trusted = None if state["trusted"] is None else tensors(state["trusted"])
         self.global_step = state["global_step"]
         self.objective = state["objective"]
+        self.engine.load_state_dict(state["engine"])
         set_random_state(state["random"])
 
 
@@ -218,6 +228,7 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
         require(
             bool(finite), f"The actions are {describe_space(action_space)} without bounds; wrap them in a bounded Box."
         )
+    choose_engine(agent, observation_space, action_space)
 
 
 def arrays(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:

@@ -145,7 +145,8 @@ class PlainConsole:
         if isinstance(payload, RunStarted):
             verb = "resumed run" if payload.resumed else "run"
             stages = f"{len(self._state.stages)} stage{'s' * (len(self._state.stages) != 1)}"
-            return f"{payload.curriculum.name}: {stages}, seed {payload.seed}, {verb} {payload.run_id}"
+            engine = f"; engine {payload.engine}" if payload.engine else ""
+            return f"{payload.curriculum.name}: {stages}, seed {payload.seed}, {verb} {payload.run_id}{engine}"
         if isinstance(payload, Warned):
             return f"warning: {payload.message}"
         if stage is None or event.stage_index < 0:

@@ -7,6 +7,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from rlstages.environments import make_vec_env, monitor_of
 from rlstages.learners.copies import begin_copies, copies_state, restore_copies
+from rlstages.learners.engines.rollouts import collect
 from rlstages.randomness import random_state, set_random_state
 
 POLICIES = {"vector": "MlpPolicy", "discrete": "MlpPolicy", "image": "CnnPolicy", "dict": "MultiInputPolicy"}
@@ -17,11 +18,10 @@ def copies(environment, normalize):
     return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=0.9) if normalize else env
 
 
-def collect(model, env, callback, rollouts=1):
+def play(learner, env, rollouts=1):
     for _ in range(rollouts):
-        model.collect_rollouts(env, callback, model.rollout_buffer, model.n_steps)
+        buffer = collect(learner.model, env, learner.engine, 0.95)
         monitor_of(env).take()
-    buffer = model.rollout_buffer
     return buffer.observations, buffer.actions, buffer.rewards, buffer.episode_starts, buffer.advantages
 
 
@@ -35,37 +35,34 @@ def collect(model, env, callback, rollouts=1):
 )
 def test_a_rollout_after_coming_back_is_the_one_that_would_have_been(sees, acts, normalize):
     environment = echo(sees=sees, acts=acts, steps=11)
-    learner = learner_for(environment, agent(policy=POLICIES[sees]))
+    learner = learner_for(environment, agent(policy=POLICIES[sees], engine="torch"))
     model, lived, anew = learner.model, copies(environment, normalize), copies(environment, normalize)
-    collect(model, lived, begin_copies(model, lived), rollouts=3)
+    begin_copies(model, lived)
+    play(learner, lived, rollouts=3)
     state, draws = copies_state(model, lived), random_state()
-    expected = collect(model, lived, begin_again(model, lived))
+    expected = play(learner, lived)
 
     set_random_state(draws)
-    callback, lost = restore_copies(model, anew, state)
+    lost = restore_copies(model, anew, state)
 
     assert lost == []
-    np.testing.assert_equal(collect(model, anew, callback), expected)
+    np.testing.assert_equal(play(learner, anew), expected)
     np.testing.assert_equal(copies_state(model, anew), copies_state(model, lived))
-
-
-def begin_again(model, env):
-    """What `begin_copies` returns, without new episodes."""
-    return model._setup_learn(0, reset_num_timesteps=False)[1]
 
 
 def test_copies_that_do_not_come_back_start_their_next_episodes():
     environment = echo(steps=11)
     learner = learner_for(environment, agent())
     model, lived = learner.model, copies(environment, True)
-    collect(model, lived, begin_copies(model, lived))
+    begin_copies(model, lived)
+    play(learner, lived)
     state = copies_state(model, lived)
     shorter = copies(echo(steps=2), True)
 
-    callback, lost = restore_copies(model, shorter, state)
+    lost = restore_copies(model, shorter, state)
 
     ended = [copy for copy, length in enumerate(state["monitor"]["lengths"]) if length >= 2]
     assert ended and set(ended) <= set(lost)
     assert model._last_episode_starts[ended].all()
     assert (shorter.returns[ended] == 0).all() and (monitor_of(shorter).lengths[ended] == 0).all()
-    collect(model, shorter, callback)
+    play(learner, shorter)

@@ -5,18 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import HALF, Recorder, agent, echo, learner_for, tuning
+from building import HALF, QUICK, Recorder, agent, echo, learner_for, tuning
 
 from rlstages import Environment, Linear, RewardThreshold, SuccessThreshold
 from rlstages.checkpoints import read_checkpoint, write_checkpoint
 from rlstages.events import Evaluated, Event, Judged, RolloutFinished, Warned
+from rlstages.learners.engines.engine import critic_parameters
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.normalizer import normalizer_of
-from rlstages.learners.update import critic_parameters
 from rlstages.randomness import set_random_state
 
 A2C = {"algorithm": "A2C", "batch_size": None, "n_epochs": None}
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
+
+
+@pytest.fixture(autouse=True, params=["torch", "numpy"])
+def engine(request, monkeypatch):
+    """Play everything with both engines."""
+    monkeypatch.setitem(QUICK, "engine", request.param)
 
 
 class Tune:
@@ -58,8 +64,8 @@ def test_the_first_rollout_is_played_with_exactly_the_cloned_weights():
     clone = learner.weights()
     tune = Tune(tuning(), learner)
     played = []
-    collect = learner.model.collect_rollouts
-    learner.model.collect_rollouts = lambda *a, **k: (played.append(learner.weights()), collect(*a, **k))[1]
+    begin = learner.engine.begin_rollout
+    learner.engine.begin_rollout = lambda buffer: (played.append(learner.weights()), begin(buffer))[1]
 
     tune.steps(4)
 
@@ -114,18 +120,12 @@ def test_observation_statistics_are_carried_and_move_between_update_and_rollout_
     statistics = normalizer.standardizers["obs_"]
     tune = Tune(tuning(), learner)
     during = []
-    collect = learner.model.collect_rollouts
-
-    def watch(*args, **kwargs):
-        before = statistics.count.item()
-        collected = collect(*args, **kwargs)
-        during.append((before, statistics.count.item()))
-        return collected
-
-    learner.model.collect_rollouts = watch
+    begin, end = learner.engine.begin_rollout, learner.engine.end_rollout
+    learner.engine.begin_rollout = lambda buffer: (during.append(statistics.count.item()), begin(buffer))[1]
+    learner.engine.end_rollout = lambda *seen: (during.append(statistics.count.item()), end(*seen))[1]
     tune.steps(4)
 
-    assert during == [(100, 100), (164, 164), (228, 228)]
+    assert during == [100, 100, 164, 164, 228, 228]
     assert statistics.count.item() == 292
 
 

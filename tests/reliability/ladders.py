@@ -10,18 +10,18 @@ from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, Fi
 
 @dataclass(frozen=True)
 class Case:
-    """One way to run them: the task, how its copies are stepped, the algorithm, and whether numbers are normalised."""
+    """One way to run them: the task, how its copies are stepped, the algorithm, whether numbers are normalised."""
 
     task: str
     vectorize: str
     algorithm: str = "PPO"
     normalize: bool = False
     mode: str = "stochastic"
+    engine: str = "torch"
 
     def __str__(self):
-        return "-".join(
-            [self.task, self.vectorize, self.algorithm, "normalized" if self.normalize else "plain", self.mode]
-        )
+        normalized = "normalized" if self.normalize else "plain"
+        return "-".join([self.task, self.vectorize, self.algorithm, normalized, self.mode, self.engine])
 
 
 def still(env):
@@ -71,6 +71,7 @@ def ladder(case):
             normalize_observations=case.normalize,
             normalize_rewards=case.normalize,
             action_mode=case.mode,
+            engine=case.engine,
             **ppo,
         ),
         stages=[

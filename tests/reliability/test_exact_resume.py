@@ -21,7 +21,10 @@ from rlstages.checkpoints import checkpoint_names, read_checkpoint
 
 HERE = Path(__file__).parent
 NO_MUJOCO = importlib.util.find_spec("mujoco") is None
-QUICK = [Case("cartpole", "in-process", normalize=True), Case("pointmaze", "batched", "A2C", normalize=True)]
+QUICK = [
+    Case("cartpole", "in-process", normalize=True),
+    Case("pointmaze", "batched", "A2C", normalize=True, engine="numpy"),
+]
 ALL = [
     *QUICK,
     Case("cartpole", "subprocess"),
@@ -36,6 +39,10 @@ ALL = [
     Case("hopper", "in-process"),
     Case("hopper", "in-process", normalize=True),
     Case("hopper", "subprocess", "A2C", normalize=True),
+    Case("cartpole", "in-process", normalize=True, engine="numpy"),
+    Case("cartpole", "subprocess", "A2C", engine="numpy"),
+    Case("rooms", "batched", engine="numpy"),
+    Case("lander", "in-process", normalize=True, engine="numpy"),
 ]
 KILLS = 15
 """Per case; all cases together are killed more than 200 times."""

@@ -245,7 +245,7 @@ def test_a_warning_is_not_given_again_when_the_run_goes_on(form, here):
 @pytest.mark.parametrize("form", ["in-process", pytest.param("subprocess", marks=slow)])
 def test_a_huge_reward_stops_the_update_before_it_spoils_the_weights(form, here):
     file = faulty.marker(here)
-    from rlstages.learners.update import LossNotFinite
+    from rlstages.learners.engines.engine import LossNotFinite
 
     with pytest.raises(LossNotFinite, match=r"The loss is inf; lower .* The last checkpoint is of step 48; 'rlstages"):
         train(curriculum(environment("huge reward", form, file)), out="run")

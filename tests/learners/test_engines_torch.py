@@ -1,7 +1,8 @@
-"""The updates do what stable-baselines3's do, to the last bit, and the anchor's term is what it says."""
+"""The torch engine does what stable-baselines3 does, to the last bit, and the anchor's term is what it says."""
 
 import copy
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,19 +14,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Environment
 from rlstages.environments import SeededEpisodes, make_environment, make_vec_env
+from rlstages.learners.engines.engine import Anchor, LossNotFinite, critic_parameters
+from rlstages.learners.engines.rollouts import collect
+from rlstages.learners.engines.torch_heads import torch_head
 from rlstages.learners.fine_tuning import FineTuningRunner
-from rlstages.learners.update import (
-    Anchor,
-    LossNotFinite,
-    a2c_update,
-    critic_parameters,
-    evaluate_actions,
-    fit_critic,
-    ppo_update,
-)
 from rlstages.seeding import EpisodeSeeds, Purpose
 
 CARTPOLE = Environment("CartPole-v1")
+PENDULUM = Environment("Pendulum-v1")
 BOX = echo(acts="box")
 MULTIDISCRETE = echo(acts="multidiscrete")
 MULTIBINARY = echo(acts="multibinary")
@@ -74,19 +70,14 @@ def make_stock(make, environment, who, seed, settings):
 
 def ours(environment, who, seed, rollouts):
     """Train with our own loop."""
-    learner = learner_for(environment, who, seed)
+    learner = learner_for(environment, replace(who, engine="torch"), seed)
     started = weights(learner.policy)
     env = make_vec_env(environment, who.n_envs, 5, 0)
     model = learner.model
     model.set_env(env)
-    _, callback = model._setup_learn(1, reset_num_timesteps=False)
-    settings = who.settings()
+    model._setup_learn(1, reset_num_timesteps=False)
     for _ in range(rollouts):
-        model.collect_rollouts(env, callback, model.rollout_buffer, model.n_steps)
-        if who.algorithm == "PPO":
-            ppo_update(learner.policy, model.rollout_buffer, settings, settings["learning_rate"], 0.2)
-        else:
-            a2c_update(learner.policy, model.rollout_buffer, settings, settings["learning_rate"])
+        learner.engine.update(collect(model, env, learner.engine, who.trace_decay), who.settings())
     env.close()
     return started, weights(learner.policy)
 
@@ -134,14 +125,34 @@ def test_a2c_is_stable_baselines3_to_the_last_bit(environment, seed):
     assert not same(started, ended)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+@pytest.mark.parametrize("environment", [CARTPOLE, PENDULUM, MULTIDISCRETE], ids=str)
+def test_hundreds_of_updates_are_stable_baselines3s_to_the_last_bit(environment, algorithm):
+    """Networks of the usual width; 1,024 or 400 gradient steps."""
+    if algorithm == "PPO":
+        who, rollouts = agent(network=(64, 64), n_steps=64, batch_size=64, n_epochs=8, learning_rate=3e-4), 32
+    else:
+        who, rollouts = (
+            agent(algorithm="A2C", network=(64, 64), n_steps=8, batch_size=None, n_epochs=None, ent_coef=0.01),
+            400,
+        )
+
+    started, ended = stock(environment, who, 11, rollouts)
+    our_start, our_end = ours(environment, who, 11, rollouts)
+
+    assert same(started, our_start)
+    assert same(ended, our_end)
+    assert not same(started, ended)
+
+
 def filled(environment, who=None, seed=0):
     """Return a learner whose rollout buffer is full."""
-    learner = learner_for(environment, who, seed)
+    learner = learner_for(environment, who or agent(engine="torch"), seed)
     env = make_vec_env(environment, learner.agent.n_envs, 5, 0)
-    model = learner.model
-    model.set_env(env)
-    _, callback = model._setup_learn(1, reset_num_timesteps=False)
-    model.collect_rollouts(env, callback, model.rollout_buffer, model.n_steps)
+    learner.model.set_env(env)
+    learner.model._setup_learn(1, reset_num_timesteps=False)
+    collect(learner.model, env, learner.engine, 0.95)
     env.close()
     return learner
 
@@ -180,8 +191,10 @@ def test_the_anchors_gradient_is_that_of_the_formula_summed_over_action_dimensio
     batch = next(learner.model.rollout_buffer.get(64))
     policy, observations = learner.policy, batch.observations
 
-    distribution, *_ = evaluate_actions(policy, observations, batch.actions.squeeze(-1))
-    anchored = Anchor(frozen, 1.0).divergence(distribution, observations)
+    raw, reference = (
+        p.action_net(p.mlp_extractor.forward_actor(p.extract_features(observations))) for p in (policy, frozen)
+    )
+    anchored = torch_head(policy).divergence(raw, reference, frozen).mean()
     ours = torch.autograd.grad(anchored, list(policy.parameters()), allow_unused=True)
     by_hand = divergence_by_hand(policy, frozen, observations).mean()
     expected = torch.autograd.grad(by_hand, list(policy.parameters()), allow_unused=True)
@@ -196,15 +209,16 @@ def test_the_anchors_gradient_is_that_of_the_formula_summed_over_action_dimensio
             torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-6)
 
 
-def test_a_strong_anchor_holds_the_policy_near_it_and_stays_itself():
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_a_strong_anchor_holds_the_policy_near_it_and_stays_itself(engine):
     moved = {}
     for weight in (0.0, 50.0):
-        learner = filled(BOX, agent(learning_rate=1e-2, n_epochs=10))
+        learner = filled(BOX, agent(learning_rate=1e-2, n_epochs=10, engine=engine))
         learner.trust()
         frozen = learner.anchor()
         before = weights(frozen)
         anchor = Anchor(frozen, weight) if weight else None
-        metrics = ppo_update(learner.policy, learner.model.rollout_buffer, learner.agent.settings(), 1e-2, 0.2, anchor)
+        metrics = learner.engine.update(learner.model.rollout_buffer, learner.agent.settings(), anchor)
         assert same(before, weights(frozen))
         assert ("anchor_kl" in metrics) == (weight > 0)
         observations = next(learner.model.rollout_buffer.get(64)).observations
@@ -225,52 +239,71 @@ def test_the_anchors_statistics_do_not_move_with_the_policys():
     assert not same(before, weights(learner.policy))
 
 
-@pytest.mark.parametrize("environment", [echo(), BOX, echo(sees="image")], ids=str)
-def test_fitting_the_critic_changes_the_critics_own_parameters_and_nothing_else(environment):
+@pytest.mark.parametrize(
+    ("environment", "engine"),
+    [(echo(), "torch"), (echo(), "numpy"), (BOX, "torch"), (BOX, "numpy"), (echo(sees="image"), "torch")],
+    ids=str,
+)
+def test_fitting_the_critic_changes_the_critics_own_parameters_and_nothing_else(environment, engine):
     policy = "CnnPolicy" if environment.kwargs.get("sees") == "image" else "MlpPolicy"
-    learner = filled(environment, agent(policy=policy, normalize_observations=policy == "MlpPolicy"))
+    learner = filled(environment, agent(policy=policy, normalize_observations=policy == "MlpPolicy", engine=engine))
     own = critic_parameters(learner.policy)
     names = {name for name, parameter in learner.policy.named_parameters() if any(parameter is p for p in own)}
     before = weights(learner.policy)
 
-    fit_critic(learner.policy, learner.model.rollout_buffer, torch.optim.Adam(own, lr=1e-3), epochs=2, batch_size=32)
+    learner.engine.fit_critic(learner.model.rollout_buffer, torch.optim.Adam(own, lr=1e-3), epochs=2, batch_size=32)
 
     changed = {name for name, value in weights(learner.policy).items() if not torch.equal(value, before[name])}
     assert changed == names
     assert all(name.startswith(("mlp_extractor.value_net", "value_net")) for name in names)
 
 
-def test_fitting_the_critic_brings_it_nearer_to_the_returns():
-    learner = filled(echo())
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_fitting_the_critic_brings_it_nearer_to_the_returns(engine):
+    learner = filled(echo(), agent(engine=engine))
     optimizer = torch.optim.Adam(critic_parameters(learner.policy), lr=1e-2)
+    fit, buffer = learner.engine.fit_critic, learner.model.rollout_buffer
 
-    first = fit_critic(learner.policy, learner.model.rollout_buffer, optimizer, epochs=1, batch_size=64)
-    fit_critic(learner.policy, learner.model.rollout_buffer, optimizer, epochs=60, batch_size=32)
-    last = fit_critic(learner.policy, learner.model.rollout_buffer, optimizer, epochs=1, batch_size=64)
+    first = fit(buffer, optimizer, epochs=1, batch_size=64)
+    fit(buffer, optimizer, epochs=60, batch_size=32)
+    last = fit(buffer, optimizer, epochs=1, batch_size=64)
 
     assert last["value_loss"] < 0.6 * first["value_loss"]
 
 
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
-def test_a_loss_that_is_not_finite_leaves_the_weights_alone(algorithm):
+def test_a_loss_that_is_not_finite_leaves_the_weights_alone(algorithm, engine):
     only_ppo = {} if algorithm == "PPO" else {"batch_size": None, "n_epochs": None}
-    learner = filled(echo(), agent(algorithm=algorithm, **only_ppo))
+    learner = filled(echo(), agent(algorithm=algorithm, engine=engine, **only_ppo))
     before = weights(learner.policy)
     learner.model.rollout_buffer.returns[:] = np.inf
 
     with pytest.raises(LossNotFinite, match=r"The loss is inf; lower the learning rate"):
-        if algorithm == "PPO":
-            ppo_update(learner.policy, learner.model.rollout_buffer, learner.agent.settings(), 1e-3, 0.2)
-        else:
-            a2c_update(learner.policy, learner.model.rollout_buffer, learner.agent.settings(), 1e-3)
+        learner.engine.update(learner.model.rollout_buffer, learner.agent.settings())
 
     assert same(before, weights(learner.policy))
 
 
-def test_an_update_reports_what_it_did():
-    learner = filled(BOX)
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(engine):
+    learner = filled(echo(), agent(engine=engine, activation="relu"))
+    # The loss of such returns is finite, and so are the gradients; their squares are not.
+    learner.model.rollout_buffer.returns[:] = 1e18
+    learner.model.rollout_buffer.observations[:] = 1e2
+    before = weights(learner.policy)
 
-    metrics = ppo_update(learner.policy, learner.model.rollout_buffer, learner.agent.settings(), 1e-3, 0.2)
+    with pytest.raises(LossNotFinite, match=r"The gradient's norm is inf; lower the learning rate"):
+        learner.engine.update(learner.model.rollout_buffer, learner.agent.settings())
+
+    assert same(before, weights(learner.policy))
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_an_update_reports_what_it_did(engine):
+    learner = filled(BOX, agent(learning_rate=1e-3, engine=engine))
+
+    metrics = learner.engine.update(learner.model.rollout_buffer, learner.agent.settings())
 
     assert {"policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "std", "explained_variance"} <= set(
         metrics
@@ -282,7 +315,7 @@ def test_an_update_reports_what_it_did():
 
 def test_the_runner_updates_as_the_functions_do():
     """Four rollouts of a runner with everything switched off are four rollouts of stable-baselines3."""
-    who = agent(learning_rate=1e-3)
+    who = agent(learning_rate=1e-3, engine="torch")
     stage = tuning(environment=BOX, anchor_kl=0.0, critic_fit_steps=0, evaluation_episodes=0)
     learner = learner_for(BOX, who, 11)
     learner.trust()

@@ -1,0 +1,182 @@
+"""Environment steps per second of stable-baselines3's own `learn()` and of the engines, interleaved in one run.
+
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/throughput.py [--quick] [--json]
+
+Every contender trains the same network on the same environment with the same batches and epochs, one rollout and its
+update at a time, in turns, so that whatever else the machine does falls on all of them alike. Printed are medians over
+the turns and the median of each turn's ratio to stable-baselines3. `roofline` is the rate at which this machine
+multiplies matrices of a minibatch's size, in the same run, as environment steps per second if an update were nothing
+but its matrix products. A figure here says nothing about learning: benchmarks/equal_learning.py does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from batched_cartpole import BatchedCartPole
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from rlstages import Agent, Environment, FineTuning, RewardThreshold
+from rlstages.batched import BatchedVecEnv
+from rlstages.environments import EpisodeMonitor, make_environment, make_vec_env
+from rlstages.learners.copies import begin_copies
+from rlstages.learners.fine_tuning import FineTuningRunner
+from rlstages.learners.learner import Learner
+from rlstages.seeding import EpisodeSeeds, Purpose
+
+CONFIGURATIONS = {
+    "D": {"n_envs": 8, "n_steps": 256, "batch_size": 64, "n_epochs": 10},
+    "Z": {"n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 4},
+}
+ENVIRONMENTS = {
+    "CartPole": Environment("CartPole-v1"),
+    "Pendulum": Environment("Pendulum-v1"),
+    "rooms": Environment("rlstages_envs:rlstages/Rooms-v0", rooms=2),
+}
+NEVER = RewardThreshold(1e9)
+Turn = Callable[[], None]
+
+
+@dataclass
+class Row:
+    """One contender in one configuration."""
+
+    environment: str
+    configuration: str
+    contender: str
+    steps_per_second: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few turns, CartPole only")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--turns", type=int, default=0, help="turns of each contender (default 15, quick 5)")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: where others use the machine")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    turns = arguments.turns or (5 if arguments.quick else 15)
+    clock = time.perf_counter if arguments.clock == "wall" else time.process_time
+    rows: list[Row] = []
+    for environment in ["CartPole"] if arguments.quick else list(ENVIRONMENTS):
+        for configuration in CONFIGURATIONS:
+            rows += measure(environment, configuration, turns, clock)
+    if arguments.json:
+        print(json.dumps([vars(row) for row in rows], indent=1))
+        return
+    print(f"{'environment':12}{'':3}{'contender':24}{'steps/s':>10}{'ratio':>8}   quartiles")
+    for row in rows:
+        print(
+            f"{row.environment:12}{row.configuration:3}{row.contender:24}{row.steps_per_second:10,.0f}"
+            f"{row.ratio:8.2f}   {row.ratio_low:.2f} to {row.ratio_high:.2f}"
+        )
+
+
+def measure(environment: str, configuration: str, turns: int, clock: Callable[[], float]) -> list[Row]:
+    """Let all contenders take turns in one configuration."""
+    settings = CONFIGURATIONS[configuration]
+    spec = ENVIRONMENTS[environment]
+    steps = settings["n_envs"] * settings["n_steps"]
+    contenders: dict[str, Turn] = {"stable-baselines3": stock(spec, settings)}
+    contenders["torch"] = ours(spec, settings, "torch")
+    contenders["numpy"] = ours(spec, settings, "numpy")
+    if environment == "CartPole":
+        contenders["numpy, batched"] = ours(spec, settings, "numpy", batched_cartpole(settings["n_envs"]))
+    elif environment == "rooms":
+        contenders["numpy, in-process"] = ours(
+            Environment(spec.id, vectorize="in-process", **spec.kwargs), settings, "numpy"
+        )
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in [*contenders.values()] * 2:
+        turn()
+    for _ in range(turns):
+        for name, turn in contenders.items():
+            started = clock()
+            turn()
+            seconds[name].append(clock() - started)
+    base = np.array(seconds["stable-baselines3"])
+    rows = []
+    for name, taken in seconds.items():
+        low, middle, high = np.percentile(base / np.array(taken), [25, 50, 75])
+        rows.append(Row(environment, configuration, name, steps / float(np.median(taken)), middle, low, high))
+    limit = roofline(settings, clock)
+    rows.append(Row(environment, configuration, "roofline", limit, limit * float(np.median(base)) / steps, 0, 0))
+    return rows
+
+
+def stock(spec: Environment, settings: dict[str, int]) -> Turn:
+    """Return a turn of stable-baselines3's own `learn()`: one rollout and its update."""
+    env = DummyVecEnv([lambda: make_environment(spec)] * settings["n_envs"])
+    model = PPO(
+        "MlpPolicy",
+        env,
+        n_steps=settings["n_steps"],
+        batch_size=settings["batch_size"],
+        n_epochs=settings["n_epochs"],
+        policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}},
+        device="cpu",
+        seed=0,
+    )
+    _, callback = model._setup_learn(1)
+    assert isinstance(callback, BaseCallback)
+
+    def turn() -> None:
+        model.collect_rollouts(env, callback, model.rollout_buffer, model.n_steps)
+        model.train()
+
+    return turn
+
+
+def ours(spec: Environment, settings: dict[str, int], engine: str, env: EpisodeMonitor | None = None) -> Turn:
+    """Return a turn of a fine-tuning stage, with its events and its gate: one rollout and its update."""
+    agent = Agent("PPO", engine=engine, **settings)
+    copies = env or make_vec_env(spec, agent.n_envs, 0, 0)
+    learner = Learner(agent, copies.observation_space, copies.action_space, 0)
+    stage = FineTuning("tune", spec, until=NEVER, max_steps=10**9, critic_fit_steps=0, evaluation_episodes=0)
+    runner = FineTuningRunner(stage, 0, learner, 0, lambda payload: None)
+    runner._env = copies
+    begin_copies(learner.model, copies)
+    runner.step()
+    return runner.step
+
+
+def batched_cartpole(copies: int) -> EpisodeMonitor:
+    """Return a batched CartPole behind the project's own wrappers."""
+    seeds = [EpisodeSeeds(0, 0, Purpose.TRAINING, copy) for copy in range(copies)]
+    return EpisodeMonitor(BatchedVecEnv(BatchedCartPole(copies), seeds), ENVIRONMENTS["CartPole"])
+
+
+def roofline(settings: dict[str, int], clock: Callable[[], float]) -> float:
+    """Return environment steps per second if an update were only the matrix products of two hidden layers of 64."""
+    size = settings["batch_size"]
+    batch, weights = np.ones((size, 64), np.float32), np.ones((64, 64), np.float32)
+    out, gradient = np.empty((size, 64), np.float32), np.empty((64, 64), np.float32)
+    taken = []
+    for _ in range(200):
+        started = clock()
+        for _ in range(2):
+            np.matmul(batch, weights, out=out)
+            np.matmul(out.T, batch, out=gradient)
+            np.matmul(out, weights, out=batch)
+            batch.fill(1.0)
+        taken.append(clock() - started)
+    steps = settings["n_envs"] * settings["n_steps"]
+    return steps / (float(np.median(taken)) * settings["n_epochs"] * steps / size)
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    main()

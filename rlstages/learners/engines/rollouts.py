@@ -1,0 +1,95 @@
+"""A rollout: the policy plays a fixed number of steps in every copy, and what it saw and did is kept in arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlstages.learners.engines.engine import Engine
+
+
+def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: float) -> RolloutBuffer:
+    """Play one rollout, as stable-baselines3's `collect_rollouts` does.
+
+    Args:
+        model: Its last observations are where the rollout begins, and its buffer is filled.
+        env: The copies that these observations are of.
+        engine: Acts.
+        trace_decay: The lambda of generalised advantage estimation (arXiv:1506.02438).
+
+    Returns:
+        The model's buffer, with advantages and returns.
+    """
+    buffer: Any = model.rollout_buffer
+    seen: Any = model._last_obs
+    starts: Any = model._last_episode_starts
+    bounds = env.action_space if isinstance(env.action_space, spaces.Box) else None
+    low, high = (bounds.low, bounds.high) if bounds is not None else (None, None)
+    cut_short: list[tuple[int, int, Any]] = []
+    buffer.reset()
+    engine.begin_rollout(buffer)
+    for step in range(buffer.buffer_size):
+        actions = engine.act(step, seen)
+        _store(buffer.observations, step, seen)
+        buffer.actions[step] = actions.reshape(buffer.n_envs, -1)
+        buffer.episode_starts[step] = starts
+        if bounds is not None:
+            actions = np.clip(actions, low, high)
+        seen, rewards, starts, infos = env.step(actions)
+        buffer.rewards[step] = rewards
+        if np.count_nonzero(starts):
+            for copy in np.flatnonzero(starts).tolist():
+                if infos[copy].get("TimeLimit.truncated", False):
+                    cut_short.append((step, copy, infos[copy]["terminal_observation"]))
+    # What an episode that was cut short would still have brought (stable-baselines3 #633).
+    values = engine.end_rollout([last for _, _, last in cut_short], seen)
+    for (step, copy, _), value in zip(cut_short, values, strict=False):
+        buffer.rewards[step, copy] += np.float32(model.gamma) * value
+    _estimate_advantages(buffer, values[len(cut_short) :], starts, model.gamma, trace_decay)
+    buffer.pos, buffer.full = buffer.buffer_size, True
+    model.num_timesteps += buffer.buffer_size * buffer.n_envs
+    model._last_obs, model._last_episode_starts = seen, starts
+    return buffer  # type: ignore[no-any-return]
+
+
+def flattened(buffer: RolloutBuffer) -> RolloutBuffer:
+    """Join the axes of steps and copies of a buffer's arrays in place, as its own `get` does."""
+    if not buffer.generator_ready:
+        arrays: dict[str, Any] = vars(buffer)
+        for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
+            value = arrays[name]
+            if isinstance(value, dict):
+                arrays[name] = {key: buffer.swap_and_flatten(part) for key, part in value.items()}
+            else:
+                arrays[name] = buffer.swap_and_flatten(value)
+        buffer.generator_ready = True
+    return buffer
+
+
+def _store(kept: Any, step: int, seen: Any) -> None:
+    if isinstance(kept, dict):
+        for key, array in kept.items():
+            array[step] = seen[key].reshape(array[step].shape)
+    else:
+        kept[step] = seen.reshape(kept[step].shape)
+
+
+def _estimate_advantages(
+    buffer: RolloutBuffer, last_values: np.ndarray, dones: np.ndarray, gamma: float, trace_decay: float
+) -> None:
+    """Do what `compute_returns_and_advantage` does, with the sums of all steps at once."""
+    values, advantages = buffer.values, buffer.advantages
+    following, going_on = np.empty_like(values), np.empty_like(values)
+    following[:-1], following[-1] = values[1:], last_values
+    going_on[:-1], going_on[-1] = 1.0 - buffer.episode_starts[1:], 1.0 - dones.astype(np.float32)
+    delta = buffer.rewards + gamma * following * going_on - values
+    decay = gamma * trace_decay * going_on
+    ahead = np.zeros_like(advantages[0])
+    for step in range(len(values) - 1, -1, -1):
+        ahead = np.add(delta[step], decay[step] * ahead, out=advantages[step])
+    buffer.returns = advantages + values
