@@ -37,6 +37,13 @@ def test_what_numpy_does_not_serve_falls_back_to_torch_or_is_refused(monkeypatch
     assert name in str(told.value)
 
 
+@pytest.mark.parametrize("sees", [VECTOR, spaces.Discrete(5)], ids=str)
+@pytest.mark.parametrize("acts", [TWO, spaces.MultiDiscrete([2, 3]), VECTOR], ids=str)
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+def test_small_networks_of_vectors_are_numpys(sees, acts, algorithm):
+    assert str(choose_engine(Agent(algorithm), sees, acts)) == "numpy (for small layers on the CPU)"
+
+
 def test_wide_layers_are_torchs_unless_numpy_is_asked_for():
     wide = {"network": (64, 1024)}
 

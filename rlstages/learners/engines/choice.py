@@ -46,7 +46,7 @@ def choose_engine(agent: Agent, observation_space: gym.Space[Any], action_space:
     if agent.engine == "numpy":
         require(obstacle is None, f"Agent: the engine 'numpy' does not serve {obstacle}; use 'auto' or 'torch'.")
         return Choice("numpy", "as the agent says")
-    return Choice("torch", f"for {obstacle}" if obstacle else "the reference, to stable-baselines3's last bit")
+    return Choice("torch", f"for {obstacle}") if obstacle else Choice("numpy", "for small layers on the CPU")
 
 
 def make_engine(agent: Agent, policy: ActorCriticPolicy, seed: int) -> Engine:
