@@ -34,7 +34,7 @@ def measure(name: str, seed: int) -> dict[str, Any]:
     from rlstages import BehaviorCloning, Curriculum, FineTuning, RewardThreshold, load_curriculum, train
     from rlstages.events import DemonstrationsReady, StageFinished
     from rlstages.policies import final_policy_file
-    from rlstages.rundir import read_events
+    from rlstages.storage.rundir import read_events
 
     torch.set_num_threads(1)
     curriculum = load_curriculum(name)
@@ -69,14 +69,14 @@ def measure(name: str, seed: int) -> dict[str, Any]:
 
 
 def _score(run: Path, file: Path, environment: Any, seed: int) -> dict[str, Any]:
-    from rlstages.environments import make_vec_env
+    from rlstages.environments.making import make_vec_env
+    from rlstages.environments.seeding import Purpose
     from rlstages.episodes import score
     from rlstages.evaluation import evaluate
     from rlstages.learners.learner import read_policy
     from rlstages.policies import learner_of
-    from rlstages.rundir import read_record
-    from rlstages.seeding import Purpose
     from rlstages.serialization import to_data
+    from rlstages.storage.record import read_record
 
     record = read_record(run)
     learner = learner_of(record)

@@ -19,7 +19,7 @@ from typing import Any
 from rlstages import load_curriculum, train, trainer
 from rlstages.learners.examination import Examiner
 from rlstages.learners.fine_tuning import FineTuningRunner
-from rlstages.rundir import RunDirectory
+from rlstages.storage.rundir import RunDirectory
 
 spent: dict[str, float] = defaultdict(float)
 calls: dict[str, int] = defaultdict(int)

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from rlstages.events import Judged
-from rlstages.rundir import read_events, read_record
+from rlstages.storage.record import read_record
+from rlstages.storage.rundir import read_events
 from rlstages.tracking.ladder import UNICODE, live_view
 from rlstages.tracking.state import RunState
 

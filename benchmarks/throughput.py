@@ -26,12 +26,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Agent, Environment, FineTuning, RewardThreshold
-from rlstages.batched import BatchedVecEnv
-from rlstages.environments import EpisodeMonitor, make_environment, make_vec_env
+from rlstages.environments.batched import BatchedVecEnv
+from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.monitor import EpisodeMonitor
+from rlstages.environments.seeding import EpisodeSeeds, Purpose
 from rlstages.learners.copies import begin_copies
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
-from rlstages.seeding import EpisodeSeeds, Purpose
 
 CONFIGURATIONS = {
     "D": {"n_envs": 8, "n_steps": 256, "batch_size": 64, "n_epochs": 10},

@@ -7,9 +7,9 @@ from typing import Any
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.environments import monitor_of
+from rlstages.environments.monitor import monitor_of
+from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.episodes import Episode
-from rlstages.seeding import Purpose, episode_seed
 
 
 def play_wave(policy: ActorCriticPolicy, env: VecEnv, seed: int, deterministic: bool) -> list[Episode]:

@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import gymnasium as gym
 
+from rlstages.environments.guarding import reason_of, traceback_of
 from rlstages.errors import InputError, require
-from rlstages.guarding import reason_of, traceback_of
 from rlstages.policies import load_policy
 from rlstages.randomness import random_state_kept
 from rlstages.recording import Act, Show
 from rlstages.references import resolve
-from rlstages.rundir import read_record
 from rlstages.specs import Expert
+from rlstages.storage.record import read_record
 
 
 def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:

@@ -9,18 +9,19 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rlstages.curriculum import Curriculum
-from rlstages.environments import make_vec_env
+from rlstages.environments.making import make_vec_env
+from rlstages.environments.seeding import Purpose
 from rlstages.episodes import Score, score
 from rlstages.errors import InputError, require
 from rlstages.evaluation import evaluate
 from rlstages.events import StageFinished
 from rlstages.learners.learner import Learner, Weights, read_policy, require_network
-from rlstages.rundir import RunRecord, read_events, read_record
-from rlstages.seeding import Purpose
 from rlstages.spaces import space_from_data
 from rlstages.specs import Environment
-from rlstages.trust import trust_sources
-from rlstages.untrusted import inside
+from rlstages.storage.record import RunRecord, read_record
+from rlstages.storage.rundir import read_events
+from rlstages.storage.trust import trust_sources
+from rlstages.storage.untrusted import inside
 
 
 def load_policy(run: Path | str) -> ActorCriticPolicy:

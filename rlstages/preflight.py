@@ -17,18 +17,19 @@ import torch
 from rlstages.criteria import spend
 from rlstages.curriculum import Curriculum
 from rlstages.demonstrations import load_demonstrations
-from rlstages.determinism import doubt_about
-from rlstages.environments import make_environment, make_vec_env, require_batched, success_rule
+from rlstages.environments.determinism import doubt_about
+from rlstages.environments.guarding import CopyError, Guarded, reason_of, traceback_of
+from rlstages.environments.making import make_environment, make_vec_env, require_batched
+from rlstages.environments.monitor import success_rule
+from rlstages.environments.seeding import Purpose
+from rlstages.environments.watchdog import TimeLimit
 from rlstages.errors import InputError, require
 from rlstages.experts import showing
-from rlstages.guarding import CopyError, Guarded, reason_of, traceback_of
 from rlstages.learners.cloning import require_demonstrations
 from rlstages.learners.learner import require_fit
-from rlstages.seeding import Purpose
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage
-from rlstages.watchdog import TimeLimit
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 TRIAL_STEPS, TRIAL_SECONDS = 2_000, 2.0

@@ -9,13 +9,14 @@ import gymnasium as gym
 import numpy as np
 
 from rlstages.demonstrations import Demonstration, Demonstrations
-from rlstages.environments import make_environment, success_rule
+from rlstages.environments.guarding import CopyError, Guarded, late, reason_of, traceback_of
+from rlstages.environments.making import make_environment
+from rlstages.environments.monitor import success_rule
+from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.errors import InputError, require
-from rlstages.guarding import CopyError, Guarded, late, reason_of, traceback_of
-from rlstages.seeding import Purpose, episode_seed
 from rlstages.spaces import stack
 from rlstages.specs import Environment, Expert
-from rlstages.watchdog import Overdue, TimeLimit
 
 Act = Callable[[Any], Any]
 Show = Callable[[gym.Env[Any, Any]], Act]

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from rlstages.checkpoints import sha256
 from rlstages.errors import InputError
 from rlstages.references import sources
-from rlstages.rundir import RunRecord, digest_from, recorded_digest, versions
 from rlstages.specs import Agent
+from rlstages.storage.checkpoints import sha256
+from rlstages.storage.record import RunRecord, digest_from, recorded_digest, versions
 from rlstages.threads import threads_of
 
 

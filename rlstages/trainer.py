@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlstages.checkpoints import sha256
 from rlstages.curriculum import Curriculum, load_curriculum
-from rlstages.environments import FIRST
+from rlstages.environments.monitor import FIRST
+from rlstages.environments.watchdog import watching
 from rlstages.errors import Fault, InputError, require
 from rlstages.events import Event, Payload, RunFinished, RunStarted, StageFinished, StageStarted, Tracker, Warned
 from rlstages.learners.cloning import CloningRunner
@@ -23,23 +23,15 @@ from rlstages.learners.runner import Result, StageRunner
 from rlstages.policies import final_weights, last_finished, learner_of
 from rlstages.preflight import preflight
 from rlstages.resumption import conditions, require_unchanged
-from rlstages.rundir import (
-    RunDirectory,
-    free_path,
-    new_record,
-    read_events,
-    read_record,
-    slug,
-    update_curriculum,
-    versions,
-)
 from rlstages.spaces import space_to_data
 from rlstages.stages import BehaviorCloning, FineTuning
 from rlstages.stopping import add_place, fault_of, interrupts
+from rlstages.storage.checkpoints import sha256
+from rlstages.storage.record import new_record, read_record, versions
+from rlstages.storage.rundir import RunDirectory, free_path, read_events, slug, update_curriculum
+from rlstages.storage.trust import is_own, remember, trust_sources
 from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track, open_trackers
-from rlstages.trust import is_own, remember, trust_sources
-from rlstages.watchdog import watching
 
 CHECKPOINT_SECONDS = 10.0
 RUNS = Path("runs")

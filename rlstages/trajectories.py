@@ -13,7 +13,7 @@ import numpy as np
 
 from rlstages.errors import InputError, require
 from rlstages.serialization import loads
-from rlstages.untrusted import MAX_RANK, inside, open_regular, read_bytes
+from rlstages.storage.untrusted import MAX_RANK, inside, open_regular, read_bytes
 
 STATE, INFO = "state.json", "dataset_info.json"
 COLUMNS = {"obs": "observations", "acts": "actions", "rews": "rewards"}

@@ -10,9 +10,9 @@ import toys
 from gymnasium import spaces
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
-from rlstages.environments import make_environment, make_vec_env
+from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.learners.learner import Learner
-from rlstages.rundir import read_events
+from rlstages.storage.rundir import read_events
 
 TESTS = Path(__file__).parent
 QUICK = {"n_envs": 4, "n_steps": 16, "batch_size": 32, "n_epochs": 4, "network": (16,), "learning_rate": 1e-2}

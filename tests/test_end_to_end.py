@@ -13,7 +13,7 @@ import pytest
 from building import COMMAND, lines, payloads, rlstages, surroundings
 
 from rlstages.events import EpochFinished, Evaluated, RolloutFinished, RunFinished, StageFinished, StageStarted
-from rlstages.rundir import read_events
+from rlstages.storage.rundir import read_events
 
 LADDER = """
 from rlstages import *

@@ -6,9 +6,9 @@ import torch
 from building import echo, learner_for
 
 from rlstages import Environment
-from rlstages.environments import make_environment, make_vec_env
+from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.evaluation import evaluate, play_wave
-from rlstages.seeding import Purpose, episode_seed
 
 
 def copies(environment, n_envs=3):

@@ -7,7 +7,7 @@ from building import cloning, curriculum, echo, tuning
 from stable_baselines3 import A2C, PPO
 
 from rlstages import Environment, Expert, InputError, SuccessThreshold, load_policy, train
-from rlstages.environments import make_environment
+from rlstages.environments.making import make_environment
 from rlstages.experts import showing
 from rlstages.recording import record
 

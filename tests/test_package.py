@@ -14,29 +14,31 @@ LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs
 
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
-    ["errors", "watchdog"],
-    ["serialization", "references", "episodes", "sequential", "seeding", "places"],
+    ["errors"],
+    ["serialization", "references", "episodes", "sequential", "places"],
     ["privacy"],
     ["criteria"],
     ["specs"],
     ["stages"],
     ["curriculum"],
-    ["spaces", "untrusted", "lock"],
-    ["checkpoints", "trajectories"],
+    ["spaces", "storage.untrusted", "storage.lock"],
+    ["storage.checkpoints", "trajectories"],
     ["demonstrations"],
-    ["events", "eventlog"],
-    ["rundir"],
-    ["guarding"],
-    ["ranges", "worker"],
-    ["trust"],
-    ["workers", "batched", "inprocess", "randomness", "threads"],
-    ["environments"],
-    ["recording", "evaluation"],
+    ["events", "storage.eventlog"],
+    ["storage", "storage.record"],
+    ["storage.rundir"],
+    ["storage.trust"],
+    ["environments", "environments.seeding", "environments.watchdog", "randomness", "threads"],
+    ["environments.guarding"],
+    ["environments.ranges", "environments.worker"],
+    ["environments.workers", "environments.batched", "environments.inprocess"],
+    ["environments.monitor"],
+    ["environments.making"],
+    ["recording", "evaluation", "environments.determinism"],
     ["learners", "learners.normalizer", "learners.engines", "learners.learner"],
     ["policies"],
     ["experts"],
     ["learners.runner", "learners.examination", "learners.copies", "learners.cloning", "learners.fine_tuning"],
-    ["determinism"],
     ["preflight", "resumption", "stopping"],
     ["tracking"],
     ["trainer"],
@@ -47,7 +49,7 @@ ORDER = [
     ["cli"],
 ]
 RANKS = {module: rank for rank, line in enumerate(ORDER) for module in line}
-READ_BY_TRACKING = {*LIGHT, "events", "rundir", "privacy", "tracking"} - {"references"}
+READ_BY_TRACKING = {*LIGHT, "events", "storage.record", "storage.rundir", "privacy", "tracking"} - {"references"}
 MAY_TRACK = {"", "trainer", "cli", "tracking"}
 
 
@@ -130,7 +132,7 @@ def test_importing_the_package_brings_in_nothing_heavy():
 
 
 def test_specs_and_events_bring_in_no_torch():
-    modules = ", ".join(f"rlstages.{name}" for name in [*LIGHT, "demonstrations", "spaces", "checkpoints", "rundir"])
+    modules = ", ".join(f"rlstages.{name}" for name in [*LIGHT, "demonstrations", "spaces", "storage.rundir", "storage.trust"])
     assert not modules_after(f"import {modules}") & HEAVY
     light = ", ".join(f"rlstages.{name}" for name in LIGHT)
     assert not modules_after(f"import {light}") & {*HEAVY, "gymnasium"}

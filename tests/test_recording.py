@@ -5,10 +5,10 @@ import pytest
 from building import echo
 
 from rlstages import Environment, Expert, InputError, recording
-from rlstages.environments import make_environment
+from rlstages.environments.making import make_environment
+from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.experts import showing
 from rlstages.recording import record
-from rlstages.seeding import Purpose, episode_seed
 
 
 def play(environment, expert, episodes=3, **where):

@@ -5,9 +5,10 @@ import json
 import pytest
 from building import agent, curriculum, echo, payloads, tuning
 
-from rlstages import Environment, InputError, SuccessThreshold, load_curriculum, resume, rundir, train
+from rlstages import Environment, InputError, SuccessThreshold, load_curriculum, resume, train
 from rlstages.events import Evaluated, Warned
 from rlstages.resumption import conditions
+from rlstages.storage import rundir
 from rlstages.threads import threads_of
 
 TASK = """

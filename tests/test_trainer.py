@@ -9,7 +9,6 @@ import torch
 from building import Recorder, agent, cloning, curriculum, echo, payloads, tuning
 
 from rlstages import Environment, Expert, InputError, SuccessThreshold, resume, train, trainer
-from rlstages.checkpoints import checkpoint_names, sha256
 from rlstages.events import (
     EpochFinished,
     Judged,
@@ -23,7 +22,9 @@ from rlstages.events import (
 from rlstages.learners.cloning import CloningRunner
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import read_policy
-from rlstages.rundir import read_events, read_record
+from rlstages.storage.checkpoints import checkpoint_names, sha256
+from rlstages.storage.record import read_record
+from rlstages.storage.rundir import read_events
 
 POLE = Environment("rlstages_envs.cartpole:cartpole", max_steps=60, success=40.0)
 SHORT_POLE = Environment("rlstages_envs.cartpole:cartpole", max_steps=60, pole_length=0.3, success=40.0)

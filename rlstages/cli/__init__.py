@@ -11,8 +11,8 @@ from rlstages.cli import codes
 def main() -> None:
     """Run the command line; a person's mistakes become one sentence and exit code 2."""
     from rlstages.cli.app import app
+    from rlstages.environments.watchdog import watching
     from rlstages.errors import Fault, InputError
-    from rlstages.watchdog import watching
 
     try:
         with watching():

@@ -13,8 +13,9 @@ from rich.table import Table
 from rlstages.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
 from rlstages.episodes import Score
 from rlstages.events import RunFinished, StageFinished
-from rlstages.rundir import read_events, read_record
 from rlstages.serialization import to_data
+from rlstages.storage.record import read_record
+from rlstages.storage.rundir import read_events
 
 
 def show_curriculum(source: str, parameters: Mapping[str, str], as_json: bool, trust_pickle: bool) -> None:

@@ -17,7 +17,6 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecTransposeImage
 
-from rlstages.checkpoints import sha256
 from rlstages.criteria import Verdict
 from rlstages.demonstrations import (
     Demonstration,
@@ -26,20 +25,21 @@ from rlstages.demonstrations import (
     check_demonstrations,
     load_demonstrations,
 )
+from rlstages.environments.guarding import SINGLE
+from rlstages.environments.ranges import Ranges
 from rlstages.episodes import Score, score
 from rlstages.errors import require
 from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged, Warned
 from rlstages.experts import showing
-from rlstages.guarding import SINGLE
 from rlstages.learners.engines.numpy_engine import NumpyEngine
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner, Weights, arrays, load_optimizer_state, optimizer_state, tensors
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
-from rlstages.ranges import Ranges
 from rlstages.recording import record
 from rlstages.serialization import from_data, to_data
 from rlstages.stages import BehaviorCloning
+from rlstages.storage.checkpoints import sha256
 
 MEASURED_AT_ONCE = 4096
 

@@ -9,7 +9,7 @@ import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_wrapper
 
-from rlstages.environments import monitor_of
+from rlstages.environments.monitor import monitor_of
 from rlstages.randomness import random_state_kept
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.criteria import Criterion, Verdict, spend
-from rlstages.environments import make_vec_env
+from rlstages.environments.making import make_vec_env
+from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.episodes import Episode, Score, score
 from rlstages.evaluation import evaluate, play_wave
 from rlstages.events import Emit, Evaluated, Warned
 from rlstages.learners.learner import Learner
-from rlstages.seeding import Purpose, episode_seed
 from rlstages.specs import Environment
 
 

@@ -13,7 +13,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rlstages.criteria import Verdict
-from rlstages.environments import make_vec_env, monitor_of
+from rlstages.environments.making import make_vec_env
+from rlstages.environments.monitor import monitor_of
 from rlstages.episodes import Episode, Score, score
 from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import begin_copies, copies_state, restore_copies

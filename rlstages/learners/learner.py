@@ -20,7 +20,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 
-from rlstages.checkpoints import replace_durably, sha256
 from rlstages.errors import InputError, require
 from rlstages.learners.engines.choice import choose_engine, make_engine
 from rlstages.learners.engines.engine import Engine
@@ -28,7 +27,8 @@ from rlstages.learners.normalizer import NormalizedExtractor, is_vector
 from rlstages.randomness import random_state, set_random_state
 from rlstages.spaces import describe_space
 from rlstages.specs import Agent, value_at
-from rlstages.untrusted import Tensors, read_bytes
+from rlstages.storage.checkpoints import replace_durably, sha256
+from rlstages.storage.untrusted import Tensors, read_bytes
 
 _EXTRACTORS = {"MlpPolicy": FlattenExtractor, "CnnPolicy": NatureCNN, "MultiInputPolicy": CombinedExtractor}
 Weights = dict[str, torch.Tensor]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from rlstages.events import Tracker
-from rlstages.rundir import RunDirectory, read_events
+from rlstages.storage.rundir import RunDirectory, read_events
 
 Track = Literal["auto", "online", "offline", "none"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlstages.errors import Fault, InputError, require
-from rlstages.rundir import RunDirectory, read_events
+from rlstages.storage.rundir import RunDirectory, read_events
 from rlstages.tracking.mode import tracking_mode
 from rlstages.tracking.tensorboard import tensorboard_tracker
 from rlstages.tracking.wandb import wandb_tracker

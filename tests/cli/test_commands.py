@@ -14,7 +14,8 @@ from stable_baselines3 import A2C, PPO
 
 from rlstages import Environment, SuccessThreshold, load_demonstrations, load_policy, train
 from rlstages.events import StageFinished
-from rlstages.rundir import RunDirectory, read_events, read_record
+from rlstages.storage.record import read_record
+from rlstages.storage.rundir import RunDirectory, read_events
 
 ALWAYS, NEVER = Environment("toys:Always"), Environment("toys:Never")
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from rlstages import references, train
-from rlstages.rundir import read_events
+from rlstages.storage.rundir import read_events
 
 PLAN = """
 from pathlib import Path

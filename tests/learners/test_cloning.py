@@ -6,13 +6,13 @@ import torch
 from building import Recorder, agent, cloning, echo, learner_for
 
 from rlstages import Expert, InputError, SuccessThreshold
-from rlstages.checkpoints import read_checkpoint, write_checkpoint
 from rlstages.demonstrations import Demonstration, Demonstrations, load_demonstrations
 from rlstages.events import DemonstrationsReady, EpochFinished, Evaluated, Event, Judged
 from rlstages.experts import showing
 from rlstages.learners.cloning import Batches, CloningRunner, measure, require_demonstrations
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.recording import record
+from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
 def shown_in(environment, episodes=12, expert="toys:tell"):

@@ -5,7 +5,8 @@ import pytest
 from building import agent, echo, learner_for
 from stable_baselines3.common.vec_env import VecNormalize
 
-from rlstages.environments import make_vec_env, monitor_of
+from rlstages.environments.making import make_vec_env
+from rlstages.environments.monitor import monitor_of
 from rlstages.learners.copies import begin_copies, copies_state, restore_copies
 from rlstages.learners.engines.rollouts import collect
 from rlstages.randomness import random_state, set_random_state

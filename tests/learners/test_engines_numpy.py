@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import PPO
 
-from rlstages.checkpoints import read_checkpoint, write_checkpoint
-from rlstages.environments import make_vec_env
+from rlstages.environments.making import make_vec_env
 from rlstages.learners.cloning import CloningRunner, measure
 from rlstages.learners.engines.engine import Anchor, critic_parameters
 from rlstages.learners.engines.numpy_engine import NumpyEngine
@@ -20,6 +19,7 @@ from rlstages.learners.engines.rollouts import collect
 from rlstages.learners.engines.torch_engine import TorchEngine
 from rlstages.learners.learner import Learner
 from rlstages.learners.normalizer import normalizer_of
+from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 ACTIONS = {
     "discrete": spaces.Discrete(4),

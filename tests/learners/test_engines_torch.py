@@ -13,12 +13,12 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Environment
-from rlstages.environments import SeededEpisodes, make_environment, make_vec_env
+from rlstages.environments.making import SeededEpisodes, make_environment, make_vec_env
+from rlstages.environments.seeding import EpisodeSeeds, Purpose
 from rlstages.learners.engines.engine import Anchor, LossNotFinite, critic_parameters
 from rlstages.learners.engines.rollouts import collect
 from rlstages.learners.engines.torch_heads import torch_head
 from rlstages.learners.fine_tuning import FineTuningRunner
-from rlstages.seeding import EpisodeSeeds, Purpose
 
 CARTPOLE = Environment("CartPole-v1")
 PENDULUM = Environment("Pendulum-v1")

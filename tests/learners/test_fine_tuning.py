@@ -8,12 +8,12 @@ import torch
 from building import HALF, QUICK, Recorder, agent, echo, learner_for, tuning
 
 from rlstages import Environment, Linear, RewardThreshold, SuccessThreshold
-from rlstages.checkpoints import read_checkpoint, write_checkpoint
 from rlstages.events import Evaluated, Event, Judged, RolloutFinished, Warned
 from rlstages.learners.engines.engine import critic_parameters
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.randomness import set_random_state
+from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 A2C = {"algorithm": "A2C", "batch_size": None, "n_epochs": None}
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)

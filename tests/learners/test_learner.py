@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from rlstages import InputError
-from rlstages.checkpoints import read_checkpoint, sha256, write_checkpoint
 from rlstages.learners.learner import Learner, read_policy, require_fit
+from rlstages.storage.checkpoints import read_checkpoint, sha256, write_checkpoint
 
 VECTOR, ACTION = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(3)
 IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)

@@ -136,7 +136,7 @@ class Work:
 
     def __init__(self, path):
         from rlstages.events import Event, Warned
-        from rlstages.rundir import RunDirectory
+        from rlstages.storage.rundir import RunDirectory
 
         self.run = RunDirectory(path)
         self.name, self.state, _ = self.run.restore()
@@ -153,13 +153,13 @@ class Work:
         self.save(end=True)
 
     def policy(self):
-        from rlstages.checkpoints import replace_durably
+        from rlstages.storage.checkpoints import replace_durably
 
         file = self.run.path / "policies" / "02-last.safetensors"
         replace_durably(file, b"x" * 5_000)
 
     def record(self):
-        from rlstages.rundir import update_curriculum
+        from rlstages.storage.rundir import update_curriculum
 
         update_curriculum(self.run, self.run.record.curriculum)
 
@@ -170,7 +170,7 @@ BEFORE = {"append": [], "save": ["append"], "save_end": ["append"], "policy": []
 
 def disturb(seam, path, kind, call, mode):
     """Do one kind of work with a strike at a call; a run that survives it does it again, undisturbed."""
-    from rlstages.checkpoints import DiskFault
+    from rlstages.storage.checkpoints import DiskFault
 
     work = Work(path)
     for step in BEFORE[kind]:

@@ -12,9 +12,9 @@ import torch
 from safetensors.numpy import save as to_safetensors
 
 from rlstages import InputError, load_demonstrations, load_policy, resume
-from rlstages.checkpoints import MANIFEST, STATE, TENSORS, _manifest, checkpoint_names
 from rlstages.cli.showing import show_run
 from rlstages.policies import evaluate_run
+from rlstages.storage.checkpoints import MANIFEST, STATE, TENSORS, _manifest, checkpoint_names
 from runs import digest_of
 
 EVIL = """

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from rlstages.errors import InputError
-from rlstages.rundir import RunDirectory
+from rlstages.storage.rundir import RunDirectory
 
 
 def attempt(run, gate, answers):

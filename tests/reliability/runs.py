@@ -8,7 +8,7 @@ import pytest
 from building import cloning, curriculum, tuning
 
 from rlstages import Environment, Expert, SuccessThreshold, train
-from rlstages.checkpoints import checkpoint_names, read_checkpoint, sha256
+from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint, sha256
 
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
 # Names that may be followed in anybody's run, so that nothing but the damage stands in the way.

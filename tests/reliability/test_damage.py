@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from rlstages import InputError, load_policy
-from rlstages.checkpoints import MANIFEST, STATE, TENSORS, checkpoint_names, read_checkpoint
 from rlstages.learners.learner import read_policy
 from rlstages.policies import last_finished
-from rlstages.rundir import RunDirectory
+from rlstages.storage.checkpoints import MANIFEST, STATE, TENSORS, checkpoint_names, read_checkpoint
+from rlstages.storage.rundir import RunDirectory
 
 FILES = [TENSORS, STATE, MANIFEST]
 

@@ -17,7 +17,7 @@ import pytest
 from building import surroundings
 from ladders import Case
 
-from rlstages.checkpoints import checkpoint_names, read_checkpoint
+from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
 
 HERE = Path(__file__).parent
 NO_MUJOCO = importlib.util.find_spec("mujoco") is None

@@ -13,10 +13,10 @@ import pytest
 from building import agent, lines, payloads
 
 from rlstages import Curriculum, Environment, FineTuning, SuccessThreshold, resume, train, trainer
-from rlstages.checkpoints import checkpoint_names, read_checkpoint
-from rlstages.environments import EnvironmentFault
+from rlstages.environments.monitor import EnvironmentFault
+from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import RolloutFinished, RunFinished, Warned
-from rlstages.seeding import Purpose, episode_seed
+from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
 
 COPY, EPISODE, STEP = 2, 3, 4
 COPIES, ROLLOUT = 3, 8

@@ -90,7 +90,7 @@ def fails(environment, expert, *said, trace):
 
 
 def recorded(fault, file, step=4):
-    from rlstages.seeding import Purpose, episode_seed
+    from rlstages.environments.seeding import Purpose, episode_seed
 
     seed = episode_seed(0, 0, Purpose.DEMONSTRATION, 0, 5)
     return seed, Environment(

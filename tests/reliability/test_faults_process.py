@@ -16,7 +16,7 @@ import pytest
 from building import COMMAND, lines, surroundings
 from test_end_to_end import ALWAYS_SAVED, descendants, is_alive
 
-from rlstages.seeding import Purpose, episode_seed
+from rlstages.environments.seeding import Purpose, episode_seed
 
 FORMS = ["in-process", "subprocess"]
 HERE = Path(__file__).parent

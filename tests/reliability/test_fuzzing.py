@@ -16,13 +16,14 @@ from fuzzing import bytes_changed, data_changed, json_changed, tensors_changed
 from safetensors.numpy import save as to_safetensors
 
 from rlstages import InputError, load_demonstrations, load_policy
-from rlstages.checkpoints import STATE, TENSORS, DamagedCheckpoint, _manifest, checkpoint_names, read_checkpoint
 from rlstages.cli.showing import show_run
 from rlstages.policies import learner_of
-from rlstages.rundir import read_events, read_record
+from rlstages.storage.checkpoints import STATE, TENSORS, DamagedCheckpoint, _manifest, checkpoint_names, read_checkpoint
+from rlstages.storage.record import read_record
+from rlstages.storage.rundir import read_events
+from rlstages.storage.trust import trust_sources
 from rlstages.tracking.console import console_tracker
 from rlstages.trainer import _fitting
-from rlstages.trust import trust_sources
 from runs import digest_of
 
 # What a file could do if it ran code; reading does none of it.

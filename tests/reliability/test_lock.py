@@ -12,8 +12,8 @@ import pytest
 from building import lines, surroundings
 
 from rlstages import InputError
-from rlstages.lock import lock, unlock
-from rlstages.rundir import RunDirectory
+from rlstages.storage.lock import lock, unlock
+from rlstages.storage.rundir import RunDirectory
 
 RACING = Path(__file__).with_name("racing.py")
 

@@ -13,7 +13,8 @@ import pytest
 from building import COMMAND, lines, payloads, surroundings
 
 from rlstages.events import RunFinished
-from rlstages.rundir import read_events, read_record
+from rlstages.storage.record import read_record
+from rlstages.storage.rundir import read_events
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
 

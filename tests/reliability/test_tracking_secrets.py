@@ -13,7 +13,7 @@ from building import COMMAND, curriculum, surroundings, tuning
 
 from rlstages import train
 from rlstages.cli.demonstrating import record_demonstrations
-from rlstages.rundir import read_record
+from rlstages.storage.record import read_record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
 

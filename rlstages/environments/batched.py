@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.guarding import CopyError, late, reason_of, traceback_of
-from rlstages.seeding import EpisodeSeeds
-from rlstages.watchdog import Overdue, TimeLimit
+from rlstages.environments.guarding import CopyError, late, reason_of, traceback_of
+from rlstages.environments.seeding import EpisodeSeeds
+from rlstages.environments.watchdog import Overdue, TimeLimit
 
 
 class BatchedVecEnv(VecEnv):

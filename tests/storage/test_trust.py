@@ -22,9 +22,9 @@ from rlstages import (
 )
 from rlstages.policies import evaluate_run, load_policy
 from rlstages.references import sources
-from rlstages.rundir import new_record, read_record
 from rlstages.serialization import from_data
-from rlstages.trust import is_own, remember, trust_sources
+from rlstages.storage.record import new_record, read_record
+from rlstages.storage.trust import is_own, remember, trust_sources
 
 ALWAYS = Environment("toys:Always")
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from rlstages.checkpoints import DiskFault, reason, write_all
+from rlstages.storage.checkpoints import DiskFault, reason, write_all
 
 FILE = "events.jsonl"
 

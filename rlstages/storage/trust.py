@@ -22,13 +22,13 @@ from typing import Any
 
 import gymnasium as gym
 
-from rlstages.checkpoints import DiskFault, replace_durably, sha256
 from rlstages.curriculum import Curriculum
 from rlstages.errors import require
 from rlstages.references import add_sources, is_reference
-from rlstages.rundir import RunRecord
 from rlstages.specs import Environment, Expert
 from rlstages.stages import BehaviorCloning
+from rlstages.storage.checkpoints import DiskFault, replace_durably, sha256
+from rlstages.storage.record import RunRecord
 
 OURS, GYMNASIUM = "rlstages_envs", "gymnasium"
 

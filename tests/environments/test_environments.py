@@ -15,12 +15,13 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
 from rlstages import Environment, InputError
-from rlstages.batched import BatchedVecEnv
-from rlstages.environments import EnvironmentFault, make_environment, make_vec_env, monitor_of, success_rule
+from rlstages.environments.batched import BatchedVecEnv
+from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.monitor import EnvironmentFault, monitor_of, success_rule
+from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.environments.workers import Workers
 from rlstages.errors import Fault
 from rlstages.references import load_file
-from rlstages.seeding import Purpose, episode_seed
-from rlstages.workers import Workers
 
 ROOMS = "rlstages_envs:rlstages/Rooms-v0"
 FORMS = ["in-process", "subprocess", "batched"]

@@ -23,7 +23,7 @@ from safetensors.numpy import save as save_tensors
 
 from rlstages.errors import Fault, InputError
 from rlstages.serialization import loads
-from rlstages.untrusted import Tensors, read_bytes
+from rlstages.storage.untrusted import Tensors, read_bytes
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 MAX_BYTES = {TENSORS: 2**32, STATE: 2**26, MANIFEST: 2**16}

@@ -15,8 +15,8 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.env_util import is_wrapped
 
+from rlstages.environments.guarding import CopyError, reason_of, traceback_of
 from rlstages.errors import InputError
-from rlstages.guarding import CopyError, reason_of, traceback_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

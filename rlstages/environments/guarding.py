@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.spaces import describe_space
-from rlstages.watchdog import Overdue, TimeLimit
 
 NOTE = "rlstages/note"
 SINGLE = "the observation"

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rlstages.environments import EpisodeMonitor, different_copies, make_vec_env, monitor_of
+from rlstages.environments.making import make_vec_env
+from rlstages.environments.monitor import EpisodeMonitor, different_copies, monitor_of
 from rlstages.errors import Fault
 from rlstages.randomness import random_state_kept
 from rlstages.specs import Environment

@@ -7,9 +7,9 @@ from building import echo
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Environment
-from rlstages.environments import SeededEpisodes, make_environment
-from rlstages.inprocess import InProcess
-from rlstages.seeding import EpisodeSeeds, Purpose
+from rlstages.environments.inprocess import InProcess
+from rlstages.environments.making import SeededEpisodes, make_environment
+from rlstages.environments.seeding import EpisodeSeeds, Purpose
 
 
 def copies(make, environment):

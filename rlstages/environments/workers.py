@@ -24,10 +24,10 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlstages.environments.guarding import CopyError, late, reason_of
+from rlstages.environments.worker import SIGNALS, work
 from rlstages.errors import Fault
-from rlstages.guarding import CopyError, late, reason_of
 from rlstages.spaces import stack
-from rlstages.worker import SIGNALS, work
 
 SECONDS_TO_END, SECONDS_TO_BE_REAPED = 2.0, 4.0
 FILES_PER_COPY, FILES_BESIDES = 3, 32
@@ -206,7 +206,7 @@ def _start(makers: Makers, pipes: list[Connection], processes: list[BaseProcess]
     """Start a process for each maker; both lists grow with them."""
     _require_files(len(makers))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "rlstages.environments"])
+    context.set_forkserver_preload(["__main__", "rlstages.environments.making"])
     # The server and the workers' first moments must not be ended by what is meant for the trainer.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

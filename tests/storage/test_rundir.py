@@ -11,20 +11,11 @@ import numpy as np
 import pytest
 
 from rlstages import Agent, Curriculum, Environment, FineTuning, InputError, SuccessThreshold
-from rlstages.checkpoints import DiskFault, checkpoint_names
 from rlstages.events import Event, Warned
 from rlstages.references import load_file, resolve
-from rlstages.rundir import (
-    FIRST_CHECKPOINT,
-    RunDirectory,
-    free_path,
-    new_record,
-    read_events,
-    read_record,
-    slug,
-    update_curriculum,
-    write_record,
-)
+from rlstages.storage.checkpoints import DiskFault, checkpoint_names
+from rlstages.storage.record import new_record, read_record, write_record
+from rlstages.storage.rundir import FIRST_CHECKPOINT, RunDirectory, free_path, read_events, slug, update_curriculum
 
 
 def plan(name="poles", **environment):
@@ -214,7 +205,7 @@ def test_the_longest_name_of_any_script_fits_a_file_name(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from rlstages.rundir import RunDirectory
+from rlstages.storage.rundir import RunDirectory
 run = RunDirectory(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

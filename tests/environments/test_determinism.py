@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlstages import Environment
-from rlstages.determinism import doubt_about
+from rlstages.environments.determinism import doubt_about
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from rlstages.checkpoints import (
+from rlstages.storage.checkpoints import (
     MANIFEST,
     STATE,
     TENSORS,

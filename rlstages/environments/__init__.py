@@ -1,0 +1,1 @@
+"""From an `Environment` to its copies: made, seeded, stepped, watched, and guarded against their faults."""

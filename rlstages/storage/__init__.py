@@ -1,0 +1,1 @@
+"""What a run leaves on disk, how it is written, and how far what lies there is trusted."""

@@ -1,0 +1,140 @@
+"""What `run.json` says: what a run does, with what, and where the files lie that its functions come from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+from rlstages.curriculum import Curriculum
+from rlstages.errors import InputError, require, require_int
+from rlstages.places import absolute_from_run, relative_to_run
+from rlstages.serialization import from_data, loads, to_data
+from rlstages.storage.checkpoints import replace_durably
+from rlstages.storage.untrusted import read_bytes
+
+VERSION = 1
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `run.json` says.
+
+    Attributes:
+        curriculum: What is run; in the file, absolute paths in it start from the run directory.
+        seed: Of the run.
+        run_id: Of the run everywhere, Weights & Biases included.
+        versions: Of Python and the packages that matter, when the run was made.
+        spaces: Observation and action space as JSON data.
+        sources: Files that the curriculum's functions come from: module name to path, relative to the run directory.
+        digests: SHA-256 of those files that the curriculum's own functions come from, by module name.
+        conditions: What decides the last bits of its results besides the versions.
+        initial: The run whose final policy this one starts from, as the user named it, or `None`.
+    """
+
+    curriculum: Curriculum
+    seed: int
+    run_id: str
+    versions: Mapping[str, str]
+    spaces: Mapping[str, Any]
+    sources: Mapping[str, str]
+    digests: Mapping[str, str]
+    conditions: Mapping[str, Any]
+    initial: str | None = None
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write `run.json`, in one step."""
+    content = {"version": VERSION, "digest": digest_from(path, record.curriculum)}
+    content |= {f.name: to_data(getattr(record, f.name)) for f in fields(record)}
+    content["curriculum"] = relative_to_run(content["curriculum"], path)
+    replace_durably(path / RECORD, json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read `run.json` without owning the run.
+
+    Raises:
+        InputError: If the path is not a run directory.
+    """
+    file = path / RECORD
+    require(file.is_file(), f"{path} is not a run directory: it has no {RECORD}.")
+    try:
+        data = loads(read_bytes(file))
+        version = data["version"]
+        require(version == VERSION, f"it is of version {version!r}, and this rlstages reads version {VERSION}.")
+        curriculum = from_data(absolute_from_run(data["curriculum"], path))
+        require(isinstance(curriculum, Curriculum), "it does not hold a curriculum.")
+        record = RunRecord(
+            curriculum=cast(Curriculum, curriculum),
+            seed=data["seed"],
+            run_id=data["run_id"],
+            versions=data["versions"],
+            spaces=data["spaces"],
+            sources=data["sources"],
+            digests=data["digests"],
+            conditions=data["conditions"],
+            initial=data["initial"],
+        )
+        _check(record)
+        return record
+    except InputError as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    except (KeyError, TypeError, AttributeError, OSError) as error:
+        raise InputError(f"{file} is damaged: {type(error).__name__} {error}.") from error
+
+
+def _check(record: RunRecord) -> None:
+    require_int("it", "seed", record.seed, least=0)
+    plain = isinstance(record.run_id, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", record.run_id)
+    require(bool(plain), f"its run_id is {record.run_id!r}.")
+    for name in ("versions", "sources", "digests"):
+        texts = getattr(record, name)
+        whole = isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())
+        require(whole, f"its {name} are damaged.")
+    require("rlstages" in record.versions, "its versions are damaged.")
+    require(set(record.digests) <= set(record.sources), "its digests are damaged.")
+    require(isinstance(record.conditions, dict), "its conditions are damaged.")
+    require(isinstance(record.spaces, dict), "its spaces are damaged.")
+    require(record.initial is None or isinstance(record.initial, str), "its initial run is damaged.")
+
+
+def digest_from(path: Path, curriculum: Curriculum) -> str:
+    """Return the digest of a curriculum as `run.json` holds it, which stays when files move together with the run."""
+    return cast(Curriculum, from_data(relative_to_run(to_data(curriculum), path))).digest
+
+
+def recorded_digest(path: Path) -> str | None:
+    """Return the digest of the curriculum as `run.json` gives it."""
+    digest = loads(read_bytes(path / RECORD)).get("digest")
+    return str(digest) if digest else None
+
+
+def new_record(
+    curriculum: Curriculum,
+    seed: int,
+    spaces: Mapping[str, Any],
+    conditions: Mapping[str, Any],
+    initial: str | None = None,
+) -> RunRecord:
+    """Return the record of a new run, with an id of its own."""
+    return RunRecord(curriculum, seed, secrets.token_hex(4), versions(), spaces, {}, {}, conditions, initial)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a run computes."""
+    packages = ["rlstages", "gymnasium", "stable-baselines3", "torch", "numpy", "imitation", "wandb"]
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
