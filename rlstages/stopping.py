@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,17 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from rlstages.checkpoints import reason
 from rlstages.errors import Fault, InputError
-
-_REMEDIES = {
-    errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "your quota is spent; free some space",
-    errno.EROFS: "the disk is read-only; make it writable",
-    errno.EACCES: "permission denied; make it writable",
-    errno.EPERM: "permission denied; make it writable",
-    errno.EMFILE: "too many open files; raise the limit (ulimit -n), or use fewer copies (n_envs)",
-    errno.ENFILE: "the system has too many open files",
-}
 
 
 @contextmanager
@@ -61,8 +51,7 @@ def fault_of(error: BaseException, run: Path) -> Fault | InputError | None:
         return error
     if isinstance(error, OSError):
         place = error.filename if isinstance(error.filename, str) else run
-        why = _REMEDIES.get(error.errno or 0, error.strerror or type(error).__name__)
-        return Fault(f"{place} cannot be written or read: {why}.")
+        return Fault(f"{place} cannot be written or read: {reason(error)}.")
     if isinstance(error, MemoryError):
         return Fault("Memory ran out; use fewer copies (n_envs), shorter rollouts (n_steps) or a smaller network.")
     if isinstance(error, ValueError) and "Expected parameter" in str(error):
