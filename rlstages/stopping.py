@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from rlstages.checkpoints import reason
 from rlstages.errors import Fault, InputError
+from rlstages.storage.checkpoints import reason
 
 
 @contextmanager

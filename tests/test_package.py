@@ -132,7 +132,9 @@ def test_importing_the_package_brings_in_nothing_heavy():
 
 
 def test_specs_and_events_bring_in_no_torch():
-    modules = ", ".join(f"rlstages.{name}" for name in [*LIGHT, "demonstrations", "spaces", "storage.rundir", "storage.trust"])
+    modules = ", ".join(
+        f"rlstages.{name}" for name in [*LIGHT, "demonstrations", "spaces", "storage.rundir", "storage.trust"]
+    )
     assert not modules_after(f"import {modules}") & HEAVY
     light = ", ".join(f"rlstages.{name}" for name in LIGHT)
     assert not modules_after(f"import {light}") & {*HEAVY, "gymnasium"}
