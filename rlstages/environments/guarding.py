@@ -60,7 +60,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         Raises:
             CopyError: If it fails, or returns something else than an observation and an info.
         """
-        given = self._guard("reset", lambda: self.env.reset(seed=seed, options=options))
+        given = self._guard("reset", self.env.reset, seed=seed, options=options)
         if not isinstance(given, tuple) or len(given) != 2:
             raise CopyError(self._copy, f"returned {_brief(given)} from reset(), not an observation and an info")
         observation, info = given
@@ -73,7 +73,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         Raises:
             CopyError: If it fails, or returns something else than gymnasium's five values.
         """
-        given = self._guard("step", lambda: self.env.step(action))
+        given = self._guard("step", self.env.step, action)
         if not isinstance(given, tuple) or len(given) != 5:
             raise CopyError(
                 self._copy,
@@ -84,17 +84,17 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         self._require_info(info)
         return self._fit(observation, info), self._number(reward), bool(terminated), bool(truncated), info
 
-    def _guard(self, call: str, work: Any) -> Any:
+    def _guard(self, call: str, work: Any, *given: Any, **named: Any) -> Any:
         try:
             with self._limit:
-                return work()
+                return work(*given, **named)
         except Overdue as error:
-            raise CopyError(self._copy, late(self._limit.seconds, f"{call}()"), traceback_of(error, skip=2)) from error
+            raise CopyError(self._copy, late(self._limit.seconds, f"{call}()"), traceback_of(error)) from error
         except SystemExit as error:
-            trace = traceback_of(error, skip=2)
+            trace = traceback_of(error)
             raise CopyError(self._copy, f"called sys.exit({error.code!r}) in {call}()", trace) from error
         except Exception as error:
-            trace = traceback_of(error, skip=2)
+            trace = traceback_of(error)
             raise CopyError(self._copy, f"raised {reason_of(error)} in {call}()", trace) from error
 
     def _require_info(self, info: Any) -> None:

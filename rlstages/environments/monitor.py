@@ -66,6 +66,7 @@ class EpisodeMonitor(VecEnvWrapper):
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
         self._numbers = np.zeros(self.num_envs, dtype=np.int64)
         self._played: list[np.ndarray] = []
+        self._most_played = _LEAST_REMEMBERED
         self._last: Any = None
 
     def reset(self) -> Any:
@@ -96,8 +97,10 @@ class EpisodeMonitor(VecEnvWrapper):
         """
         if not isinstance(self.venv, BatchedVecEnv):
             self._played.append(np.array(actions))
-            if len(self._played) > 2 * self._lengths.max() + _LEAST_REMEMBERED:
-                del self._played[: -1 - int(self._lengths.max())]
+            if len(self._played) > self._most_played:
+                longest = int(self._lengths.max())
+                del self._played[: -1 - longest]
+                self._most_played = 2 * longest + _LEAST_REMEMBERED
         try:
             self.venv.step_async(actions)
         except CopyError as error:
