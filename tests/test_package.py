@@ -21,6 +21,7 @@ ORDER = [
     ["specs"],
     ["stages"],
     ["curriculum"],
+    ["arms"],
     ["spaces", "storage.untrusted", "storage.lock"],
     ["storage.checkpoints", "trajectories"],
     ["demonstrations"],
@@ -45,12 +46,13 @@ ORDER = [
     [""],
     ["curricula"],
     ["launch"],
-    ["compare"],
+    ["compare", "sweep"],
     ["cli"],
+    ["__main__"],
 ]
 RANKS = {module: rank for rank, line in enumerate(ORDER) for module in line}
 READ_BY_TRACKING = {*LIGHT, "events", "storage.record", "storage.rundir", "privacy", "tracking"} - {"references"}
-MAY_TRACK = {"", "trainer", "cli", "tracking"}
+MAY_TRACK = {"", "trainer", "compare", "cli", "tracking"}
 
 
 def package_of(module):

@@ -18,6 +18,10 @@ FILE = "lock"
 _OWNED: dict[int, tuple[int, int]] = {}
 
 
+class OwnedElsewhere(InputError):
+    """Another process owns the directory."""
+
+
 def lock(directory: Path) -> int:
     """Become a directory's owner.
 
@@ -25,7 +29,8 @@ def lock(directory: Path) -> int:
         What `unlock` takes.
 
     Raises:
-        InputError: If another process owns it, which is named, or this one does already.
+        OwnedElsewhere: If another process owns it, which is named.
+        InputError: If this one does already, or it cannot be locked.
     """
     path = directory / FILE
     # The system's lock keeps other processes out, but not a second owner in this one; and it is lost when this process
@@ -42,7 +47,7 @@ def lock(directory: Path) -> int:
     except (BlockingIOError, PermissionError):
         holder = _holder(handle)
         os.close(handle)
-        raise InputError(f"{directory} belongs to {holder}; wait for it, or stop it.") from None
+        raise OwnedElsewhere(f"{directory} belongs to {holder}; wait for it, or stop it.") from None
     except OSError as error:
         os.close(handle)
         raise InputError(f"{directory} cannot be locked: {error.strerror}; put it on another disk.") from None
