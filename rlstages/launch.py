@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) -
             while waiting or running:
                 while waiting and len(running) < at_once:
                     job = waiting.pop(0)
-                    running[_start(job)] = job, time.monotonic()
+                    running[start_process(job, os.environ)] = job, time.monotonic()
                 for process in [process for process in running if process.poll() is not None]:
                     job, started = running.pop(process)
                     ended.append(Ended(job, process.returncode, time.monotonic() - started))
@@ -107,10 +107,11 @@ def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) -
     return ended
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
+def start_process(job: Job, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a job here, with one thread unless the variables of its environment say otherwise."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    surroundings = {**threads, **os.environ, LAUNCHER: str(os.getpid())}
+    surroundings = {**threads, **variables, LAUNCHER: str(os.getpid())}
     with job.log.open("wb") as log:
         return subprocess.Popen(
             job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=surroundings

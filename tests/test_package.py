@@ -45,7 +45,7 @@ ORDER = [
     ["trainer"],
     [""],
     ["curricula"],
-    ["launch"],
+    ["launch", "launch_ray"],
     ["compare", "sweep"],
     ["cli"],
     ["__main__"],

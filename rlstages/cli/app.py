@@ -94,7 +94,11 @@ TrustImports = Annotated[
     ),
 ]
 Seeds = Annotated[str, typer.Option(help="0:5 for 0 to 4, or 1,4,7.")]
-Jobs = Annotated[Optional[int], typer.Option(help="Runs at a time; default one for each core.", min=1)]  # noqa: UP045
+Jobs = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Runs at a time; default one for each core, or what Ray has room for.", min=1),
+]
+On = Annotated[str, typer.Option(metavar="local|ray[=ADDRESS]", help="Where runs are made: here, or on a Ray cluster.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command of each run, and run nothing.")]
 Episodes = Annotated[int, typer.Option(help="Episodes to play in each environment.", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -221,6 +225,7 @@ def compare(
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes for a final score.", min=4)] = 200,
     out: Annotated[Optional[Path], typer.Option(help="Its directory; default runs/compare-NAME.")] = None,  # noqa: UP045
+    on: On = "local",
     jobs: Jobs = None,
     track: Tracking = Track.auto,
     dry_run: DryRun = False,
@@ -242,7 +247,7 @@ def compare(
     if run is not None:
         run_one(options, run)
     else:
-        compare_arms(options, jobs, dry_run)
+        compare_arms(options, on, jobs, dry_run)
 
 
 @app.command()
@@ -254,6 +259,7 @@ def sweep(
     ] = None,
     seeds: Seeds = "0:5",
     out: Annotated[Optional[Path], typer.Option(help="Directory of the runs; default runs/sweep-NAME.")] = None,  # noqa: UP045
+    on: On = "local",
     jobs: Jobs = None,
     track: Tracking = Track.auto,
     dry_run: DryRun = False,
@@ -265,7 +271,7 @@ def sweep(
     """
     from rlstages.cli.sweeping import sweep_parameters
 
-    sweep_parameters(source, _pairs(parameters), seeds, out, jobs, track.value, dry_run, trust_pickle)
+    sweep_parameters(source, _pairs(parameters), seeds, out, on, jobs, track.value, dry_run, trust_pickle)
 
 
 @demos.command("record")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rlstages.arms import ARMS
 from rlstages.cli import codes
-from rlstages.cli.launching import default_jobs, read_seeds, say
+from rlstages.cli.launching import launcher, read_seeds, say
 from rlstages.errors import require
 from rlstages.launch import Job
 
@@ -78,7 +78,7 @@ class Options:
         return Job(f"{arm}/{seed}", tuple(arguments), directory / "logs" / f"{run_path(directory, arm, seed).name}.txt")
 
 
-def compare_arms(options: Options, jobs: int | None, dry_run: bool) -> None:
+def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> None:
     """Make what is missing of a comparison, and report."""
     plan = options.plan()
     plan.require_comparable()
@@ -96,8 +96,9 @@ def compare_arms(options: Options, jobs: int | None, dry_run: bool) -> None:
         if any("--steps" not in job.arguments for job in work):
             print("# These decide how many steps all arms get; once they are done, --dry-run prints the others.")
         return
+    run = launcher(on, jobs)
     prepare(directory, plan)
-    progress = run_comparison(directory, plan, job_of, jobs or default_jobs(), say)
+    progress = run_comparison(directory, plan, job_of, run, say)
     _report(directory, plan, progress)
 
 

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rlstages.cli import codes
-from rlstages.cli.launching import default_jobs, read_seeds, say
+from rlstages.cli.launching import launcher, read_seeds, say
 from rlstages.curriculum import load_factory
 from rlstages.errors import require
-from rlstages.launch import Ended, run_jobs
+from rlstages.launch import Ended
 from rlstages.sweep import Outcome, job_of, make_variants, outcome_of, write_csv
 
 
@@ -22,6 +22,7 @@ def sweep_parameters(
     parameters: Mapping[str, str],
     seeds: str,
     out: Path | None,
+    on: str,
     jobs: int | None,
     track: str,
     dry_run: bool,
@@ -41,10 +42,10 @@ def sweep_parameters(
         return
     from rlstages.preflight import preflight
 
+    run = launcher(on, jobs)
     for curriculum in {variant.curriculum.digest: variant.curriculum for variant in variants}.values():
         preflight(curriculum, trust_pickle=trust_pickle)
-    at_once = jobs or default_jobs()
-    say(f"{len(work)} of {len(variants)} runs to make, {min(at_once, max(len(work), 1))} at a time.")
+    say(f"{len(work)} of {len(variants)} runs to make.")
     failed: list[Ended] = []
 
     def tell(ended: Ended) -> None:
@@ -53,7 +54,7 @@ def sweep_parameters(
         how = f"failed: {ended.failure}" if ended.failure else f"done in {ended.seconds:.0f} s"
         say(f"  {ended.job.name}: {how}")
 
-    run_jobs(work, at_once, tell)
+    run(work, tell)
     outcomes = [outcome_of(variant) for variant in variants]
     Console().print(_table(outcomes))
     print(f"Written: {write_csv(directory, outcomes)}")

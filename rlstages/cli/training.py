@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rlstages.cli import codes
 from rlstages.curriculum import load_curriculum
 from rlstages.errors import InputError, require
+from rlstages.storage.lock import patiently
 from rlstages.storage.record import digest_from, read_record, recorded_digest
 from rlstages.storage.rundir import clear_unborn
 from rlstages.tracking import Track
@@ -104,7 +105,7 @@ def go_on_with(
     require(
         same and read_record(run).seed == seed, f"{run} is a run of another curriculum or seed; give another --out."
     )
-    go_on(run, source, parameters, None, False, track, trust_pickle, False)
+    patiently(lambda: go_on(run, source, parameters, None, False, track, trust_pickle, False))
 
 
 def _end(result: RunResult) -> None:

@@ -10,7 +10,7 @@ from rlstages.compare.baselines import measure_baselines
 from rlstages.compare.curve import read_curve
 from rlstages.compare.plan import Plan, claim, run_path
 from rlstages.errors import Fault
-from rlstages.launch import Ended, Job, run_jobs
+from rlstages.launch import Ended, Job
 from rlstages.preflight import preflight
 
 MakeJob = Callable[[str, int, int | None], Job]
@@ -80,9 +80,8 @@ def run_comparison(
     directory: Path,
     plan: Plan,
     job_of: MakeJob,
-    at_once: int,
+    run: Callable[[Sequence[Job], Callable[[Ended], None]], object],
     say: Callable[[str], None],
-    run: Callable[[Sequence[Job], int, Callable[[Ended], None]], object] = run_jobs,
 ) -> Progress:
     """Make all runs that are not there yet.
 
@@ -90,9 +89,8 @@ def run_comparison(
         directory: Of the comparison, after `prepare`.
         plan: Of it.
         job_of: Makes the job of a run.
-        at_once: How many runs at a time.
+        run: Runs jobs, and takes what is to be told of each that has ended.
         say: Takes sentences for a person.
-        run: Runs jobs.
 
     Raises:
         Fault: If no run of the first arm came to its end, where these decide the number of steps.
@@ -114,8 +112,8 @@ def run_comparison(
             say(f"  {count} of {len(jobs)}  {arm}, seed {seed}: {how}")
 
         if jobs:
-            say(f"{what}: {len(jobs)} runs, {min(at_once, len(jobs))} at a time.")
-            run(list(jobs), at_once, tell)
+            say(f"{what}: {len(jobs)} runs.")
+            run(list(jobs), tell)
 
     if plan.steps is None:
         launch(None, f"How many steps {plan.reference!r} needs")

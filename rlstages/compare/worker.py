@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,13 +19,12 @@ from rlstages.evaluation import evaluate
 from rlstages.events import DemonstrationsReady, Event, StageFinished, StageStarted
 from rlstages.learners.learner import Learner
 from rlstages.randomness import random_state_kept
-from rlstages.storage.lock import OwnedElsewhere
+from rlstages.storage.lock import patiently
 from rlstages.storage.rundir import clear_unborn, read_events
 from rlstages.tracking import Track
 from rlstages.trainer import RunResult, resume, train
 
 EVALUATION_SEED = 2_000_000
-SECONDS_TO_LET_GO = 120.0
 LOOK_SHARE = 8
 """A point of a curve is measured on this part of the episodes of a final score."""
 
@@ -58,23 +55,11 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
     }
     try:
         if (path / "run.json").is_file():
-            return _patiently(lambda: resume(path, curriculum=plan.arms[arm], **more))
+            return patiently(lambda: resume(path, curriculum=plan.arms[arm], **more))
         clear_unborn(path)
         return train(plan.arms[arm], seed=seed, out=path, **more)
     finally:
         watch.close()
-
-
-def _patiently(work: Callable[[], RunResult]) -> RunResult:
-    """Wait for a process that outlived its comparison to finish its step and let go of the run."""
-    deadline = time.monotonic() + SECONDS_TO_LET_GO
-    while True:
-        try:
-            return work()
-        except OwnedElsewhere:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1.0)
 
 
 class _Follower:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from rlstages.errors import InputError, require
 
 FILE = "lock"
+T = TypeVar("T")
 _OWNED: dict[int, tuple[int, int]] = {}
 
 
@@ -62,6 +65,22 @@ def unlock(handle: int) -> None:
     with suppress(OSError):
         os.ftruncate(handle, 0)
     os.close(handle)
+
+
+def patiently(work: Callable[[], T], seconds: float = 120.0) -> T:
+    """Do what takes a lock, waiting for a process to let go of it: one that was told to end finishes its step first.
+
+    Raises:
+        OwnedElsewhere: If it is still held after these seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return work()
+        except OwnedElsewhere:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

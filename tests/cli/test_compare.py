@@ -33,6 +33,7 @@ WRONG = {
     "an arm of nothing": (["--arm", "short"], "--arm 'short' is not of the form 'name: parameter=value'"),
     "an arm of an unknown parameter": (["--arm", "short: depth=3"], "there is no parameter 'depth'"),
     "an arm that is there": (["--arm", "scratch: episodes=3"], "there is an arm 'scratch' already"),
+    "on nothing": (["--on", "slurm"], "--on is 'slurm'; give local, ray or ray=ADDRESS"),
     "a run of no arm": (["--run", "stages/0"], "--run stages/0: there is no such arm"),
     "a run without a seed": (["--run", "staged"], "--run is 'staged'; give an arm and a seed"),
 }
