@@ -209,8 +209,8 @@ class RunFinished:
     """The run ended or was stopped.
 
     Attributes:
-        outcome: `"reached"` the end, `"missed"` a threshold, `"interrupted"` (and saved), or `"failed"`, after which
-            the run goes on from its last checkpoint.
+        outcome: `"reached"` the end, `"missed"` a threshold, `"interrupted"` (and saved), `"paused"` likewise by
+            who watches the run, or `"failed"`, after which it goes on from its last checkpoint.
         reason: One sentence.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,8 @@ from rlstages.tracking import Track, open_trackers
 
 CHECKPOINT_SECONDS = 10.0
 RUNS = Path("runs")
+Watch = Callable[[Learner], str | None]
+"""Looks at the learner before every step, without changing it; a sentence that it returns pauses the run there."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class RunResult:
 
     Attributes:
         path: The run directory.
-        outcome: `"reached"` the end, `"missed"` a threshold, or `"interrupted"`.
+        outcome: `"reached"` the end, `"missed"` a threshold, `"interrupted"`, or `"paused"` by who watches it.
         reason: One sentence.
         stages: What each finished stage ended with, by name.
     """
@@ -63,6 +65,7 @@ def train(
     track: Track = "none",
     console: bool = False,
     trackers: Sequence[Tracker] = (),
+    watch: Watch | None = None,
     trust_pickle: bool = False,
 ) -> RunResult:
     """Run a curriculum from its beginning.
@@ -75,6 +78,7 @@ def train(
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         console: Whether to show the run on standard output.
         trackers: What else follows the run's events; each is closed at the end.
+        watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
 
     Raises:
@@ -94,7 +98,7 @@ def train(
             take_over(learner, Path(initial))
         with RunDirectory.create(path, record, _state(learner)) as run:
             remember(path, run.record)
-            live = _Run(run, learner, trust_pickle, resumed=False)
+            live = _Run(run, learner, trust_pickle, watch, resumed=False)
             live.tell(checked.doubts)
             return live.train(track, console, trackers)
 
@@ -107,6 +111,7 @@ def resume(
     track: Track = "none",
     console: bool = False,
     trackers: Sequence[Tracker] = (),
+    watch: Watch | None = None,
     curriculum: Curriculum | str | Path | None = None,
     trust_pickle: bool = False,
     trust_imports: bool = False,
@@ -123,6 +128,7 @@ def resume(
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         console: Whether to show the run on standard output.
         trackers: What else follows the run's events; each is closed at the end.
+        watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
         curriculum: The curriculum of a run that somebody else made, or its name or file: what it names is imported.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
         trust_imports: Whether everything that a run which somebody else made names may be imported.
@@ -148,7 +154,8 @@ def resume(
         agent = run.record.curriculum.agent
         with limited_threads(threads_of(agent)):
             with _fitting(name):
-                live = _Run(run, learner_of(run.record, state["learner"]["policy"]), trust_pickle, resumed=True)
+                learner = learner_of(run.record, state["learner"]["policy"])
+                live = _Run(run, learner, trust_pickle, watch, resumed=True)
                 live.load(state)
             live.tell([*damages, *told])
             return live.train(track, console, trackers)
@@ -158,7 +165,7 @@ def how_it_ended(path: Path) -> RunResult | None:
     """Return how a run ended, or `None` if it can go on as it is."""
     events = list(read_events(path))
     last = events[-1].payload if events else None
-    if not isinstance(last, RunFinished) or last.outcome in ("interrupted", "failed"):
+    if not isinstance(last, RunFinished) or last.outcome in ("interrupted", "paused", "failed"):
         return None
     finished = {e.stage_name: e.payload for e in events if isinstance(e.payload, StageFinished)}
     return RunResult(path, last.outcome, last.reason, finished)
@@ -188,10 +195,13 @@ def _fitting(checkpoint: str) -> Iterator[None]:
 class _Run:
     """A run while it is trained: the learner, the stage under way, and who follows."""
 
-    def __init__(self, directory: RunDirectory, learner: Learner, trust_pickle: bool, resumed: bool) -> None:
+    def __init__(
+        self, directory: RunDirectory, learner: Learner, trust_pickle: bool, watch: Watch | None, resumed: bool
+    ) -> None:
         self.directory, self.learner, self.resumed = directory, learner, resumed
         self.curriculum, self.seed = directory.record.curriculum, directory.record.seed
-        self.trust_pickle = trust_pickle
+        self.trust_pickle, self.watch = trust_pickle, watch
+        self._pause: str | None = None
         self.stage = 0
         self.runner: StageRunner | None = None
         self.seconds = 0.0
@@ -237,6 +247,9 @@ class _Run:
         outcome, reason = "reached", "The curriculum is done."
         while self.stage < len(self.curriculum.stages):
             result = self._run_stage(interrupted)
+            if result is None and self._pause is not None:
+                outcome, reason = "paused", self._pause
+                break
             if result is None:
                 outcome, reason = "interrupted", f"Interrupted in stage {self.spec.name!r}; resume goes on from here."
                 break
@@ -244,6 +257,8 @@ class _Run:
                 outcome, reason = "missed", f"Stage {self.spec.name!r}: {result.reason}"
                 break
             self._leave_stage()
+        else:
+            self._paused()
         self.emit(RunFinished(outcome, reason))
         self.save()
         return RunResult(self.directory.path, outcome, reason, dict(self.finished))
@@ -307,13 +322,13 @@ class _Run:
         self._flush_notes()
 
     def _run_stage(self, interrupted: threading.Event) -> Result | None:
-        """Step the stage until it ends; `None` if the run is interrupted first."""
+        """Step the stage until it ends; `None` if the run is interrupted or paused first."""
         if self.runner is None:
             self._enter_stage()
         assert self.runner is not None
         saved = started = time.monotonic()
         try:
-            while self.runner.result is None and not interrupted.is_set():
+            while self.runner.result is None and not interrupted.is_set() and not self._paused():
                 self.runner.step()
                 self._flush_notes()
                 now = time.monotonic()
@@ -326,6 +341,12 @@ class _Run:
             return self.runner.result
         finally:
             self.runner.close()
+
+    def _paused(self) -> bool:
+        """Let the watch look at the learner; whether it asks to pause."""
+        if self.watch is not None:
+            self._pause = self.watch(self.learner)
+        return self._pause is not None
 
     def _enter_stage(self) -> None:
         stage = self.spec

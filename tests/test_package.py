@@ -21,6 +21,7 @@ ORDER = [
     ["specs"],
     ["stages"],
     ["curriculum"],
+    ["arms"],
     ["spaces", "storage.untrusted", "storage.lock"],
     ["storage.checkpoints", "trajectories"],
     ["demonstrations"],
@@ -44,13 +45,14 @@ ORDER = [
     ["trainer"],
     [""],
     ["curricula"],
-    ["launch"],
-    ["compare"],
+    ["launch", "launch_ray"],
+    ["compare", "sweep"],
     ["cli"],
+    ["__main__"],
 ]
 RANKS = {module: rank for rank, line in enumerate(ORDER) for module in line}
 READ_BY_TRACKING = {*LIGHT, "events", "storage.record", "storage.rundir", "privacy", "tracking"} - {"references"}
-MAY_TRACK = {"", "trainer", "cli", "tracking"}
+MAY_TRACK = {"", "trainer", "compare", "cli", "tracking"}
 
 
 def package_of(module):

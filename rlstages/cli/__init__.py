@@ -13,7 +13,9 @@ def main() -> None:
     from rlstages.cli.app import app
     from rlstages.environments.watchdog import watching
     from rlstages.errors import Fault, InputError
+    from rlstages.launch import end_with_launcher
 
+    end_with_launcher()
     try:
         with watching():
             app()

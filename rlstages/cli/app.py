@@ -93,6 +93,13 @@ TrustImports = Annotated[
         callback=_risky_imports,
     ),
 ]
+Seeds = Annotated[str, typer.Option(help="0:5 for 0 to 4, or 1,4,7.")]
+Jobs = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Runs at a time; default one for each core, or what Ray has room for.", min=1),
+]
+On = Annotated[str, typer.Option(metavar="local|ray[=ADDRESS]", help="Where runs are made: here, or on a Ray cluster.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command of each run, and run nothing.")]
 Episodes = Annotated[int, typer.Option(help="Episodes to play in each environment.", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -106,11 +113,16 @@ def train(
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,  # noqa: UP045
     track: Tracking = Track.auto,
     from_run: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Start from its final policy.")] = None,  # noqa: UP045
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="Go on with the run in --out if there is one: for schedulers that restart.")
+    ] = False,
     trust_pickle: TrustPickle = False,
 ) -> None:
     """Train a curriculum from its first stage."""
-    from rlstages.cli.training import start
+    from rlstages.cli.training import go_on_with, start
 
+    if go_on:
+        go_on_with(out, source, _pairs(parameters), seed, track.value, trust_pickle)
     start(source, _pairs(parameters), seed, out, device, track.value, from_run, trust_pickle)
 
 
@@ -195,6 +207,71 @@ def track(
     from rlstages.cli.tracking import track_run
 
     track_run(run, mode.value, project)
+
+
+@app.command()
+def compare(
+    source: Source,
+    parameters: Parameters = None,
+    seeds: Seeds = "0:5",
+    arms: Annotated[Optional[str], typer.Option(help="Names of arms, separated by commas; default all.")] = None,  # noqa: UP045
+    arm: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="'NAME: P=V'", help="An arm with other parameters of the curriculum; repeatable."),
+    ] = None,
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Environment steps of every run; default what the curriculum needs at most.", min=1),
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="Episodes for a final score.", min=4)] = 200,
+    out: Annotated[Optional[Path], typer.Option(help="Its directory; default runs/compare-NAME.")] = None,  # noqa: UP045
+    on: On = "local",
+    jobs: Jobs = None,
+    track: Tracking = Track.auto,
+    dry_run: DryRun = False,
+    run: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ARM/SEED", help="Make this one run of the comparison only."),
+    ] = None,
+    trust_pickle: TrustPickle = False,
+) -> None:
+    """Train a curriculum and what is left of it without its parts, at equal cost, and say which wins.
+
+    The same command goes on with a comparison that was interrupted, and adds seeds or arms to one that is done.
+    """
+    from rlstages.cli.comparing import Options, compare_arms, run_one
+
+    options = Options(
+        source, _pairs(parameters), seeds, arms, arm or [], steps, episodes, out, track.value, trust_pickle
+    )
+    if run is not None:
+        run_one(options, run)
+    else:
+        compare_arms(options, on, jobs, dry_run)
+
+
+@app.command()
+def sweep(
+    source: Source,
+    parameters: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("-p", "--parameter", metavar="NAME=A,B,C", help="Values of a parameter; repeatable."),
+    ] = None,
+    seeds: Seeds = "0:5",
+    out: Annotated[Optional[Path], typer.Option(help="Directory of the runs; default runs/sweep-NAME.")] = None,  # noqa: UP045
+    on: On = "local",
+    jobs: Jobs = None,
+    track: Tracking = Track.auto,
+    dry_run: DryRun = False,
+    trust_pickle: TrustPickle = False,
+) -> None:
+    """Train a curriculum with several seeds and values of its parameters.
+
+    The same command goes on with a sweep that was interrupted.
+    """
+    from rlstages.cli.sweeping import sweep_parameters
+
+    sweep_parameters(source, _pairs(parameters), seeds, out, on, jobs, track.value, dry_run, trust_pickle)
 
 
 @demos.command("record")

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 from rlstages.cli import codes
 from rlstages.curriculum import load_curriculum
-from rlstages.errors import require
+from rlstages.errors import InputError, require
+from rlstages.storage.lock import patiently
+from rlstages.storage.record import digest_from, read_record, recorded_digest
+from rlstages.storage.rundir import clear_unborn
 from rlstages.tracking import Track
 
 if TYPE_CHECKING:
@@ -87,6 +90,22 @@ def _stopping_at_once() -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped at once; what came after the last checkpoint is lost.", file=sys.stderr)
         sys.exit(codes.INTERRUPTED)
+
+
+def go_on_with(
+    run: Path | None, source: str, parameters: Mapping[str, str], seed: int, track: Track, trust_pickle: bool
+) -> None:
+    """Go on with a run of this curriculum and seed, and exit; return if there is none yet."""
+    if run is None:
+        raise InputError("--go-on needs --out: the run directory to go on with.")
+    if not (run / "run.json").is_file():
+        clear_unborn(run)
+        return
+    same = recorded_digest(run) == digest_from(run, load_curriculum(source, parameters))
+    require(
+        same and read_record(run).seed == seed, f"{run} is a run of another curriculum or seed; give another --out."
+    )
+    patiently(lambda: go_on(run, source, parameters, None, False, track, trust_pickle, False))
 
 
 def _end(result: RunResult) -> None:

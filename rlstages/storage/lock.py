@@ -9,13 +9,20 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from rlstages.errors import InputError, require
 
 FILE = "lock"
+T = TypeVar("T")
 _OWNED: dict[int, tuple[int, int]] = {}
+
+
+class OwnedElsewhere(InputError):
+    """Another process owns the directory."""
 
 
 def lock(directory: Path) -> int:
@@ -25,7 +32,8 @@ def lock(directory: Path) -> int:
         What `unlock` takes.
 
     Raises:
-        InputError: If another process owns it, which is named, or this one does already.
+        OwnedElsewhere: If another process owns it, which is named.
+        InputError: If this one does already, or it cannot be locked.
     """
     path = directory / FILE
     # The system's lock keeps other processes out, but not a second owner in this one; and it is lost when this process
@@ -42,7 +50,7 @@ def lock(directory: Path) -> int:
     except (BlockingIOError, PermissionError):
         holder = _holder(handle)
         os.close(handle)
-        raise InputError(f"{directory} belongs to {holder}; wait for it, or stop it.") from None
+        raise OwnedElsewhere(f"{directory} belongs to {holder}; wait for it, or stop it.") from None
     except OSError as error:
         os.close(handle)
         raise InputError(f"{directory} cannot be locked: {error.strerror}; put it on another disk.") from None
@@ -57,6 +65,22 @@ def unlock(handle: int) -> None:
     with suppress(OSError):
         os.ftruncate(handle, 0)
     os.close(handle)
+
+
+def patiently(work: Callable[[], T], seconds: float = 120.0) -> T:
+    """Do what takes a lock, waiting for a process to let go of it: one that was told to end finishes its step first.
+
+    Raises:
+        OwnedElsewhere: If it is still held after these seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return work()
+        except OwnedElsewhere:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

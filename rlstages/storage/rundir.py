@@ -197,6 +197,12 @@ class RunDirectory:
             raise DamagedCheckpoint(f"{name}: {EVENTS} has lost events that it counts on.")
 
 
+def clear_unborn(path: Path) -> None:
+    """Remove what a process left that was killed while it made a run directory; anything else stays."""
+    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {"lock", CHECKPOINTS}:
+        shutil.rmtree(path)
+
+
 def update_curriculum(run: RunDirectory, curriculum: Curriculum) -> None:
     """Change what an owned run does from here on."""
     run.record = replace(run.record, curriculum=curriculum)

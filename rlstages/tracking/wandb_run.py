@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from rlstages.tracking.wandb_session import open_run
 _ARTIFACT_SECONDS = 10
 # A row costs W&B about a millisecond, and A2C finishes a hundred rollouts a second.
 _LEAST_SECONDS_BETWEEN_ROLLOUTS = 0.25
-_EXIT_CODES = {"reached": 0, "missed": 3, "interrupted": 130}
+_EXIT_CODES = {"reached": 0, "paused": 0, "missed": 3, "interrupted": 130}
 _COLUMNS: list[str | int] = [
     *("stage", "kind", "outcome", "steps", "seconds"),
     *("measure", "before", "after", "bound", "threshold"),
@@ -112,7 +113,8 @@ class WandbRun:
             "seed": started.seed,
             "versions": dict(started.versions),
         }
-        options = {"name": self._name, "project": self._project, "group": started.curriculum.name, "config": config}
+        group = os.environ.get("WANDB_RUN_GROUP") or started.curriculum.name
+        options = {"name": self._name, "project": self._project, "group": group, "config": config}
         self._run = open_run(self._mode, started.run_id, self._init_seconds, **options)
         self.url = self._run.url
         self._first = self.points = self._run.starting_step

@@ -1,0 +1,159 @@
+"""The arms of a comparison, each a pure function from a curriculum to a curriculum.
+
+Every arm ends by training on in the last variant: `compare` stops all of them at the same number of environment steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rlstages.criteria import RewardThreshold
+from rlstages.curriculum import Curriculum
+from rlstages.errors import InputError, nearest, require
+from rlstages.specs import Linear
+from rlstages.stages import BehaviorCloning, FineTuning, Stage
+
+UNREACHABLE = RewardThreshold(1e300)
+UNLIMITED_STEPS = 10**12
+GOING_ON = "going on"
+
+
+def staged(curriculum: Curriculum) -> Curriculum:
+    """Return all stages as they are."""
+    return _going_on(curriculum, curriculum.stages)
+
+
+def no_cloning(curriculum: Curriculum) -> Curriculum:
+    """Return the same fine-tuning stages, begun with a random network."""
+    return _going_on(curriculum, [stage for stage in curriculum.stages if isinstance(stage, FineTuning)])
+
+
+def no_curriculum(curriculum: Curriculum) -> Curriculum:
+    """Return the cloning stages, and of the fine-tuning stages only the last."""
+    return _going_on(curriculum, [*_cloning(curriculum), last_variant(curriculum)])
+
+
+def scratch(curriculum: Curriculum) -> Curriculum:
+    """Return the last fine-tuning stage alone, begun with a random network."""
+    return _going_on(curriculum, [last_variant(curriculum)])
+
+
+def clone_only(curriculum: Curriculum) -> Curriculum:
+    """Return the cloning stages alone."""
+    return _with(curriculum, _cloning(curriculum))
+
+
+def naive_handover(curriculum: Curriculum) -> Curriculum:
+    """Return all stages with the protections of the hand-over off.
+
+    No critic fit, no KL term; and the first fine-tuning stage after cloning starts with the exploration noise of a
+    policy that is built anew, `Agent.log_std_init`, as it does where a clone's network is put into a new PPO. Gates,
+    observation statistics and the optimiser are as in `staged`.
+    """
+    stages: list[Stage] = []
+    for stage in curriculum.stages:
+        if isinstance(stage, FineTuning):
+            cloned = bool(stages) and isinstance(stages[-1], BehaviorCloning)
+            noise = curriculum.agent.log_std_init if cloned else stage.exploration
+            stage = replace(stage, critic_fit_steps=0, anchor_kl=0.0, exploration=noise)
+        stages.append(stage)
+    return _going_on(curriculum, stages)
+
+
+Arm = Callable[[Curriculum], Curriculum]
+ARMS: dict[str, Arm] = {
+    "staged": staged,
+    "no-cloning": no_cloning,
+    "no-curriculum": no_curriculum,
+    "scratch": scratch,
+    "clone-only": clone_only,
+    "naive-handover": naive_handover,
+}
+MEANINGS = {
+    "staged": "the curriculum as it is",
+    "no-cloning": "the same stages without cloning, from a random network",
+    "no-curriculum": "cloning, then the last variant at once",
+    "scratch": "the last variant alone, from a random network",
+    "clone-only": "cloning alone; trained no further",
+    "naive-handover": "the curriculum with no critic fit, no KL anchor, and exploration noise reset",
+}
+
+
+def last_variant(curriculum: Curriculum) -> FineTuning:
+    """Return the last fine-tuning stage.
+
+    Raises:
+        InputError: If there is none.
+    """
+    tuning = [stage for stage in curriculum.stages if isinstance(stage, FineTuning)]
+    require(bool(tuning), f"{curriculum.name!r} has no fine-tuning stage, so there is nothing to compare.")
+    return tuning[-1]
+
+
+def make_arms(curriculum: Curriculum, names: Sequence[str] | None = None) -> dict[str, Curriculum]:
+    """Return the arms of a curriculum by name.
+
+    Args:
+        curriculum: What all are made from.
+        names: Which; default all that differ from those before them.
+
+    Raises:
+        InputError: If a name is unknown, or the curriculum has nothing that the arm could leave out.
+    """
+    last_variant(curriculum)
+    unwanted = set() if names is not None or _cloning(curriculum) else {"no-curriculum", "clone-only", "naive-handover"}
+    arms: dict[str, Curriculum] = {}
+    for name in names if names is not None else [name for name in ARMS if name not in unwanted]:
+        require(name in ARMS, f"There is no arm {name!r}; known are {', '.join(ARMS)}.{nearest(name, ARMS)}")
+        try:
+            arm = ARMS[name](curriculum)
+        except InputError as error:
+            raise InputError(
+                f"Arm {name!r}: {error} Or leave this arm out: --arms takes the names of others."
+            ) from None
+        if names is None and arm in arms.values():
+            continue
+        same = name != "staged" and arm == staged(curriculum)
+        require(not same, f"Arm {name!r} would be 'staged' again: {curriculum.name!r} has nothing that it leaves out.")
+        arms[name] = arm
+    return arms
+
+
+def _cloning(curriculum: Curriculum) -> list[Stage]:
+    return [stage for stage in curriculum.stages if isinstance(stage, BehaviorCloning)]
+
+
+def _going_on(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
+    """Append a stage that trains in the last variant without end, as the stage before left off.
+
+    Nothing is handed over there, so there is no critic fit and no KL term; schedules stay at their ends.
+    """
+    last = last_variant(curriculum)
+    schedules = {**curriculum.agent.given(), **last.given()}
+    settings: dict[str, Any] = {name: value.end for name, value in schedules.items() if isinstance(value, Linear)}
+    more = replace(
+        last,
+        name=f"{GOING_ON} in {last.name}"[:80].strip(),
+        until=last.until & UNREACHABLE,
+        max_steps=UNLIMITED_STEPS,
+        critic_fit_steps=0,
+        anchor_kl=0.0,
+        exploration=None,
+        evaluation_episodes=0,
+        **settings,
+    )
+    return _with(curriculum, [*stages, more])
+
+
+def _with(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
+    require(bool(stages), "it would have no stage.")
+    return replace(curriculum, stages=tuple(map(_patient, stages)))
+
+
+def _patient(stage: Stage) -> Stage:
+    """Let a stage that misses its threshold be followed by the next: an arm has steps to spend."""
+    if isinstance(stage, FineTuning):
+        return replace(stage, on_timeout="advance")
+    return replace(stage, on_failure="advance")

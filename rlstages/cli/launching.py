@@ -1,0 +1,58 @@
+"""What the commands that make many runs share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from rlstages.errors import InputError, require
+from rlstages.launch import Ended, Job, run_jobs
+
+Launcher = Callable[[Sequence[Job], Callable[[Ended], None]], list[Ended]]
+
+
+def say(line: str) -> None:
+    """Print a line at once, also where output is kept in a file."""
+    print(line, flush=True)
+
+
+def launcher(on: str, jobs: int | None) -> Launcher:
+    """Return what runs jobs.
+
+    Args:
+        on: `"local"`, `"ray"` or `"ray=ADDRESS"`.
+        jobs: How many at a time; `None` is one for each core, or what Ray has room for.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    kind, _, address = on.partition("=")
+    if on == "local":
+        return lambda work, tell: run_jobs(work, jobs or default_jobs(), tell)
+    require(kind == "ray", f"--on is {on!r}; give local, ray or ray=ADDRESS.")
+    from rlstages.launch_ray import run_jobs_on_ray
+
+    return lambda work, tell: run_jobs_on_ray(work, jobs, tell, address or None)
+
+
+def default_jobs() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_seeds(text: str) -> list[int]:
+    """Read `0:5` (0 to 4), `3`, or `1,4,7`.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    try:
+        if ":" in text:
+            start, stop = (int(part) for part in text.split(":"))
+            seeds = list(range(start, stop))
+        else:
+            seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds is {text!r}; give 0:5 for 0 to 4, or 1,4,7.") from None
+    require(bool(seeds) and min(seeds) >= 0, f"--seeds {text!r} names no seed of at least 0; give 0:5 for 0 to 4.")
+    return seeds

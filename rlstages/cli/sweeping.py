@@ -1,0 +1,71 @@
+"""`rlstages sweep`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rlstages.cli import codes
+from rlstages.cli.launching import launcher, read_seeds, say
+from rlstages.curriculum import load_factory
+from rlstages.errors import require
+from rlstages.launch import Ended
+from rlstages.sweep import Outcome, job_of, make_variants, outcome_of, write_csv
+
+
+def sweep_parameters(
+    source: str,
+    parameters: Mapping[str, str],
+    seeds: str,
+    out: Path | None,
+    on: str,
+    jobs: int | None,
+    track: str,
+    dry_run: bool,
+    trust_pickle: bool,
+) -> None:
+    """Make the runs that are missing, and print how all ended."""
+    load_factory(source)
+    directory = out if out is not None else Path("runs") / f"sweep-{Path(source).stem}"
+    values = {name: [part.strip() for part in text.split(",")] for name, text in parameters.items()}
+    for name, parts in values.items():
+        require(all(parts), f"-p {name}={parameters[name]}: a value is empty; give NAME=A,B,C.")
+    variants = make_variants(source, values, read_seeds(seeds), directory)
+    missing = [variant for variant in variants if outcome_of(variant).outcome == "unfinished"]
+    work = [job_of(source, variant, track, trust_pickle) for variant in missing]
+    if dry_run:
+        print(*work, sep="\n")
+        return
+    from rlstages.preflight import preflight
+
+    run = launcher(on, jobs)
+    for curriculum in {variant.curriculum.digest: variant.curriculum for variant in variants}.values():
+        preflight(curriculum, trust_pickle=trust_pickle)
+    say(f"{len(work)} of {len(variants)} runs to make.")
+    failed: list[Ended] = []
+
+    def tell(ended: Ended) -> None:
+        if ended.failure is not None:
+            failed.append(ended)
+        how = f"failed: {ended.failure}" if ended.failure else f"done in {ended.seconds:.0f} s"
+        say(f"  {ended.job.name}: {how}")
+
+    run(work, tell)
+    outcomes = [outcome_of(variant) for variant in variants]
+    Console().print(_table(outcomes))
+    print(f"Written: {write_csv(directory, outcomes)}")
+    if failed:
+        sys.exit(codes.FAULT)
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table(*outcomes[0].variant.parameters, "seed", "outcome", "steps", "stages", "score")
+    for one in outcomes:
+        score = "-" if one.score is None else f"{one.measure} {one.score:.3g}"
+        row = [one.outcome, f"{one.steps:,}", f"{one.stages} of {len(one.variant.curriculum.stages)}", score]
+        table.add_row(*one.variant.parameters.values(), str(one.variant.seed), *row)
+    return table

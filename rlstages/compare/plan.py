@@ -1,0 +1,192 @@
+"""What a comparison is, and what its directory says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlstages.arms import ARMS, last_variant, make_arms, staged
+from rlstages.curriculum import Curriculum, load_curriculum
+from rlstages.errors import InputError, require, require_name
+from rlstages.resumption import require_unchanged
+from rlstages.serialization import loads
+from rlstages.specs import Environment
+from rlstages.stages import FineTuning
+from rlstages.storage.checkpoints import replace_durably
+from rlstages.storage.record import digest_from, read_record, recorded_digest
+from rlstages.storage.rundir import slug
+from rlstages.storage.untrusted import read_bytes
+
+VERSION = 1
+FILE = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        curriculum: What the arms are made from.
+        arms: Curricula by name; the first that is fine-tuned is the one that the others are compared with.
+        seeds: Every arm is run with each.
+        steps: Environment steps that every run may spend, or `None`: as many as the first arm needs, at most.
+        episodes: Played for a final score; an eighth as many for a point of a curve.
+        track: Where Weights & Biases runs.
+        trust_pickle: Whether an expert's model zip may be loaded.
+    """
+
+    curriculum: Curriculum
+    arms: Mapping[str, Curriculum]
+    seeds: tuple[int, ...]
+    steps: int | None = None
+    episodes: int = 200
+    track: str = "none"
+    trust_pickle: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the comparison, and of its group in Weights & Biases."""
+        return self.curriculum.name
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are compared with, whose needs set the steps: the first that is fine-tuned."""
+        return next(name for name, arm in self.arms.items() if isinstance(arm.stages[-1], FineTuning))
+
+    @property
+    def environments(self) -> tuple[Environment, ...]:
+        """Where policies are scored: the last variant, then the held-out environments."""
+        return (last_variant(self.curriculum).environment, *self.curriculum.held_out)
+
+    @property
+    def measure(self) -> str:
+        """What is compared: `"success"` where the last gate asks for success, else `"return"`."""
+        return "success" if last_variant(self.curriculum).until.needs_success else "return"
+
+    @property
+    def threshold(self) -> float:
+        """What the last gate asks for."""
+        return last_variant(self.curriculum).until.summary([])[1]
+
+    @property
+    def rollout_steps(self) -> int:
+        """Environment steps between two updates."""
+        return self.curriculum.agent.rollout_steps
+
+    def require_comparable(self) -> None:
+        """Refuse a plan that would compare nothing.
+
+        Raises:
+            InputError: If it has too few arms or seeds, or two that are the same.
+        """
+        require(len(self.arms) >= 2, "A comparison needs at least two arms; give more names to --arms.")
+        require(len(set(self.seeds)) == len(self.seeds) > 0, "A seed is given twice, or none; give each once.")
+        trained = any(isinstance(arm.stages[-1], FineTuning) for arm in self.arms.values())
+        require(trained, "A comparison needs an arm that is fine-tuned; give more names to --arms.")
+        slugs = [slug(name) for name in self.arms]
+        require(len(set(slugs)) == len(slugs), f"Two arms would share a directory: {', '.join(self.arms)}.")
+
+
+def make_plan(
+    source: str,
+    parameters: Mapping[str, str],
+    *,
+    seeds: Sequence[int],
+    arms: Sequence[str] | None = None,
+    more: Sequence[str] = (),
+    steps: int | None = None,
+    episodes: int = 200,
+    track: str = "none",
+    trust_pickle: bool = False,
+) -> Plan:
+    """Load a curriculum and make its arms.
+
+    Args:
+        source: File or name of the curriculum.
+        parameters: Of its function, as text.
+        seeds: Every arm is run with each.
+        arms: Names of the arms, or `None` for all.
+        more: Arms of the user's own: `"name: parameter=value, parameter=value"`.
+        steps: What every run may spend, or `None` for as many as the curriculum needs.
+        episodes: Played for a final score.
+        track: Where Weights & Biases runs.
+        trust_pickle: Whether an expert's model zip may be loaded.
+
+    Raises:
+        InputError: If the curriculum or an arm cannot be made.
+    """
+    curriculum = load_curriculum(source, parameters)
+    made = make_arms(curriculum, arms)
+    for text in more:
+        name, changed = read_arm(text)
+        require(name not in ARMS and name not in made, f"--arm {text!r}: there is an arm {name!r} already; rename it.")
+        made[name] = staged(load_curriculum(source, {**parameters, **changed}))
+    return Plan(curriculum, made, tuple(seeds), steps, episodes, track, trust_pickle)
+
+
+def read_arm(text: str) -> tuple[str, dict[str, str]]:
+    """Read the name and the parameters of `"name: parameter=value, parameter=value"`.
+
+    Raises:
+        InputError: If it is not of that form.
+    """
+    name, colon, rest = text.partition(":")
+    pairs = [part.partition("=") for part in rest.replace(",", " ").split()]
+    good = bool(colon) and bool(pairs) and all(equals and key for key, equals, _ in pairs)
+    require(good, f"--arm {text!r} is not of the form 'name: parameter=value'.")
+    require_name("--arm", name.strip())
+    return name.strip(), {key: value for key, _, value in pairs}
+
+
+def run_path(directory: Path, arm: str, seed: int) -> Path:
+    """Return the run directory of an arm and a seed."""
+    return directory / f"{slug(arm)}-s{seed}"
+
+
+def claim(directory: Path, plan: Plan) -> None:
+    """Make the directory of a comparison, or go on with it; seeds and arms may come and go.
+
+    Raises:
+        InputError: If the directory holds something else, or cannot be written.
+    """
+    file = directory / FILE
+    said = {"version": VERSION, "name": plan.name, "episodes": plan.episodes}
+    try:
+        if file.exists():
+            _require_same(directory, plan, loads(read_bytes(file)))
+        elif directory.exists() and any(directory.iterdir()):
+            raise InputError(f"{directory} is there already and is no comparison; give another --out.")
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            said["digest"] = digest_from(directory / "run", plan.curriculum)
+            replace_durably(file, json.dumps(said, indent=1).encode())
+    except OSError as error:
+        raise InputError(f"{directory} cannot be written: {error.strerror}; give another --out.") from error
+
+
+def require_own_run(path: Path, curriculum: Curriculum) -> None:
+    """Refuse a run directory whose run is of another curriculum, or was made with other code.
+
+    Raises:
+        InputError: Saying what is different.
+    """
+    other = f"{path} is a run of another curriculum; give another --out, or delete it."
+    require(recorded_digest(path) == digest_from(path, curriculum), other)
+    try:
+        require_unchanged(path, read_record(path), force=False)
+    except InputError as error:
+        raise InputError(f"{str(error).partition(' Undo that')[0]} Undo that, or give another --out.") from None
+
+
+def _require_same(directory: Path, plan: Plan, said: object) -> None:
+    now = {"episodes": plan.episodes, "digest": digest_from(directory / "run", plan.curriculum)}
+    for key, what in (("episodes", "number of episodes"), ("digest", "curriculum")):
+        same = isinstance(said, dict) and said.get("version") == VERSION and said.get(key) == now[key]
+        require(same, f"{directory} holds a comparison with another {what}; give another --out, or delete it.")
+    for arm, curriculum in plan.arms.items():
+        for seed in plan.seeds:
+            path = run_path(directory, arm, seed)
+            if (path / "run.json").is_file():
+                require_own_run(path, curriculum)

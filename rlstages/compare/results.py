@@ -1,0 +1,275 @@
+"""What the runs of a comparison came to, read from their directories and summarised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rlstages.arms import GOING_ON, MEANINGS
+from rlstages.compare.baselines import Baselines, measure_baselines, value_of
+from rlstages.compare.curve import Curve, Mark, Row, grid_interval, read_curve
+from rlstages.compare.plan import Plan, run_path
+from rlstages.compare.statistics import (
+    Estimate,
+    StepsTo,
+    band,
+    difference,
+    estimate,
+    holm,
+    improvement,
+    logrank_p,
+    permutation_p,
+    profile,
+    steps_to,
+)
+from rlstages.episodes import Score
+
+PROFILE_LEVELS = 21
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """One run.
+
+    Attributes:
+        seed: Of it.
+        failure: Why it did not come to its end, or `None`.
+        own_cost: Steps that its own stages took, or `None` if they are not done.
+        missed: The stages whose threshold it missed.
+        scores: Of its final policy in each environment, or empty.
+        spent: Steps until it reached the last threshold, or until it ended.
+        reached: Whether it reached the last threshold.
+        marks: The ends of its stages.
+    """
+
+    seed: int
+    failure: str | None
+    own_cost: int | None
+    missed: tuple[str, ...]
+    scores: tuple[Score, ...]
+    spent: int
+    reached: bool
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """All runs of one arm.
+
+    Attributes:
+        name: Of the arm.
+        meaning: What it is, in half a sentence.
+        runs: Its runs, in the order of the seeds.
+        final: Interquartile mean of the final scores in each environment, the last variant first.
+        normalized: The same, with chance as 0 and the expert as 1; `None` where the expert is missing.
+        spread: Standard deviation over seeds in the last variant, or `None` for a single run.
+        worst: The worst seed's score there.
+        profile: Share of runs above each of the comparison's levels.
+        steps: To the last threshold.
+        curve: Interquartile mean at each point of the grid, with its interval.
+        level: Whether it is trained no further than its own stages.
+    """
+
+    name: str
+    meaning: str
+    runs: tuple[RunEnd, ...]
+    final: tuple[Estimate, ...]
+    normalized: tuple[Estimate | None, ...]
+    spread: float | None
+    worst: float
+    profile: tuple[float, ...]
+    steps: StepsTo
+    curve: tuple[Estimate, ...]
+    level: bool
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The first arm against another.
+
+    Attributes:
+        other: The other arm's name.
+        difference: Of the interquartile means in the last variant; above 0, the first arm is better.
+        improvement: Probability that a run of the first arm scores higher.
+        p: Of a permutation test that they score alike, corrected for the number of arms (Holm).
+        speed_p: Of a log-rank test that they reach the last threshold equally soon, corrected likewise.
+    """
+
+    other: str
+    difference: Estimate
+    improvement: Estimate
+    p: float
+    speed_p: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """A comparison's outcome.
+
+    Attributes:
+        plan: What was compared.
+        steps: What every run could spend.
+        grid: Steps at which curves have points.
+        levels: Scores at which performance profiles have points.
+        baselines: Chance and expert in each environment.
+        arms: Those with at least one finished run, the first arm first.
+        contrasts: The first arm against each other one.
+        failures: Runs that did not come to their end, in words.
+    """
+
+    plan: Plan
+    steps: int
+    grid: tuple[int, ...]
+    levels: tuple[float, ...]
+    baselines: tuple[Baselines, ...]
+    arms: tuple[ArmResult, ...]
+    contrasts: tuple[Contrast, ...]
+    failures: tuple[str, ...]
+
+    @property
+    def first(self) -> ArmResult:
+        """The arm that the others are compared with."""
+        return next(arm for arm in self.arms if arm.name == self.plan.reference)
+
+    @property
+    def least_runs(self) -> int:
+        """Finished runs of the arm that has the fewest."""
+        return min(sum(run.failure is None for run in arm.runs) for arm in self.arms)
+
+
+def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str, int], str]) -> Results:
+    """Read all runs of a comparison and summarise them.
+
+    Args:
+        directory: Of the comparison.
+        plan: Of it.
+        steps: What every run could spend.
+        failures: Why runs failed, by arm and seed.
+    """
+    baselines = measure_baselines(directory, plan)
+    interval = grid_interval(steps, plan.rollout_steps)
+    grid = (*range(0, steps, interval), steps)
+    curves = {name: [read_curve(run_path(directory, name, seed)) for seed in plan.seeds] for name in plan.arms}
+    ends = {
+        name: [
+            _run_end(plan, seed, curve, steps, grid, failures.get((name, seed)))
+            for seed, curve in zip(plan.seeds, curves[name], strict=True)
+        ]
+        for name in plan.arms
+    }
+    failed = [f"{name}, seed {run.seed}: {run.failure}" for name in plan.arms for run in ends[name] if run.failure]
+    finished = {name: runs for name, runs in ends.items() if any(run.failure is None for run in runs)}
+    levels = _levels(plan, baselines, finished)
+    arms = tuple(
+        _arm(plan, name, runs, curves[name], steps, grid, levels, baselines) for name, runs in finished.items()
+    )
+    contrasts = _contrasts(plan, arms) if plan.reference in finished else ()
+    return Results(plan, steps, grid, levels, tuple(baselines), arms, contrasts, tuple(failed))
+
+
+def finals(plan: Plan, arm: ArmResult, environment: int = 0) -> list[float]:
+    """Return the final scores of an arm's finished runs in one environment."""
+    return [value_of(run.scores[environment], plan.measure) for run in arm.runs if run.failure is None]
+
+
+def _run_end(plan: Plan, seed: int, curve: Curve, steps: int, grid: Sequence[int], failure: str | None) -> RunEnd:
+    final = curve.final(steps)
+    failure = (failure or "not finished") if final is None else None
+    looks = [row for row in (_at(curve, point, steps) for point in grid) if row is not None]
+    if final is not None:
+        looks += [final]
+    spent, reached = _crossing(
+        plan, looks, steps if final is not None else max((r.cost for r in curve.rows), default=0)
+    )
+    missed = tuple(mark.stage for mark in curve.marks if mark.outcome == "missed")
+    marks = tuple(mark for mark in curve.marks if not mark.stage.startswith(GOING_ON))
+    return RunEnd(seed, failure, curve.own_cost, missed, final.scores if final else (), spent, reached, marks)
+
+
+def _at(curve: Curve, point: int, steps: int) -> Row | None:
+    """Return the score at a point of the grid; that of a policy that is trained no further stands at all of them."""
+    final = curve.final(steps)
+    return final if final is not None and final.steps is None else curve.at(point)
+
+
+def _crossing(plan: Plan, looks: Sequence[Row], end: int) -> tuple[int, bool]:
+    """Return the steps until two looks in a row are at the threshold or above, or `end` if there are none."""
+    above = [value_of(row.scores[0], plan.measure) >= plan.threshold for row in looks]
+    for row, now, then in zip(looks, above, above[1:], strict=False):
+        if now and then:
+            return min(row.cost, end), True
+    return end, False
+
+
+def _levels(plan: Plan, baselines: Sequence[Baselines], ends: Mapping[str, Sequence[RunEnd]]) -> tuple[float, ...]:
+    if plan.measure == "success":
+        return tuple(np.linspace(0.0, 1.0, PROFILE_LEVELS).tolist())
+    scores = [run.scores[0].mean_return for runs in ends.values() for run in runs if run.failure is None]
+    scores.append(baselines[0].random.mean_return)
+    return tuple(np.linspace(min(scores), max(scores), PROFILE_LEVELS).tolist()) if scores else ()
+
+
+def _arm(
+    plan: Plan,
+    name: str,
+    runs: Sequence[RunEnd],
+    curves: Sequence[Curve],
+    steps: int,
+    grid: Sequence[int],
+    levels: Sequence[float],
+    baselines: Sequence[Baselines],
+) -> ArmResult:
+    done = [run for run in runs if run.failure is None]
+    values = [[value_of(run.scores[i], plan.measure) for run in done] for i in range(len(plan.environments))]
+    final = tuple(map(estimate, values))
+    rows = [[_at(c, point, steps) for point in grid] for c, run in zip(curves, runs, strict=True) if not run.failure]
+    scores = [[math.nan if row is None else value_of(row.scores[0], plan.measure) for row in line] for line in rows]
+    middle, low, high = band(np.array(scores))
+    points = tuple(
+        Estimate(float(m), None if low is None else float(low[i]), None if high is None else float(high[i]))
+        for i, m in enumerate(middle)
+    )
+    return ArmResult(
+        name=name,
+        meaning=MEANINGS.get(name, "the curriculum with other parameters"),
+        runs=tuple(runs),
+        final=final,
+        normalized=tuple(_normalized(one, base.ends(plan.measure)) for one, base in zip(final, baselines, strict=True)),
+        spread=float(np.std(values[0], ddof=1)) if len(done) > 1 else None,
+        worst=min(values[0]),
+        profile=tuple(profile(values[0], levels)),
+        steps=steps_to([run.spent for run in runs], [run.reached for run in runs]),
+        curve=points,
+        level=all(row.steps is None for row in map(lambda curve: curve.final(steps), curves) if row is not None),
+    )
+
+
+def _normalized(found: Estimate, ends: tuple[float, float] | None) -> Estimate | None:
+    if ends is None:
+        return None
+    low, high = ends
+    value, least, most = ((v if v is None else (v - low) / (high - low)) for v in (found.value, found.low, found.high))
+    return Estimate(math.nan if value is None else value, least, most)
+
+
+def _contrasts(plan: Plan, arms: Sequence[ArmResult]) -> tuple[Contrast, ...]:
+    first = next(arm for arm in arms if arm.name == plan.reference)
+    others = [arm for arm in arms if arm is not first]
+    own = finals(plan, first)
+    ps = holm([permutation_p(own, finals(plan, arm)) if _several(own, finals(plan, arm)) else 1.0 for arm in others])
+    spent, reached = [run.spent for run in first.runs], [run.reached for run in first.runs]
+    speeds = holm(
+        [logrank_p(spent, reached, [r.spent for r in arm.runs], [r.reached for r in arm.runs]) for arm in others]
+    )
+    return tuple(
+        Contrast(arm.name, difference(own, finals(plan, arm)), improvement(own, finals(plan, arm)), p, speed)
+        for arm, p, speed in zip(others, ps, speeds, strict=True)
+    )
+
+
+def _several(runs: Sequence[float], others: Sequence[float]) -> bool:
+    return len(runs) > 1 and len(others) > 1

@@ -1,0 +1,209 @@
+"""Which arm won, by how much, and how sure that is: in words, for the terminal and the page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlstages.compare.results import ArmResult, Contrast, Results
+from rlstages.compare.statistics import CONFIDENCE, Estimate, seeds_needed
+
+ALPHA = 1 - CONFIDENCE
+FEW_SEEDS = 10
+LEAST_FOR_QUARTERS = 4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison says.
+
+    Attributes:
+        outcome: Of the first arm: `"wins"` or `"loses"` beyond luck, is `"ahead"`, `"level"` or `"behind"` within it,
+            or `"none"` if it has no finished run.
+        headline: One sentence: which arm won.
+        size: By how much.
+        sureness: How sure that is.
+        speed: Which arm was first at the last threshold.
+        caveats: What a reader has to know besides.
+    """
+
+    outcome: str
+    headline: str
+    size: str
+    sureness: str
+    speed: str
+    caveats: tuple[str, ...]
+
+
+def judge(results: Results) -> Verdict:
+    """Put a comparison into words."""
+    if not results.contrasts:
+        headline = f"There is nothing to compare: only {_names([arm.name for arm in results.arms])} came to an end."
+        return Verdict("none", headline, "", "", "", tuple(_caveats(results)))
+    first, contrasts = results.first, results.contrasts
+    worse = [c for c in contrasts if c.p < ALPHA and c.difference.value < 0]
+    better = [c for c in contrasts if c.p < ALPHA and c.difference.value > 0]
+    rival = min(contrasts, key=lambda c: c.difference.value)
+    gap = rival.difference.value
+    if len(better) == len(contrasts):
+        outcome, headline = "wins", f"{first.name} wins."
+    elif worse:
+        rival = min(worse, key=lambda c: c.difference.value)
+        outcome, headline = "loses", f"{first.name} does not win here: {rival.other} is better."
+    elif gap > 0:
+        outcome, headline = "ahead", f"{first.name} is ahead, but not beyond luck."
+    elif gap == 0:
+        outcome, headline = "level", f"{first.name} does not win here: it ends level with {_tied(contrasts)}."
+    else:
+        outcome = "behind"
+        headline = f"{first.name} does not win here: {rival.other} is ahead, though that may be luck."
+    return Verdict(
+        outcome, headline, _size(results, rival), _sureness(results, rival), _speed(results), tuple(_caveats(results))
+    )
+
+
+def show(value: float | None, measure: str) -> str:
+    """Return a score as text."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if measure == "success" else f"{value:.4g}"
+
+
+def interval(found: Estimate | None, measure: str) -> str:
+    """Return an estimate with its interval as text."""
+    if found is None:
+        return "-"
+    if found.low is None:
+        return show(found.value, measure)
+    return f"{show(found.value, measure)} [{show(found.low, measure)}, {show(found.high, measure)}]"
+
+
+def _size(results: Results, rival: Contrast) -> str:
+    measure = results.plan.measure
+    first, other = results.first, next(arm for arm in results.arms if arm.name == rival.other)
+    gap = rival.difference
+    more = "more" if gap.value >= 0 else "less"
+    text = (
+        f"{measure.capitalize()} in the last variant: {first.name} {show(first.final[0].value, measure)}, "
+        f"{other.name} {show(other.final[0].value, measure)}"
+    )
+    if gap.value == 0:
+        return f"{text}; no difference."
+    ends = sorted(abs(end) for end in (gap.low, gap.high) if end is not None)
+    across = gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high
+    if across:
+        within = f" (95 % interval of the difference {interval(Estimate(gap.value, gap.low, gap.high), measure)})"
+    else:
+        within = f" [{show(ends[0], measure)}, {show(ends[1], measure)}]" if ends else ""
+    scaled = _share(results, gap.value)
+    return f"{text}; {show(abs(gap.value), measure)} {more}{within}{scaled}."
+
+
+def _share(results: Results, gap: float) -> str:
+    ends = results.baselines[0].ends(results.plan.measure)
+    return "" if ends is None else f", {abs(gap) / (ends[1] - ends[0]):.0%} of the way from chance to the expert"
+
+
+def _sureness(results: Results, rival: Contrast) -> str:
+    first, runs = results.first.name, results.least_runs
+    beaten = [c.other for c in results.contrasts if c.p < ALPHA and c.difference.value > 0]
+    ahead = [c.other for c in results.contrasts if c.p < ALPHA and c.difference.value < 0]
+    open_ = [c.other for c in results.contrasts if c.p >= ALPHA]
+    parts = []
+    if beaten:
+        parts.append(f"Beyond luck, {first} scores higher than {_others(results, beaten)}")
+    if ahead:
+        parts.append(f"Beyond luck, {first} scores lower than {_names(ahead)}")
+    if open_:
+        parts.append(f"{_names(open_)} cannot be told apart from {first}")
+    tests = f"permutation tests, 5 % over all {len(results.contrasts)} together"
+    text = f"{'. '.join(parts)} ({tests if len(results.contrasts) > 1 else 'permutation test at 5 %'})."
+    high, low, chance = first, rival.other, rival.improvement.value
+    if chance < 0.5:
+        high, low, chance = low, high, 1 - chance
+    text += f" A run of {high} scores higher than one of {low} with probability {chance:.2f}."
+    needed = seeds_needed(len(results.contrasts))
+    if runs < needed and open_:
+        others = f"{len(results.contrasts)} others" if len(results.contrasts) > 1 else "another"
+        text += (
+            f" With {runs} seeds no arm could be told apart from {others}, even if no two runs overlapped: "
+            f"that takes at least {needed}, so go on with --seeds 0:{needed}."
+        )
+    return text
+
+
+def _speed(results: Results) -> str:
+    threshold = show(results.plan.threshold, results.plan.measure)
+    what = f"{results.plan.measure} {threshold}"
+    reached = [arm for arm in results.arms if arm.steps.median is not None]
+    if not reached:
+        some = [
+            f"{arm.name} on {arm.steps.reached} of {arm.steps.runs} seeds" for arm in results.arms if arm.steps.reached
+        ]
+        return f"No arm reaches {what} on half of its seeds{': ' + ', '.join(some) if some else ''}."
+    order = sorted(reached, key=lambda arm: (arm.steps.median or 0.0, arm.name != results.first.name))
+    fastest = order[0]
+    text = f"{fastest.name} is the first to reach {what}: {_median(fastest)}"
+    if len(order) > 1:
+        text += f"; next is {order[1].name}, {_median(order[1])}"
+    first = results.first
+    if first is not fastest:
+        own = _median(first) if first in reached else f"only on {first.steps.reached} of {first.steps.runs} seeds"
+        text += "" if len(order) > 1 and order[1] is first else f"; {first.name}: {own}"
+    slower = [c.other for c in results.contrasts if c.speed_p < ALPHA and _later(results, c.other)]
+    sooner = [c.other for c in results.contrasts if c.speed_p < ALPHA and not _later(results, c.other)]
+    if slower:
+        text += f". Beyond luck, {first.name} is there sooner than {_others(results, slower)}"
+    if sooner:
+        text += f". Beyond luck, {first.name} is there later than {_names(sooner)}"
+    if not slower and not sooner:
+        text += ". None of this is beyond luck"
+    return text + "."
+
+
+def _later(results: Results, name: str) -> bool:
+    other = next(arm for arm in results.arms if arm.name == name)
+    return other.steps.mean > results.first.steps.mean
+
+
+def _median(arm: ArmResult) -> str:
+    return f"after {arm.steps.median:,.0f} steps (median; {arm.steps.reached} of {arm.steps.runs} seeds)"
+
+
+def _caveats(results: Results) -> list[str]:
+    runs, measure = results.least_runs, results.plan.measure
+    found = [f"Not finished, and left out of all scores: {failure}." for failure in results.failures]
+    if runs == 1:
+        found.append("One seed says nothing about another: there are no intervals, and no test.")
+    elif runs < FEW_SEEDS:
+        found.append(
+            f"{runs} seeds are few: the intervals are resampled from so few runs and tend to be too narrow; "
+            "believe the tests before the intervals."
+        )
+    if runs < LEAST_FOR_QUARTERS:
+        found.append("With fewer than 4 runs no quarter can be cut off: interquartile means are plain means.")
+    for environment, base in zip(results.plan.environments, results.baselines, strict=True):
+        if base.expert is None:
+            found.append(f"{environment}: scores are not normalised, because {base.reason}.")
+        elif base.ends(measure) is None:
+            found.append(
+                f"{environment}: scores are not normalised, because the expert is no better than chance there."
+            )
+    missed = {
+        arm.name: sum(bool(run.missed) for run in arm.runs) for arm in results.arms if any(r.missed for r in arm.runs)
+    }
+    for name, count in missed.items():
+        found.append(f"{name} missed the threshold of one of its own stages on {count} seeds, and went on without it.")
+    return found
+
+
+def _tied(contrasts: Sequence[Contrast]) -> str:
+    return _names([c.other for c in contrasts if c.difference.value == 0])
+
+
+def _others(results: Results, names: Sequence[str]) -> str:
+    return "every other arm" if 1 < len(names) == len(results.contrasts) else _names(names)
+
+
+def _names(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "no arm"

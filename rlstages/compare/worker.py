@@ -1,0 +1,185 @@
+"""One run of a comparison, in a process of its own: trained, and scored along its way."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlstages.arms import GOING_ON
+from rlstages.compare.curve import Curve, Mark, Reason, Row, grid_interval, read_curve, write_curve
+from rlstages.compare.plan import Plan, claim, run_path
+from rlstages.environments.making import make_vec_env
+from rlstages.environments.seeding import Purpose
+from rlstages.episodes import Score, score
+from rlstages.evaluation import evaluate
+from rlstages.events import DemonstrationsReady, Event, StageFinished, StageStarted
+from rlstages.learners.learner import Learner
+from rlstages.randomness import random_state_kept
+from rlstages.storage.lock import patiently
+from rlstages.storage.rundir import clear_unborn, read_events
+from rlstages.tracking import Track
+from rlstages.trainer import RunResult, resume, train
+
+EVALUATION_SEED = 2_000_000
+LOOK_SHARE = 8
+"""A point of a curve is measured on this part of the episodes of a final score."""
+
+
+def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None) -> RunResult:
+    """Make one run of a comparison, or go on with it.
+
+    Args:
+        directory: Of the comparison.
+        plan: With this arm, and the comparison's number of episodes.
+        arm: Its name.
+        seed: Of the run.
+        steps: Environment steps that it may spend; `None` pauses it when its own stages are done or one is missed.
+
+    Raises:
+        InputError: If the directory holds another comparison, or the run is one of something else.
+    """
+    claim(directory, plan)
+    path = run_path(directory, arm, seed)
+    # What Weights & Biases reads for every run that is opened in this process.
+    os.environ.update(WANDB_RUN_GROUP=plan.name, WANDB_TAGS=arm.replace(",", " "))
+    watch = Watch(path, plan, arm, seed, steps)
+    more: dict[str, Any] = {
+        "track": cast(Track, plan.track),
+        "trackers": [_Follower(watch)],
+        "watch": watch,
+        "trust_pickle": plan.trust_pickle,
+    }
+    try:
+        if (path / "run.json").is_file():
+            return patiently(lambda: resume(path, curriculum=plan.arms[arm], **more))
+        clear_unborn(path)
+        return train(plan.arms[arm], seed=seed, out=path, **more)
+    finally:
+        watch.close()
+
+
+class _Follower:
+    """Tells a watch what happens; a run closes its trackers before it ends, and the watch lives on."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def __call__(self, event: Event) -> None:
+        self._watch.take(event)
+
+    def close(self) -> None:
+        pass
+
+
+class Watch:
+    """Scores a run on its way and pauses it when its steps are spent.
+
+    Policies are scored at the first moment between two steps at which a multiple of the grid's interval is spent, on
+    the same episodes' seeds in all arms; global random generators are put back afterwards, and the copies are of its
+    own, so the run's result does not depend on it.
+
+    Args:
+        run: The run directory.
+        plan: Of the comparison.
+        arm: Its name.
+        seed: Of the run.
+        steps: To be spent, or `None`.
+    """
+
+    def __init__(self, run: Path, plan: Plan, arm: str, seed: int, steps: int | None) -> None:
+        self._run, self._plan, self._seed, self._steps = run, plan, seed, steps
+        self._stages = plan.arms[arm].stages
+        self._copies: list[VecEnv] = []
+        self._curve: Curve | None = None
+        self._shown = 0
+        self._marks: list[Mark] = []
+        self._kind, self._missed, self._going_on = "", False, False
+
+    def take(self, event: Event) -> None:
+        """Follow one event of the run; those before the first look at the learner are read from its log."""
+        if self._curve is not None:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        payload = event.payload
+        if isinstance(payload, DemonstrationsReady):
+            self._shown += payload.score.steps
+        elif isinstance(payload, StageStarted):
+            self._kind, self._going_on = payload.kind, event.stage_name.startswith(GOING_ON)
+        elif isinstance(payload, StageFinished):
+            self._missed = self._missed or payload.outcome == "missed"
+            self._marks.append(Mark(event.global_step + self._shown, event.stage_name, payload.outcome))
+
+    def __call__(self, learner: Learner) -> str | None:
+        """Score the policy if it is time to; a sentence when the run's steps are spent."""
+        curve = self._curve if self._curve is not None else self._begin(learner)
+        cost = learner.global_step + self._shown
+        done = len(self._marks) == len(self._stages)
+        if curve.own_cost is None and (self._missed or self._going_on or done):
+            curve = self._keep(replace(curve, own_cost=cost))
+        if len(self._marks) > len(curve.marks):
+            curve = self._keep(replace(curve, marks=tuple(self._marks)))
+            self._score(curve, learner, cost, "stage")
+        elif self._is_due(curve, cost):
+            self._score(curve, learner, cost, "grid")
+        if done:
+            self._finish(learner, cost, None)
+            return None
+        if self._steps is None:
+            return "Its own stages are done." if curve.own_cost is not None else None
+        # Cloning spends no steps, so it is never cut short.
+        if cost < self._steps or self._kind == "BehaviorCloning":
+            return None
+        self._finish(learner, cost, self._steps)
+        return f"{self._steps:,} steps are spent."
+
+    def close(self) -> None:
+        """Close its copies of the environments."""
+        for env in self._copies:
+            env.close()
+
+    def _begin(self, learner: Learner) -> Curve:
+        """Read the log, which has been cut back to the checkpoint, and drop scores of what came after that."""
+        for event in read_events(self._run):
+            self._take(event)
+        curve, cost = read_curve(self._run), learner.global_step + self._shown
+        own_cost = curve.own_cost if curve.own_cost is not None and curve.own_cost <= cost else None
+        rows = tuple(row for row in curve.rows if row.cost <= cost)
+        self._curve = Curve(rows, curve.marks[: len(self._marks)], own_cost)
+        return self._curve
+
+    def _is_due(self, curve: Curve, cost: int) -> bool:
+        interval = grid_interval(self._steps if self._steps is not None else cost, self._plan.rollout_steps)
+        return cost // interval > max((row.cost // interval for row in curve.rows), default=-1)
+
+    def _finish(self, learner: Learner, cost: int, steps: int | None) -> None:
+        assert self._curve is not None
+        if self._curve.final(steps) is None:
+            self._score(self._curve, learner, cost, "final", steps)
+
+    def _score(self, curve: Curve, learner: Learner, cost: int, why: Reason, steps: int | None = None) -> None:
+        plan = self._plan
+        episodes = plan.episodes if why == "final" else max(1, plan.episodes // LOOK_SHARE)
+        deterministic = learner.agent.action_mode == "deterministic"
+        scores: list[Score] = []
+        with random_state_kept():
+            for index, env in enumerate(self._open_copies()):
+                played = evaluate(learner.policy, env, episodes, EVALUATION_SEED + self._seed, index, deterministic)
+                scores.append(score(played))
+        self._keep(replace(curve, rows=(*curve.rows, Row(cost, why, tuple(scores), steps))))
+
+    def _open_copies(self) -> list[VecEnv]:
+        if not self._copies:
+            n_envs = self._plan.curriculum.agent.n_envs
+            for index, environment in enumerate(self._plan.environments):
+                self._copies.append(make_vec_env(environment, n_envs, EVALUATION_SEED, index, Purpose.EVALUATION))
+        return self._copies
+
+    def _keep(self, curve: Curve) -> Curve:
+        self._curve = curve
+        write_curve(self._run, curve)
+        return curve

@@ -1,0 +1,142 @@
+"""Many runs at a time, each a plain command in a process of its own. What they found is in their directories."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+LAUNCHER = "RLSTAGES_LAUNCHER"
+_POLL_SECONDS = 0.1
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        name: For a person.
+        arguments: Of the `rlstages` command; running it again goes on with what it left.
+        log: File that takes what it prints.
+        completed: Exit codes with which it has done its work.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    log: Path
+    completed: tuple[int, ...] = (0,)
+
+    @property
+    def command(self) -> list[str]:
+        """The command, for this Python."""
+        return [sys.executable, "-m", "rlstages", *self.arguments]
+
+    def __str__(self) -> str:
+        return shlex.join(["rlstages", *self.arguments])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended.
+
+    Attributes:
+        job: Which.
+        code: Its exit code; minus the number of the signal that ended it.
+        seconds: How long it took.
+    """
+
+    job: Job
+    code: int
+    seconds: float
+
+    @property
+    def failure(self) -> str | None:
+        """Why it did not do its work, in one line, or `None` if it did."""
+        if self.code in self.job.completed:
+            return None
+        if self.code < 0:
+            return f"ended by {signal.Signals(-self.code).name}"
+        lines = self.job.log.read_text(errors="replace").split("\n") if self.job.log.is_file() else []
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1] if said else f"exit code {self.code}"
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) -> list[Ended]:
+    """Run jobs as processes of this machine, one thread each.
+
+    When this process ends in any way, the jobs are asked to save and end too (on Linux; elsewhere they go on alone).
+
+    Args:
+        jobs: What to run, in this order.
+        at_once: How many at a time.
+        tell: Takes each job that has ended.
+
+    Returns:
+        How all ended, in the order of their ends.
+
+    Raises:
+        KeyboardInterrupt: After all jobs have saved and ended.
+    """
+    waiting, ended = list(jobs), []
+    running: dict[subprocess.Popen[bytes], tuple[Job, float]] = {}
+    try:
+        with _terminated_as_interrupted():
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    job = waiting.pop(0)
+                    running[start_process(job, os.environ)] = job, time.monotonic()
+                for process in [process for process in running if process.poll() is not None]:
+                    job, started = running.pop(process)
+                    ended.append(Ended(job, process.returncode, time.monotonic() - started))
+                    tell(ended[-1])
+                time.sleep(_POLL_SECONDS)
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+    return ended
+
+
+def start_process(job: Job, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a job here, with one thread unless the variables of its environment say otherwise."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    surroundings = {**threads, **variables, LAUNCHER: str(os.getpid())}
+    with job.log.open("wb") as log:
+        return subprocess.Popen(
+            job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=surroundings
+        )
+
+
+def end_with_launcher() -> None:
+    """Have this process, if `run_jobs` started it, asked to end (SIGTERM) when the one that started it has ended."""
+    launcher = os.environ.pop(LAUNCHER, None)
+    if launcher is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(launcher):
+        sys.exit("stopped: what started this run has gone.")
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that jobs are waited for."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,134 @@
+"""The same curriculum with several seeds and values of its parameters, each run an ordinary `rlstages train`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlstages.curriculum import Curriculum, load_curriculum
+from rlstages.errors import require
+from rlstages.events import RunFinished, StageFinished
+from rlstages.launch import Job
+from rlstages.storage.checkpoints import replace_durably
+from rlstages.storage.record import digest_from, recorded_digest
+from rlstages.storage.rundir import read_events, slug
+
+MISSED = 3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run of a sweep.
+
+    Attributes:
+        parameters: Of the curriculum's function, as text.
+        seed: Of the run.
+        path: Its run directory.
+        curriculum: What it does.
+    """
+
+    parameters: Mapping[str, str]
+    seed: int
+    path: Path
+    curriculum: Curriculum
+
+    @property
+    def name(self) -> str:
+        """Parameters and seed, for a person."""
+        return ", ".join([*(f"{key}={value}" for key, value in self.parameters.items()), f"seed {self.seed}"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a run of a sweep has come.
+
+    Attributes:
+        variant: Which.
+        outcome: `"reached"`, `"missed"`, or `"unfinished"`.
+        steps: Environment steps so far.
+        stages: Stages that ended, those that were missed left out.
+        score: Of the policy that left the last finished stage, or `None`.
+        measure: `"success"` or `"return"`.
+    """
+
+    variant: Variant
+    outcome: str
+    steps: int
+    stages: int
+    score: float | None
+    measure: str
+
+
+def make_variants(
+    source: str, values: Mapping[str, Sequence[str]], seeds: Sequence[int], directory: Path
+) -> list[Variant]:
+    """Return every combination of values and seeds.
+
+    Args:
+        source: File or name of the curriculum.
+        values: For each parameter, its values as text.
+        seeds: Each combination is run with each.
+        directory: Takes the run directories.
+
+    Raises:
+        InputError: If a combination cannot be made, or a directory holds a run of something else.
+    """
+    variants = []
+    for combination in itertools.product(*values.values()):
+        parameters = dict(zip(values, combination, strict=True))
+        curriculum = load_curriculum(source, parameters)
+        stem = slug("-".join([curriculum.name, *(f"{key}={value}" for key, value in parameters.items())]))
+        for seed in seeds:
+            variants.append(Variant(parameters, seed, directory / f"{stem}-s{seed}", curriculum))
+    paths = [variant.path for variant in variants]
+    require(len(set(paths)) == len(paths), "Two runs of the sweep are the same; give each value and each seed once.")
+    for variant in variants:
+        if (variant.path / "run.json").is_file():
+            same = recorded_digest(variant.path) == digest_from(variant.path, variant.curriculum)
+            require(same, f"{variant.path} is a run of another curriculum; give another --out, or delete it.")
+    return variants
+
+
+def job_of(source: str, variant: Variant, track: str, trust_pickle: bool) -> Job:
+    """Return the command that makes a run, or goes on with it."""
+    arguments = ["train", source]
+    for key, value in variant.parameters.items():
+        arguments += ["-p", f"{key}={value}"]
+    arguments += ["--seed", str(variant.seed), "--out", str(variant.path), "--go-on", "--track", track]
+    arguments += ["--trust-pickle"] if trust_pickle else []
+    log = variant.path.parent / "logs" / f"{variant.path.name}.txt"
+    return Job(variant.name, tuple(arguments), log, completed=(0, MISSED))
+
+
+def outcome_of(variant: Variant) -> Outcome:
+    """Read from its directory how far a run has come."""
+    outcome, steps, ends = "unfinished", 0, []
+    for event in read_events(variant.path):
+        steps = event.global_step
+        if isinstance(event.payload, StageFinished):
+            ends.append(event.payload)
+        over = isinstance(event.payload, RunFinished) and event.payload.outcome in ("reached", "missed")
+        outcome = event.payload.outcome if over and isinstance(event.payload, RunFinished) else "unfinished"
+    after = ends[-1].after if ends else None
+    measure = "return" if after is None or after.success is None else "success"
+    value = None if after is None else after.mean_return if after.success is None else after.success
+    return Outcome(variant, outcome, steps, sum(end.outcome != "missed" for end in ends), value, measure)
+
+
+def write_csv(directory: Path, outcomes: Sequence[Outcome]) -> Path:
+    """Write `sweep.csv`, a line for every run."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    parameters = list(outcomes[0].variant.parameters)
+    lines.writerow([*parameters, "seed", "outcome", "steps", "stages", "measure", "score", "run"])
+    for one in outcomes:
+        values = [one.variant.parameters[name] for name in parameters]
+        found = [one.outcome, one.steps, one.stages, one.measure, one.score, one.variant.path.name]
+        lines.writerow([*values, one.variant.seed, *found])
+    file = directory / "sweep.csv"
+    replace_durably(file, text.getvalue().encode())
+    return file

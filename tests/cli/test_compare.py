@@ -1,0 +1,254 @@
+"""`rlstages compare` and `rlstages sweep`: what they refuse, what they print, and going on after a kill."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from building import surroundings
+
+HERE = Path(__file__).parents[1]
+sys.path.insert(0, str(HERE / "compare"))
+
+from comparing import CURRICULUM  # noqa: E402
+
+from rlstages.compare.curve import read_curve  # noqa: E402
+from rlstages.compare.plan import claim, make_plan  # noqa: E402
+from rlstages.storage.record import read_record  # noqa: E402
+from rlstages.storage.rundir import read_events  # noqa: E402
+
+SOURCE = "small_curriculum.py"
+WRONG = {
+    "seeds in words": (["--seeds", "five"], "--seeds is 'five'; give 0:5 for 0 to 4, or 1,4,7."),
+    "no seed": (["--seeds", "3:3"], "--seeds '3:3' names no seed"),
+    "a seed twice": (["--seeds", "1,1"], "A seed is given twice, or none"),
+    "an unknown arm": (["--arms", "staged,scrach"], "There is no arm 'scrach'.*Did you mean 'scratch'"),
+    "one arm": (["--arms", "staged"], "needs at least two arms"),
+    "an arm of nothing": (["--arm", "short"], "--arm 'short' is not of the form 'name: parameter=value'"),
+    "an arm of an unknown parameter": (["--arm", "short: depth=3"], "there is no parameter 'depth'"),
+    "an arm that is there": (["--arm", "scratch: episodes=3"], "there is an arm 'scratch' already"),
+    "on nothing": (["--on", "slurm"], "--on is 'slurm'; give local, ray or ray=ADDRESS"),
+    "a run of no arm": (["--run", "stages/0"], "--run stages/0: there is no such arm"),
+    "a run without a seed": (["--run", "staged"], "--run is 'staged'; give an arm and a seed"),
+}
+
+
+@pytest.fixture
+def source(here, monkeypatch):
+    (here / SOURCE).write_text(CURRICULUM)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+    return SOURCE
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_mistake_is_one_sentence(what, rlstages, source, here):
+    arguments, said = WRONG[what]
+
+    outcome = rlstages("compare", source, "--track", "none", *arguments)
+
+    assert outcome.code == 2 and re.search(said, outcome.err), outcome.err
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+    assert {path.name for path in here.iterdir()} <= {SOURCE, "__pycache__"}
+
+
+def test_the_commands_of_all_runs_can_be_printed(rlstages, source, here):
+    options = ["--seeds", "0:2", "--arms", "staged,scratch", "--arm", "few shown: episodes=3", "--out", "cmp"]
+    options += ["--track", "none"]
+    plain = f"rlstages compare {source} --episodes 200 --out cmp --track none --run"
+    own = plain.replace(" --episodes", " --arm 'few shown: episodes=3' --episodes")
+
+    all_steps = rlstages("compare", source, "--steps", "2000", "--dry-run", *options)
+
+    assert all_steps.code == 0, all_steps.err
+    assert all_steps.out.splitlines() == [
+        *(f"{plain} {arm}/{seed} --steps 2000" for arm in ("staged", "scratch") for seed in (0, 1)),
+        *(f"{own} 'few shown/{seed}' --steps 2000" for seed in (0, 1)),
+    ]
+    own_steps = rlstages("compare", source, "--dry-run", *options)
+    assert own_steps.out.splitlines()[:-1] == [f"{plain} staged/{seed}" for seed in (0, 1)]
+    assert own_steps.out.splitlines()[-1].startswith("# ")
+    assert not (here / "cmp").exists()
+
+
+def test_a_directory_of_something_else_is_left_alone(rlstages, source, here):
+    (here / "mine").mkdir()
+    (here / "mine" / "thesis.tex").touch()
+
+    outcome = rlstages("compare", source, "--seeds", "0:2", "--arms", "staged,scratch", "--out", "mine")
+
+    assert outcome.code == 2 and "mine is there already and is no comparison" in outcome.err
+    assert [path.name for path in (here / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_single_run_is_made_by_its_plain_command(rlstages, source, here):
+    common = ["--track", "none", "--episodes", "8", "--out", "cmp", "--steps", "900"]
+
+    outcome = rlstages("compare", source, *common, "--run", "clone-only/0")
+
+    assert outcome.code == 0, outcome.err
+    assert read_curve(here / "cmp" / "clone-only-s0").final(900) is not None
+    left = rlstages("compare", source, *common, "--seeds", "0", "--arms", "staged,clone-only", "--dry-run")
+    assert left.out.count("\n") == 1 and left.out.endswith("--run staged/0 --steps 900\n")
+    other = rlstages("compare", source, *common, "--run", "clone-only/0", "-p", "episodes=7")
+    assert other.code == 2 and "a comparison with another curriculum" in other.err
+
+
+def start(arguments, where):
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlstages", *arguments],
+        cwd=where,
+        env=surroundings(where),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_goes_on_and_ends_as_one_that_is_not(source, here):
+    common = ["compare", source, "--seeds", "0:2", "--arms", "staged,scratch,clone-only", "--episodes", "16"]
+    common += ["--track", "none", "--jobs", "2", "--steps", "3000", "--out"]
+    quiet = start([*common, "quiet"], here)
+    told, _ = quiet.communicate(timeout=300)
+    assert quiet.returncode == 0, told
+
+    for looks in (2, 30, 60):
+        process = start([*common, "broken"], here)
+        deadline = time.monotonic() + 300
+        while sum(len(read_curve(run).rows) for run in here.glob("broken/*-s?")) < looks:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    last = start([*common, "broken"], here)
+    told, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, told
+    first, second = (json.loads((here / name / "compare.json").read_text()) for name in ("quiet", "broken"))
+    assert first["arms"] == second["arms"] and first["verdict"] == second["verdict"]
+
+
+@pytest.mark.slow
+def test_the_whole_from_one_command(source, here):
+    arguments = ["compare", source, "--seeds", "0:2", "--arms", "staged,scratch", "--episodes", "16", "--track", "none"]
+    process = start([*arguments, "--out", "cmp"], here)
+    told, _ = process.communicate(timeout=300)
+
+    assert process.returncode == 0, told
+    assert "How many steps 'staged' needs: 2 runs" in told and "Every arm for" in told
+    found = json.loads((here / "cmp" / "compare.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    own = [run["own_cost"] for run in found["arms"][0]["runs"]]
+    assert found["version"] == 1 and found["steps"] == max(own)
+    with (here / "cmp" / "compare.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    finals = [row for row in rows if row["why"] == "final"]
+    assert {(row["arm"], row["seed"]) for row in finals} == {(a, s) for a in ("staged", "scratch") for s in "01"}
+    assert found["verdict"]["headline"] in (here / "cmp" / "compare.html").read_text()
+    again = start([*arguments, "--out", "cmp"], here)
+    told, _ = again.communicate(timeout=300)
+    assert again.returncode == 0 and "runs," not in told.partition("staged")[0]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_reported_and_the_others_are_compared(source, here):
+    arguments = [
+        "compare",
+        source,
+        "--seeds",
+        "0:2",
+        "--arms",
+        "staged,clone-only",
+        "--episodes",
+        "8",
+        "--track",
+        "none",
+    ]
+    arguments += ["--steps", "1000", "--out", "cmp"]
+    plan = make_plan(source, {}, seeds=[0, 1], arms=["staged", "clone-only"], episodes=8)
+    claim(here / "cmp", plan)
+    # A file where the run directory belongs.
+    (here / "cmp" / "clone-only-s1").write_text("in the way")
+
+    process = start(arguments, here)
+    told, _ = process.communicate(timeout=300)
+
+    assert process.returncode == 0, told
+    assert re.search(r"clone-only, seed 1: failed: error: .*clone-only-s1", told)
+    assert "Not finished, and left out of all scores: clone-only, seed 1" in " ".join(told.split())
+
+
+def test_a_sweep_refuses_what_it_cannot_make(rlstages, source):
+    for arguments, said in (
+        (["-p", "episodes=3,,4"], "a value is empty"),
+        (["-p", "depth=3"], "there is no parameter 'depth'"),
+        (["-p", "episodes=3,3"], "Two runs of the sweep are the same"),
+        (["--seeds", "x"], "--seeds is 'x'"),
+    ):
+        outcome = rlstages("sweep", source, *arguments)
+        assert outcome.code == 2 and said in outcome.err, outcome.err
+
+
+def test_the_commands_of_a_sweep_are_ordinary_ones(rlstages, source, here):
+    outcome = rlstages("sweep", source, "--seeds", "0:2", "-p", "episodes=3,4", "--track", "none", "--dry-run")
+
+    assert outcome.out.splitlines() == [
+        f"rlstages train {source} -p episodes={shown} --seed {seed} "
+        f"--out runs/sweep-small_curriculum/small-episodes-{shown}-s{seed} --go-on --track none"
+        for shown in (3, 4)
+        for seed in (0, 1)
+    ]
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_with_what_is_there(source, here):
+    arguments = [
+        "sweep",
+        source,
+        "--seeds",
+        "0:2",
+        "-p",
+        "episodes=12,16",
+        "--track",
+        "none",
+        "--out",
+        "sweep",
+        "--jobs",
+        "2",
+    ]
+    process = start(arguments, here)
+    deadline = time.monotonic() + 120
+    while not list(here.glob("sweep/*/events.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    again = start(arguments, here)
+    told, _ = again.communicate(timeout=300)
+
+    assert again.returncode == 0, told
+    with (here / "sweep" / "sweep.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["episodes"], row["seed"]) for row in rows] == [("12", "0"), ("12", "1"), ("16", "0"), ("16", "1")]
+    assert all(row["outcome"] in ("reached", "missed") for row in rows)
+    for row in rows:
+        record = read_record(here / "sweep" / row["run"])
+        assert record.seed == int(row["seed"]) and list(read_events(here / "sweep" / row["run"]))
+
+
+def test_going_on_needs_a_place_and_the_same_run(rlstages, source, here):
+    quick = ["-p", "max_steps=900", "-p", "episodes=16", "--track", "none"]
+    assert "--go-on needs --out" in rlstages("train", source, "--go-on").err
+    assert rlstages("train", source, *quick, "--out", "r", "--go-on").code in (0, 3)
+
+    other = rlstages("train", source, *quick, "--out", "r", "--seed", "1", "--go-on")
+
+    assert other.code == 2 and "r is a run of another curriculum or seed" in other.err
+    assert rlstages("train", source, *quick, "--out", "r", "--go-on").code in (0, 3)

@@ -1,0 +1,141 @@
+"""What a comparison says, for outcomes that are known."""
+
+import json
+
+import pytest
+from outcomes import STEPS, outcome
+
+from rlstages.compare.files import write_csv, write_json
+from rlstages.compare.page import page
+from rlstages.compare.table import summary
+from rlstages.compare.verdict import judge
+
+GOOD, FAIR, POOR = ([base + n / 100 for n in range(5)] for base in (0.9, 0.7, 0.1))
+
+
+def test_an_arm_that_is_above_all_others_wins(tmp_path):
+    verdict = judge(outcome(tmp_path, {"staged": GOOD, "scratch": POOR, "clone-only": FAIR}))
+
+    assert (verdict.outcome, verdict.headline) == ("wins", "staged wins.")
+    assert "staged 0.92, clone-only 0.72; 0.20 more [" in verdict.size
+    assert "of the way from chance to the expert" in verdict.size
+    assert "Beyond luck, staged scores higher than every other arm" in verdict.sureness
+    assert "probability 1.00" in verdict.sureness
+
+
+def test_an_arm_that_is_beaten_is_said_to_be_so_as_plainly(tmp_path):
+    verdict = judge(outcome(tmp_path, {"staged": FAIR, "no-curriculum": GOOD, "scratch": POOR}))
+
+    assert verdict.outcome == "loses"
+    assert verdict.headline == "staged does not win here: no-curriculum is better."
+    assert "staged 0.72, no-curriculum 0.92; 0.20 less [" in verdict.size
+    assert "Beyond luck, staged scores lower than no-curriculum" in verdict.sureness
+
+
+def test_with_three_seeds_nothing_is_beyond_luck_and_it_says_how_many_are_needed(tmp_path):
+    verdict = judge(outcome(tmp_path, {"staged": GOOD[:3], "scratch": POOR[:3], "clone-only": FAIR[:3]}))
+
+    assert (verdict.outcome, verdict.headline) == ("ahead", "staged is ahead, but not beyond luck.")
+    assert (
+        "With 3 seeds no arm could be told apart from 2 others, even if no two runs overlapped: that takes at least 5"
+        in verdict.sureness
+    )
+    assert any(caveat.startswith("3 seeds are few") for caveat in verdict.caveats)
+    assert any("plain means" in caveat for caveat in verdict.caveats)
+
+
+def test_an_arm_that_is_behind_within_luck_does_not_win(tmp_path):
+    verdict = judge(
+        outcome(tmp_path, {"staged": [0.7, 0.8, 0.9, 0.6, 0.7], "no-curriculum": [0.8, 0.7, 0.9, 0.7, 0.8]})
+    )
+
+    assert verdict.outcome == "behind"
+    assert verdict.headline == "staged does not win here: no-curriculum is ahead, though that may be luck."
+    assert "95 % interval of the difference" in verdict.size
+
+
+def test_level_arms_are_called_level(tmp_path):
+    verdict = judge(outcome(tmp_path, {"staged": [1.0] * 5, "no-curriculum": [1.0] * 5}))
+
+    assert verdict.outcome == "level"
+    assert verdict.headline == "staged does not win here: it ends level with no-curriculum."
+    assert verdict.size.endswith("; no difference.")
+
+
+def test_who_is_sooner_is_said_where_final_scores_are_level(tmp_path):
+    at = {"staged": 320, "no-curriculum": 1_600}
+
+    verdict = judge(outcome(tmp_path, {"staged": [1.0] * 5, "no-curriculum": [1.0] * 5}, reached_at=at))
+
+    assert verdict.speed == (
+        "staged is the first to reach success 0.50: after 320 steps (median; 5 of 5 seeds); next is no-curriculum, "
+        "after 1,600 steps (median; 5 of 5 seeds). Beyond luck, staged is there sooner than no-curriculum."
+    )
+
+
+def test_runs_that_never_reach_the_threshold_count_as_such(tmp_path):
+    results = outcome(tmp_path, {"staged": [0.9, 0.9, 0.4], "scratch": [0.1, 0.1, 0.1]})
+
+    staged, scratch = results.arms
+    assert (staged.steps.reached, staged.steps.runs, staged.steps.median) == (2, 3, 1_024)
+    assert (scratch.steps.reached, scratch.steps.median, scratch.steps.mean) == (0, None, STEPS)
+    assert "scratch" not in judge(results).speed
+
+
+def test_a_single_seed_has_neither_interval_nor_test(tmp_path):
+    verdict = judge(outcome(tmp_path, {"staged": [0.9], "scratch": [0.1]}))
+
+    assert verdict.outcome == "ahead"
+    assert "0.80 more, " in verdict.size
+    assert any("One seed says nothing" in caveat for caveat in verdict.caveats)
+
+
+def test_a_failed_run_is_left_out_and_named(tmp_path):
+    results = outcome(tmp_path, {"staged": GOOD, "scratch": POOR}, missing=[("scratch", 2)])
+
+    assert results.failures == ("scratch, seed 2: ended by SIGKILL",)
+    assert results.arms[1].final[0].value == pytest.approx(0.1225, abs=0.01)
+    assert "Not finished, and left out of all scores: scratch, seed 2: ended by SIGKILL." in judge(results).caveats
+
+
+def test_an_arm_without_a_finished_run_is_left_out(tmp_path):
+    results = outcome(tmp_path, {"staged": [0.9, 0.9], "scratch": [0.1, 0.1]}, missing=[("staged", 0), ("staged", 1)])
+
+    verdict = judge(results)
+    assert verdict.outcome == "none" and "only scratch came to an end" in verdict.headline
+    assert verdict.headline in page(results, verdict)
+
+
+def test_scores_are_normalised_by_chance_and_the_expert(tmp_path):
+    results = outcome(tmp_path, {"staged": GOOD, "scratch": POOR})
+    low, high = results.baselines[0].ends("success")
+
+    assert low < 0.2 and high == 1.0
+    assert results.arms[0].normalized[0].value == pytest.approx((results.arms[0].final[0].value - low) / (high - low))
+
+
+def test_a_comparison_is_written_as_strict_json_and_as_lines(tmp_path):
+    results = outcome(tmp_path, {"staged": GOOD, "scratch": POOR, "clone-only": FAIR})
+
+    text = write_json(tmp_path, results, judge(results)).read_text()
+    lines = write_csv(tmp_path, results).read_text().splitlines()
+
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found["version"] == 1 and found["verdict"]["headline"] == "staged wins."
+    assert [arm["name"] for arm in found["arms"]] == ["staged", "scratch", "clone-only"]
+    assert lines[0].startswith("arm,seed,steps,why,environment")
+    assert sum(",final," in line for line in lines[1:]) == 3 * 5 * 2
+
+
+def test_the_terminal_shows_the_verdict_and_every_arm(tmp_path):
+    from rich.console import Console
+
+    results = outcome(tmp_path, {"staged": GOOD, "scratch": POOR, "clone-only": FAIR})
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        console.print(summary(results, judge(results)))
+    told = console.export_text()
+
+    assert told.startswith("staged wins.")
+    for words in ("clone-only", "0.92 [0.9", "steps to threshold", "held-out", "probability of improvement"):
+        assert words in told

@@ -1,0 +1,204 @@
+"""One run of a comparison: what it costs, where it is scored, and that scoring does not change it."""
+
+import os
+from dataclasses import replace
+
+import pytest
+from building import payloads
+from comparing import LONG, placed, small_plan
+
+from rlstages import InputError, train
+from rlstages.compare import worker
+from rlstages.compare.curve import grid_interval, read_curve, write_curve
+from rlstages.compare.plan import claim, make_plan, read_arm, run_path
+from rlstages.events import DemonstrationsReady, RunFinished, StageFinished
+from rlstages.storage.rundir import read_events
+
+ROLLOUT = 64
+"""Of the toy agent; a wave of a confirmation plays no more steps."""
+
+
+@pytest.fixture(autouse=True)
+def surroundings_kept(monkeypatch):
+    """`run_arm` sets these for its own process."""
+    for name in ("WANDB_RUN_GROUP", "WANDB_TAGS"):
+        monkeypatch.setenv(name, "")
+
+
+def run_arm(directory, arm, seed, steps, plan=None, **settings):
+    return worker.run_arm(directory, plan or small_plan(seeds=(seed,), **settings), arm, seed, steps)
+
+
+def digests(path):
+    return [payload.digest for payload in payloads(path, StageFinished)]
+
+
+def test_every_arm_spends_the_same_number_of_steps(tmp_path):
+    placed(tmp_path, seeds=(0,))
+    steps = 1_500
+
+    for arm in ("staged", "scratch"):
+        result = run_arm(tmp_path, arm, 0, steps)
+
+        assert (result.outcome, result.reason) == ("paused", "1,500 steps are spent.")
+        curve = read_curve(result.path)
+        shown = sum(payload.score.steps for payload in payloads(result.path, DemonstrationsReady))
+        spent = list(read_events(result.path))[-1].global_step + shown
+        final = curve.final(steps)
+        assert steps <= final.cost == spent < steps + ROLLOUT
+        assert [score.episodes for score in final.scores] == [16, 16]
+        assert (shown > 0) == (arm == "staged")
+
+
+def test_the_first_arm_pauses_when_its_stages_are_done_and_goes_on_to_the_same_bits(tmp_path):
+    plan = placed(tmp_path / "two", seeds=(0,))
+    placed(tmp_path / "one", seeds=(0,))
+
+    first = run_arm(tmp_path / "two", "staged", 0, None)
+    own = read_curve(first.path).own_cost
+
+    assert first.reason == "Its own stages are done." and own is not None
+    assert [payload.outcome for payload in payloads(first.path, StageFinished)] == ["completed", "reached", "reached"]
+    steps = own + 300
+    later = run_arm(tmp_path / "two", "staged", 0, steps)
+    at_once = run_arm(tmp_path / "one", "staged", 0, steps)
+    assert digests(later.path) == digests(at_once.path)
+    assert read_curve(later.path).final(steps) == read_curve(at_once.path).final(steps)
+    assert read_curve(at_once.path).own_cost == own
+    assert plan.reference == "staged"
+
+
+def test_scoring_on_the_way_does_not_change_the_run(tmp_path):
+    plan = placed(tmp_path, seeds=(0,))
+    watched = run_arm(tmp_path, "staged", 0, None)
+
+    alone = train(plan.curriculum, seed=0, out=tmp_path / "alone")
+
+    assert digests(watched.path) == digests(alone.path)
+
+
+def test_a_run_that_needs_just_the_common_steps_is_not_trained_further(tmp_path):
+    placed(tmp_path, seeds=(0,))
+    first = run_arm(tmp_path, "staged", 0, None)
+    own = read_curve(first.path).own_cost
+
+    run_arm(tmp_path, "staged", 0, own)
+
+    assert read_curve(first.path).final(own).cost == own
+
+
+def test_cloning_alone_is_trained_no_further_and_is_scored_once(tmp_path):
+    placed(tmp_path, seeds=(0,))
+
+    result = run_arm(tmp_path, "clone-only", 0, 4_000)
+
+    curve = read_curve(result.path)
+    assert result.outcome == "reached" and curve.final(4_000) == curve.final(9_999) is not None
+    assert curve.final(4_000).cost == curve.own_cost
+
+
+def test_a_missed_stage_ends_the_first_arms_own_cost_and_the_next_stage_follows(tmp_path):
+    plan = small_plan(seeds=(0,), max_steps=900, learning_rate=1e-9)
+
+    first = run_arm(tmp_path, "staged", 0, None, plan)
+    own = read_curve(first.path).own_cost
+    later = run_arm(tmp_path, "staged", 0, own + 500, plan)
+
+    assert [(mark.stage, mark.outcome) for mark in read_curve(later.path).marks] == [
+        ("clone", "completed"),
+        ("short", "missed"),
+    ]
+    assert list(read_events(later.path))[-2].stage_name == "long"
+
+
+def test_scores_lie_on_the_grid(tmp_path):
+    placed(tmp_path, seeds=(0,))
+    steps = 3_000
+    curve = read_curve(run_arm(tmp_path, "scratch", 0, steps).path)
+    interval = grid_interval(steps, ROLLOUT)
+
+    looks = [row.cost for row in curve.rows if row.why == "grid"]
+    assert looks[0] == 0 and len(looks) <= 34
+    for point in range(0, steps, interval):
+        assert point <= curve.at(point).cost < point + ROLLOUT
+    assert all(len(row.scores) == 2 for row in curve.rows)
+
+
+def test_scores_after_the_checkpoint_of_a_killed_session_are_made_again(tmp_path):
+    placed(tmp_path, seeds=(0,))
+    first = run_arm(tmp_path, "staged", 0, None)
+    curve = read_curve(first.path)
+    beyond = replace(curve.rows[-1], cost=curve.own_cost + 10_000, why="final", steps=curve.own_cost + 300)
+    write_curve(first.path, replace(curve, rows=(*curve.rows, beyond)))
+
+    run_arm(tmp_path, "staged", 0, curve.own_cost + 300)
+
+    costs = [row.cost for row in read_curve(first.path).rows]
+    assert costs == sorted(costs) and costs[-1] < curve.own_cost + 300 + ROLLOUT
+
+
+def test_what_a_process_left_that_was_killed_at_its_start_is_cleared(tmp_path):
+    placed(tmp_path, seeds=(0,))
+    (run_path(tmp_path, "clone-only", 0) / "checkpoints").mkdir(parents=True)
+
+    assert run_arm(tmp_path, "clone-only", 0, 4_000).outcome == "reached"
+
+
+def test_a_directory_belongs_to_one_curriculum_and_number_of_episodes(tmp_path):
+    plan = placed(tmp_path)
+    claim(tmp_path, replace(plan, seeds=(5, 6)))
+
+    with pytest.raises(InputError, match="a comparison with another curriculum"):
+        claim(tmp_path, small_plan(shown=7))
+    with pytest.raises(InputError, match="a comparison with another number of episodes"):
+        claim(tmp_path, replace(plan, episodes=99))
+    (tmp_path / "comparison.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        claim(tmp_path, plan)
+
+
+def test_a_run_of_another_curriculum_is_not_taken_for_an_arms(tmp_path):
+    plan = placed(tmp_path, seeds=(0,))
+    train(plan.arms["clone-only"], seed=0, out=run_path(tmp_path, "scratch", 0))
+
+    with pytest.raises(InputError, match="scratch-s0 is a run of another curriculum"):
+        claim(tmp_path, plan)
+
+
+def test_a_plan_says_what_is_compared(tmp_path):
+    plan = small_plan()
+
+    assert plan.environments[0] == LONG and plan.measure == "success" and plan.threshold == 0.5
+    assert plan.reference == "staged"
+
+
+def test_arms_of_a_users_own_are_the_curriculum_with_other_parameters(tmp_path):
+    plan = make_plan("cartpole", {}, seeds=[0], arms=["scratch"], more=["short: max_steps=40000"])
+
+    assert list(plan.arms) == ["scratch", "short"]
+    assert [stage.max_steps for stage in plan.arms["short"].stages[1:3]] == [40_000, 40_000]
+    assert read_arm("a b: x=1, y=2 z=3") == ("a b", {"x": "1", "y": "2", "z": "3"})
+
+
+def test_weights_and_biases_gets_one_group_with_the_arm_as_a_tag(tmp_path):
+    placed(tmp_path, seeds=(0,))
+    run_arm(tmp_path, "clone-only", 0, 4_000)
+
+    assert (os.environ["WANDB_RUN_GROUP"], os.environ["WANDB_TAGS"]) == ("small", "clone-only")
+
+
+def test_a_paused_run_says_so_at_its_end(tmp_path):
+    placed(tmp_path, seeds=(0,))
+    path = run_arm(tmp_path, "scratch", 0, 1_000).path
+
+    assert payloads(path)[-1] == RunFinished("paused", "1,000 steps are spent.")
+
+
+def test_a_comparison_needs_two_arms_and_a_seed():
+    for plan, said in (
+        (small_plan(names=["staged"]), "at least two arms"),
+        (small_plan(seeds=()), "or none"),
+        (small_plan(seeds=(1, 1)), "given twice"),
+    ):
+        with pytest.raises(InputError, match=said):
+            plan.require_comparable()

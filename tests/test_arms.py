@@ -1,0 +1,116 @@
+import pytest
+from building import HALF, cloning, curriculum, echo, tuning
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlstages import BehaviorCloning, FineTuning, InputError, Linear, load_curriculum
+from rlstages.arms import ARMS, GOING_ON, MEANINGS, last_variant, make_arms, staged
+from rlstages.curriculum import Curriculum, named_curricula
+from rlstages.episodes import Episode
+
+SHORT, LONG = echo(steps=4), echo(steps=8)
+PLAN = curriculum(cloning("clone", SHORT), tuning("short", SHORT), tuning("long", LONG))
+
+
+def own_stages(arm):
+    return [stage for stage in arm.stages if not stage.name.startswith(GOING_ON)]
+
+
+def names(arm):
+    return [stage.name for stage in own_stages(arm)]
+
+
+def test_each_arm_leaves_out_what_its_name_says():
+    assert {name: names(arm) for name, arm in make_arms(PLAN).items()} == {
+        "staged": ["clone", "short", "long"],
+        "no-cloning": ["short", "long"],
+        "no-curriculum": ["clone", "long"],
+        "scratch": ["long"],
+        "clone-only": ["clone"],
+        "naive-handover": ["clone", "short", "long"],
+    }
+    assert set(MEANINGS) == set(ARMS)
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if name != "clone-only"])
+def test_every_trained_arm_goes_on_in_the_last_variant_and_never_stops_by_itself(name):
+    last = ARMS[name](PLAN).stages[-1]
+
+    assert last.environment == LONG and last.max_steps > 10**9
+    assert last.critic_fit_steps == 0 and last.anchor_kl == 0.0
+    perfect = [Episode(0, number, 1e6, 8, True) for number in range(last.until.window)]
+    assert HALF.promising(perfect) and not last.until.promising(perfect)
+    assert last.until.summary(perfect) == HALF.summary(perfect)
+
+
+def test_a_stage_that_misses_its_threshold_is_followed_by_the_next_in_every_arm():
+    for arm in make_arms(PLAN).values():
+        for stage in arm.stages:
+            assert (stage.on_timeout if isinstance(stage, FineTuning) else stage.on_failure) == "advance"
+
+
+def test_staged_changes_nothing_else():
+    for stage, own in zip(own_stages(staged(PLAN)), PLAN.stages, strict=True):
+        told = {"on_failure"} if isinstance(stage, BehaviorCloning) else {"on_timeout"}
+        assert {f for f in vars(own) if getattr(stage, f) != getattr(own, f)} <= told
+
+
+def test_the_naive_handover_has_no_protection_and_the_noise_of_a_new_policy():
+    plan = curriculum(cloning("clone", SHORT), tuning("short", SHORT), tuning("long", LONG), log_std_init=-0.5)
+
+    _, short, long, _ = ARMS["naive-handover"](plan).stages
+
+    assert [stage.critic_fit_steps for stage in (short, long)] == [0, 0]
+    assert [stage.anchor_kl for stage in (short, long)] == [0.0, 0.0]
+    assert short.exploration == -0.5 and long.exploration is None
+
+
+def test_schedules_stay_at_their_ends_while_an_arm_goes_on():
+    plan = curriculum(tuning("only", clip_range=Linear(0.3, 0.1)), learning_rate=Linear(1e-2, 1e-3))
+
+    last = staged(plan).stages[-1]
+
+    assert (last.clip_range, last.learning_rate) == (0.1, 1e-3)
+    assert plan.stages[0].learning_rate is None and last.ent_coef is None
+
+
+def test_arms_that_would_be_the_same_are_made_once():
+    assert list(make_arms(curriculum(tuning("only")))) == ["staged"]
+    assert list(make_arms(curriculum(tuning("one"), tuning("two", LONG)))) == ["staged", "scratch"]
+    one_variant = make_arms(curriculum(cloning(), tuning()))
+    assert "no-curriculum" not in one_variant and {"staged", "clone-only", "naive-handover"} < set(one_variant)
+
+
+def test_wrong_arms_are_refused_in_a_sentence():
+    with pytest.raises(InputError, match=r"There is no arm 'scrach'; known are .*Did you mean 'scratch'\?"):
+        make_arms(PLAN, ["staged", "scrach"])
+    with pytest.raises(InputError, match="Arm 'no-cloning' would be 'staged' again"):
+        make_arms(curriculum(tuning("one"), tuning("two")), ["staged", "no-cloning"])
+    with pytest.raises(InputError, match="Arm 'clone-only': it would have no stage"):
+        make_arms(curriculum(tuning("one"), tuning("two")), ["staged", "clone-only"])
+    with pytest.raises(InputError, match="no fine-tuning stage"):
+        make_arms(curriculum(cloning()))
+    tight = curriculum(cloning(), tuning("one"), tuning("two", max_steps=700))
+    with pytest.raises(InputError, match=r"Arm 'no-curriculum': stage 'two': max_steps is 700.*--arms"):
+        make_arms(tight)
+
+
+@pytest.mark.parametrize("name", sorted(named_curricula()))
+def test_the_built_in_curricula_have_arms_that_serialise(name):
+    for arm in make_arms(load_curriculum(name)).values():
+        assert Curriculum.from_json(arm.to_json()) == arm
+
+
+@given(st.lists(st.sampled_from(["clone", "short", "long"]), min_size=1, max_size=5))
+def test_arms_of_any_order_of_stages_end_in_the_last_variant(kinds):
+    stages = [
+        cloning(f"{i} clone") if kind == "clone" else tuning(f"{i} {kind}", SHORT if kind == "short" else LONG)
+        for i, kind in enumerate(kinds)
+    ]
+    plan = curriculum(*stages)
+    if set(kinds) == {"clone"}:
+        return
+    for name, arm in make_arms(plan).items():
+        if name != "clone-only":
+            assert arm.stages[-1].environment == last_variant(plan).environment
+        assert arm.agent == plan.agent

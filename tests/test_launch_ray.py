@@ -1,0 +1,99 @@
+"""A real Ray cluster of two nodes on this machine, one of which is killed while it works."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from building import payloads, surroundings
+
+from rlstages.events import RunFinished, RunStarted, StageFinished, StageStarted
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+CURRICULUM = """
+from rlstages import *
+
+
+def curriculum(steps: int = 60_000) -> Curriculum:
+    echo, longer = Environment("toys:Echo", steps=4), Environment("toys:Echo", steps=8)
+    never = SuccessThreshold(0.99, window=300, margin=0.005, max_episodes=3000)
+    more = dict(until=never, max_steps=steps, critic_fit_steps=0, evaluation_episodes=0, on_timeout="advance")
+    return Curriculum(
+        "two",
+        agent=Agent("PPO", n_envs=4, n_steps=16, batch_size=32, n_epochs=4, network=(16,), learning_rate=1e-9),
+        stages=[FineTuning("first", echo, **more), FineTuning("second", longer, **more)],
+    )
+"""
+
+
+@pytest.fixture
+def cluster(monkeypatch, tmp_path):
+    """Two nodes that take one run each, and a head that takes none."""
+    monkeypatch.setenv("PYTHONPATH", surroundings(tmp_path)["PYTHONPATH"])
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+    yield made, nodes
+    made.shutdown()
+
+
+def node_of(process, nodes):
+    """Return the node of whose processes this one is a descendant."""
+    roots = {info.process.pid: node for node in nodes for kind in node.all_processes.values() for info in kind}
+    while process > 1:
+        if process in roots:
+            return roots[process]
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return None
+
+
+def test_a_sweep_outlives_a_node_and_repeats_no_stage(cluster, tmp_path):
+    made, nodes = cluster
+    (tmp_path / "two.py").write_text(CURRICULUM)
+    arguments = ["sweep", "two.py", "--seeds", "0:3", "-p", "steps=60000", "--track", "none", "--out", "sweep"]
+    log = (tmp_path / "told").open("w")
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "rlstages", *arguments, "--on", f"ray={made.address}"],
+        cwd=tmp_path,
+        env={**surroundings(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"},
+        stdout=log,
+        stderr=log,
+    )
+    deadline = time.monotonic() + 400
+
+    def in_the_second_stage():
+        runs = [path for path in tmp_path.glob("sweep/*-s?") if (path / "lock").is_file()]
+        busy = [path for path in runs if len(payloads(path, StageStarted)) == 2 and not payloads(path, RunFinished)]
+        return busy[0] if busy else None
+
+    while (victim := in_the_second_stage()) is None:
+        assert sweep.poll() is None and time.monotonic() < deadline, (tmp_path / "told").read_text()
+        time.sleep(0.2)
+    before = len(payloads(victim))
+    process = int((victim / "lock").read_text())
+    node = node_of(process, nodes)
+    assert node is not None
+    made.remove_node(node, allow_graceful=False)
+    made.add_node(num_cpus=1)
+
+    assert sweep.wait(400) == 0, (tmp_path / "told").read_text()
+    log.close()
+    with (tmp_path / "sweep" / "sweep.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["outcome"] for row in rows] == ["reached"] * 3
+    assert not re.search("failed", (tmp_path / "told").read_text())
+    for row in rows:
+        path = tmp_path / "sweep" / row["run"]
+        assert Counter(e.kind for e in payloads(path, StageStarted)) == {"FineTuning": 2}
+        assert len(payloads(path, StageFinished)) == 2
+    assert [start.resumed for start in payloads(victim, RunStarted)] == [False, True]
+    assert len(payloads(victim)) > before and not os.path.exists(f"/proc/{process}")
