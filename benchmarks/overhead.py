@@ -52,8 +52,8 @@ def main() -> None:
     timed("critic fit", FineTuningRunner, "_fit_critic")
     timed("confirmations", Examiner, "judge")
     timed("evaluations before and after stages", Examiner, "score")
-    timed("checkpoints", trainer._Run, "save")
-    timed("events and trackers", trainer._Run, "emit")
+    timed("checkpoints", trainer.Trainer, "save")
+    timed("events and trackers", trainer.Trainer, "emit")
     timed("events, of these", RunDirectory, "append")
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory) / "run"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlstages.specs import Agent, Environment, Expert, Linear
     from rlstages.stages import BehaviorCloning, FineTuning
     from rlstages.tracking.replay import track
-    from rlstages.trainer import resume, train
+    from rlstages.training import resume, train
 
 __all__ = [
     "Agent",
@@ -50,7 +50,7 @@ _HOMES = {
     "specs": ["Agent", "Environment", "Expert", "Linear"],
     "stages": ["BehaviorCloning", "FineTuning"],
     "tracking.replay": ["track"],
-    "trainer": ["resume", "train"],
+    "training": ["resume", "train"],
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

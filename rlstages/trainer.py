@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlstages.curriculum import Curriculum, load_curriculum
 from rlstages.environments.monitor import FIRST
 from rlstages.environments.watchdog import watching
-from rlstages.errors import Fault, InputError, require
 from rlstages.events import Event, Payload, RunFinished, RunStarted, StageFinished, StageStarted, Tracker, Warned
 from rlstages.learners.cloning import CloningRunner
 from rlstages.learners.engines.choice import choose_engine
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
 from rlstages.learners.runner import Result, StageRunner
-from rlstages.policies import final_weights, last_finished, learner_of
-from rlstages.preflight import preflight
-from rlstages.resumption import conditions, require_unchanged
-from rlstages.spaces import space_to_data
 from rlstages.stages import BehaviorCloning, FineTuning
 from rlstages.stopping import add_place, fault_of, interrupts
 from rlstages.storage.checkpoints import sha256
-from rlstages.storage.record import new_record, read_record, versions
-from rlstages.storage.rundir import RunDirectory, free_path, read_events, slug, update_curriculum
-from rlstages.storage.trust import is_own, remember, trust_sources
-from rlstages.threads import limited_threads, threads_of
+from rlstages.storage.record import versions
+from rlstages.storage.rundir import RunDirectory, read_events, slug
 from rlstages.tracking import Track, open_trackers
 
 CHECKPOINT_SECONDS = 10.0
-RUNS = Path("runs")
 Watch = Callable[[Learner], str | None]
 """Looks at the learner before every step, without changing it; a sentence that it returns pauses the run there."""
 
@@ -56,143 +47,7 @@ class RunResult:
     stages: Mapping[str, StageFinished]
 
 
-def train(
-    curriculum: Curriculum | str | Path,
-    *,
-    seed: int = 0,
-    out: Path | str | None = None,
-    initial: Path | str | None = None,
-    track: Track = "none",
-    console: bool = False,
-    trackers: Sequence[Tracker] = (),
-    watch: Watch | None = None,
-    trust_pickle: bool = False,
-) -> RunResult:
-    """Run a curriculum from its beginning.
-
-    Args:
-        curriculum: The curriculum, or the name or file of one.
-        seed: Decides every random draw of the run.
-        out: The run directory to make; default a free name under `runs/`.
-        initial: A run whose final policy this one starts from (with the same network).
-        track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
-        console: Whether to show the run on standard output.
-        trackers: What else follows the run's events; each is closed at the end.
-        watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
-        trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
-
-    Raises:
-        InputError: Before anything is written, if something in the curriculum cannot work.
-    """
-    if not isinstance(curriculum, Curriculum):
-        curriculum = load_curriculum(str(curriculum))
-    require(isinstance(seed, int) and seed >= 0, f"The seed is {seed!r}; give a whole number of at least 0.")
-    checked = preflight(curriculum, trust_pickle=trust_pickle)
-    spaces = {"observation": space_to_data(checked.observation), "action": space_to_data(checked.action)}
-    came_from = None if initial is None else Path(initial).name
-    record = new_record(curriculum, seed, spaces, conditions(curriculum.agent), came_from)
-    path = Path(out) if out is not None else free_path(RUNS, curriculum, seed)
-    with limited_threads(threads_of(curriculum.agent)):
-        learner = learner_of(record)
-        if initial is not None:
-            take_over(learner, Path(initial))
-        with RunDirectory.create(path, record, _state(learner)) as run:
-            remember(path, run.record)
-            live = _Run(run, learner, trust_pickle, watch, resumed=False)
-            live.tell(checked.doubts)
-            return live.train(track, console, trackers)
-
-
-def resume(
-    path: Path | str,
-    *,
-    max_steps: int | None = None,
-    force: bool = False,
-    track: Track = "none",
-    console: bool = False,
-    trackers: Sequence[Tracker] = (),
-    watch: Watch | None = None,
-    curriculum: Curriculum | str | Path | None = None,
-    trust_pickle: bool = False,
-    trust_imports: bool = False,
-) -> RunResult:
-    """Go on with a run that was interrupted, that crashed, or that missed a threshold.
-
-    It ends as it would have without the interruption, to the last bit, if its environments can be brought back by
-    their seeds and actions, and if the machine computes as it did (`conditions`). A run that has ended stays as it is.
-
-    Args:
-        path: Its run directory.
-        max_steps: A larger step limit for the stage that it stopped in.
-        force: Go on although the curriculum's files, or rlstages, have changed since it was started.
-        track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
-        console: Whether to show the run on standard output.
-        trackers: What else follows the run's events; each is closed at the end.
-        watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
-        curriculum: The curriculum of a run that somebody else made, or its name or file: what it names is imported.
-        trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
-        trust_imports: Whether everything that a run which somebody else made names may be imported.
-
-    Raises:
-        InputError: If there is nothing to go on with, or the run names code that may not be imported.
-    """
-    with RunDirectory(Path(path)) as run:
-        ended = None if max_steps is not None else how_it_ended(run.path)
-        if ended is not None:
-            return ended
-        if curriculum is not None and not isinstance(curriculum, Curriculum):
-            curriculum = load_curriculum(str(curriculum))
-        told = require_unchanged(run.path, run.record, force)
-        trust_sources(run.path, run.record, curriculum, trust_imports)
-        name, state, damages = run.restore()
-        if max_steps is not None:
-            own = is_own(run.path, run.record)
-            with _fitting(name):
-                _raise_limit(run, state["stage"], max_steps)
-            if own:
-                remember(run.path, run.record)
-        agent = run.record.curriculum.agent
-        with limited_threads(threads_of(agent)):
-            with _fitting(name):
-                learner = learner_of(run.record, state["learner"]["policy"])
-                live = _Run(run, learner, trust_pickle, watch, resumed=True)
-                live.load(state)
-            live.tell([*damages, *told])
-            return live.train(track, console, trackers)
-
-
-def how_it_ended(path: Path) -> RunResult | None:
-    """Return how a run ended, or `None` if it can go on as it is."""
-    events = list(read_events(path))
-    last = events[-1].payload if events else None
-    if not isinstance(last, RunFinished) or last.outcome in ("interrupted", "paused", "failed"):
-        return None
-    finished = {e.stage_name: e.payload for e in events if isinstance(e.payload, StageFinished)}
-    return RunResult(path, last.outcome, last.reason, finished)
-
-
-def take_over(learner: Learner, run: Path) -> None:
-    """Start a learner from another run's final policy, which it trusts."""
-    stages = dict(enumerate(read_record(run).curriculum.stages))
-    learner.load_policy(final_weights(run))
-    last = stages.get(last_finished(run)[0])
-    learner.objective = "cloning" if isinstance(last, BehaviorCloning) else "reinforcement"
-    learner.trust()
-
-
-@contextmanager
-def _fitting(checkpoint: str) -> Iterator[None]:
-    """Refuse a checkpoint that is whole, but not one of this run's."""
-    try:
-        yield
-    except (InputError, Fault):
-        raise
-    except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"Checkpoint {checkpoint} does not fit this run: {reason}.") from error
-
-
-class _Run:
+class Trainer:
     """A run while it is trained: the learner, the stage under way, and who follows."""
 
     def __init__(
@@ -291,7 +146,7 @@ class _Run:
     def save(self, end: bool = False) -> None:
         """Write a checkpoint, which may be the end of a stage."""
         self._saves += 1
-        state = _state(self.learner, self.runner, self.stage, self.seconds, self._saves)
+        state = state_of(self.learner, self.runner, self.stage, self.seconds, self._saves)
         self.directory.save(f"{self._saves:08d}", state, end)
         self._saved_step = self.learner.global_step
 
@@ -424,7 +279,7 @@ class _Run:
             self.emit(Warned(self._notes.pop(0)))
 
 
-def _state(
+def state_of(
     learner: Learner, runner: StageRunner | None = None, stage: int = 0, seconds: float = 0.0, saves: int = 1
 ) -> dict[str, Any]:
     """Return all that a run goes on from."""
@@ -435,16 +290,3 @@ def _state(
         "learner": learner.state_dict(),
         "runner": None if runner is None else runner.state_dict(),
     }
-
-
-def _raise_limit(run: RunDirectory, stage: int, max_steps: int) -> None:
-    stages = list(run.record.curriculum.stages)
-    under_way = stages[stage] if stage < len(stages) else None
-    if not isinstance(under_way, FineTuning):
-        raise InputError(f"{run.path} did not stop in a fine-tuning stage, so there is no step limit to raise.")
-    require(
-        max_steps > under_way.max_steps,
-        f"--max-steps is {max_steps:,}, but stage {under_way.name!r} has {under_way.max_steps:,} already; give more.",
-    )
-    stages[stage] = replace(under_way, max_steps=max_steps)
-    update_curriculum(run, replace(run.record.curriculum, stages=tuple(stages)))

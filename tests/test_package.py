@@ -43,6 +43,7 @@ ORDER = [
     ["preflight", "resumption", "stopping"],
     ["tracking"],
     ["trainer"],
+    ["training"],
     [""],
     ["curricula"],
     ["launch", "launch_ray"],
@@ -52,7 +53,7 @@ ORDER = [
 ]
 RANKS = {module: rank for rank, line in enumerate(ORDER) for module in line}
 READ_BY_TRACKING = {*LIGHT, "events", "storage.record", "storage.rundir", "privacy", "tracking"} - {"references"}
-MAY_TRACK = {"", "trainer", "compare", "cli", "tracking"}
+MAY_TRACK = {"", "trainer", "training", "compare", "cli", "tracking"}
 
 
 def package_of(module):
@@ -198,7 +199,7 @@ def test_light_modules_import_nothing_heavy_even_in_functions(module):
 
 UNPICKLING = {"load", "set_parameters", "load_from_zip_file", "Unpickler", "read_pickle", "load_from_disk"}
 # What else has that name: the loaders of our own curricula and of events.
-HARMLESS = {("trainer", "live.load")}
+HARMLESS = {("training", "live.load")}
 
 
 def test_only_an_experts_model_is_unpickled():

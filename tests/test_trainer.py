@@ -8,7 +8,7 @@ import pytest
 import torch
 from building import Recorder, agent, cloning, curriculum, echo, payloads, tuning
 
-from rlstages import Environment, Expert, InputError, SuccessThreshold, resume, train, trainer
+from rlstages import Environment, Expert, InputError, SuccessThreshold, resume, train, training
 from rlstages.events import (
     EpochFinished,
     Judged,
@@ -303,8 +303,8 @@ def test_a_run_starts_from_the_policy_of_another(here):
     assert second.outcome == "reached"
     assert read_record(here / "second").initial == "first"
     again = curriculum(cloning(environment=ALWAYS, expert=Expert("toys:tell_zero", episodes=2), max_epochs=1))
-    learner = trainer.learner_of(trainer.new_record(again, 0, read_record(here / "first").spaces, {}))
-    trainer.take_over(learner, here / "first")
+    learner = training.learner_of(training.new_record(again, 0, read_record(here / "first").spaces, {}))
+    training.take_over(learner, here / "first")
     assert all(torch.equal(value, learner.weights()[name]) for name, value in left.items())
     assert learner.objective == "reinforcement" and learner.trusted is not None
 
@@ -312,9 +312,9 @@ def test_a_run_starts_from_the_policy_of_another(here):
 def test_what_a_policy_was_trained_for_is_that_of_the_last_stage_that_ended(here):
     plan = curriculum(cloning(environment=ALWAYS, expert=Expert("toys:tell_zero", episodes=2)), easy())
     train(plan, out="run", trackers=[Stop(RolloutFinished)])
-    learner = trainer.learner_of(read_record(here / "run"))
+    learner = training.learner_of(read_record(here / "run"))
 
-    trainer.take_over(learner, here / "run")
+    training.take_over(learner, here / "run")
 
     assert learner.objective == "cloning"
 

@@ -38,7 +38,7 @@ def start(
     curriculum = load_curriculum(source, parameters)
     if device is not None:
         curriculum = replace(curriculum, agent=replace(curriculum.agent, device=device))
-    from rlstages.trainer import train
+    from rlstages.training import train
 
     with _stopping_at_once():
         result = train(
@@ -66,7 +66,7 @@ def go_on(
     """Resume and exit with the code that says how it ended."""
     require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
     curriculum = None if source is None else load_curriculum(source, parameters)
-    from rlstages.trainer import resume
+    from rlstages.training import resume
 
     with _stopping_at_once():
         result = resume(

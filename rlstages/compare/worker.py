@@ -22,7 +22,8 @@ from rlstages.randomness import random_state_kept
 from rlstages.storage.lock import patiently
 from rlstages.storage.rundir import clear_unborn, read_events
 from rlstages.tracking import Track
-from rlstages.trainer import RunResult, resume, train
+from rlstages.trainer import RunResult
+from rlstages.training import resume, train
 
 EVALUATION_SEED = 2_000_000
 LOOK_SHARE = 8
