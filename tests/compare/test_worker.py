@@ -1,7 +1,8 @@
 """One run of a comparison: what it costs, where it is scored, and that scoring does not change it."""
 
-import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from building import payloads
@@ -13,6 +14,10 @@ from rlstages.compare.curve import grid_interval, read_curve, write_curve
 from rlstages.compare.plan import claim, make_plan, read_arm, run_path
 from rlstages.events import DemonstrationsReady, RunFinished, StageFinished
 from rlstages.storage.rundir import read_events
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
+
+from wandb_file import records  # noqa: E402
 
 ROLLOUT = 64
 """Of the toy agent; a wave of a confirmation plays no more steps."""
@@ -180,11 +185,17 @@ def test_arms_of_a_users_own_are_the_curriculum_with_other_parameters(tmp_path):
     assert read_arm("a b: x=1, y=2 z=3") == ("a b", {"x": "1", "y": "2", "z": "3"})
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_one_group_with_the_arm_as_a_tag(tmp_path):
-    placed(tmp_path, seeds=(0,))
-    run_arm(tmp_path, "clone-only", 0, 4_000)
+    pytest.importorskip("wandb")
+    plan = replace(small_plan(seeds=(0,)), track="offline")
 
-    assert (os.environ["WANDB_RUN_GROUP"], os.environ["WANDB_TAGS"]) == ("small", "clone-only")
+    path = run_arm(tmp_path, "scratch", 0, 600, plan).path
+
+    (file,) = path.glob("wandb/**/*.wandb")
+    found = {record.WhichOneof("record_type"): record for record in records(file)}
+    assert (found["run"].run.run_group, list(found["run"].run.tags)) == ("small", ["scratch"])
+    assert found["exit"].exit.exit_code == 0
 
 
 def test_a_paused_run_says_so_at_its_end(tmp_path):
