@@ -21,7 +21,7 @@ BADGES = {
     "loses": "beyond luck",
     "ahead": "may be luck",
     "behind": "may be luck",
-    "level": "no difference",
+    "level": "no clear difference",
     "none": "nothing to compare",
 }
 

@@ -18,7 +18,7 @@ class Verdict:
     """What a comparison says.
 
     Attributes:
-        outcome: Of the first arm: `"wins"` or `"loses"` beyond luck, is `"ahead"`, `"level"` or `"behind"` within it,
+        outcome: Of the first arm: `"wins"` or `"loses"` beyond luck, is `"ahead"` or `"behind"` within it, `"level"`,
             or `"none"` if it has no finished run.
         headline: One sentence: which arm won.
         size: By how much.
@@ -50,13 +50,13 @@ def judge(results: Results) -> Verdict:
     elif worse:
         rival = min(worse, key=lambda c: c.difference.value)
         outcome, headline = "loses", f"{first.name} does not win here: {rival.other} is better."
-    elif gap > 0:
+    elif gap > 0 and rival.improvement.value > 0.5:
         outcome, headline = "ahead", f"{first.name} is ahead, but not beyond luck."
-    elif gap == 0:
-        outcome, headline = "level", f"{first.name} does not win here: it ends level with {_tied(contrasts)}."
-    else:
+    elif gap < 0 and rival.improvement.value < 0.5:
         outcome = "behind"
         headline = f"{first.name} does not win here: {rival.other} is ahead, though that may be luck."
+    else:
+        outcome, headline = "level", f"{first.name} does not win here: it is level with {rival.other}."
     return Verdict(
         outcome, headline, _size(results, rival), _sureness(results, rival), _speed(results), tuple(_caveats(results))
     )
@@ -81,22 +81,20 @@ def interval(found: Estimate | None, measure: str) -> str:
 def _size(results: Results, rival: Contrast) -> str:
     measure = results.plan.measure
     first, other = results.first, next(arm for arm in results.arms if arm.name == rival.other)
-    gap = rival.difference
-    more = "more" if gap.value >= 0 else "less"
     text = (
         f"{measure.capitalize()} in the last variant: {first.name} {show(first.final[0].value, measure)}, "
         f"{other.name} {show(other.final[0].value, measure)}"
     )
+    gap = rival.difference
     if gap.value == 0:
         return f"{text}; no difference."
-    ends = sorted(abs(end) for end in (gap.low, gap.high) if end is not None)
-    across = gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high
-    if across:
-        within = f" (95 % interval of the difference {interval(Estimate(gap.value, gap.low, gap.high), measure)})"
-    else:
-        within = f" [{show(ends[0], measure)}, {show(ends[1], measure)}]" if ends else ""
-    scaled = _share(results, gap.value)
-    return f"{text}; {show(abs(gap.value), measure)} {more}{within}{scaled}."
+    return f"{text}; difference {interval(_rounded(gap), measure)}{_share(results, gap.value)}."
+
+
+def _rounded(found: Estimate) -> Estimate:
+    """Return an estimate with three digits: those of a difference of few runs say nothing beyond."""
+    low, high = (None if end is None else float(f"{end:.3g}") for end in (found.low, found.high))
+    return Estimate(float(f"{found.value:.3g}"), low, high)
 
 
 def _share(results: Results, gap: float) -> str:
@@ -195,10 +193,6 @@ def _caveats(results: Results) -> list[str]:
     for name, count in missed.items():
         found.append(f"{name} missed the threshold of one of its own stages on {count} seeds, and went on without it.")
     return found
-
-
-def _tied(contrasts: Sequence[Contrast]) -> str:
-    return _names([c.other for c in contrasts if c.difference.value == 0])
 
 
 def _others(results: Results, names: Sequence[str]) -> str:

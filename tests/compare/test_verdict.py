@@ -17,7 +17,7 @@ def test_an_arm_that_is_above_all_others_wins(tmp_path):
     verdict = judge(outcome(tmp_path, {"staged": GOOD, "scratch": POOR, "clone-only": FAIR}))
 
     assert (verdict.outcome, verdict.headline) == ("wins", "staged wins.")
-    assert "staged 0.92, clone-only 0.72; 0.20 more [" in verdict.size
+    assert "staged 0.92, clone-only 0.72; difference 0.20 [" in verdict.size
     assert "of the way from chance to the expert" in verdict.size
     assert "Beyond luck, staged scores higher than every other arm" in verdict.sureness
     assert "probability 1.00" in verdict.sureness
@@ -28,7 +28,7 @@ def test_an_arm_that_is_beaten_is_said_to_be_so_as_plainly(tmp_path):
 
     assert verdict.outcome == "loses"
     assert verdict.headline == "staged does not win here: no-curriculum is better."
-    assert "staged 0.72, no-curriculum 0.92; 0.20 less [" in verdict.size
+    assert "staged 0.72, no-curriculum 0.92; difference -0.20 [" in verdict.size
     assert "Beyond luck, staged scores lower than no-curriculum" in verdict.sureness
 
 
@@ -51,15 +51,23 @@ def test_an_arm_that_is_behind_within_luck_does_not_win(tmp_path):
 
     assert verdict.outcome == "behind"
     assert verdict.headline == "staged does not win here: no-curriculum is ahead, though that may be luck."
-    assert "95 % interval of the difference" in verdict.size
+    assert "difference -0.03 [" in verdict.size
 
 
 def test_level_arms_are_called_level(tmp_path):
     verdict = judge(outcome(tmp_path, {"staged": [1.0] * 5, "no-curriculum": [1.0] * 5}))
 
     assert verdict.outcome == "level"
-    assert verdict.headline == "staged does not win here: it ends level with no-curriculum."
+    assert verdict.headline == "staged does not win here: it is level with no-curriculum."
     assert verdict.size.endswith("; no difference.")
+
+
+def test_an_arm_whose_mean_is_higher_but_whose_runs_are_not_is_level(tmp_path):
+    verdict = judge(outcome(tmp_path, {"staged": [0.9, 0.9, 0.9], "no-curriculum": [0.5, 0.95, 0.95]}))
+
+    assert verdict.outcome == "level"
+    assert "difference 0.10 [" in verdict.size
+    assert "A run of no-curriculum scores higher than one of staged with probability 0.67" in verdict.sureness
 
 
 def test_who_is_sooner_is_said_where_final_scores_are_level(tmp_path):
@@ -86,7 +94,7 @@ def test_a_single_seed_has_neither_interval_nor_test(tmp_path):
     verdict = judge(outcome(tmp_path, {"staged": [0.9], "scratch": [0.1]}))
 
     assert verdict.outcome == "ahead"
-    assert "0.80 more, " in verdict.size
+    assert "difference 0.80, " in verdict.size
     assert any("One seed says nothing" in caveat for caveat in verdict.caveats)
 
 
