@@ -10,6 +10,9 @@ from scipy import stats
 
 from rlstages.serialization import serializable
 
+MAX_EPISODE_STEPS = 100_000
+"""Where a whole episode is waited for, it has this many steps to end."""
+
 
 @dataclass(frozen=True)
 class Episode:

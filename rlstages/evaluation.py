@@ -9,7 +9,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.environments.monitor import monitor_of
 from rlstages.environments.seeding import Purpose, episode_seed
-from rlstages.episodes import Episode
+from rlstages.episodes import MAX_EPISODE_STEPS, Episode
+from rlstages.errors import Fault
 
 
 def play_wave(policy: ActorCriticPolicy, env: VecEnv, seed: int, deterministic: bool) -> list[Episode]:
@@ -25,13 +26,24 @@ def play_wave(policy: ActorCriticPolicy, env: VecEnv, seed: int, deterministic: 
 
     Returns:
         The episodes in the order of their copies.
+
+    Raises:
+        Fault: If an episode does not end.
     """
     policy.set_training_mode(False)
     env.seed(seed)
     observations: Any = env.reset()
     monitor = monitor_of(env)
     first: dict[int, Episode] = {}
+    steps = 0
     while len(first) < env.num_envs:
+        steps += 1
+        if steps > MAX_EPISODE_STEPS:
+            waiting = min(set(range(env.num_envs)) - set(first))
+            raise Fault(
+                f"The episode of copy {waiting} did not end within {MAX_EPISODE_STEPS:,} steps; give the environment a "
+                "time limit."
+            )
         actions, _ = policy.predict(observations, deterministic=deterministic)
         observations, _, _, _ = env.step(actions)
         for episode in monitor.take():

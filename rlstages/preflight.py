@@ -33,6 +33,7 @@ from rlstages.stages import BehaviorCloning, FineTuning, Stage
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 TRIAL_STEPS, TRIAL_SECONDS = 2_000, 2.0
+DECIDABLE_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,11 @@ def _check_spaces(environment: Environment) -> None:
 def _check_criterion(stage: Stage) -> None:
     if stage.until is None:
         return
-    decidable = stage.until.fewest_episodes(spend(1)) is not None
+    decidable = stage.until.fewest_episodes(spend(DECIDABLE_ATTEMPTS)) is not None
     require(
         decidable,
-        f"{stage.until} within a margin this small cannot be decided in {stage.until.max_episodes} episodes, not even "
-        "if all of them succeed; raise max_episodes or margin.",
+        f"{stage.until} within a margin this small cannot be decided in {stage.until.max_episodes} episodes by each of "
+        f"{DECIDABLE_ATTEMPTS} confirmations, not even if all episodes succeed; raise max_episodes or margin.",
     )
 
 

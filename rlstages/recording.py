@@ -14,13 +14,13 @@ from rlstages.environments.making import make_environment
 from rlstages.environments.monitor import success_rule
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.environments.watchdog import Overdue, TimeLimit
+from rlstages.episodes import MAX_EPISODE_STEPS
 from rlstages.errors import InputError, require
 from rlstages.spaces import stack
 from rlstages.specs import Environment, Expert
 
 Act = Callable[[Any], Any]
 Show = Callable[[gym.Env[Any, Any]], Act]
-MAX_EPISODE_STEPS = 100_000
 
 
 def record(environment: Environment, expert: Expert, show: Show, run_seed: int = 0, stage: int = 0) -> Demonstrations:

@@ -34,6 +34,8 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
         ok = bool(colon and module and qualname) and not module.startswith(".")
         require(ok, f"{where}: {value!r} is not of the form 'module:name'.")
         return value
+    made = f"{where}: {value!r} is made already; give its id, or the function or class that makes it."
+    require(callable(value) or not hasattr(value, "step"), made)
     qualname = getattr(value, "__qualname__", "")
     named = callable(value) and bool(qualname) and "<" not in qualname
     named = named and (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stable_baselines3.common.utils import get_device
 
 from rlstages.errors import InputError
 from rlstages.references import sources
@@ -19,7 +20,7 @@ from rlstages.threads import threads_of
 def conditions(agent: Agent) -> dict[str, Any]:
     """Return what decides the last bits of a run's results besides its versions."""
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {"threads": threads_of(agent), "cpu": cpu, "device": agent.device}
+    return {"threads": threads_of(agent), "cpu": cpu, "device": str(get_device(agent.device))}
 
 
 def require_unchanged(path: Path, record: RunRecord, force: bool) -> list[str]:

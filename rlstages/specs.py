@@ -90,12 +90,6 @@ class Environment:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.kwargs.items())
         return f"{name}({arguments})" if arguments else name
 
-    def describe_success(self) -> str:
-        """Return what counts as solved, as half a sentence."""
-        if isinstance(self.success, str):
-            return f"{self.success} says so" if ":" in self.success else f"info[{self.success!r}] is true"
-        return f"the return is above {self.success:g}"
-
 
 def _success_rule(where: str, success: SuccessRule) -> Success:
     if callable(success):

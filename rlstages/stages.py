@@ -112,7 +112,8 @@ class FineTuning(Hyperparameters):
         name: Shown everywhere; unique in its curriculum.
         environment: The variant to train in.
         until: When the stage is done.
-        max_steps: Environment steps this stage may take, those of its confirmations included.
+        max_steps: Environment steps this stage may take, those of its confirmations included; a confirmation that is
+            under way when they are spent is played to its end.
         on_timeout: What happens when `max_steps` are spent first: `"stop"` the run, or `"advance"` to the next stage.
         critic_fit_steps: Environment steps during which only the critic learns, if the policy comes from cloning: a
             critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588). 0 is off.

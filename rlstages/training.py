@@ -15,7 +15,7 @@ from rlstages.policies import final_weights, last_finished, learner_of
 from rlstages.preflight import preflight
 from rlstages.resumption import conditions, require_unchanged
 from rlstages.spaces import space_to_data
-from rlstages.stages import BehaviorCloning, FineTuning
+from rlstages.stages import BehaviorCloning, FineTuning, Stage, refuse_unfit
 from rlstages.storage.record import new_record, read_record
 from rlstages.storage.rundir import RunDirectory, free_path, read_events, update_curriculum
 from rlstages.storage.trust import is_own, remember, trust_sources
@@ -56,7 +56,8 @@ def train(
     """
     if not isinstance(curriculum, Curriculum):
         curriculum = load_curriculum(str(curriculum))
-    require(isinstance(seed, int) and seed >= 0, f"The seed is {seed!r}; give a whole number of at least 0.")
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    require(whole and 0 <= seed < 2**32, f"The seed is {seed!r}; give a whole number from 0 to 4,294,967,295.")
     checked = preflight(curriculum, trust_pickle=trust_pickle)
     spaces = {"observation": space_to_data(checked.observation), "action": space_to_data(checked.action)}
     came_from = None if initial is None else Path(initial).name
@@ -65,7 +66,7 @@ def train(
     with limited_threads(threads_of(curriculum.agent)):
         learner = learner_of(record)
         if initial is not None:
-            take_over(learner, Path(initial))
+            refuse_unfit(curriculum.stages[0], take_over(learner, Path(initial)), curriculum.agent)
         with RunDirectory.create(path, record, state_of(learner)) as run:
             remember(path, run.record)
             live = Trainer(run, learner, trust_pickle, watch, resumed=False)
@@ -118,9 +119,7 @@ def resume(
         if max_steps is not None:
             own = is_own(run.path, run.record)
             with _fitting(name):
-                _raise_limit(run, state["stage"], max_steps)
-            if own:
-                remember(run.path, run.record)
+                _raise_limit(run, state["stage"], max_steps, own)
         agent = run.record.curriculum.agent
         with limited_threads(threads_of(agent)):
             with _fitting(name):
@@ -141,13 +140,14 @@ def how_it_ended(path: Path) -> RunResult | None:
     return RunResult(path, last.outcome, last.reason, finished)
 
 
-def take_over(learner: Learner, run: Path) -> None:
-    """Start a learner from another run's final policy, which it trusts."""
+def take_over(learner: Learner, run: Path) -> Stage | None:
+    """Start a learner from another run's final policy, which it trusts; return the stage that left it."""
     stages = dict(enumerate(read_record(run).curriculum.stages))
     learner.load_policy(final_weights(run))
     last = stages.get(last_finished(run)[0])
     learner.objective = "cloning" if isinstance(last, BehaviorCloning) else "reinforcement"
     learner.trust()
+    return last
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def _fitting(checkpoint: str) -> Iterator[None]:
         raise InputError(f"Checkpoint {checkpoint} does not fit this run: {reason}.") from error
 
 
-def _raise_limit(run: RunDirectory, stage: int, max_steps: int) -> None:
+def _raise_limit(run: RunDirectory, stage: int, max_steps: int, own: bool) -> None:
     stages = list(run.record.curriculum.stages)
     under_way = stages[stage] if stage < len(stages) else None
     if not isinstance(under_way, FineTuning):
@@ -172,4 +172,8 @@ def _raise_limit(run: RunDirectory, stage: int, max_steps: int) -> None:
         f"--max-steps is {max_steps:,}, but stage {under_way.name!r} has {under_way.max_steps:,} already; give more.",
     )
     stages[stage] = replace(under_way, max_steps=max_steps)
-    update_curriculum(run, replace(run.record.curriculum, stages=tuple(stages)))
+    changed = replace(run.record.curriculum, stages=tuple(stages))
+    if own:
+        # Noted first: a kill in between must not make a stranger's run of it.
+        remember(run.path, replace(run.record, curriculum=changed))
+    update_curriculum(run, changed)

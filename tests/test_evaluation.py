@@ -8,6 +8,7 @@ from building import echo, learner_for
 from rlstages import Environment
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.errors import Fault
 from rlstages.evaluation import evaluate, play_wave
 
 
@@ -74,3 +75,11 @@ def test_actions_are_sampled_or_the_likeliest_as_asked(deterministic):
         totals.append([episode.total_reward for episode in evaluate(learner.policy, env, 12, 0, 0, deterministic)])
 
     assert (len({tuple(np.array(total)) for total in totals}) == 1) == deterministic
+
+
+def test_episodes_that_do_not_end_are_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr("rlstages.evaluation.MAX_EPISODE_STEPS", 50)
+    env = copies(Environment("toys:Endless"), 2)
+
+    with pytest.raises(Fault, match=r"^The episode of copy 0 did not end within 50 steps; give the environment a time"):
+        play_wave(learner_for(Environment("toys:Endless")).policy, env, 0, False)

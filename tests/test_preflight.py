@@ -215,3 +215,10 @@ def test_preflight_changes_nothing_and_draws_no_number_of_the_run(here):
     preflight(plan)
 
     assert train(plan, out="two").stages["clone"].digest == first
+
+
+def test_a_threshold_that_only_a_first_confirmation_could_decide_is_refused():
+    until = SuccessThreshold(0.9, max_episodes=60)
+
+    refused(curriculum(tuning(until=until)), "cannot be decided in 60 episodes by each of 10 confirmations")
+    preflight(curriculum(tuning(until=SuccessThreshold(0.9))))

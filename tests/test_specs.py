@@ -133,18 +133,6 @@ def test_an_environment_reads_like_a_call(environment, text):
 
 
 @pytest.mark.parametrize(
-    "success, text",
-    [
-        ("is_success", "info['is_success'] is true"),
-        (200, "the return is above 200"),
-        ("tasks:solved", "tasks:solved says so"),
-    ],
-)
-def test_success_reads_as_half_a_sentence(success, text):
-    assert Environment("a", success=success).describe_success() == text
-
-
-@pytest.mark.parametrize(
     "source, kind, text",
     [
         ("tasks:plan", "function", "100 episodes of plan"),

@@ -342,8 +342,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(here):
 
 
 def test_a_seed_that_is_none_is_refused_before_anything_is_written(here):
-    for seed in (-1, 1.5, "one"):
-        with pytest.raises(InputError, match="give a whole number of at least 0"):
+    for seed in (-1, 1.5, "one", True, 2**32):
+        with pytest.raises(InputError, match="give a whole number from 0 to 4,294,967,295"):
             train(curriculum(easy()), seed=seed)
 
     assert list(here.iterdir()) == []
@@ -361,3 +361,11 @@ def test_a_curriculum_may_be_given_by_name_or_file(here):
     assert train("by_file.py", out="run").outcome == "reached"
     with pytest.raises(InputError, match="There is no curriculum 'room'; .*Did you mean 'rooms'"):
         train("room")
+
+
+def test_a_step_limit_must_hold_the_critic_fit_of_another_runs_clone(here):
+    train(curriculum(cloning(environment=ALWAYS, expert=Expert("toys:tell_zero", episodes=2), max_epochs=1)), out="a")
+
+    with pytest.raises(InputError, match="stage 'easy': max_steps is 700, but ten rollouts .* and a critic fit of 640"):
+        train(curriculum(easy(max_steps=700, critic_fit_steps=640)), out="b", initial="a")
+    assert not (here / "b").exists()

@@ -265,6 +265,10 @@ class Strict(Echo):
 class Uneven(First):
     """Its episodes are as long as their seed says."""
 
+    def __init__(self, long=6, acts="discrete"):
+        super().__init__(long)
+        self.action_space = ACTIONS[acts]
+
     def length_of(self, seed):
         return 1 + int(np.random.default_rng(seed).integers(30))
 

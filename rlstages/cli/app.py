@@ -57,9 +57,7 @@ Tracking = Annotated[
 ]
 OfRun = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Argument(
-        metavar="[FILE]", help="The curriculum of a run that somebody else made: what it names is imported."
-    ),
+    typer.Argument(metavar="FILE", help="The curriculum of a run that somebody else made: what it names is imported."),
 ]
 
 
@@ -122,7 +120,7 @@ def train(
     from rlstages.cli.training import go_on_with, start
 
     if go_on:
-        go_on_with(out, source, _pairs(parameters), seed, track.value, trust_pickle)
+        go_on_with(out, source, _pairs(parameters), seed, device, track.value, trust_pickle)
     start(source, _pairs(parameters), seed, out, device, track.value, from_run, trust_pickle)
 
 

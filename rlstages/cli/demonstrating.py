@@ -14,6 +14,7 @@ from rlstages.errors import require
 from rlstages.references import load_file
 from rlstages.serialization import to_data
 from rlstages.specs import Environment, Expert
+from rlstages.storage.checkpoints import make_parent
 
 
 def record_demonstrations(
@@ -28,6 +29,7 @@ def record_demonstrations(
     """Let an expert play and write the file."""
     require(out.suffix == ".safetensors", f"--out is {out.name}; give a name that ends in .safetensors.")
     require(not out.exists(), f"{out} is there already; give another --out.")
+    make_parent(out)
     from rlstages.experts import showing
     from rlstages.recording import record
 

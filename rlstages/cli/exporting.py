@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlstages.errors import require
+from rlstages.storage.checkpoints import make_parent
 
 
 def export_policy(run: Path, out: Path, form: str) -> None:
@@ -12,10 +13,10 @@ def export_policy(run: Path, out: Path, form: str) -> None:
     require(not out.exists(), f"{out} is there already; give another --out.")
     ending = {"sb3": ".zip", "safetensors": ".safetensors"}[form]
     require(out.suffix == ending, f"--out is {out.name}; for this format give a name that ends in {ending}.")
+    make_parent(out)
     from rlstages.policies import load_learner
 
     learner = load_learner(run)
-    out.parent.mkdir(parents=True, exist_ok=True)
     if form == "sb3":
         learner.model.save(out)
         name = type(learner.model).__name__

@@ -75,7 +75,8 @@ def list_curricula() -> None:
     for name in named_curricula():
         factory = load_factory(name)
         text = inspect.getdoc(inspect.getmodule(factory)) or ""
-        takes = [f"{p.name}={p.default!r}" for p in parameters_of(factory).values()]
+        parameters = parameters_of(factory).values()
+        takes = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
         table.add_row(name, text.partition("\n")[0], ", ".join(takes))
     Console().print(table)
 

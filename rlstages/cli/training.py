@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlstages.cli import codes
-from rlstages.curriculum import load_curriculum
+from rlstages.curriculum import Curriculum, load_curriculum
 from rlstages.errors import InputError, require
 from rlstages.storage.lock import patiently
 from rlstages.storage.record import digest_from, read_record, recorded_digest
@@ -35,9 +35,7 @@ def start(
     trust_pickle: bool,
 ) -> None:
     """Train and exit with the code that says how it ended."""
-    curriculum = load_curriculum(source, parameters)
-    if device is not None:
-        curriculum = replace(curriculum, agent=replace(curriculum.agent, device=device))
+    curriculum = _load(source, parameters, device)
     from rlstages.training import train
 
     with _stopping_at_once():
@@ -93,7 +91,13 @@ def _stopping_at_once() -> Iterator[None]:
 
 
 def go_on_with(
-    run: Path | None, source: str, parameters: Mapping[str, str], seed: int, track: Track, trust_pickle: bool
+    run: Path | None,
+    source: str,
+    parameters: Mapping[str, str],
+    seed: int,
+    device: str | None,
+    track: Track,
+    trust_pickle: bool,
 ) -> None:
     """Go on with a run of this curriculum and seed, and exit; return if there is none yet."""
     if run is None:
@@ -101,17 +105,24 @@ def go_on_with(
     if not (run / "run.json").is_file():
         clear_unborn(run)
         return
-    same = recorded_digest(run) == digest_from(run, load_curriculum(source, parameters))
+    same = recorded_digest(run) == digest_from(run, _load(source, parameters, device))
     require(
         same and read_record(run).seed == seed, f"{run} is a run of another curriculum or seed; give another --out."
     )
     patiently(lambda: go_on(run, source, parameters, None, False, track, trust_pickle, False))
 
 
+def _load(source: str, parameters: Mapping[str, str], device: str | None) -> Curriculum:
+    curriculum = load_curriculum(source, parameters)
+    return curriculum if device is None else replace(curriculum, agent=replace(curriculum.agent, device=device))
+
+
 def _end(result: RunResult) -> None:
     lines = [f"{result.reason} Run directory: {result.path}"]
-    if result.outcome == "missed":
+    if result.outcome == "missed" and list(result.stages.values())[-1].stage_steps:
         lines.append(f"Give it more: rlstages resume {result.path} --max-steps N")
+    elif result.outcome == "missed":
+        lines.append("Give the clone more or better demonstrations, or ask less of it, and train again.")
     elif result.outcome == "interrupted":
         lines.append(f"Go on: rlstages resume {result.path}")
     try:

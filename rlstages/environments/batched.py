@@ -53,7 +53,7 @@ class BatchedVecEnv(VecEnv):
         if np.count_nonzero(dones):
             for copy in np.flatnonzero(dones):
                 infos[copy] = {key: values[copy] for key, values in more.items()}
-                infos[copy]["terminal_observation"] = observations[copy]
+                infos[copy]["terminal_observation"] = observations[copy].copy()
                 infos[copy]["TimeLimit.truncated"] = bool(truncated[copy] and not terminated[copy])
             starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones, strict=True)]
             options = {"reset_mask": dones}

@@ -195,7 +195,8 @@ class EpisodeMonitor(VecEnvWrapper):
         longest = max(so_far, key=len)
         played = np.zeros((len(longest), self.num_envs, *longest.shape[1:]), longest.dtype)
         for copy, actions in enumerate(so_far):
-            played[len(longest) - len(actions) :, copy] = actions
+            if len(actions):
+                played[len(longest) - len(actions) :, copy] = actions
         self._played = list(played)
         return stack(observations, self.observation_space), ended
 

@@ -141,6 +141,8 @@ class Learner:
         self.trusted = None if state["trusted"] is None else tensors(state["trusted"])
         self.global_step = state["global_step"]
         self.objective = state["objective"]
+        same = set(state["engine"]) == set(self.engine.state_dict())
+        require(same, f"The checkpoint is another engine's than {self.engine.name!r}; name it in Agent(engine=...).")
         self.engine.load_state_dict(state["engine"])
         set_random_state(state["random"])
 

@@ -209,6 +209,18 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def make_parent(file: Path) -> None:
+    """Make the directory that a file is to be written to.
+
+    Raises:
+        InputError: If that cannot be.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{file.parent} cannot be made: {reason(error)}; give another --out.") from None
+
+
 def sha256(content: bytes) -> str:
     """Return the SHA-256 as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

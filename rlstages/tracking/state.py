@@ -21,7 +21,7 @@ from rlstages.events import (
     StageFinished,
     StageStarted,
 )
-from rlstages.stages import BehaviorCloning, Stage
+from rlstages.stages import BehaviorCloning, FineTuning, Stage
 
 _CURVE = 512
 
@@ -127,11 +127,17 @@ class RunState:
             self.began = event.time
         if isinstance(payload, RunStarted):
             self.start = payload
+            for stage, spec in zip(self.stages, payload.curriculum.stages, strict=False):
+                # A resumed run may have been given more steps.
+                stage.max_steps = spec.max_steps if isinstance(spec, FineTuning) else None
         elif isinstance(payload, RunFinished):
             self.finish = payload
         if 0 <= event.stage_index < len(self.stages):
             self.current = self.stages[event.stage_index]
             self.current.started = True
+            if isinstance(payload, (RolloutFinished, Judged, EpochFinished)):
+                # A stage that missed its threshold goes on when it is given more steps.
+                self.current.finished = None
             if self.current.began is None:
                 self.current.began = event.time
             self._take_stage(self.current, event)

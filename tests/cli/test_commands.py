@@ -71,6 +71,12 @@ def test_a_threshold_that_is_not_reached_is_exit_code_3_and_more_steps_go_on(rls
     assert less.err == "error: --max-steps is 2,000, but stage 'tune' has 2,500 already; give more.\n"
 
 
+def test_a_run_that_a_scheduler_starts_again_is_the_same_on_a_device_that_was_named(rlstages, plan):
+    again = ["train", plan, "--go-on", "--device", "auto", "--out", "run", "--track", "none"]
+
+    assert [rlstages(*again).code for _ in range(2)] == [0, 0]
+
+
 def test_resuming_a_finished_run_says_that_it_is_done(rlstages, plan):
     rlstages("train", plan, "--out", "run", "--track", "none")
 

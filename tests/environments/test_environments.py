@@ -434,3 +434,24 @@ def test_discrete_observations_are_whole_numbers():
     assert isinstance(env.observation_space, spaces.Discrete)
     assert env.reset().dtype.kind == "i"
     env.close()
+
+
+@pytest.mark.parametrize("acts", ["box", "multidiscrete"])
+@pytest.mark.parametrize("form", ["in-process", "subprocess"])
+def test_a_copy_that_has_just_begun_comes_back_beside_one_that_has_not(form, acts):
+    # Copy 0 has ended an episode with the last step, and there are no actions of its next one.
+    environment = Environment("toys:Uneven", acts=acts, vectorize=form)
+    lived, anew = (monitor_of(make_vec_env(environment, 4, 3, 0)) for _ in range(2))
+    try:
+        lived.reset()
+        while not (lived.lengths.min() == 0 < lived.lengths.max()):
+            play(lived, 1, seed=1)
+        lived.take()
+
+        _, lost = anew.load_state_dict(lived.state_dict())
+
+        assert lost == []
+        np.testing.assert_equal(play(anew, 60, seed=2), play(lived, 60, seed=2))
+    finally:
+        lived.close()
+        anew.close()

@@ -44,7 +44,7 @@ ALL = [
     Case("rooms", "batched", engine="numpy"),
     Case("lander", "in-process", normalize=True, engine="numpy"),
 ]
-KILLS = 15
+KILLS = 12
 """Per case; all cases together are killed more than 200 times."""
 
 

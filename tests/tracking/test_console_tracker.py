@@ -4,11 +4,12 @@ import re
 
 import pytest
 import realistic
+from building import curriculum, tuning
 from rich.cells import cell_len
 from rich.console import Console
 
 from rlstages.curriculum import Curriculum
-from rlstages.events import Event, RunStarted, StageStarted, Warned
+from rlstages.events import Event, RolloutFinished, RunStarted, StageFinished, StageStarted, Warned
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning
 from rlstages.tracking import text
@@ -256,3 +257,19 @@ def test_sparkline_keeps_the_shape():
     assert text.sparkline([3, 3], 8) == "▅▅"
     assert text.sparkline([], 8) == text.sparkline([1, 2], 0) == ""
     assert len(text.sparkline(list(range(1000)), 30)) == 30
+
+
+def test_a_stage_that_is_given_more_steps_is_under_way_again():
+    plan = curriculum(tuning(max_steps=2_000))
+    more = curriculum(tuning(max_steps=3_000))
+    rollout = RolloutFinished("training", 2_064, 8, 1.0, 0.5, 8.0, 0.5, 0.9, {}, 1e3, "waiting")
+    missed = StageFinished("missed", "Not reached.", 2_000, 1.0, None, None, None, "a", "b")
+    state = RunState(plan, [Event(RunStarted("id", plan, 0, {}), 0), Event(missed, 2_000, 0, "tune")])
+
+    state.take(Event(RunStarted("id", more, 0, {}, resumed=True), 2_000))
+    state.take(Event(rollout, 2_064, 0, "tune"))
+    state.take(Event(dataclasses.replace(rollout, stage_steps=2_128), 2_128, 0, "tune"))
+
+    [stage] = state.stages
+    assert stage.finished is None
+    assert (stage.steps, stage.max_steps) == (2_128, 3_000)

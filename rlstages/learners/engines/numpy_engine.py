@@ -1,7 +1,7 @@
 """The fast engine: small policies of linear layers on the CPU, in NumPy, without autograd.
 
-It does what the torch engine does, and differs by float32's rounding (tests/learners/engines). Its random draws are
-its own: those of its n-th rollout or update come from `numpy.random.default_rng([seed, 0x5EED, n])`.
+It does what the torch engine does, and differs by float32's rounding (tests/learners/test_engines_numpy.py). Its random
+draws are its own: those of its n-th rollout or update come from `numpy.random.default_rng([seed, 0x5EED, n])`.
 """
 
 from __future__ import annotations

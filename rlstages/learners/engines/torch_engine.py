@@ -2,7 +2,7 @@
 
 Left out is what it does besides: distribution objects, a number taken out of torch for each diagnostic and minibatch,
 copies of the buffer, and an optimiser that walks over the parameters one by one.
-tests/learners/engines holds it to the weights of stable-baselines3's own `learn()`.
+tests/learners/test_engines_torch.py holds it to the weights of stable-baselines3's own `learn()`.
 """
 
 from __future__ import annotations
