@@ -4,12 +4,13 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= dev
 
-.PHONY: help train test test-slow lint types check clean
+.PHONY: help train test test-slow soak lint types check clean
 
 help:
 	@echo "make train   install, then clone and fine-tune the built-in curriculum 'rooms' (about a minute)"
 	@echo "make test    install, then run the fast tests (under 5 minutes on 2 cores)"
-	@echo "make check   lint, types, and all tests"
+	@echo "make check   lint, types, fast and slow tests"
+	@echo "make soak    kill, damage and fuzz runs hundreds and thousands of times, and show the figures"
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +25,10 @@ test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m "not slow" -n 2
 
 test-slow: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -m slow -n 2
+	$(VENV)/bin/python -m pytest -m "slow and not soak" -n 2
+
+soak: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m soak -n 2 -rP
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -34,6 +34,7 @@ def test_some_strikes_leave_a_run_that_goes_on(tmp_path):
     assert len(found) >= 4 and not wrong(found), wrong(found)[:3]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_every_strike_leaves_a_run_that_goes_on(tmp_path):
     found = cases(tmp_path, 1, BEFORE, MODES, 3_600)

@@ -99,6 +99,7 @@ def test_some_damages_are_noticed(run):
     check_damages(run, each=1, least=70)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_every_class_of_damage_is_noticed(run):
     check_damages(run, each=9, least=500)

@@ -137,6 +137,7 @@ def test_a_killed_run_ends_with_the_same_bits(case, zygote, tmp_path):
     survives(zygote, case, tmp_path, kills=3, seed=0)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_every_kind_of_run_survives_many_kills(case, zygote, tmp_path):

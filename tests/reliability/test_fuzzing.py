@@ -242,6 +242,7 @@ def test_some_changes_are_refused_or_read(name, run, tmp_path):
     assert counts["refused"] > 10
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOADERS)
 def test_many_changes_are_refused_or_read(name, run, tmp_path):
