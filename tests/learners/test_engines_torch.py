@@ -43,6 +43,9 @@ def stock(environment, who, seed, rollouts):
         warnings.filterwarnings("ignore", "You have specified a mini-batch size", UserWarning)
         made = make_stock(make, environment, who, seed, settings)
     made.set_logger(Logger(None, []))
+    # Before its release 2.3 the ends of episodes are booleans there, which turn the sums of the last step into float64.
+    buffer, sums = made.rollout_buffer, made.rollout_buffer.compute_returns_and_advantage
+    buffer.compute_returns_and_advantage = lambda last_values, dones: sums(last_values, dones.astype(np.float32))
     # It has asked for seeds of its own for the first episodes.
     made.env._reset_seeds()
     started = weights(made.policy)

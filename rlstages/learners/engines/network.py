@@ -214,7 +214,8 @@ def features_of(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]
     space = policy.observation_space
     if isinstance(space, spaces.Discrete):
         table = np.eye(int(space.n), dtype=np.float32)
-        return lambda observations: table[observations.reshape(-1)]
+        # Older buffers keep whole numbers as float32.
+        return lambda observations: table[observations.reshape(-1).astype(np.int64, copy=False)]
     extractor = policy.features_extractor
     if not isinstance(extractor, NormalizedExtractor):
         return lambda observations: observations.reshape(len(observations), -1).astype(np.float32, copy=False)
