@@ -153,7 +153,7 @@ def test_updates_are_the_torch_engines(case):
     assert [report.keys() for report in reports] == [report.keys() for report in our_reports]
     for report, ours in zip(reports, our_reports, strict=True):
         # The engine measures a continuous policy's spread once an epoch.
-        assert ours == pytest.approx(report, rel=0.02, abs=0.02)
+        assert ours == pytest.approx(report, rel=0.02, abs=0.02 if given_settings["algorithm"] == "PPO" else 0.04)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3])
