@@ -49,8 +49,8 @@ KILLS = 12
 
 
 @pytest.fixture(scope="module")
-def zygote():
-    environment = surroundings(HERE, WANDB_MODE="disabled")
+def zygote(tmp_path_factory):
+    environment = surroundings(tmp_path_factory.mktemp("home"), WANDB_MODE="disabled")
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE), environment["PYTHONPATH"]])
     process = subprocess.Popen(
         [sys.executable, HERE / "zygote.py"],
