@@ -105,3 +105,20 @@ def lines(path):
 
 
 DISCRETE_VECTOR = (spaces.Box(-1.0, 1.0, (3,), "float32"), toys.ACTIONS["discrete"])
+
+
+def descendants(pid):
+    """The processes below a process."""
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, file.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def is_alive(pid):
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

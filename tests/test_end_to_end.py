@@ -7,10 +7,9 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
-from building import COMMAND, lines, payloads, rlstages, surroundings
+from building import COMMAND, descendants, is_alive, lines, payloads, rlstages, surroundings
 
 from rlstages.events import EpochFinished, Evaluated, RolloutFinished, RunFinished, StageFinished, StageStarted
 from rlstages.storage.rundir import read_events
@@ -163,21 +162,6 @@ def test_workers_do_not_outlive_a_killed_run(tmp_path):
     while any(is_alive(pid) for pid in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def descendants(pid):
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, file.read_text().split()):
-            found += [child, *descendants(child)]
-    return found
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.slow

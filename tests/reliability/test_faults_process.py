@@ -13,8 +13,8 @@ from pathlib import Path
 
 import faulty
 import pytest
-from building import COMMAND, lines, surroundings
-from test_end_to_end import ALWAYS_SAVED, descendants, is_alive
+from building import COMMAND, descendants, is_alive, lines, surroundings
+from test_end_to_end import ALWAYS_SAVED
 
 from rlstages.environments.seeding import Purpose, episode_seed
 

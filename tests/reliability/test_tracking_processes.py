@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from building import COMMAND, lines, payloads, surroundings
+from building import COMMAND, descendants, is_alive, lines, payloads, surroundings
 
 from rlstages.events import RunFinished
 from rlstages.storage.record import read_record
@@ -72,23 +72,8 @@ class Session:
         return self.process.returncode, out, err
 
 
-def below(pid):
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, file.read_text().split()):
-            found += [child, *below(child)]
-    return found
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def has_mirror(pid):
-    names = [Path(f"/proc/{child}/cmdline").read_bytes() for child in below(pid) if is_alive(child)]
+    names = [Path(f"/proc/{child}/cmdline").read_bytes() for child in descendants(pid) if is_alive(child)]
     return all(any(word in name for name in names) for word in (b"tracking.mirror", b"wandb-core"))
 
 
@@ -126,7 +111,7 @@ def test_nothing_outlives_a_killed_run_by_5_seconds(state, plan, tmp_path, serve
     session.until(lambda: steps(tmp_path / "run") > 1_000 and has_mirror(session.process.pid))
     if state == "answers":
         session.until(lambda: any(run["sent"] for run in server.runs.values()))
-    left = below(session.process.pid)
+    left = descendants(session.process.pid)
 
     session.process.kill()
 
