@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlstages.criteria import RewardThreshold, SuccessThreshold, Verdict
+    from rlstages.criteria.criterion import Verdict
+    from rlstages.criteria.thresholds import RewardThreshold, SuccessThreshold
     from rlstages.curriculum import Curriculum, load_curriculum
     from rlstages.demonstrations import Demonstrations, load_demonstrations
     from rlstages.errors import InputError

@@ -15,7 +15,7 @@ LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
     ["errors"],
-    ["serialization", "references", "episodes", "sequential", "places"],
+    ["serialization", "references", "episodes", "places"],
     ["privacy"],
     ["criteria"],
     ["specs"],

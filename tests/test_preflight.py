@@ -218,7 +218,7 @@ def test_preflight_changes_nothing_and_draws_no_number_of_the_run(here):
 
 
 def test_a_threshold_that_only_a_first_confirmation_could_decide_is_refused():
-    until = SuccessThreshold(0.9, max_episodes=60)
+    until = SuccessThreshold(0.9, max_episodes=46)
 
-    refused(curriculum(tuning(until=until)), "cannot be decided in 60 episodes by each of 10 confirmations")
+    refused(curriculum(tuning(until=until)), "cannot be decided in 46 episodes by each of 10 confirmations")
     preflight(curriculum(tuning(until=SuccessThreshold(0.9))))

@@ -16,7 +16,7 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
         agent=Agent("PPO", policy="MlpPolicy", n_envs=16),
         stages=[
             BehaviorCloning("clone", ordinary, expert=balance, max_epochs=10, entropy_weight=0.1),
-            FineTuning("heavy pole", heavy, until=RewardThreshold(475.0), max_steps=max_steps),
-            FineTuning("heavier pole", heavier, until=RewardThreshold(475.0), max_steps=max_steps),
+            FineTuning("heavy pole", heavy, until=RewardThreshold(475.0, worst=0.0), max_steps=max_steps),
+            FineTuning("heavier pole", heavier, until=RewardThreshold(475.0, worst=0.0), max_steps=max_steps),
         ],
     )

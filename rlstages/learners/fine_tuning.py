@@ -152,7 +152,7 @@ class FineTuningRunner:
         if self._deterministic and self._updates % SCREEN_EVERY == 0:
             self._recent = self._examiner.screen(self._updates, self.stage.until.window)
             self._count(sum(episode.length for episode in self._recent))
-        if self.stage.until.promising(self._recent):
+        if self.stage.until.promising(self._recent, self._next_attempt):
             self._examiner.begin_attempt()
             self._phase = "confirming"
         elif self.stage_steps >= self.stage.max_steps:
@@ -189,7 +189,7 @@ class FineTuningRunner:
         # Each copy's first episode is left out: of those, the short ones finish first.
         finished = [episode for episode in monitor_of(env).take() if episode.number > 0]
         if not self._deterministic:
-            self._recent = (self._recent + finished)[-self.stage.until.window :]
+            self._recent = (self._recent + finished)[-self._window :]
         return buffer
 
     def _absorb(self, buffer: RolloutBuffer) -> None:
@@ -227,8 +227,8 @@ class FineTuningRunner:
         until, recent = self.stage.until, len(self._recent)
         value, threshold = until.summary(self._recent)
         left = max(0, self.stage.max_steps - self.stage_steps)
-        if recent < until.window:
-            return f"{recent} of {until.window} fresh episodes seen, {left:,} steps left"
+        if recent < self._window:
+            return f"{recent} of {self._window} fresh episodes seen, {left:,} steps left"
         relation = "is below" if value < threshold else "has reached"
         return f"the last {recent} episodes' {value:.3g} {relation} {threshold:g}, {left:,} steps left"
 
@@ -262,6 +262,15 @@ class FineTuningRunner:
         parameters = critic_parameters(self.learner.policy)
         self._critic_optimizer = torch.optim.Adam(parameters, lr=CRITIC_LEARNING_RATE, eps=1e-5)
         return self._critic_optimizer
+
+    @property
+    def _window(self) -> int:
+        return self.stage.until.window_for(self._next_attempt)
+
+    @property
+    def _next_attempt(self) -> int:
+        # Deterministic episodes are played for the purpose: an unlucky draw is not drawn again with every rollout.
+        return 1 if self._deterministic else self._examiner.attempt + 1
 
     @property
     def _deterministic(self) -> bool:

@@ -214,7 +214,7 @@ def test_steps_of_confirmations_count():
 
 def test_a_failed_confirmation_empties_the_window_and_training_goes_on():
     # A window of one episode looks promising whenever that one was solved; fresh episodes tell.
-    stage = tuning(environment=echo(steps=2), until=SuccessThreshold(0.5, window=1, max_episodes=30))
+    stage = tuning(environment=echo(steps=2), until=SuccessThreshold(0.9, window=1))
     tune = Tune(stage)
     while not tune.recorder.payloads(Judged) or not tune.recorder.payloads(Judged)[-1].verdict.futile:
         tune.runner.step()

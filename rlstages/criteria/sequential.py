@@ -1,0 +1,126 @@
+"""Sequential tests of a mean: evidence that may be looked at after every episode.
+
+Evidence is a log wealth, in nats: of starting with 1 and betting against the tested value. If that value is true, the
+wealth reaches `1 / alpha` with a probability of at most `alpha`, over all looks together (Ville 1939).
+
+Sources: Wald (1945), Sequential Tests of Statistical Hypotheses; Lan, Simon and Halperin (1982), Stochastically
+curtailed tests in long-term clinical trials; Waudby-Smith and Ramdas (2020), Estimating means of bounded random
+variables by betting, arXiv:2010.09686; Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2021), Time-uniform central
+limit theory and asymptotic confidence sequences, arXiv:2103.06476.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binom
+
+ALPHA = 0.05
+FUTILITY = 0.05
+POWER = 0.94
+CURTAILED = 0.8
+"""A fixed-size test is broken off in favour of its end once that end has this probability under the null."""
+QUICK_SHARE = 0.1
+"""The part of the wealth that bets on a policy that hardly ever fails."""
+
+
+def likelihood_ratio(solved: int, failed: int, null: float, alternative: float) -> float:
+    """Return the log likelihood ratio of two shares of solved episodes, `alternative` against `null`, in nats."""
+    return solved * math.log(alternative / null) + failed * math.log((1 - alternative) / (1 - null))
+
+
+@dataclass(frozen=True)
+class ShareTest:
+    """A sequential test of 'this share of episodes is solved', planned for a number of episodes at most.
+
+    Most of the wealth is a martingale made of the fixed-size test: the probability that it would end in `solved` or
+    more of `episodes`, given those seen, over what it was at the beginning. That keeps its power, and ends early where
+    the end is in sight (stochastic curtailment). The rest is the likelihood ratio of a share near 1.
+
+    Attributes:
+        null: The share that is tested.
+        alternative: A share that it is planned for.
+        episodes: At most so many are judged.
+        solved: Of so many, this number would reject the null.
+    """
+
+    null: float
+    alternative: float
+    episodes: int
+    solved: int
+
+    @staticmethod
+    @functools.lru_cache(maxsize=256)
+    def plan(null: float, alternative: float, alpha: float, most: int) -> ShareTest:
+        """Return the shortest test that finds a policy with the alternative's share with a probability of `POWER`.
+
+        Args:
+            null: In (0, 1).
+            alternative: Above it, below 1.
+            alpha: Probability of rejecting a true null.
+            most: Episodes that it may take; with too few for `POWER`, it takes these.
+        """
+        episodes = np.arange(1, most + 1)
+        solved = binom.isf(alpha * (1 - QUICK_SHARE) * CURTAILED, episodes, null) + 1
+        enough = binom.sf(solved - 1, episodes, alternative) >= POWER
+        planned = int(np.argmax(enough)) if enough.any() else most - 1
+        return ShareTest(null, alternative, planned + 1, int(solved[planned]))
+
+    def evidence(self, solved: int, failed: int, null: float) -> float:
+        """Return the log wealth against `null`, in nats; it falls as `null` rises."""
+        quick = likelihood_ratio(solved, failed, null, nearly_always(null)) + math.log(QUICK_SHARE)
+        chance = self._log_chance(solved, failed, null) - self._log_chance(0, 0, null)
+        if math.isnan(chance):  # Too small for floats at the beginning and now.
+            return quick
+        return float(np.logaddexp(chance + math.log(1 - QUICK_SHARE), quick))
+
+    def is_futile(self, solved: int, failed: int) -> bool:
+        """Whether a policy with the alternative's share would hardly have come to this, or hardly reach the end."""
+        if likelihood_ratio(solved, failed, self.null, self.alternative) <= math.log(FUTILITY):
+            return True
+        return self._log_chance(solved, failed, self.alternative) <= math.log(FUTILITY)
+
+    def _log_chance(self, solved: int, failed: int, share: float) -> float:
+        """Return the log probability of ending with enough, at this share."""
+        left = self.episodes - solved - failed
+        return float(binom.logsf(self.solved - solved - 1, left, share))
+
+
+def nearly_always(null: float) -> float:
+    """Return a share three quarters of the way from `null` to 1."""
+    return (null + 3) / 4
+
+
+def bet(gains: np.ndarray, reach: float) -> float:
+    """Return the log wealth, in nats, of starting with 1 and betting on each episode's return.
+
+    The wealth is the mean over several stakes, because the best one depends on the unknown spread; half of it goes to
+    the largest.
+
+    Args:
+        gains: Returns minus the tested value, shape `(n,)`.
+        reach: The largest loss that a stake may meet.
+    """
+    if reach == 0.0:
+        return 0.0
+    kept = np.maximum(1 + np.outer(_STAKES, gains / reach), 1e-12)
+    wealth = np.log(kept).sum(axis=1)
+    most = float(wealth.max())
+    return most + math.log(float(_SHARES @ np.exp(wealth - most)))
+
+
+_STAKES = np.array([0.95, 0.5, 0.25, 0.1, 0.05, 0.02])
+_SHARES = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
+
+
+def width(n: int, alpha: float) -> float:
+    """Return the half-width of the one-sided confidence sequence after `n` values, in standard deviations.
+
+    `rho` is the free parameter of the sequence, set for about 100 episodes (arXiv:2103.06476, section B.2).
+    """
+    rho2 = (-2 * math.log(ALPHA) + math.log(-2 * math.log(ALPHA) + 1)) / 100
+    scaled = n * rho2 + 1
+    return math.sqrt(2 * scaled / (n * n * rho2) * math.log(1 + math.sqrt(scaled) / (2 * alpha)))
