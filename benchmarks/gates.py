@@ -4,8 +4,8 @@
 
 Two kinds of policy are tried. Simulated ones stand still: their true value is known exactly. Real ones learn: they are
 resampled from `runs/gates/*.json` (`benchmarks/gate_curves.py`), 512 fresh episodes of a curriculum's last variant
-after every rollout; their true value is the mean of those and of the rollouts' before and after. The rules see what they
-would see in training: a rollout's finished episodes, and as many fresh ones of the frozen policy as they ask for.
+after every rollout; their true value is the mean of those and of the rollouts' before and after. The rules see what
+they would see in training: a rollout's finished episodes, and as many fresh ones of the frozen policy as they ask for.
 """
 
 from __future__ import annotations
