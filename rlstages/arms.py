@@ -48,7 +48,7 @@ def clone_only(curriculum: Curriculum) -> Curriculum:
 def naive_handover(curriculum: Curriculum) -> Curriculum:
     """Return all stages with the protections of the hand-over off.
 
-    No critic fit, no KL term; and the first fine-tuning stage after cloning starts with the exploration noise of a
+    No critic fit, no KL term, no guard; and the first fine-tuning stage after cloning starts with the exploration noise of a
     policy that is built anew, `Agent.log_std_init`, as it does where a clone's network is put into a new PPO. Gates,
     observation statistics and the optimiser are as in `staged`.
     """
@@ -57,7 +57,7 @@ def naive_handover(curriculum: Curriculum) -> Curriculum:
         if isinstance(stage, FineTuning):
             cloned = bool(stages) and isinstance(stages[-1], BehaviorCloning)
             noise = curriculum.agent.log_std_init if cloned else stage.exploration
-            stage = replace(stage, critic_fit_steps=0, anchor_kl=0.0, exploration=noise)
+            stage = replace(stage, critic_fit_steps=0, anchor_kl=0.0, guard_steps=0, exploration=noise)
         stages.append(stage)
     return _going_on(curriculum, stages)
 
@@ -77,7 +77,7 @@ MEANINGS = {
     "no-curriculum": "cloning, then the last variant at once",
     "scratch": "the last variant alone, from a random network",
     "clone-only": "cloning alone; trained no further",
-    "naive-handover": "the curriculum with no critic fit, no KL anchor, and exploration noise reset",
+    "naive-handover": "the curriculum with no critic fit, no KL anchor, no guard, and exploration noise reset",
 }
 
 

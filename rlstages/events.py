@@ -163,6 +163,44 @@ class Judged:
 
 @serializable
 @dataclass(frozen=True)
+class HandoverChecked:
+    """After the first updates the policy was compared with the clone that it was, on the same episodes' seeds.
+
+    Attributes:
+        attempt: Number of this comparison in the stage, from 1.
+        stage_steps: Environment steps of this stage so far, those of the comparison included.
+        before: Score of the clone.
+        after: Score of the policy.
+        p_value: Of the paired one-sided test of 'the mean has not fallen'.
+        fell: Whether the drop is significant, and larger than a margin.
+        rolled_back: Whether the clone came back.
+    """
+
+    attempt: int
+    stage_steps: int
+    before: Score
+    after: Score
+    p_value: float
+    fell: bool
+    rolled_back: bool
+
+
+@serializable
+@dataclass(frozen=True)
+class HandoverRecovered:
+    """After a drop at the hand-over, training episodes are as good as the clone's were.
+
+    Attributes:
+        stage_steps: Environment steps of this stage so far.
+        steps: Environment steps since the first update.
+    """
+
+    stage_steps: int
+    steps: int
+
+
+@serializable
+@dataclass(frozen=True)
 class StageFinished:
     """A stage ended.
 
@@ -226,6 +264,8 @@ Payload = (
     | Evaluated
     | RolloutFinished
     | Judged
+    | HandoverChecked
+    | HandoverRecovered
     | StageFinished
     | Warned
     | RunFinished

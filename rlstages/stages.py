@@ -123,6 +123,12 @@ class FineTuning(Hyperparameters):
         anchor_steps: Environment steps over which that weight falls to 0 in a straight line.
         exploration: Log standard deviation of a continuous policy at the stage's start; `None` keeps what the stage
             before left, which is what cloning learned.
+        guard_steps: If the policy comes from cloning: environment steps of updates after which it plays the
+            `evaluation_episodes` that the clone has played. After a significant drop the clone comes back, and goes on
+            with half the learning rate and clip range and twice the anchor. 0 is off.
+        guard_rollbacks: How often the clone may come back; 0 only looks.
+        evaluation_episodes: Played before the stage, and after it if its threshold was missed, to score the policy; 0
+            plays none, and then nothing is guarded.
     """
 
     name: str
@@ -135,6 +141,8 @@ class FineTuning(Hyperparameters):
     anchor_kl: float | None = None
     anchor_steps: int = 40_000
     exploration: float | None = None
+    guard_steps: int = 8_192
+    guard_rollbacks: int = 5
     evaluation_episodes: int = 48
 
     def __post_init__(self) -> None:
@@ -151,6 +159,8 @@ class FineTuning(Hyperparameters):
         require_int(where, "anchor_steps", self.anchor_steps, least=0)
         if self.exploration is not None:
             require_number(where, "exploration", self.exploration, least=-10.0, most=2.0)
+        require_int(where, "guard_steps", self.guard_steps, least=0)
+        require_int(where, "guard_rollbacks", self.guard_rollbacks, least=0)
         require_int(where, "evaluation_episodes", self.evaluation_episodes, least=0)
         self.check(where)
 

@@ -62,6 +62,7 @@ def test_the_naive_handover_has_no_protection_and_the_noise_of_a_new_policy():
 
     assert [stage.critic_fit_steps for stage in (short, long)] == [0, 0]
     assert [stage.anchor_kl for stage in (short, long)] == [0.0, 0.0]
+    assert [stage.guard_steps for stage in (short, long)] == [0, 0]
     assert short.exploration == -0.5 and long.exploration is None
 
 

@@ -147,7 +147,7 @@ class CloningRunner:
         self._phase = "before"
 
     def _score_before(self) -> None:
-        self._before = self._examiner.score("before", self.stage.evaluation_episodes)
+        self._before = self._examiner.score("before", self._examiner.play(self.stage.evaluation_episodes))
         self._phase = "epochs"
 
     def _train_epoch(self) -> None:
@@ -200,7 +200,7 @@ class CloningRunner:
     def _judge(self) -> None:
         criterion = self.stage.until
         if criterion is None:
-            after = self._examiner.score("after", self.stage.evaluation_episodes)
+            after = self._examiner.score("after", self._examiner.play(self.stage.evaluation_episodes))
             self._finish("completed", "Cloned; no threshold was asked for.", after, None)
             return
         verdict = self._examiner.judge(criterion)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -40,13 +40,18 @@ class Examiner:
         self._emit = emit
         self._env: VecEnv | None = None
 
-    def score(self, purpose: str, episodes: int) -> Score | None:
-        """Score the policy on the same episodes' seeds every time; `None` if no episode is asked for."""
+    def play(self, episodes: int) -> list[Episode]:
+        """Play at least `episodes` episodes, of the same seeds every time."""
         if episodes == 0:
-            return None
-        played = evaluate(
+            return []
+        return evaluate(
             self._learner.policy, self._copies(), episodes, self._run_seed, self._stage, self._deterministic
         )
+
+    def score(self, purpose: str, played: Sequence[Episode]) -> Score | None:
+        """Tell the score of what was played; `None` if that is nothing."""
+        if not played:
+            return None
         result = score(played)
         self._emit(Evaluated(purpose, result))
         return result
@@ -55,7 +60,7 @@ class Examiner:
         """Play at least `episodes` episodes whose seeds depend on `number`."""
         played: list[Episode] = []
         while len(played) < episodes:
-            played += self._play(Purpose.SCREENING, number, len(played))
+            played += self._wave(Purpose.SCREENING, number, len(played))
         return played
 
     def begin_attempt(self) -> None:
@@ -65,7 +70,7 @@ class Examiner:
 
     def judge(self, criterion: Criterion) -> Verdict:
         """Play one more episode in each copy and judge all of this attempt's."""
-        self.episodes += self._play(Purpose.CONFIRMATION, self.attempt, len(self.episodes))
+        self.episodes += self._wave(Purpose.CONFIRMATION, self.attempt, len(self.episodes))
         return criterion.judge(self.episodes, spend(self.attempt))
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,7 +91,7 @@ class Examiner:
     def _deterministic(self) -> bool:
         return self._learner.agent.action_mode == "deterministic"
 
-    def _play(self, purpose: Purpose, block: int, number: int) -> list[Episode]:
+    def _wave(self, purpose: Purpose, block: int, number: int) -> list[Episode]:
         seed = episode_seed(self._run_seed, self._stage, purpose, block, number)
         return play_wave(self._learner.policy, self._copies(), seed, self._deterministic)
 

@@ -21,6 +21,7 @@ from rlstages.learners.copies import begin_copies, copies_state, restore_copies
 from rlstages.learners.engines.engine import Anchor, critic_parameters
 from rlstages.learners.engines.rollouts import collect
 from rlstages.learners.examination import Examiner
+from rlstages.learners.handover import HandoverGuard
 from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
@@ -37,7 +38,7 @@ _NOT_AS_THEY_WERE = (
 
 
 class FineTuningRunner:
-    """Runs a `FineTuning` stage: score before, critic fit, rollouts and updates, confirmations.
+    """Runs a `FineTuning` stage: score before, critic fit, rollouts and updates, a look at the hand-over, confirmations.
 
     Args:
         stage: What to do.
@@ -53,6 +54,7 @@ class FineTuningRunner:
         self.result: Result | None = None
         self._settings = learner.agent.settings(stage)
         self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
+        self._guard = HandoverGuard(stage, learner, emit)
         self._phase = "before"
         self._before: Score | None = None
         self._recent: list[Episode] = []
@@ -70,6 +72,7 @@ class FineTuningRunner:
             "before": self._start,
             "critic fit": self._fit_critic,
             "training": self._train,
+            "hand-over": self._check_handover,
             "confirming": self._confirm,
         }
         work[self._phase]()
@@ -85,6 +88,7 @@ class FineTuningRunner:
             "updates": self._updates,
             "fit_until": self._fit_until,
             "examiner": self._examiner.state_dict(),
+            "guard": self._guard.state_dict(),
             "critic_optimizer": None if self._critic_optimizer is None else optimizer_state(self._critic_optimizer),
             "copies": self._left_off if self._env is None else copies_state(self.learner.model, self._env),
         }
@@ -98,6 +102,7 @@ class FineTuningRunner:
         self._left_off = state["copies"]
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
         self._examiner.load_state_dict(state["examiner"])
+        self._guard.load_state_dict(state["guard"])
         if state["critic_optimizer"] is not None:
             load_optimizer_state(self._make_critic_optimizer(), state["critic_optimizer"])
 
@@ -110,14 +115,16 @@ class FineTuningRunner:
     # --- the phases --------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._before = self._examiner.score("before", self.stage.evaluation_episodes)
+        played = self._examiner.play(self.stage.evaluation_episodes)
+        self._before = self._examiner.score("before", played)
         policy = self.learner.policy
-        if self.stage.exploration is not None and hasattr(policy, "log_std"):
-            with torch.no_grad():
-                policy.log_std.fill_(self.stage.exploration)
         if self.learner.objective == "cloning":
             self.learner.rebuild_optimizer()
             self._fit_until = self.stage.critic_fit_steps
+            self._guard.begin(played, self._fit_until)
+        if self.stage.exploration is not None and hasattr(policy, "log_std"):
+            with torch.no_grad():
+                policy.log_std.fill_(self.stage.exploration)
         self.learner.objective = "reinforcement"
         self._phase = "critic fit" if self._fit_until else "training"
 
@@ -134,6 +141,7 @@ class FineTuningRunner:
         self._report("critic fit", metrics, started)
         if self.stage_steps >= self._fit_until:
             self._critic_optimizer = None
+            self._guard.keep_critic()
             self._phase = "training"
 
     def _train(self) -> None:
@@ -141,8 +149,9 @@ class FineTuningRunner:
         progress = self.stage_steps / self.stage.max_steps
         settings = dict(self._settings)
         for name in {"learning_rate", "clip_range"} & set(settings):
-            settings[name] = value_at(settings[name], progress)
-        weight = self.stage.anchor_weight(self.learner.agent.algorithm, self.stage_steps - self._fit_until)
+            settings[name] = value_at(settings[name], progress) * self._guard.step_scale
+        weight = self.stage.anchor_weight(self.learner.agent.algorithm, self.stage_steps - self._guard.began)
+        weight *= self._guard.anchor_scale
         anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
         buffer = self._collect(trace_decay=self.learner.agent.trace_decay)
         metrics = self.learner.engine.update(buffer, settings, anchor)
@@ -152,11 +161,22 @@ class FineTuningRunner:
         if self._deterministic and self._updates % SCREEN_EVERY == 0:
             self._recent = self._examiner.screen(self._updates, self.stage.until.window)
             self._count(sum(episode.length for episode in self._recent))
-        if self.stage.until.promising(self._recent, self._next_attempt):
+        self._guard.look_for_recovery(self._recent, self.stage_steps)
+        if self._guard.is_due(self.stage_steps):
+            self._phase = "hand-over"
+        elif self.stage.until.promising(self._recent, self._next_attempt):
             self._examiner.begin_attempt()
             self._phase = "confirming"
         elif self.stage_steps >= self.stage.max_steps:
             self._give_up()
+
+    def _check_handover(self) -> None:
+        played = self._examiner.play(self.stage.evaluation_episodes)
+        self._count(sum(episode.length for episode in played))
+        if self._guard.judge(played, self.stage_steps):
+            # Those were episodes of a policy that is no more.
+            self._recent = []
+        self._go_on()
 
     def _confirm(self) -> None:
         before = len(self._examiner.episodes)
@@ -170,12 +190,15 @@ class FineTuningRunner:
         elif self._verdict.futile:
             # The episodes that looked promising have been tested and are spent.
             self._recent = []
-            self._phase = "training"
-            if self.stage_steps >= self.stage.max_steps:
-                self._give_up()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._phase = "training"
+        if self.stage_steps >= self.stage.max_steps:
+            self._give_up()
 
     def _give_up(self) -> None:
-        after = self._examiner.score("after", self.stage.evaluation_episodes)
+        after = self._examiner.score("after", self._examiner.play(self.stage.evaluation_episodes))
         reason = f"{self.stage.max_steps:,} steps were spent and {self.stage.until} was not reached: {self._waiting()}."
         self.result = Result("missed", reason, self._before, after, self._verdict)
 

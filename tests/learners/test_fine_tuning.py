@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import HALF, QUICK, Recorder, agent, echo, learner_for, tuning
+from building import HALF, QUICK, agent, echo, learner_for, tuning
+from stepping import Tune, cloned, same
 
 from rlstages import Environment, Linear, RewardThreshold, SuccessThreshold
-from rlstages.events import Evaluated, Event, Judged, RolloutFinished, Warned
+from rlstages.events import Evaluated, Judged, Warned
 from rlstages.learners.engines.engine import critic_parameters
-from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.randomness import set_random_state
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
@@ -23,40 +23,6 @@ SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
 def engine(request, monkeypatch):
     """Play everything with both engines."""
     monkeypatch.setitem(QUICK, "engine", request.param)
-
-
-class Tune:
-    """A fine-tuning stage that is stepped by hand."""
-
-    def __init__(self, stage, learner=None, index=0, seed=0, **settings):
-        self.learner = learner or learner_for(stage.environment, agent(**settings), seed)
-        self.recorder = Recorder()
-        emit = lambda payload: self.recorder(Event(payload, self.learner.global_step))  # noqa: E731
-        self.runner = FineTuningRunner(stage, index, self.learner, seed, emit)
-
-    def steps(self, number):
-        for _ in range(number):
-            self.runner.step()
-        return self
-
-    def finish(self):
-        while self.runner.result is None:
-            self.runner.step()
-        self.runner.close()
-        return self.runner.result
-
-    def rollouts(self):
-        return self.recorder.payloads(RolloutFinished)
-
-
-def cloned(learner):
-    learner.objective = "cloning"
-    learner.trust()
-    return learner
-
-
-def same(one, other):
-    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_the_first_rollout_is_played_with_exactly_the_cloned_weights():

@@ -1,0 +1,170 @@
+"""The guard of the hand-over: if the first updates destroy what was cloned, the clone comes back and steps get smaller.
+
+Everything else that protects the hand-over (critic fit, kept noise, anchor) makes a fall unlikely. This notices one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from rlstages.criteria import spend
+from rlstages.episodes import Episode, score
+from rlstages.events import Emit, HandoverChecked, HandoverRecovered, Warned
+from rlstages.learners.learner import Learner, Weights, arrays, tensors
+from rlstages.stages import FineTuning
+
+MARGIN = 0.05
+"""A smaller drop is none: in success, or as a share of the clone's mean return or of its spread, whichever is more."""
+_FELL = (
+    "The first updates took the clone from {before} to {after}, {again}; lower learning_rate, raise anchor_kl, or leave "
+    "exploration out."
+)
+
+
+class HandoverGuard:
+    """Compares the policy after its first updates with the clone that it was.
+
+    Both play the same episodes' seeds, so the test is one of pairs. After a drop the clone's weights and statistics are
+    put back, with its critic as it was fitted and its exploration noise as it was cloned, and an optimiser that knows
+    nothing; steps are then half as large and the anchor pulls twice as much.
+
+    Args:
+        stage: Says when to look, and how often the clone may come back.
+        learner: Whose policy is guarded.
+        emit: Takes events.
+
+    Attributes:
+        began: The stage's steps at which these updates began.
+        rollbacks: How often the clone came back.
+    """
+
+    def __init__(self, stage: FineTuning, learner: Learner, emit: Emit) -> None:
+        self.began = 0
+        self.rollbacks = 0
+        self._stage, self._learner, self._emit = stage, learner, emit
+        self._first = 0
+        self._clone: list[Episode] = []
+        self._kept: Weights | None = None
+        self._to_recover: float | None = None
+
+    @property
+    def step_scale(self) -> float:
+        """What learning rate and clip range are multiplied by."""
+        return 0.5**self.rollbacks
+
+    @property
+    def anchor_scale(self) -> float:
+        """What the anchor's weight is multiplied by."""
+        return 2.0**self.rollbacks
+
+    def begin(self, clone: Sequence[Episode], began: int) -> None:
+        """Watch over a policy that has just been cloned, before its noise is changed.
+
+        Args:
+            clone: What it played; nothing is watched without episodes.
+            began: The stage's steps at which the first update will be.
+        """
+        self.began = self._first = began
+        if self._stage.guard_steps and clone:
+            self._clone, self._kept = list(clone), self._learner.weights()
+
+    def keep_critic(self) -> None:
+        """Let the clone that may come back have the critic, and the statistics, that were fitted to it."""
+        if self._kept is not None:
+            noise = {name: value for name, value in self._kept.items() if name == "log_std"}
+            self._kept = {**self._learner.weights(), **noise}
+
+    def is_due(self, stage_steps: int) -> bool:
+        """Say whether it is time to let the policy play."""
+        return self._kept is not None and stage_steps - self.began >= self._stage.guard_steps
+
+    def judge(self, played: Sequence[Episode], stage_steps: int) -> bool:
+        """Compare episodes of the policy with the clone's, of the same seeds.
+
+        Args:
+            played: In the order of the clone's.
+            stage_steps: Of the stage so far, those of `played` included.
+
+        Returns:
+            Whether the clone came back.
+        """
+        before, after = self._values(self._clone), self._values(played)
+        attempt = self.rollbacks + 1
+        p_value = p_value_of_drop(before, after)
+        fell = p_value <= spend(attempt) and bool(before.mean() - after.mean() >= self._margin(before))
+        back = fell and self.rollbacks < self._stage.guard_rollbacks
+        self._emit(HandoverChecked(attempt, stage_steps, score(self._clone), score(played), p_value, fell, back))
+        if after.mean() < before.mean():
+            self._to_recover = float(before.mean())
+        if back:
+            self._roll_back(stage_steps)
+        else:
+            if fell:
+                self._warn(before.mean(), after.mean())
+            self._kept, self._clone = None, []
+        return back
+
+    def look_for_recovery(self, recent: Sequence[Episode], stage_steps: int) -> None:
+        """Say so once recent training episodes are as good as the clone's were."""
+        full = len(recent) == self._stage.until.window
+        if self._to_recover is not None and full and self._values(recent).mean() >= self._to_recover:
+            self._to_recover = None
+            self._emit(HandoverRecovered(stage_steps, stage_steps - self._first))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the clone that may come back, what it played, and the counters."""
+        return {
+            "began": self.began,
+            "first": self._first,
+            "rollbacks": self.rollbacks,
+            "clone": [list(astuple(episode)) for episode in self._clone],
+            "kept": None if self._kept is None else arrays(self._kept),
+            "to_recover": self._to_recover,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.began, self._first, self.rollbacks = state["began"], state["first"], state["rollbacks"]
+        self._clone = [Episode(*row) for row in state["clone"]]
+        self._kept = None if state["kept"] is None else tensors(state["kept"])
+        self._to_recover = state["to_recover"]
+
+    def _roll_back(self, stage_steps: int) -> None:
+        assert self._kept is not None
+        self._learner.load_policy(self._kept)
+        self._learner.rebuild_optimizer()
+        self.rollbacks += 1
+        self.began = stage_steps
+
+    def _values(self, episodes: Sequence[Episode]) -> np.ndarray:
+        if self._stage.until.needs_success:
+            return np.array([float(bool(episode.success)) for episode in episodes])
+        return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
+
+    def _margin(self, before: np.ndarray) -> float:
+        if self._stage.until.needs_success:
+            return MARGIN
+        return MARGIN * max(abs(float(before.mean())), float(before.std()))
+
+    def _warn(self, before: float, after: float) -> None:
+        times = {0: "and the guard may not go back", 1: "after one rollback"}
+        again = times.get(self.rollbacks, f"after {self.rollbacks} rollbacks")
+        self._emit(Warned(_FELL.format(before=f"{before:.3g}", after=f"{after:.3g}", again=again)))
+
+
+def p_value_of_drop(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the p-value of Student's paired one-sided test of 'the mean has not fallen'.
+
+    Args:
+        before: Shape `(n,)`.
+        after: Likewise, in the same order of pairs.
+    """
+    change = after - before
+    if len(change) < 2 or np.ptp(change) == 0.0:
+        return 0.0 if len(change) > 1 and change[0] < 0.0 else 1.0
+    return float(stats.ttest_rel(after, before, alternative="less").pvalue)
