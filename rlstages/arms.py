@@ -48,9 +48,9 @@ def clone_only(curriculum: Curriculum) -> Curriculum:
 def naive_handover(curriculum: Curriculum) -> Curriculum:
     """Return all stages with the protections of the hand-over off.
 
-    No critic fit, no KL term, no guard; and the first fine-tuning stage after cloning starts with the exploration noise of a
-    policy that is built anew, `Agent.log_std_init`, as it does where a clone's network is put into a new PPO. Gates,
-    observation statistics and the optimiser are as in `staged`.
+    No critic fit, no KL term, no guard; and the first fine-tuning stage after cloning starts with the exploration noise
+    of a policy that is built anew, `Agent.log_std_init`, as it does where a clone's network is put into a new PPO.
+    Gates, observation statistics and the optimiser are as in `staged`.
     """
     stages: list[Stage] = []
     for stage in curriculum.stages:

@@ -164,14 +164,15 @@ class Judged:
 @serializable
 @dataclass(frozen=True)
 class HandoverChecked:
-    """After the first updates the policy was compared with the clone that it was, on the same episodes' seeds.
+    """After the first updates the policy was compared with the clone that it was.
 
     Attributes:
         attempt: Number of this comparison in the stage, from 1.
         stage_steps: Environment steps of this stage so far, those of the comparison included.
         before: Score of the clone.
-        after: Score of the policy.
-        p_value: Of the paired one-sided test of 'the mean has not fallen'.
+        after: Score of the policy: of fresh episodes of the same seeds, or of its training episodes.
+        p_value: Of the paired one-sided test of 'the mean has not fallen'; `None` where training episodes raised no
+            suspicion, so that no fresh ones were played.
         fell: Whether the drop is significant, and larger than a margin.
         rolled_back: Whether the clone came back.
     """
@@ -180,7 +181,7 @@ class HandoverChecked:
     stage_steps: int
     before: Score
     after: Score
-    p_value: float
+    p_value: float | None
     fell: bool
     rolled_back: bool
 

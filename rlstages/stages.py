@@ -123,9 +123,10 @@ class FineTuning(Hyperparameters):
         anchor_steps: Environment steps over which that weight falls to 0 in a straight line.
         exploration: Log standard deviation of a continuous policy at the stage's start; `None` keeps what the stage
             before left, which is what cloning learned.
-        guard_steps: If the policy comes from cloning: environment steps of updates after which it plays the
-            `evaluation_episodes` that the clone has played. After a significant drop the clone comes back, and goes on
-            with half the learning rate and clip range and twice the anchor. 0 is off.
+        guard_steps: If the policy comes from cloning: environment steps of updates after which it is compared with the
+            clone. If its training episodes are worse, it plays the `evaluation_episodes` that the clone has played;
+            after a significant drop the clone comes back, and goes on with half the learning rate and clip range and
+            twice the anchor. 0 is off.
         guard_rollbacks: How often the clone may come back; 0 only looks.
         evaluation_episodes: Played before the stage, and after it if its threshold was missed, to score the policy; 0
             plays none, and then nothing is guarded.

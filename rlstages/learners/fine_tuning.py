@@ -38,7 +38,7 @@ _NOT_AS_THEY_WERE = (
 
 
 class FineTuningRunner:
-    """Runs a `FineTuning` stage: score before, critic fit, rollouts and updates, a look at the hand-over, confirmations.
+    """Runs a `FineTuning` stage: score before, critic fit, rollouts and updates, look at the hand-over, confirmations.
 
     Args:
         stage: What to do.
@@ -162,7 +162,7 @@ class FineTuningRunner:
             self._recent = self._examiner.screen(self._updates, self.stage.until.window)
             self._count(sum(episode.length for episode in self._recent))
         self._guard.look_for_recovery(self._recent, self.stage_steps)
-        if self._guard.is_due(self.stage_steps):
+        if self._guard.wants_a_look(self.stage_steps):
             self._phase = "hand-over"
         elif self.stage.until.promising(self._recent, self._next_attempt):
             self._examiner.begin_attempt()
@@ -211,6 +211,7 @@ class FineTuningRunner:
         self._count(buffer.buffer_size * buffer.n_envs)
         # Each copy's first episode is left out: of those, the short ones finish first.
         finished = [episode for episode in monitor_of(env).take() if episode.number > 0]
+        self._guard.note(finished)
         if not self._deterministic:
             self._recent = (self._recent + finished)[-self._window :]
         return buffer

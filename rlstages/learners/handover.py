@@ -1,6 +1,7 @@
 """The guard of the hand-over: if the first updates destroy what was cloned, the clone comes back and steps get smaller.
 
-Everything else that protects the hand-over (critic fit, kept noise, anchor) makes a fall unlikely. This notices one.
+Everything else that protects the hand-over (critic fit, kept noise, anchor) makes a fall unlikely. This notices one, in
+two steps as at a gate: training episodes only raise the suspicion, and fresh episodes of the frozen policy decide.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ from rlstages.stages import FineTuning
 
 MARGIN = 0.05
 """A smaller drop is none: in success, or as a share of the clone's mean return or of its spread, whichever is more."""
+LEAST_SEEN = 16
 _FELL = (
-    "The first updates took the clone from {before} to {after}, {again}; lower learning_rate, raise anchor_kl, or leave "
-    "exploration out."
+    "The first updates took the clone from {before} to {after}, {again}; lower learning_rate, raise anchor_kl, or "
+    "leave exploration out."
 )
 
 
 class HandoverGuard:
     """Compares the policy after its first updates with the clone that it was.
 
-    Both play the same episodes' seeds, so the test is one of pairs. After a drop the clone's weights and statistics are
-    put back, with its critic as it was fitted and its exploration noise as it was cloned, and an optimiser that knows
-    nothing; steps are then half as large and the anchor pulls twice as much.
+    Both play the same episodes' seeds, so the test is one of pairs. It is played only if training episodes are worse
+    than the clone's, or if they say nothing about the policy that is judged because that one acts deterministically.
+    After a drop the clone's weights and statistics are put back, with its critic as it was fitted and its exploration
+    noise as it was cloned, and an optimiser that knows nothing; steps are then half as large and the anchor pulls twice
+    as much.
 
     Args:
         stage: Says when to look, and how often the clone may come back.
@@ -49,6 +53,8 @@ class HandoverGuard:
         self._stage, self._learner, self._emit = stage, learner, emit
         self._first = 0
         self._clone: list[Episode] = []
+        self._seen: list[Episode] = []
+        self._updated = False
         self._kept: Weights | None = None
         self._to_recover: float | None = None
 
@@ -79,9 +85,23 @@ class HandoverGuard:
             noise = {name: value for name, value in self._kept.items() if name == "log_std"}
             self._kept = {**self._learner.weights(), **noise}
 
-    def is_due(self, stage_steps: int) -> bool:
-        """Say whether it is time to let the policy play."""
-        return self._kept is not None and stage_steps - self.began >= self._stage.guard_steps
+    def note(self, finished: Sequence[Episode]) -> None:
+        """Take the training episodes that a rollout has finished; those before the first update are the clone's."""
+        if self._kept is not None and self._updated:
+            self._seen += finished
+
+    def wants_a_look(self, stage_steps: int) -> bool:
+        """Say after an update whether the policy should play; if training episodes do, tell that all is well."""
+        self._updated = True
+        due = stage_steps - self.began >= self._stage.guard_steps and len(self._seen) >= LEAST_SEEN
+        if self._kept is None or not due:
+            return False
+        before, now = self._values(self._clone), self._values(self._seen)
+        if self._learner.agent.action_mode == "deterministic" or self._is_drop(before, now):
+            return True
+        self._tell(self._seen, stage_steps, None)
+        self._let_go()
+        return False
 
     def judge(self, played: Sequence[Episode], stage_steps: int) -> bool:
         """Compare episodes of the policy with the clone's, of the same seeds.
@@ -94,20 +114,17 @@ class HandoverGuard:
             Whether the clone came back.
         """
         before, after = self._values(self._clone), self._values(played)
-        attempt = self.rollbacks + 1
         p_value = p_value_of_drop(before, after)
-        fell = p_value <= spend(attempt) and bool(before.mean() - after.mean() >= self._margin(before))
+        fell = p_value <= spend(self.rollbacks + 1) and self._is_drop(before, after)
         back = fell and self.rollbacks < self._stage.guard_rollbacks
-        self._emit(HandoverChecked(attempt, stage_steps, score(self._clone), score(played), p_value, fell, back))
-        if after.mean() < before.mean():
-            self._to_recover = float(before.mean())
+        self._tell(played, stage_steps, p_value, fell, back)
         if back:
             self._roll_back(stage_steps)
-        else:
-            if fell:
-                self._warn(before.mean(), after.mean())
-            self._kept, self._clone = None, []
-        return back
+            return True
+        if fell:
+            self._warn(before.mean(), after.mean())
+        self._let_go()
+        return False
 
     def look_for_recovery(self, recent: Sequence[Episode], stage_steps: int) -> None:
         """Say so once recent training episodes are as good as the clone's were."""
@@ -123,6 +140,8 @@ class HandoverGuard:
             "first": self._first,
             "rollbacks": self.rollbacks,
             "clone": [list(astuple(episode)) for episode in self._clone],
+            "seen": [list(astuple(episode)) for episode in self._seen],
+            "updated": self._updated,
             "kept": None if self._kept is None else arrays(self._kept),
             "to_recover": self._to_recover,
         }
@@ -130,7 +149,8 @@ class HandoverGuard:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.began, self._first, self.rollbacks = state["began"], state["first"], state["rollbacks"]
-        self._clone = [Episode(*row) for row in state["clone"]]
+        self._clone, self._seen = ([Episode(*row) for row in state[name]] for name in ("clone", "seen"))
+        self._updated = state["updated"]
         self._kept = None if state["kept"] is None else tensors(state["kept"])
         self._to_recover = state["to_recover"]
 
@@ -139,17 +159,34 @@ class HandoverGuard:
         self._learner.load_policy(self._kept)
         self._learner.rebuild_optimizer()
         self.rollbacks += 1
-        self.began = stage_steps
+        self.began, self._seen, self._updated = stage_steps, [], False
+
+    def _let_go(self) -> None:
+        """Watch no more."""
+        self._kept, self._clone, self._seen = None, [], []
+
+    def _tell(
+        self,
+        played: Sequence[Episode],
+        stage_steps: int,
+        p_value: float | None,
+        fell: bool = False,
+        back: bool = False,
+    ) -> None:
+        before, after = score(self._clone), score(played)
+        self._emit(HandoverChecked(self.rollbacks + 1, stage_steps, before, after, p_value, fell, back))
+        level = float(self._values(self._clone).mean())
+        if self._values(played).mean() < level:
+            self._to_recover = level
 
     def _values(self, episodes: Sequence[Episode]) -> np.ndarray:
         if self._stage.until.needs_success:
             return np.array([float(bool(episode.success)) for episode in episodes])
         return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
 
-    def _margin(self, before: np.ndarray) -> float:
-        if self._stage.until.needs_success:
-            return MARGIN
-        return MARGIN * max(abs(float(before.mean())), float(before.std()))
+    def _is_drop(self, before: np.ndarray, after: np.ndarray) -> bool:
+        size = 1.0 if self._stage.until.needs_success else max(abs(float(before.mean())), float(before.std()))
+        return bool(before.mean() - after.mean() >= MARGIN * size)
 
     def _warn(self, before: float, after: float) -> None:
         times = {0: "and the guard may not go back", 1: "after one rollback"}

@@ -170,6 +170,38 @@ def test_a_clone_that_is_not_harmed_is_looked_at_once_and_left_alone():
     assert {event.train["learning_rate"] for event in guarded.rollouts() if event.phase == "training"} == {1e-2}
 
 
+def test_training_episodes_raise_the_suspicion_and_only_those_played_after_an_update():
+    guard, recorder = guard_of(tuning(until=NEVER, guard_steps=100))
+    high, low = played([8.0] * 48), played([1.0] * 16)
+    guard.begin(high, 0)
+    guard.note(low)
+    assert not guard.wants_a_look(64)
+    guard.note(low)
+    assert guard.wants_a_look(128)
+
+    guard, recorder = guard_of(tuning(until=NEVER, guard_steps=100))
+    guard.begin(high, 0)
+    guard.wants_a_look(64)
+    guard.note(high)
+    assert not guard.wants_a_look(256)
+    [check] = recorder.payloads(HandoverChecked)
+    assert (check.before.episodes, check.after.episodes, check.p_value) == (48, 48, None)
+    guard.note(low)
+    assert not guard.wants_a_look(512)
+    assert len(recorder.payloads(HandoverChecked)) == 1
+
+
+def test_training_episodes_say_nothing_about_a_deterministic_policy():
+    environment = echo()
+    learner = learner_for(environment, agent(action_mode="deterministic"))
+    guard, _ = guard_of(tuning(until=NEVER, guard_steps=100), learner)
+    guard.begin(played([8.0] * 48), 0)
+    guard.wants_a_look(64)
+    guard.note(played([8.0] * 16))
+
+    assert guard.wants_a_look(128)
+
+
 def test_only_what_comes_from_cloning_and_was_scored_is_guarded():
     stage = tuning(until=NEVER, max_steps=1_200, evaluation_episodes=16, guard_steps=128)
     fresh = Tune(stage)
@@ -195,9 +227,11 @@ def test_the_clone_comes_back_no_more_often_than_is_allowed():
     high, low = played([8.0 + n % 3 for n in range(48)]), played([1.0 + n % 5 for n in range(48)])
     guard.begin(high, 128)
     steps, backs = 128, []
-    while guard.is_due(steps + 100):
-        steps += 100
-        backs.append(guard.judge(low, steps))
+    for _ in range(12):
+        steps += 50
+        guard.note(low[:8])
+        if guard.wants_a_look(steps):
+            backs.append(guard.judge(low, steps))
 
     assert backs == [True, True, False]
     assert (guard.step_scale, guard.anchor_scale) == (0.25, 4.0)
