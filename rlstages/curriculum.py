@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from rlstages.errors import InputError, nearest, require, require_name
+from rlstages.errors import InputError, nearest, require, require_name, require_number
 from rlstages.references import load_file, resolve
 from rlstages.serialization import digest, from_data, loads, serializable, to_data
 from rlstages.specs import Agent, Environment
@@ -31,7 +31,10 @@ class Curriculum:
         name: Of the curriculum; runs are named after it.
         agent: The one learner that goes through all stages.
         stages: In order.
-        held_out: Environments that are never trained in.
+        held_out: Environments that are never trained in: policies are scored there, and no gate looks at it.
+        retention_share: At the end of each stage the policy plays in the environments of all stages and in those held
+            out. This takes at most this share of the run's steps so far, and 30,000 steps in short runs
+            (docs/keeping.md). 0 is off.
     """
 
     name: str
@@ -39,9 +42,16 @@ class Curriculum:
     agent: Agent
     stages: tuple[Stage, ...]
     held_out: tuple[Environment, ...] = ()
+    retention_share: float = 0.05
 
     def __init__(
-        self, name: str, *, agent: Agent, stages: Sequence[Stage], held_out: Sequence[Environment] = ()
+        self,
+        name: str,
+        *,
+        agent: Agent,
+        stages: Sequence[Stage],
+        held_out: Sequence[Environment] = (),
+        retention_share: float = 0.05,
     ) -> None:
         require_name("Curriculum", name)
         where = f"curriculum {name!r}"
@@ -57,10 +67,12 @@ class Curriculum:
         require(isinstance(held_out, (list, tuple)), f"{where}: held_out is {held_out!r}; give a list of environments.")
         for environment in held_out:
             require(isinstance(environment, Environment), f"{where}: held_out takes Environment(...) only.")
+        require_number(where, "retention_share", retention_share, least=0.0, most=1.0)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "agent", agent)
         object.__setattr__(self, "stages", tuple(stages))
         object.__setattr__(self, "held_out", tuple(held_out))
+        object.__setattr__(self, "retention_share", float(retention_share))
 
     @property
     def digest(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rlstages.baselines import Baselines
 from rlstages.criteria import Verdict
 from rlstages.curriculum import Curriculum
 from rlstages.episodes import Score
@@ -232,6 +233,58 @@ class StageFinished:
 
 @serializable
 @dataclass(frozen=True)
+class BaselinesMeasured:
+    """Chance and the expert were scored in an environment.
+
+    Attributes:
+        environment: Its name, as in `Retained`.
+        baselines: What normalised scores are measured against there.
+    """
+
+    environment: str
+    baselines: Baselines
+
+
+@serializable
+@dataclass(frozen=True)
+class Retained:
+    """A policy's score in one environment.
+
+    Attributes:
+        environment: Name of the stage that trains there, or of an environment that is held out.
+        measure: `"success"` or `"return"`.
+        score: `None` where the run had no steps to spare for it, or the next stage scores it before it begins.
+        normalized: `(value - random) / (expert - random)` of the measure; `None` where one of the two is missing.
+    """
+
+    environment: str
+    measure: str
+    score: Score | None
+    normalized: float | None
+
+
+@serializable
+@dataclass(frozen=True)
+class RetentionMeasured:
+    """The policy that left a stage was scored in every environment of the curriculum.
+
+    Attributes:
+        stage: Its name.
+        scores: In the environments of all stages, in their order.
+        held_out: In environments that are never trained in.
+        steps: Environment steps that such scores took in the run so far; they are not among `global_step`.
+        seconds: Likewise.
+    """
+
+    stage: str
+    scores: tuple[Retained, ...]
+    held_out: tuple[Retained, ...]
+    steps: int
+    seconds: float
+
+
+@serializable
+@dataclass(frozen=True)
 class Warned:
     """Something a person should know.
 
@@ -268,6 +321,8 @@ Payload = (
     | HandoverChecked
     | HandoverRecovered
     | StageFinished
+    | BaselinesMeasured
+    | RetentionMeasured
     | Warned
     | RunFinished
 )

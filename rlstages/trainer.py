@@ -18,6 +18,7 @@ from rlstages.learners.engines.choice import choose_engine
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
 from rlstages.learners.runner import Result, StageRunner
+from rlstages.retention import Retention
 from rlstages.stages import BehaviorCloning, FineTuning
 from rlstages.stopping import add_place, fault_of, interrupts
 from rlstages.storage.checkpoints import sha256
@@ -61,6 +62,7 @@ class Trainer:
         self.runner: StageRunner | None = None
         self.seconds = 0.0
         self.finished: dict[str, StageFinished] = {}
+        self.retention = Retention(self.curriculum, learner, self.seed, self.emit, trust_pickle)
         self._notes: list[str] = []
         self._trackers: list[Tracker] = []
         self._saves = 1
@@ -100,7 +102,13 @@ class Trainer:
     def _train(self, interrupted: threading.Event) -> RunResult:
         self._begin()
         outcome, reason = "reached", "The curriculum is done."
-        while self.stage < len(self.curriculum.stages):
+        while self.stage < len(self.curriculum.stages) or self.retention.is_due:
+            if self.retention.is_due:
+                self._look_back(interrupted)
+                if not self.retention.is_due:
+                    continue
+                outcome, reason = "interrupted", "Interrupted between two stages; resume goes on from here."
+                break
             result = self._run_stage(interrupted)
             if result is None and self._pause is not None:
                 outcome, reason = "paused", self._pause
@@ -111,7 +119,7 @@ class Trainer:
             if result.outcome == "missed" and not self._goes_on_when_missed():
                 outcome, reason = "missed", f"Stage {self.spec.name!r}: {result.reason}"
                 break
-            self._leave_stage()
+            self._leave_stage(result)
         else:
             self._paused()
         self.emit(RunFinished(outcome, reason))
@@ -136,7 +144,8 @@ class Trainer:
             if kind in self._warned:
                 return
             self._warned.add(kind)
-        inside = self.stage < len(self.curriculum.stages) and not isinstance(payload, (RunStarted, RunFinished))
+        between = self.retention.is_due or isinstance(payload, (RunStarted, RunFinished))
+        inside = self.stage < len(self.curriculum.stages) and not between
         index, name = (self.stage, self.spec.name) if inside else (-1, "")
         event = Event(payload, self.learner.global_step, index, name)
         self.directory.append(event)
@@ -146,13 +155,16 @@ class Trainer:
     def save(self, end: bool = False) -> None:
         """Write a checkpoint, which may be the end of a stage."""
         self._saves += 1
-        state = state_of(self.learner, self.runner, self.stage, self.seconds, self._saves)
+        state = state_of(self.learner, self.runner, self.retention, self.stage, self.seconds, self._saves)
         self.directory.save(f"{self._saves:08d}", state, end)
         self._saved_step = self.learner.global_step
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.stage, self.seconds, self._saves = state["stage"], state["seconds"], state["saves"]
+        self.stage, self._saves = state["stage"], state["saves"]
+        self.seconds, self.retention.seconds = state["seconds"]["stage"], state["seconds"]["retention"]
+        if state["retention"] is not None:
+            self.retention.load_state_dict(state["retention"])
         for event in read_events(self.directory.path):
             if isinstance(event.payload, StageFinished):
                 self.finished[event.stage_name] = event.payload
@@ -245,10 +257,23 @@ class Trainer:
         self.finished[self.spec.name] = event
         self.emit(event)
 
-    def _leave_stage(self) -> None:
+    def _leave_stage(self, result: Result) -> None:
         self.runner = None
+        self.retention.begin(self.stage, result.after)
         self.stage += 1
         self.save(end=True)
+
+    def _look_back(self, interrupted: threading.Event) -> None:
+        """Score the policy that left a stage in all environments, until that is done or the run is interrupted."""
+        saved = time.monotonic()
+        try:
+            while self.retention.is_due and not interrupted.is_set():
+                self.retention.step()
+                if time.monotonic() - saved >= CHECKPOINT_SECONDS and self.retention.is_due:
+                    self.save()
+                    saved = time.monotonic()
+        finally:
+            self.retention.close()
 
     def _goes_on_when_missed(self) -> bool:
         stage = self.spec
@@ -280,13 +305,19 @@ class Trainer:
 
 
 def state_of(
-    learner: Learner, runner: StageRunner | None = None, stage: int = 0, seconds: float = 0.0, saves: int = 1
+    learner: Learner,
+    runner: StageRunner | None = None,
+    retention: Retention | None = None,
+    stage: int = 0,
+    seconds: float = 0.0,
+    saves: int = 1,
 ) -> dict[str, Any]:
     """Return all that a run goes on from."""
     return {
         "stage": stage,
-        "seconds": seconds,
+        "seconds": {"stage": seconds, "retention": 0.0 if retention is None else retention.seconds},
         "saves": saves,
         "learner": learner.state_dict(),
         "runner": None if runner is None else runner.state_dict(),
+        "retention": None if retention is None else retention.state_dict(),
     }

@@ -16,11 +16,12 @@ LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs
 ORDER = [
     ["errors"],
     ["serialization", "references", "episodes", "places"],
-    ["privacy"],
+    ["privacy", "baselines"],
     ["criteria"],
     ["specs"],
     ["stages"],
     ["curriculum"],
+    ["variants"],
     ["arms"],
     ["spaces", "storage.untrusted", "storage.lock"],
     ["storage.checkpoints", "trajectories"],
@@ -39,9 +40,10 @@ ORDER = [
     ["learners", "learners.normalizer", "learners.engines", "learners.learner"],
     ["policies"],
     ["experts"],
+    ["measuring"],
     ["learners.runner", "learners.examination", "learners.copies", "learners.cloning", "learners.handover"],
     ["learners.fine_tuning"],
-    ["preflight", "resumption", "stopping"],
+    ["preflight", "resumption", "stopping", "retention"],
     ["tracking"],
     ["trainer"],
     ["training"],
@@ -53,7 +55,8 @@ ORDER = [
     ["__main__"],
 ]
 RANKS = {module: rank for rank, line in enumerate(ORDER) for module in line}
-READ_BY_TRACKING = {*LIGHT, "events", "storage.record", "storage.rundir", "privacy", "tracking"} - {"references"}
+LOGGED = {"baselines", "variants", "events", "storage.record", "storage.rundir", "privacy"}
+READ_BY_TRACKING = {*LIGHT, *LOGGED, "tracking"} - {"references"}
 MAY_TRACK = {"", "trainer", "training", "compare", "cli", "tracking"}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlstages.compare.baselines import measure_baselines
+from rlstages.compare.baselines import baselines_of
 from rlstages.compare.curve import read_curve
 from rlstages.compare.plan import Plan, claim, run_path
 from rlstages.errors import Fault
@@ -41,7 +41,7 @@ def prepare(directory: Path, plan: Plan) -> None:
     for curriculum in dict.fromkeys([plan.arms[plan.reference], *own]):
         preflight(curriculum, trust_pickle=plan.trust_pickle)
     claim(directory, plan)
-    measure_baselines(directory, plan)
+    baselines_of(directory, plan)
 
 
 def missing(directory: Path, plan: Plan, steps: int | None) -> list[tuple[str, int]]:

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rlstages.baselines import normalized
 from rlstages.compare.curve import read_curve
 from rlstages.compare.plan import run_path
 from rlstages.compare.results import Results
@@ -61,8 +62,8 @@ def write_csv(directory: Path, results: Results) -> Path:
                 for environment, base, score in zip(plan.environments, results.baselines, row.scores, strict=True):
                     ends = base.ends(plan.measure)
                     value = score.success if plan.measure == "success" else score.mean_return
-                    normalized = "" if ends is None or value is None else (value - ends[0]) / (ends[1] - ends[0])
-                    found = [score.episodes, score.mean_return, score.success, normalized]
+                    scaled = "" if ends is None or value is None else normalized(value, ends)
+                    found = [score.episodes, score.mean_return, score.success, scaled]
                     lines.writerow([name, seed, row.cost, row.why, str(environment), *found])
     replace_durably(file, text.getvalue().encode())
     return file

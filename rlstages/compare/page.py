@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jinja2
 
+from rlstages.baselines import value_of
 from rlstages.compare import figure
-from rlstages.compare.baselines import value_of
 from rlstages.compare.results import ArmResult, Results, finals
 from rlstages.compare.table import steps
 from rlstages.compare.verdict import Verdict, interval, show

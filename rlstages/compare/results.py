@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from rlstages.arms import GOING_ON, MEANINGS
-from rlstages.compare.baselines import Baselines, measure_baselines, value_of
+from rlstages.baselines import Baselines, normalized, value_of
+from rlstages.compare.baselines import baselines_of
 from rlstages.compare.curve import Curve, Mark, Row, grid_interval, read_curve
 from rlstages.compare.plan import Plan, run_path
 from rlstages.compare.statistics import (
@@ -150,7 +151,7 @@ def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str
         steps: What every run could spend.
         failures: Why runs failed, by arm and seed.
     """
-    baselines = measure_baselines(directory, plan)
+    baselines = baselines_of(directory, plan)
     interval = grid_interval(steps, plan.rollout_steps)
     grid = (*range(0, steps, interval), steps)
     curves = {name: [read_curve(run_path(directory, name, seed)) for seed in plan.seeds] for name in plan.arms}
@@ -251,8 +252,7 @@ def _arm(
 def _normalized(found: Estimate, ends: tuple[float, float] | None) -> Estimate | None:
     if ends is None:
         return None
-    low, high = ends
-    value, least, most = ((v if v is None else (v - low) / (high - low)) for v in (found.value, found.low, found.high))
+    value, least, most = (v if v is None else normalized(v, ends) for v in (found.value, found.low, found.high))
     return Estimate(math.nan if value is None else value, least, most)
 
 

@@ -48,6 +48,10 @@ class Examiner:
             self._learner.policy, self._copies(), episodes, self._run_seed, self._stage, self._deterministic
         )
 
+    def play_again(self, number: int) -> list[Episode]:
+        """Play the wave with this number, from 0, of those that `play` plays."""
+        return self._wave(Purpose.EVALUATION, 0, number)
+
     def score(self, purpose: str, played: Sequence[Episode]) -> Score | None:
         """Tell the score of what was played; `None` if that is nothing."""
         if not played:

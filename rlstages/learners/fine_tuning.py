@@ -171,12 +171,14 @@ class FineTuningRunner:
             self._give_up()
 
     def _check_handover(self) -> None:
-        played = self._examiner.play(self.stage.evaluation_episodes)
+        played = self._examiner.play_again(self._guard.waves)
         self._count(sum(episode.length for episode in played))
-        if self._guard.judge(played, self.stage_steps):
+        back = self._guard.judge(played, self.stage_steps)
+        if back:
             # Those were episodes of a policy that is no more.
             self._recent = []
-        self._go_on()
+        if back is not None:
+            self._go_on()
 
     def _confirm(self) -> None:
         before = len(self._examiner.episodes)

@@ -1,7 +1,8 @@
 """The guard of the hand-over: if the first updates destroy what was cloned, the clone comes back and steps get smaller.
 
 Everything else that protects the hand-over (critic fit, kept noise, anchor) makes a fall unlikely. This notices one, in
-two steps as at a gate: training episodes only raise the suspicion, and fresh episodes of the frozen policy decide.
+two steps as at a gate: training episodes only raise the suspicion, and fresh episodes of the frozen policy decide, wave
+by wave until there is no drop to be seen in them, or all that the clone has played are there to be compared.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class HandoverGuard:
         self._first = 0
         self._clone: list[Episode] = []
         self._seen: list[Episode] = []
+        self._played: list[Episode] = []
         self._updated = False
         self._kept: Weights | None = None
         self._to_recover: float | None = None
@@ -67,6 +69,11 @@ class HandoverGuard:
     def anchor_scale(self) -> float:
         """What the anchor's weight is multiplied by."""
         return 2.0**self.rollbacks
+
+    @property
+    def waves(self) -> int:
+        """How many waves of the look under way have been played."""
+        return len(self._played) // self._learner.agent.n_envs
 
     def begin(self, clone: Sequence[Episode], began: int) -> None:
         """Watch over a policy that has just been cloned, before its noise is changed.
@@ -103,21 +110,25 @@ class HandoverGuard:
         self._let_go()
         return False
 
-    def judge(self, played: Sequence[Episode], stage_steps: int) -> bool:
+    def judge(self, played: Sequence[Episode], stage_steps: int) -> bool | None:
         """Compare episodes of the policy with the clone's, of the same seeds.
 
         Args:
-            played: In the order of the clone's.
+            played: One more wave, in the order of the clone's.
             stage_steps: Of the stage so far, those of `played` included.
 
         Returns:
-            Whether the clone came back.
+            Whether the clone came back; `None` if another wave should be played.
         """
-        before, after = self._values(self._clone), self._values(played)
+        self._played += played
+        before, after = self._values(self._clone[: len(self._played)]), self._values(self._played)
+        dropped = self._is_drop(before, after)
+        if dropped and len(before) < len(self._clone):
+            return None
         p_value = p_value_of_drop(before, after)
-        fell = p_value <= spend(self.rollbacks + 1) and self._is_drop(before, after)
+        fell = dropped and p_value <= spend(self.rollbacks + 1)
         back = fell and self.rollbacks < self._stage.guard_rollbacks
-        self._tell(played, stage_steps, p_value, fell, back)
+        self._tell(self._played, stage_steps, p_value, fell, back)
         if back:
             self._roll_back(stage_steps)
             return True
@@ -141,6 +152,7 @@ class HandoverGuard:
             "rollbacks": self.rollbacks,
             "clone": [list(astuple(episode)) for episode in self._clone],
             "seen": [list(astuple(episode)) for episode in self._seen],
+            "played": [list(astuple(episode)) for episode in self._played],
             "updated": self._updated,
             "kept": None if self._kept is None else arrays(self._kept),
             "to_recover": self._to_recover,
@@ -149,7 +161,9 @@ class HandoverGuard:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.began, self._first, self.rollbacks = state["began"], state["first"], state["rollbacks"]
-        self._clone, self._seen = ([Episode(*row) for row in state[name]] for name in ("clone", "seen"))
+        self._clone, self._seen, self._played = (
+            [Episode(*row) for row in state[name]] for name in ("clone", "seen", "played")
+        )
         self._updated = state["updated"]
         self._kept = None if state["kept"] is None else tensors(state["kept"])
         self._to_recover = state["to_recover"]
@@ -159,11 +173,12 @@ class HandoverGuard:
         self._learner.load_policy(self._kept)
         self._learner.rebuild_optimizer()
         self.rollbacks += 1
-        self.began, self._seen, self._updated = stage_steps, [], False
+        self.began, self._updated = stage_steps, False
+        self._seen, self._played = [], []
 
     def _let_go(self) -> None:
         """Watch no more."""
-        self._kept, self._clone, self._seen = None, [], []
+        self._kept, self._clone, self._seen, self._played = None, [], [], []
 
     def _tell(
         self,

@@ -6,15 +6,20 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from rlstages.baselines import Baselines
 from rlstages.criteria import AllOf, AnyOf, Criterion, RewardThreshold, SuccessThreshold, Verdict
 from rlstages.curriculum import Curriculum
 from rlstages.episodes import Score
 from rlstages.events import (
+    BaselinesMeasured,
     DemonstrationsReady,
     EpochFinished,
     Evaluated,
     Event,
+    HandoverChecked,
+    HandoverRecovered,
     Judged,
+    RetentionMeasured,
     RolloutFinished,
     RunFinished,
     RunStarted,
@@ -42,6 +47,9 @@ class StageState:
         started: Whether it was entered.
         began: When it was entered in this session, in seconds since the epoch, or `None`.
         confirming: Whether a confirmation is under way.
+        before: What the policy scored that entered, or `None`.
+        handover: Comparisons of the policy with the clone that it was.
+        retention: What the policy that left scores elsewhere, or `None`.
         curve: What the criterion measured, rollout by rollout; for cloning the loss to watch, epoch by epoch.
     """
 
@@ -56,11 +64,15 @@ class StageState:
     started: bool = False
     began: float | None = None
     confirming: bool = False
+    before: Score | None = None
     demonstrations: DemonstrationsReady | None = None
     evaluated: Evaluated | None = None
     epoch: EpochFinished | None = None
     rollout: RolloutFinished | None = None
     judged: Judged | None = None
+    handover: list[HandoverChecked] = field(default_factory=list)
+    recovered: HandoverRecovered | None = None
+    retention: RetentionMeasured | None = None
     finished: StageFinished | None = None
     curve: deque[float] = field(default_factory=lambda: deque(maxlen=_CURVE))
 
@@ -114,6 +126,7 @@ class RunState:
         self.current: StageState | None = None
         self.began: float | None = None
         self.epochs = 0
+        self.baselines: dict[str, Baselines] = {}
         for event in history:
             self.take(event)
         self.finish = self.began = None
@@ -132,6 +145,12 @@ class RunState:
                 stage.max_steps = spec.max_steps if isinstance(spec, FineTuning) else None
         elif isinstance(payload, RunFinished):
             self.finish = payload
+        elif isinstance(payload, BaselinesMeasured):
+            self.baselines[payload.environment] = payload.baselines
+        elif isinstance(payload, RetentionMeasured):
+            for stage in self.stages:
+                if stage.name == payload.stage:
+                    stage.retention = payload
         if 0 <= event.stage_index < len(self.stages):
             self.current = self.stages[event.stage_index]
             self.current.started = True
@@ -152,6 +171,8 @@ class RunState:
             stage.demonstrations = payload
         elif isinstance(payload, Evaluated):
             stage.evaluated = payload
+            if payload.purpose == "before":
+                stage.before = payload.score
         elif isinstance(payload, EpochFinished):
             self.epochs += 1
             stage.epoch = payload
@@ -161,6 +182,10 @@ class RunState:
             _extend(stage.curve, payload.value)
         elif isinstance(payload, Judged):
             stage.judged, stage.confirming = payload, not (payload.verdict.met or payload.verdict.futile)
+        elif isinstance(payload, HandoverChecked):
+            stage.handover.append(payload)
+        elif isinstance(payload, HandoverRecovered):
+            stage.recovered = payload
         elif isinstance(payload, StageFinished):
             stage.finished, stage.confirming = payload, False
 

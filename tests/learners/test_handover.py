@@ -191,6 +191,17 @@ def test_training_episodes_raise_the_suspicion_and_only_those_played_after_an_up
     assert len(recorder.payloads(HandoverChecked)) == 1
 
 
+def test_the_look_ends_with_the_first_wave_that_shows_no_drop():
+    guard, recorder = guard_of(tuning(until=NEVER, guard_steps=100))
+    guard.begin(played([8.0, 7.0, 9.0, 8.0] * 3), 0)
+
+    assert guard.judge(played([1.0, 7.0, 8.0, 8.0]), 200) is None
+    assert guard.waves == 1
+    assert guard.judge(played([10.0, 9.0, 10.0, 9.0]), 250) is False
+    [check] = recorder.payloads(HandoverChecked)
+    assert (check.before.episodes, check.after.episodes, check.fell) == (12, 8, False)
+
+
 def test_training_episodes_say_nothing_about_a_deterministic_policy():
     environment = echo()
     learner = learner_for(environment, agent(action_mode="deterministic"))

@@ -1,0 +1,188 @@
+"""What the policy that leaves a stage can do elsewhere: it plays in every environment of the curriculum.
+
+Nothing that is trained depends on it: it has copies and random draws of its own. Its cost is bounded in environment
+steps and not in seconds, so that a run tells the same scores on every machine, and after every kill; what it took in
+seconds is told beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any, cast
+
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlstages.baselines import Baselines, normalized, value_of
+from rlstages.curriculum import Curriculum
+from rlstages.environments.making import make_vec_env
+from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.episodes import Episode, Score, score
+from rlstages.evaluation import play_wave
+from rlstages.events import BaselinesMeasured, Emit, Retained, RetentionMeasured, Warned
+from rlstages.learners.learner import Learner
+from rlstages.measuring import expert_of, measure_baselines
+from rlstages.randomness import random_state_kept
+from rlstages.serialization import from_data, to_data
+from rlstages.variants import Variant, variants_of
+
+WAVE, MOST_EPISODES = 8, 48
+FREE_STEPS = 10_000
+"""What any run may take, stage by stage: the clone is scored when no step has been trained, and short runs have few."""
+
+
+class Retention:
+    """Scores the policy that leaves a stage, piece by piece; see `step`.
+
+    Args:
+        curriculum: Says where, and which share of the run's steps it may take.
+        learner: Whose policy plays; it is not changed.
+        run_seed: Of the run.
+        emit: Takes events.
+        trust_pickle: Whether an expert's model zip may be loaded.
+
+    Attributes:
+        steps: Environment steps it took so far, in all stages, those of copies that wait for others included.
+        seconds: Likewise.
+    """
+
+    def __init__(
+        self, curriculum: Curriculum, learner: Learner, run_seed: int, emit: Emit, trust_pickle: bool = False
+    ) -> None:
+        self.steps, self.seconds = 0, 0.0
+        self._curriculum, self._learner, self._run_seed, self._emit = curriculum, learner, run_seed, emit
+        self._trust_pickle = trust_pickle
+        self._variants = variants_of(curriculum)
+        self._baselines: list[Baselines | None] = [None] * len(self._variants)
+        self._stage: int | None = None
+        self._own: Score | None = None
+        self._played: list[list[Episode]] = []
+        self._copies: dict[Variant, VecEnv] = {}
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a policy is being scored."""
+        return self._stage is not None
+
+    def begin(self, stage: int, own: Score | None) -> None:
+        """Have the policy scored that leaves a stage.
+
+        Args:
+            stage: Its index.
+            own: The policy's score in that stage's own environment, where it need not play again.
+        """
+        if self._curriculum.retention_share > 0.0:
+            self._stage, self._own = stage, own
+            self._played = [[] for _ in self._variants]
+
+    def step(self) -> None:
+        """Play one wave of episodes, or let chance and the expert play in one environment, or tell the scores."""
+        started = time.perf_counter()
+        with random_state_kept():
+            done = not self._work()
+        self.seconds += time.perf_counter() - started
+        if done:
+            self._tell()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was played so far, but for the seconds it took."""
+        return {
+            "steps": self.steps,
+            "baselines": [to_data(one, nan_as_null=True) for one in self._baselines],
+            "stage": self._stage,
+            "own": to_data(self._own, nan_as_null=True),
+            "played": [[list(astuple(episode)) for episode in played] for played in self._played],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.steps, self._stage = state["steps"], state["stage"]
+        self._baselines = [cast("Baselines | None", from_data(one)) for one in state["baselines"]]
+        self._own = cast("Score | None", from_data(state["own"]))
+        self._played = [[Episode(*row) for row in played] for played in state["played"]]
+
+    def close(self) -> None:
+        """Close the copies."""
+        for env in self._copies.values():
+            env.close()
+        self._copies.clear()
+
+    def _work(self) -> bool:
+        """Do the next piece that there are steps for; return whether there was one."""
+        assert self._stage is not None
+        share = self._curriculum.retention_share * self._learner.global_step
+        free = FREE_STEPS * (self._stage + 1) / len(self._curriculum.stages)
+        elsewhere = [variant for variant in self._variants if not self._is_scored(variant)]
+        if self.steps < max(share, free):
+            for variant in elsewhere:
+                if not self._played[variant.index]:
+                    self._play(variant)
+                    return True
+            for variant in self._variants:
+                if self._baselines[variant.index] is None:
+                    self._measure(variant)
+                    return True
+        fewest = min(elsewhere, key=lambda variant: len(self._played[variant.index]), default=None)
+        if fewest is None or self.steps >= share or len(self._played[fewest.index]) >= MOST_EPISODES:
+            return False
+        self._play(fewest)
+        return True
+
+    def _is_scored(self, variant: Variant) -> bool:
+        """Whether the policy need not play there: the stage that it left has scored it, or the next one will."""
+        return self._is_own(variant) or self._is_next(variant)
+
+    def _is_own(self, variant: Variant) -> bool:
+        assert self._stage is not None
+        return self._own is not None and variant.environment == self._curriculum.stages[self._stage].environment
+
+    def _is_next(self, variant: Variant) -> bool:
+        assert self._stage is not None
+        following = self._curriculum.stages[self._stage + 1 : self._stage + 2]
+        return any(stage.environment == variant.environment and stage.evaluation_episodes for stage in following)
+
+    def _measure(self, variant: Variant) -> None:
+        expert = expert_of(self._curriculum.stages)
+        found = measure_baselines(variant.environment, expert, WAVE, variant.index, self._trust_pickle)
+        self._baselines[variant.index] = found
+        self.steps += found.random.steps + (found.expert.steps if found.expert else 0)
+        self._emit(BaselinesMeasured(variant.name, found))
+
+    def _play(self, variant: Variant) -> None:
+        if variant not in self._copies:
+            copies = min(WAVE, self._learner.agent.n_envs)
+            self._copies[variant] = make_vec_env(
+                variant.environment,
+                copies,
+                self._run_seed,
+                variant.index,
+                Purpose.EVALUATION,
+                warn=lambda sentence: self._emit(Warned(sentence)),
+            )
+        env, played = self._copies[variant], self._played[variant.index]
+        seed = episode_seed(self._run_seed, variant.index, Purpose.EVALUATION, 0, len(played) // env.num_envs)
+        torch.manual_seed(seed)
+        wave = play_wave(self._learner.policy, env, seed, self._learner.agent.action_mode == "deterministic")
+        played += wave
+        self.steps += env.num_envs * max(episode.length for episode in wave)
+
+    def _tell(self) -> None:
+        assert self._stage is not None
+        cells = [self._cell(variant) for variant in self._variants]
+        shown = [cell for cell, variant in zip(cells, self._variants, strict=True) if not variant.held_out]
+        unseen = [cell for cell, variant in zip(cells, self._variants, strict=True) if variant.held_out]
+        name = self._curriculum.stages[self._stage].name
+        self._emit(RetentionMeasured(name, tuple(shown), tuple(unseen), self.steps, round(self.seconds, 3)))
+        self._stage, self._own, self._played = None, None, []
+
+    def _cell(self, variant: Variant) -> Retained:
+        played, baselines = self._played[variant.index], self._baselines[variant.index]
+        found = self._own if self._is_own(variant) else score(played) if played else None
+        if found is None:
+            return Retained(variant.name, variant.measure, None, None)
+        measure = variant.measure if found.success is not None else "return"
+        ends = baselines.ends(measure) if baselines is not None else None
+        scaled = None if ends is None else normalized(value_of(found, measure), ends)
+        return Retained(variant.name, measure, found, scaled)
