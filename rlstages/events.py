@@ -266,17 +266,15 @@ class Retained:
 @serializable
 @dataclass(frozen=True)
 class RetentionMeasured:
-    """The policy that left a stage was scored in every environment of the curriculum.
+    """The policy that left this stage was scored in every environment of the curriculum.
 
     Attributes:
-        stage: Its name.
         scores: In the environments of all stages, in their order.
         held_out: In environments that are never trained in.
         steps: Environment steps that such scores took in the run so far; they are not among `global_step`.
         seconds: Likewise.
     """
 
-    stage: str
     scores: tuple[Retained, ...]
     held_out: tuple[Retained, ...]
     steps: int

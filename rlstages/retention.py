@@ -173,8 +173,7 @@ class Retention:
         cells = [self._cell(variant) for variant in self._variants]
         shown = [cell for cell, variant in zip(cells, self._variants, strict=True) if not variant.held_out]
         unseen = [cell for cell, variant in zip(cells, self._variants, strict=True) if variant.held_out]
-        name = self._curriculum.stages[self._stage].name
-        self._emit(RetentionMeasured(name, tuple(shown), tuple(unseen), self.steps, round(self.seconds, 3)))
+        self._emit(RetentionMeasured(tuple(shown), tuple(unseen), self.steps, round(self.seconds, 3)))
         self._stage, self._own, self._played = None, None, []
 
     def _cell(self, variant: Variant) -> Retained:

@@ -144,9 +144,10 @@ class Trainer:
             if kind in self._warned:
                 return
             self._warned.add(kind)
-        between = self.retention.is_due or isinstance(payload, (RunStarted, RunFinished))
-        inside = self.stage < len(self.curriculum.stages) and not between
-        index, name = (self.stage, self.spec.name) if inside else (-1, "")
+        index = self.stage - 1 if self.retention.is_due else self.stage
+        if index == len(self.curriculum.stages) or isinstance(payload, (RunStarted, RunFinished)):
+            index = -1
+        name = self.curriculum.stages[index].name if index >= 0 else ""
         event = Event(payload, self.learner.global_step, index, name)
         self.directory.append(event)
         for tracker in self._trackers:

@@ -7,16 +7,22 @@ from hypothesis import given
 from strategies import curricula, some
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, InputError
+from rlstages.baselines import Baselines
 from rlstages.criteria import RewardThreshold, SuccessThreshold
 from rlstages.curriculum import load_curriculum
 from rlstages.episodes import Episode, score
 from rlstages.events import (
+    BaselinesMeasured,
     DemonstrationsReady,
     EpochFinished,
     Evaluated,
     Event,
+    HandoverChecked,
+    HandoverRecovered,
     Judged,
     Payload,
+    Retained,
+    RetentionMeasured,
     RolloutFinished,
     RunFinished,
     RunStarted,
@@ -37,6 +43,10 @@ PAYLOADS = [
     Evaluated("before", SCORE),
     RolloutFinished("training", 512, 0, None, None, None, None, 0.9, {"kl": 0.1}, 1e4, "0 of 50 episodes"),
     Judged(1, 600, VERDICT),
+    HandoverChecked(1, 700, SCORE, SCORE, 0.01, True, True),
+    HandoverRecovered(900, 300),
+    BaselinesMeasured("easy", Baselines(SCORE, None, "the curriculum names no expert")),
+    RetentionMeasured((Retained("easy", "success", SCORE, 0.5),), (Retained("far", "return", None, None),), 99, 1.5),
     StageFinished("reached", "it is", 600, 1.5, None, SCORE, VERDICT, "policies/a", "0" * 64, None),
     Warned("Vorsicht\n\u2028 😀 \udc80"),
     RunFinished("reached", "The curriculum is done."),

@@ -16,6 +16,8 @@ from rlstages.events import RunFinished, StageFinished
 from rlstages.serialization import to_data
 from rlstages.storage.record import read_record
 from rlstages.storage.rundir import read_events
+from rlstages.tracking.keeping import kept, print_kept
+from rlstages.tracking.state import RunState
 
 
 def show_curriculum(source: str, parameters: Mapping[str, str], as_json: bool, trust_pickle: bool) -> None:
@@ -42,7 +44,9 @@ def show_run(run: Path, as_json: bool) -> None:
     record = read_record(run)
     finished: dict[int, StageFinished] = {}
     outcome, reason, step = "unfinished", "", 0
+    state = RunState(record.curriculum)
     for event in read_events(run):
+        state.take(event)
         step = event.global_step
         if isinstance(event.payload, StageFinished):
             finished[event.stage_index] = event.payload
@@ -50,7 +54,14 @@ def show_run(run: Path, as_json: bool) -> None:
         outcome, reason = (last.outcome, last.reason) if isinstance(last, RunFinished) else ("unfinished", "")
     if as_json:
         stages = [to_data(finished.get(i), nan_as_null=True) for i in range(len(record.curriculum.stages))]
-        about = {"run": run.name, "outcome": outcome, "reason": reason, "global_step": step, "stages": stages}
+        about = {
+            "run": run.name,
+            "outcome": outcome,
+            "reason": reason,
+            "global_step": step,
+            "stages": stages,
+            **kept(state),
+        }
         print(json.dumps(about, indent=1))
         return
     print(record.curriculum)
@@ -65,6 +76,7 @@ def show_run(run: Path, as_json: bool) -> None:
             scores = [_brief(end.before), _brief(end.after)]
             table.add_row(stage.name, end.outcome, f"{end.stage_steps:,}", f"{end.seconds:.0f}", *scores)
     Console().print(table)
+    print_kept(state, Console())
     if reason:
         print(f"{outcome}: {reason}")
 

@@ -19,7 +19,10 @@ from rlstages.events import (
     EpochFinished,
     Evaluated,
     Event,
+    HandoverChecked,
+    HandoverRecovered,
     Judged,
+    RetentionMeasured,
     RolloutFinished,
     RunStarted,
     StageFinished,
@@ -28,6 +31,7 @@ from rlstages.events import (
     Warned,
 )
 from rlstages.tracking import text
+from rlstages.tracking.keeping import handover_line, print_kept, retention_line
 from rlstages.tracking.ladder import (
     ASCII,
     UNICODE,
@@ -161,6 +165,12 @@ class PlainConsole:
         if isinstance(payload, StageFinished):
             took = f"{text.count(payload.stage_steps)} steps, {text.span(payload.seconds)}"
             return f"{payload.outcome} after {took}: {payload.reason}"
+        if isinstance(payload, HandoverChecked):
+            return handover_line(payload, stage)
+        if isinstance(payload, RetentionMeasured):
+            return retention_line(payload)
+        if isinstance(payload, HandoverRecovered):
+            return f"as good as the clone again, {text.count(payload.steps)} steps after the first update"
         return self._progress(event, stage)
 
     def _progress(self, event: Event, stage: StageState) -> str:
@@ -202,6 +212,7 @@ def _rollout_line(payload: RolloutFinished, stage: StageState) -> str:
 def _print_end(state: RunState, console: Console) -> None:
     glyphs = ASCII if console.options.ascii_only else UNICODE
     console.print(ladder(state, glyphs, console.width))
+    print_kept(state, console)
     if state.finish:
         color = {"reached": "green", "missed": "red", "failed": "red"}.get(state.finish.outcome, "yellow")
         console.print(Text(_clean(f"{state.finish.outcome}: {state.finish.reason}"), color), soft_wrap=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rlstages.baselines import normalized, value_of
-from rlstages.events import Retained
+from rlstages.events import HandoverChecked, Retained, RetentionMeasured
 from rlstages.tracking import text
 from rlstages.tracking.state import RunState, StageState
 from rlstages.variants import Variant, variants_of
@@ -102,9 +104,8 @@ def _column(state: RunState, rows: Sequence[StageState], variant: Variant, cells
 
 def matrix_table(matrix: Matrix) -> Table:
     """Return a table with a row for each policy and a column for each environment."""
-    title = "what each stage's policy scores in each environment"
-    table = Table(title=title, title_justify="left", title_style="dim", box=None, pad_edge=False, header_style="dim")
-    table.add_column("after", no_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("score in\nafter", no_wrap=True)
     for column in matrix.columns:
         kind = f"held out, {column.measure}" if column.held_out else column.measure
         table.add_column(f"{column.name}\n{kind}", justify="right")
@@ -122,10 +123,39 @@ def _shown(column: Column, row: int) -> Text:
     return Text(text.number(value), style)
 
 
+def print_kept(state: RunState, console: Console) -> None:
+    """Print the matrix and the hand-overs, if there are any."""
+    matrix = matrix_of(state)
+    if matrix is not None:
+        console.print(matrix_table(matrix))
+        console.print(Text(cost_line(matrix), "dim"), soft_wrap=True)
+    for line in handover_lines(state):
+        console.print(Text(line), soft_wrap=True)
+
+
 def cost_line(matrix: Matrix) -> str:
     """Return what the matrix has taken, in one line."""
     took = f"{text.count(matrix.steps)} environment steps and {text.span(matrix.seconds)}"
     return f"These scores took {took}, {matrix.share:.1%} of the run's time."
+
+
+def retention_line(told: RetentionMeasured) -> str:
+    """Return what a policy scores where it has just been measured, in one line."""
+    cells = [*told.scores, *told.held_out]
+    shown = [f"{cell.environment} {_brief(cell)}" for cell in cells if cell.score is not None]
+    return f"scores elsewhere: {', '.join(shown)}" if shown else ""
+
+
+def _brief(cell: Retained) -> str:
+    assert cell.score is not None
+    return text.number(cell.normalized if cell.normalized is not None else value_of(cell.score, cell.measure))
+
+
+def handover_line(check: HandoverChecked, stage: StageState) -> str:
+    """Return how the policy compares with the clone that it was, in one line."""
+    before, after = (text.number(stage.measured(score)) for score in (check.before, check.after))
+    end = "the clone is back" if check.rolled_back else "a drop" if check.fell else "no drop"
+    return f"hand-over: {stage.measure_of(check.before)} {before} before, {after} after the first updates: {end}"
 
 
 def handover_lines(state: RunState) -> list[str]:
@@ -160,3 +190,31 @@ def _handover(state: RunState, stage: StageState) -> str:
     else:
         end = ", not recovered yet" if dip > 0 else ""
     return f"hand-over to {stage.name!r}: {fell}{unit}{back}{end}"
+
+
+def kept(state: RunState) -> dict[str, Any]:
+    """Return the hand-overs and the last policy's scores as JSON data: what a run's summary holds."""
+    matrix = matrix_of(state)
+    handovers = {
+        stage.name: {
+            "dip": dip,
+            "normalized": scaled,
+            "rollbacks": sum(check.rolled_back for check in stage.handover),
+            "steps_to_recover": stage.recovered.steps if stage.recovered else None,
+        }
+        for stage in state.stages
+        if stage.handover
+        for dip, scaled in [dip_of(state, stage)]
+    }
+    if matrix is None:
+        return {"handover": handovers}
+    columns = {
+        column.name: {
+            "measure": column.measure,
+            "held_out": column.held_out,
+            "after": dict(zip(matrix.stages, column.values, strict=True)),
+        }
+        for column in matrix.columns
+    }
+    cost = {"steps": matrix.steps, "seconds": matrix.seconds, "share": matrix.share}
+    return {"handover": handovers, "retention": columns, "retention_cost": cost}

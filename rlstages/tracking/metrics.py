@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rlstages.episodes import Score
 from rlstages.events import (
@@ -11,14 +11,18 @@ from rlstages.events import (
     EpochFinished,
     Evaluated,
     Event,
+    HandoverChecked,
+    HandoverRecovered,
     Judged,
+    Retained,
+    RetentionMeasured,
     RolloutFinished,
     StageFinished,
 )
 
 CLONE_AXIS = "clone/epoch"
 STEP_AXIS = "global_step"
-STEP_PREFIXES = ("rollout", "train", "eval", "stage")
+STEP_PREFIXES = ("rollout", "train", "eval", "stage", "handover", "retention", "held_out")
 
 
 def metrics(event: Event) -> dict[str, float]:
@@ -50,6 +54,17 @@ def _numbers(event: Event) -> Mapping[str, float | None]:
             "eval/confirm_episodes": payload.verdict.episodes,
             "stage/steps": payload.stage_steps,
         }
+    if isinstance(payload, HandoverChecked):
+        return {
+            **_prefixed("handover", {f"clone_{name}": value for name, value in _outcome(payload.before).items()}),
+            **_prefixed("handover", _outcome(payload.after)),
+            "handover/rollbacks": payload.attempt - 1 + payload.rolled_back,
+        }
+    if isinstance(payload, HandoverRecovered):
+        return {"handover/steps_to_recover": payload.steps}
+    if isinstance(payload, RetentionMeasured):
+        cost = {"retention/steps": payload.steps, "retention/seconds": payload.seconds}
+        return {**_retained("retention", payload.scores), **_retained("held_out", payload.held_out), **cost}
     if isinstance(payload, StageFinished):
         return {"stage/steps": payload.stage_steps, "stage/seconds": payload.seconds}
     return {}
@@ -78,6 +93,20 @@ def _score(score: Score) -> dict[str, float | None]:
         "success_high": score.success_high,
         "episodes": score.episodes,
     }
+
+
+def _outcome(score: Score) -> dict[str, float | None]:
+    return {"return": score.mean_return, "success": score.success}
+
+
+def _retained(prefix: str, cells: Sequence[Retained]) -> dict[str, float | None]:
+    """Return the scores of a policy by environment; a slash would be a part of the metric's path."""
+    found: dict[str, float | None] = {}
+    for cell in cells:
+        if cell.score is not None:
+            values = {**_outcome(cell.score), "normalized": cell.normalized}
+            found |= _prefixed(f"{prefix}/{cell.environment.replace('/', '-')}", values)
+    return found
 
 
 def _prefixed(prefix: str, values: Mapping[str, float | None]) -> dict[str, float | None]:

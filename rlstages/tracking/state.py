@@ -147,10 +147,6 @@ class RunState:
             self.finish = payload
         elif isinstance(payload, BaselinesMeasured):
             self.baselines[payload.environment] = payload.baselines
-        elif isinstance(payload, RetentionMeasured):
-            for stage in self.stages:
-                if stage.name == payload.stage:
-                    stage.retention = payload
         if 0 <= event.stage_index < len(self.stages):
             self.current = self.stages[event.stage_index]
             self.current.started = True
@@ -186,6 +182,8 @@ class RunState:
             stage.handover.append(payload)
         elif isinstance(payload, HandoverRecovered):
             stage.recovered = payload
+        elif isinstance(payload, RetentionMeasured):
+            stage.retention = payload
         elif isinstance(payload, StageFinished):
             stage.finished, stage.confirming = payload, False
 

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from rlstages.baselines import value_of
 from rlstages.events import (
     DemonstrationsReady,
     EpochFinished,
     Event,
+    HandoverChecked,
+    HandoverRecovered,
+    Retained,
+    RetentionMeasured,
     RolloutFinished,
     RunFinished,
     RunStarted,
@@ -19,6 +24,7 @@ from rlstages.events import (
 )
 from rlstages.privacy import without_paths
 from rlstages.serialization import to_data
+from rlstages.tracking.keeping import kept, matrix_of
 from rlstages.tracking.metrics import CLONE_AXIS, STEP_AXIS, STEP_PREFIXES, metrics
 from rlstages.tracking.state import RunState, StageState
 from rlstages.tracking.wandb_session import open_run
@@ -30,6 +36,9 @@ _EXIT_CODES = {"reached": 0, "paused": 0, "missed": 3, "interrupted": 130}
 _COLUMNS: list[str | int] = [
     *("stage", "kind", "outcome", "steps", "seconds"),
     *("measure", "before", "after", "bound", "threshold"),
+]
+_RETENTION_COLUMNS: list[str | int] = [
+    *("after stage", "environment", "held out", "measure", "value", "normalized", "episodes")
 ]
 
 
@@ -90,6 +99,8 @@ class WandbRun:
         stage = self._state.current
         if isinstance(event.payload, DemonstrationsReady):
             self._add_demonstrations(event.payload, event)
+        elif isinstance(event.payload, (HandoverChecked, HandoverRecovered, RetentionMeasured)):
+            self._run.summary.update(kept(self._state))
         elif isinstance(event.payload, StageFinished) and stage is not None:
             self._summarise_stages()
             self._add_policy(event.payload, stage)
@@ -146,6 +157,8 @@ class WandbRun:
             row[CLONE_AXIS] = self._state.epochs
         if isinstance(event.payload, StageFinished):
             row["stages"] = _table(self._state)
+        if isinstance(event.payload, RetentionMeasured):
+            row["retention_matrix"] = _matrix_table(self._state)
         where = {STEP_AXIS: event.global_step, "stage/index": event.stage_index, "stage/name": event.stage_name}
         self._run.log({**row, **where, "_timestamp": event.time}, step=place, commit=True)
         self.points = place + 1
@@ -225,6 +238,25 @@ def _table(state: RunState) -> Any:
     import wandb
 
     return wandb.Table(columns=_COLUMNS, data=[_table_row(stage) for stage in state.stages if stage.finished])
+
+
+def _matrix_table(state: RunState) -> Any:
+    import wandb
+
+    matrix = matrix_of(state)
+    assert matrix is not None
+    held_out = {column.name for column in matrix.columns if column.held_out}
+    rows = [
+        [stage, cell.environment, cell.environment in held_out, cell.measure, value, cell.normalized, episodes]
+        for stage, cells in zip(matrix.stages, matrix.cells, strict=True)
+        for cell in cells
+        for value, episodes in [_value_and_episodes(cell)]
+    ]
+    return wandb.Table(columns=_RETENTION_COLUMNS, data=rows)
+
+
+def _value_and_episodes(cell: Retained) -> tuple[float | None, int]:
+    return (None, 0) if cell.score is None else (value_of(cell.score, cell.measure), cell.score.episodes)
 
 
 def _table_row(stage: StageState) -> list[Any]:

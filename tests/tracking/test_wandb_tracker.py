@@ -15,6 +15,7 @@ from following import follow
 from rlstages.events import Event, RolloutFinished, RunStarted
 from rlstages.privacy import without_paths
 from rlstages.serialization import from_data, to_data
+from rlstages.tracking.metrics import STEP_PREFIXES
 
 pytest.importorskip("wandb")
 
@@ -82,7 +83,7 @@ def test_config_is_the_curriculum_without_paths(run):
 def test_every_prefix_has_its_own_axis(run):
     defined = [r.metric for r in run["records"] if r.WhichOneof("record_type") == "metric"]
     axes = {m.glob_name: m.step_metric for m in defined if m.glob_name}
-    steps = {f"{prefix}/*": "global_step" for prefix in ("rollout", "train", "eval", "stage")}
+    steps = {f"{prefix}/*": "global_step" for prefix in STEP_PREFIXES}
     assert axes == {"clone/*": "clone/epoch", **steps}
     assert {m.name for m in defined if m.name and not m.expanded_from_glob} == {"global_step", "clone/epoch"}
 
