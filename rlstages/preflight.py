@@ -80,6 +80,9 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Checked:
             _check_success(stage, tried[stage.environment])
             if isinstance(stage, BehaviorCloning):
                 _check_cloning(stage, spaces, trust_pickle)
+    for environment in set(curriculum.held_out) - set(tried):
+        with _naming("held_out"):
+            _try_episode(environment)
     trained = dict.fromkeys(s.environment for s in curriculum.stages if isinstance(s, FineTuning))
     doubts = [doubt for doubt in map(doubt_about, trained) if doubt is not None]
     return Checked(spaces.observation, spaces.action, tuple(doubts))

@@ -26,11 +26,15 @@ from rlstages.learners.learner import Learner
 from rlstages.measuring import expert_of, measure_baselines
 from rlstages.randomness import random_state_kept
 from rlstages.serialization import from_data, to_data
+from rlstages.stages import FineTuning
 from rlstages.variants import Variant, variants_of
 
 WAVE, MOST_EPISODES = 8, 48
 FREE_STEPS = 10_000
-"""What any run may take, stage by stage: the clone is scored when no step has been trained, and short runs have few."""
+"""What a run may take where its share is less: clones are scored before any step is trained, and short runs have few.
+
+It is at most the share of all steps that its stages may take, and of that the part for the stages that have ended.
+"""
 
 
 class Retention:
@@ -55,7 +59,10 @@ class Retention:
         self._curriculum, self._learner, self._run_seed, self._emit = curriculum, learner, run_seed, emit
         self._trust_pickle = trust_pickle
         self._variants = variants_of(curriculum)
+        planned = sum(stage.max_steps for stage in curriculum.stages if isinstance(stage, FineTuning))
+        self._free = min(FREE_STEPS, curriculum.retention_share * planned)
         self._baselines: list[Baselines | None] = [None] * len(self._variants)
+        self._wave_steps = [0 for _ in self._variants]
         self._stage: int | None = None
         self._own: Score | None = None
         self._played: list[list[Episode]] = []
@@ -76,6 +83,9 @@ class Retention:
         if self._curriculum.retention_share > 0.0:
             self._stage, self._own = stage, own
             self._played = [[] for _ in self._variants]
+            for variant in filter(self._is_own, self._variants):
+                assert own is not None
+                self._wave_steps[variant.index] = WAVE * own.steps // own.episodes
 
     def step(self) -> None:
         """Play one wave of episodes, or let chance and the expert play in one environment, or tell the scores."""
@@ -91,6 +101,7 @@ class Retention:
         return {
             "steps": self.steps,
             "baselines": [to_data(one, nan_as_null=True) for one in self._baselines],
+            "wave_steps": self._wave_steps,
             "stage": self._stage,
             "own": to_data(self._own, nan_as_null=True),
             "played": [[list(astuple(episode)) for episode in played] for played in self._played],
@@ -99,6 +110,7 @@ class Retention:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.steps, self._stage = state["steps"], state["stage"]
+        self._wave_steps = list(state["wave_steps"])
         self._baselines = [cast("Baselines | None", from_data(one)) for one in state["baselines"]]
         self._own = cast("Score | None", from_data(state["own"]))
         self._played = [[Episode(*row) for row in played] for played in state["played"]]
@@ -113,7 +125,7 @@ class Retention:
         """Do the next piece that there are steps for; return whether there was one."""
         assert self._stage is not None
         share = self._curriculum.retention_share * self._learner.global_step
-        free = FREE_STEPS * (self._stage + 1) / len(self._curriculum.stages)
+        free = self._free * (self._stage + 1) / len(self._curriculum.stages)
         elsewhere = [variant for variant in self._variants if not self._is_scored(variant)]
         if self.steps < max(share, free):
             for variant in elsewhere:
@@ -121,7 +133,8 @@ class Retention:
                     self._play(variant)
                     return True
             for variant in self._variants:
-                if self._baselines[variant.index] is None:
+                left, expected = max(share, free) - self.steps, 2 * self._wave_steps[variant.index]
+                if self._baselines[variant.index] is None and 0 < expected <= left:
                     self._measure(variant)
                     return True
         fewest = min(elsewhere, key=lambda variant: len(self._played[variant.index]), default=None)
@@ -166,7 +179,8 @@ class Retention:
         torch.manual_seed(seed)
         wave = play_wave(self._learner.policy, env, seed, self._learner.agent.action_mode == "deterministic")
         played += wave
-        self.steps += env.num_envs * max(episode.length for episode in wave)
+        self._wave_steps[variant.index] = env.num_envs * max(episode.length for episode in wave)
+        self.steps += self._wave_steps[variant.index]
 
     def _tell(self) -> None:
         assert self._stage is not None

@@ -40,8 +40,8 @@ def tuning(name="tune", environment=None, **settings):
 
 
 def curriculum(*stages, name="tiny", **settings):
-    held_out = settings.pop("held_out", ())
-    return Curriculum(name, agent=agent(**settings), stages=list(stages), held_out=held_out)
+    more = {key: settings.pop(key) for key in ("held_out", "retention_share") if key in settings}
+    return Curriculum(name, agent=agent(**settings), stages=list(stages), **more)
 
 
 def learner_for(environment, who=None, seed=0):

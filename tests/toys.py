@@ -95,6 +95,12 @@ def tell(env):
     return act
 
 
+def tell_short(env):
+    if env.unwrapped.steps != 4:
+        raise ValueError("it knows only 4 steps")
+    return tell(env)
+
+
 def tell_wrongly(env):
     return lambda observation: np.array([7.0, 7.0, 7.0])
 
