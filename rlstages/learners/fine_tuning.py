@@ -187,6 +187,7 @@ class FineTuningRunner:
         self.emit(Judged(self._examiner.attempt, self.stage_steps, self._verdict))
         if self._verdict.met:
             self.learner.trust()
+            self._guard.settle(self._examiner.episodes, self.stage_steps)
             examined = score(self._examiner.episodes)
             self.result = Result("reached", f"Reached: {self._verdict.reason}.", self._before, examined, self._verdict)
         elif self._verdict.futile:

@@ -137,9 +137,15 @@ class HandoverGuard:
         self._let_go()
         return False
 
+    def settle(self, confirmed: Sequence[Episode], stage_steps: int) -> None:
+        """Tell that the gate has opened before it was time to look, with the episodes that opened it."""
+        if self._kept is not None:
+            self._tell(confirmed, stage_steps, None)
+            self._let_go()
+
     def look_for_recovery(self, recent: Sequence[Episode], stage_steps: int) -> None:
         """Say so once recent training episodes are as good as the clone's were."""
-        full = len(recent) == self._stage.until.window
+        full = len(recent) >= self._stage.until.window
         if self._to_recover is not None and full and self._values(recent).mean() >= self._to_recover:
             self._to_recover = None
             self._emit(HandoverRecovered(stage_steps, stage_steps - self._first))

@@ -213,6 +213,17 @@ def test_training_episodes_say_nothing_about_a_deterministic_policy():
     assert guard.wants_a_look(128)
 
 
+def test_a_gate_that_opens_before_the_look_says_how_far_the_policy_fell():
+    sure = SuccessThreshold(0.5, window=4, max_episodes=120)
+    stage = tuning(until=sure, critic_fit_steps=0, evaluation_episodes=16, guard_steps=10**6)
+    tune = Tune(stage, clone(), index=1)
+    result = tune.finish()
+
+    [check] = tune.recorder.payloads(HandoverChecked)
+    assert result.outcome == "reached"
+    assert (check.before, check.after, check.fell) == (result.before, result.after, False)
+
+
 def test_only_what_comes_from_cloning_and_was_scored_is_guarded():
     stage = tuning(until=NEVER, max_steps=1_200, evaluation_episodes=16, guard_steps=128)
     fresh = Tune(stage)
