@@ -196,9 +196,9 @@ class HandoverGuard:
     ) -> None:
         before, after = score(self._clone), score(played)
         self._emit(HandoverChecked(self.rollbacks + 1, stage_steps, before, after, p_value, fell, back))
-        level = float(self._values(self._clone).mean())
-        if self._values(played).mean() < level:
-            self._to_recover = level
+        clone = self._values(self._clone)
+        if self._is_drop(clone, self._values(played)):
+            self._to_recover = float(clone.mean())
 
     def _values(self, episodes: Sequence[Episode]) -> np.ndarray:
         if self._stage.until.needs_success:

@@ -188,7 +188,7 @@ def _handover(state: RunState, stage: StageState) -> str:
     if stage.recovered is not None:
         end = f", recovered {text.count(stage.recovered.steps)} steps after the first update"
     else:
-        end = ", not recovered yet" if dip > 0 else ""
+        end = ", not recovered yet" if any(check.fell for check in checks) else ""
     return f"hand-over to {stage.name!r}: {fell}{unit}{back}{end}"
 
 
