@@ -3,8 +3,8 @@
     python benchmarks/keeping.py cartpole rooms pointmaze       # a table of the built-in curricula
     python benchmarks/keeping.py --harm lunarlander pointmaze   # a destructive hand-over, with and without the guard
 
-A harmed run is a curriculum's clone, and one stage of 40,000 steps in its next variant, whose gate never opens: with a
-learning rate of 0.1, or with exploration noise reset to a log standard deviation of 0.
+A harmed run is a curriculum's clone, and one stage of 40,000 steps or more in its next variant whose gate never opens:
+with a learning rate of 0.1, or with exploration noise reset to a log standard deviation of 0.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rlstages.tracking.state import RunState
 
 HARMS = {"learning rate 0.1": {"learning_rate": 0.1}, "log_std 0": {"exploration": 0.0}}
 HARMED_STEPS = 40_000
+"""Or ten rollouts after the critic fit, if they are more."""
 
 
 def run(curriculum: Curriculum, seed: int) -> RunState:
@@ -61,12 +62,13 @@ def show_harmed(name: str, seed: int) -> None:
     whole = load_curriculum(name)
     clone, *rest = whole.stages
     variant = next(stage for stage in rest if isinstance(stage, FineTuning) and stage.environment != clone.environment)
+    steps = max(HARMED_STEPS, variant.critic_fit_steps + 10 * whole.agent.rollout_steps)
     for harm, setting in HARMS.items():
         for guard in (True, False):
             stage = replace(
                 variant,
                 until=variant.until & UNREACHABLE,
-                max_steps=HARMED_STEPS,
+                max_steps=steps,
                 on_timeout="advance",
                 evaluation_episodes=96,
                 guard_rollbacks=variant.guard_rollbacks if guard else 0,
@@ -78,7 +80,7 @@ def show_harmed(name: str, seed: int) -> None:
             measure = end.measure_of(end.finished.before)
             before, after = (value_of(score, measure) for score in (end.finished.before, end.finished.after))
             back = sum(isinstance(check, HandoverChecked) and check.rolled_back for check in end.handover)
-            shown = f"{measure} {before:.2f} | {after:.2f} | {back}"
+            shown = f"{measure} {before:.2f} | {after:.2f} | {steps:,} | {back}"
             print(f"| {name} | {seed} | {harm} | {'on' if guard else 'off'} | {shown} |", flush=True)
 
 
@@ -90,10 +92,10 @@ def main() -> None:
     parser.add_argument("--harm", action="store_true")
     options = parser.parse_args()
     if options.harm:
-        print(f"| curriculum | seed | harm | guard | clone | after {HARMED_STEPS:,} steps | rollbacks |")
+        print("| curriculum | seed | harm | guard | clone | at the end | steps | rollbacks |")
     else:
         print("| curriculum | seed | dip | rollbacks | kept of earlier variants | steps for scores | time for scores |")
-    print("|---|---|---|---|---|---|---|")
+    print("|---" * (8 if options.harm else 7) + "|")
     for name in options.names:
         for seed in range(options.seeds):
             (show_harmed if options.harm else show_kept)(name, seed)

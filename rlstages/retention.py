@@ -132,11 +132,11 @@ class Retention:
                 if not self._played[variant.index]:
                     self._play(variant)
                     return True
-            for variant in self._variants:
-                left, expected = max(share, free) - self.steps, 2 * self._wave_steps[variant.index]
-                if self._baselines[variant.index] is None and 0 < expected <= left:
-                    self._measure(variant)
-                    return True
+        for variant in self._variants:
+            expected = 2 * self._wave_steps[variant.index]
+            if self._baselines[variant.index] is None and 0 < expected <= share - self.steps:
+                self._measure(variant)
+                return True
         fewest = min(elsewhere, key=lambda variant: len(self._played[variant.index]), default=None)
         if fewest is None or self.steps >= share or len(self._played[fewest.index]) >= MOST_EPISODES:
             return False

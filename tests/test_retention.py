@@ -202,17 +202,17 @@ def test_the_policy_and_the_random_generators_are_as_before():
 @pytest.mark.parametrize("pieces", range(5))
 def test_a_row_that_is_gone_on_with_tells_the_same(pieces, tmp_path):
     own = score([Episode(0, n, 4.0, 4, True) for n in range(8)])
-    whole = Looking(ladder())
+    whole = Looking(ladder(retention_share=0.05), global_step=10_000)
     whole.retention.begin(1, own)
     expected = whole.finish()
-    first = Looking(ladder())
+    first = Looking(ladder(retention_share=0.05), global_step=10_000)
     first.retention.begin(1, own)
     for _ in range(pieces):
         first.retention.step()
     first.retention.close()
     write_checkpoint(tmp_path, "1", {"retention": first.retention.state_dict()})
 
-    again = Looking(ladder())
+    again = Looking(ladder(retention_share=0.05), global_step=10_000)
     again.retention.load_state_dict(read_checkpoint(tmp_path / "1")["retention"])
     again.learner.load_policy(first.learner.weights())
     told = again.finish() if again.retention.is_due else first.recorder.payloads(RetentionMeasured)[-1]
