@@ -338,6 +338,31 @@ def test_a_guarded_stage_that_goes_on_ends_with_the_same_bits(moment, tmp_path, 
         assert told[len(told) - len(repeated) :] == repeated
 
 
+def test_what_a_guard_has_seen_and_compared_so_far_is_saved():
+    stage = tuning(until=NEVER, guard_steps=100)
+    told = []
+    for saves in (False, True):
+        guard, recorder = guard_of(stage)
+        guard.begin(played([8.0, 7.0] * 24), 0)
+        guard.wants_a_look(64)
+        guard.note(played([1.0] * 16))
+        if saves:
+            state = guard.state_dict()
+            guard, recorder = guard_of(stage)
+            guard.load_state_dict(state)
+        assert guard.wants_a_look(128)
+        assert guard.judge(played([1.0, 2.0, 3.0, 4.0]), 160) is None
+        if saves:
+            state = guard.state_dict()
+            guard, recorder = guard_of(stage)
+            guard.load_state_dict(state)
+        assert guard.waves == 1
+        assert guard.judge(played([20.0, 19.0, 18.0, 17.0]), 192) is False
+        told.append(recorder.payloads(HandoverChecked))
+
+    assert told[0] == told[1] and told[0][0].after.episodes == 8
+
+
 def test_settings_out_of_range_are_refused():
     for name in ("guard_steps", "guard_rollbacks"):
         with pytest.raises(InputError, match=f"stage 'tune': {name} is -1"):
