@@ -197,7 +197,8 @@ def test_the_anchors_gradient_is_that_of_the_formula_summed_over_action_dimensio
     raw, reference = (
         p.action_net(p.mlp_extractor.forward_actor(p.extract_features(observations))) for p in (policy, frozen)
     )
-    anchored = torch_head(policy).divergence(raw, reference, frozen).mean()
+    head = torch_head(policy.action_space)
+    anchored = head.divergence(head.distribution(raw, policy), head.distribution(reference, frozen)).mean()
     ours = torch.autograd.grad(anchored, list(policy.parameters()), allow_unused=True)
     by_hand = divergence_by_hand(policy, frozen, observations).mean()
     expected = torch.autograd.grad(by_hand, list(policy.parameters()), allow_unused=True)

@@ -231,13 +231,13 @@ def test_a_failed_confirmation_empties_the_window_and_training_goes_on():
 def test_the_action_mode_holds_in_gates_and_evaluations(mode, monkeypatch):
     used = set()
     tune = Tune(tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=0), action_mode=mode)
-    predict = type(tune.learner.policy).predict
+    player = type(tune.learner.engine).player
 
-    def watch(self, *args, deterministic=False, **kwargs):
+    def watch(self, seed, deterministic):
         used.add(deterministic)
-        return predict(self, *args, deterministic=deterministic, **kwargs)
+        return player(self, seed, deterministic)
 
-    monkeypatch.setattr(type(tune.learner.policy), "predict", watch)
+    monkeypatch.setattr(type(tune.learner.engine), "player", watch)
     result = tune.finish()
 
     assert result.outcome == "reached"

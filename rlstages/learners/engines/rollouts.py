@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.learners.engines.engine import Engine
+from rlstages.learners.engines.engine import Engine, within
 
 
 def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: float) -> RolloutBuffer:
@@ -28,8 +27,6 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
     buffer: Any = model.rollout_buffer
     seen: Any = model._last_obs
     starts: Any = model._last_episode_starts
-    bounds = env.action_space if isinstance(env.action_space, spaces.Box) else None
-    low, high = (bounds.low, bounds.high) if bounds is not None else (None, None)
     cut_short: list[tuple[int, int, Any]] = []
     buffer.reset()
     engine.begin_rollout(buffer)
@@ -38,9 +35,7 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
         _store(buffer.observations, step, seen)
         buffer.actions[step] = actions.reshape(buffer.n_envs, -1)
         buffer.episode_starts[step] = starts
-        if bounds is not None:
-            actions = np.clip(actions, low, high)
-        seen, rewards, starts, infos = env.step(actions)
+        seen, rewards, starts, infos = env.step(within(env.action_space, actions))
         buffer.rewards[step] = rewards
         if np.count_nonzero(starts):
             for copy in np.flatnonzero(starts).tolist():
