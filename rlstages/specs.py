@@ -135,6 +135,10 @@ def value_at(schedule: Schedule, progress: float) -> float:
     return schedule.at(progress) if isinstance(schedule, Linear) else schedule
 
 
+SCHEDULED = ("learning_rate", "clip_range", "clip_range_vf")
+"""The settings that may move over a stage."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
     """The settings of PPO and A2C that may differ from stage to stage. `None` means: as the agent says.
@@ -145,6 +149,8 @@ class Hyperparameters:
         vf_coef: Weight of the value loss.
         max_grad_norm: Gradients are scaled down to this norm.
         clip_range: PPO's clipping of the probability ratio, or a `Linear` schedule.
+        clip_range_vf: PPO's clipping of how far an update moves values, in units of the returns, or a `Linear`
+            schedule. Without it they move freely, which was no worse in arXiv:2006.05990.
         n_epochs: PPO's passes over each rollout.
         batch_size: PPO's minibatch.
         target_kl: PPO ends an update early when the policy has moved 1.5 times this far (KL divergence, nats).
@@ -155,13 +161,14 @@ class Hyperparameters:
     vf_coef: float | None = None
     max_grad_norm: float | None = None
     clip_range: Schedule | None = None
+    clip_range_vf: Schedule | None = None
     n_epochs: int | None = None
     batch_size: int | None = None
     target_kl: float | None = None
 
     def check(self, where: str) -> None:
         """Raise `InputError` for values out of range."""
-        for name in ("learning_rate", "clip_range"):
+        for name in SCHEDULED:
             value = getattr(self, name)
             if value is not None and not isinstance(value, Linear):
                 require_number(where, name, value, above=0.0)
@@ -181,7 +188,7 @@ class Hyperparameters:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-PPO_ONLY = ("clip_range", "n_epochs", "batch_size", "target_kl")
+PPO_ONLY = ("clip_range", "clip_range_vf", "n_epochs", "batch_size", "target_kl")
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "PPO": {
         "learning_rate": 3e-4,

@@ -25,7 +25,7 @@ from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_s
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
 from rlstages.serialization import from_data, to_data
-from rlstages.specs import value_at
+from rlstages.specs import SCHEDULED, value_at
 from rlstages.stages import FineTuning
 
 CRITIC_LEARNING_RATE = 1e-3
@@ -140,7 +140,7 @@ class FineTuningRunner:
         started = time.perf_counter()
         progress = self.stage_steps / self.stage.max_steps
         settings = dict(self._settings)
-        for name in {"learning_rate", "clip_range"} & set(settings):
+        for name in settings.keys() & set(SCHEDULED):
             settings[name] = value_at(settings[name], progress)
         weight = self.stage.anchor_weight(self.learner.agent.algorithm, self.stage_steps - self._fit_until)
         anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None

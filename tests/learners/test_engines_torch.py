@@ -100,9 +100,10 @@ def same(one, other):
     [
         {"ent_coef": 0.0},
         {"ent_coef": 0.02, "target_kl": 0.001},
+        {"clip_range_vf": 0.02},
         {"batch_size": 48, "vf_coef": 0.7, "max_grad_norm": 0.1, "gae_lambda": 0.8},
     ],
-    ids=["plain", "target_kl", "uneven batches"],
+    ids=["plain", "target_kl", "clipped values", "uneven batches"],
 )
 def test_ppo_is_stable_baselines3_to_the_last_bit(environment, settings, seed):
     who = agent(**{"learning_rate": 1e-3, **settings})

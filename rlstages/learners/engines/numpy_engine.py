@@ -214,5 +214,6 @@ class NumpyEngine:
             kept.log_probs.reshape(-1),
             kept.advantages.reshape(-1),
             kept.returns.reshape(-1),
+            kept.values.reshape(-1),
             reference,
         )
