@@ -13,8 +13,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from rlstages.learners.engines.engine import Anchor
 from rlstages.learners.engines.rollouts import flattened
+from rlstages.learners.engines.torch_features import features_of, sees_vectors
 from rlstages.learners.engines.torch_heads import TorchHead
-from rlstages.learners.engines.torch_layers import features_of, sees_vectors
 
 MEASURED_AT_ONCE = 4096
 

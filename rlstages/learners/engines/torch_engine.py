@@ -28,9 +28,10 @@ from rlstages.learners.engines.engine import (
 )
 from rlstages.learners.engines.flat import FlatOptimizer, FlatParameters
 from rlstages.learners.engines.torch_batches import Batches
+from rlstages.learners.engines.torch_features import features_of
 from rlstages.learners.engines.torch_heads import torch_head
-from rlstages.learners.engines.torch_layers import features_of, layers_of
 from rlstages.learners.engines.torch_loss import Objective
+from rlstages.learners.engines.torch_network import Network, torch_network, towers_of
 
 
 class TorchEngine:
@@ -47,16 +48,14 @@ class TorchEngine:
         self.policy = policy
         self._ppo = algorithm == "PPO"
         self._head = torch_head(policy.action_space)
-        extractor = policy.mlp_extractor
-        self._actor, self._critic = layers_of(extractor.policy_net), layers_of(extractor.value_net)
-        self._action, self._value = layers_of([policy.action_net]), layers_of([policy.value_net])
+        self._actor, self._critic = towers_of(policy)
         self._device = policy.device
         self._shape = policy.action_space.shape or ()
         self._features = features_of(policy)
         self._buffer: Any = None
         self._seen: list[torch.Tensor] = []
         self._raw: list[torch.Tensor] = []
-        self._flat: FlatParameters | None = None
+        self._flat: tuple[FlatParameters, Network] | None = None
         self._optimizer: FlatOptimizer | None = None
 
     # --- acting ------------------------------------------------------------------------------------------------
@@ -71,7 +70,7 @@ class TorchEngine:
         """Draw actions, and keep what the critic and the log probabilities are computed from."""
         with torch.no_grad():
             features = self._features(obs_as_tensor(observations, self._device))
-            raw = self._action(self._actor(features))
+            raw = self._actor(features)
             # The environment may write its next observations into the same memory.
             self._seen.append(features.clone())
             self._raw.append(raw)
@@ -84,7 +83,7 @@ class TorchEngine:
         """
         policy, buffer, device = self.policy, self._buffer, self._device
         with torch.no_grad():
-            values = [self._value(self._critic(features)) for features in self._seen]
+            values = [self._critic(features) for features in self._seen]
             raw = torch.cat(self._raw)
             actions = self._head.actions(torch.as_tensor(buffer.actions, device=device).reshape(len(raw), -1))
             log_prob = self._head.log_prob(self._head.distribution(raw, policy), actions)
@@ -102,7 +101,7 @@ class TorchEngine:
 
         def act(observations: Any) -> np.ndarray:
             with torch.no_grad():
-                raw = self._action(self._actor(self._features(obs_as_tensor(observations, self._device))))
+                raw = self._actor(self._features(obs_as_tensor(observations, self._device)))
                 given = self._head.distribution(raw, self.policy)
                 actions = self._head.likeliest(given) if deterministic else self._head.draw(given, generator)
                 return within(self.policy.action_space, self._array(actions))
@@ -117,18 +116,24 @@ class TorchEngine:
         """Learn from one rollout; see `Engine.update`."""
         policy = self.policy
         policy.set_training_mode(True)
-        flat, optimizer = self._flattened_policy()
+        flat, network, optimizer = self._flattened_policy()
         for group in policy.optimizer.param_groups:
             group["lr"] = settings["learning_rate"]
         objective = Objective(policy, self._head, settings, anchor, self._ppo)
         epochs, batch_size = (settings["n_epochs"], settings["batch_size"]) if self._ppo else (1, None)
         try:
             for batch in Batches(policy, self._head, buffer, anchor).draw(epochs, batch_size):
-                raw, values = self._action(self._actor(batch.features)), self._value(self._critic(batch.features))
-                loss = objective.loss(raw, values.flatten(), batch)
+                loss = objective.loss(*network.forward(batch.features), batch)
                 if loss is None:
                     break
-                self._step(flat, optimizer, loss, settings["max_grad_norm"])
+                refuse_not_finite(loss.item())
+                flat.zero_gradients()
+                network.backward(loss)
+                # As clip_grad_norm_ does: the norm of the parameters' norms.
+                norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(flat.gradient_views, 2.0)), 2.0)
+                refuse_not_finite(norm.item(), NORM)
+                flat.gradients.mul_(torch.clamp(settings["max_grad_norm"] / (norm + 1e-6), max=1.0))
+                optimizer.step()
         finally:
             optimizer.publish()
         return summary(policy, buffer, objective.means(), settings)
@@ -142,7 +147,7 @@ class TorchEngine:
         parameters = critic_parameters(policy)
         losses = []
         for batch in Batches(policy, self._head, buffer).draw(epochs, batch_size):
-            values = self._value(self._critic(batch.features.detach())).flatten()
+            values = self._critic(batch.features.detach()).flatten()
             loss = functional.mse_loss(batch.returns, values)
             refuse_not_finite(loss.item())
             optimizer.zero_grad()
@@ -161,23 +166,15 @@ class TorchEngine:
 
     # --- pieces ------------------------------------------------------------------------------------------------
 
-    def _step(self, flat: FlatParameters, optimizer: FlatOptimizer, loss: torch.Tensor, max_grad_norm: float) -> None:
-        refuse_not_finite(loss.item())
-        flat.zero_gradients()
-        loss.backward()  # type: ignore[no-untyped-call]
-        # As clip_grad_norm_ does: the norm of the parameters' norms.
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(flat.gradient_views, 2.0)), 2.0)
-        refuse_not_finite(norm.item(), NORM)
-        flat.gradients.mul_(torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
-        optimizer.step()
-
     def _array(self, actions: torch.Tensor) -> np.ndarray:
         return actions.cpu().numpy().reshape(-1, *self._shape)
 
-    def _flattened_policy(self) -> tuple[FlatParameters, FlatOptimizer]:
+    def _flattened_policy(self) -> tuple[FlatParameters, Network, FlatOptimizer]:
         if self._flat is None:
-            self._flat = FlatParameters(list(self.policy.parameters()))
+            flat = FlatParameters(list(self.policy.parameters()))
+            self._flat = flat, torch_network(self.policy, flat)
+        flat, network = self._flat
         optimizer = self._optimizer
         if optimizer is None or optimizer.optimizer is not self.policy.optimizer or not optimizer.in_force:
-            self._optimizer = optimizer = FlatOptimizer(self.policy.optimizer, self._flat)
-        return self._flat, optimizer
+            self._optimizer = optimizer = FlatOptimizer(self.policy.optimizer, flat)
+        return flat, network, optimizer
