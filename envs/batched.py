@@ -23,6 +23,9 @@ try:
 except ImportError:  # gymnasium 0.29 has the convention, but no name for it
     DISABLED = "Disabled"
 
+ALL = slice(None)
+"""The index of all copies."""
+
 
 class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
     """Base of environments that step `num_envs` copies in one call.
@@ -47,7 +50,8 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.closed = False
-        self._seeds = np.random.SeedSequence()
+        self._seen = np.zeros(self.observation_space.shape, self.observation_space.dtype)
+        self._seeds = np.random.default_rng()
 
     # --- what a subclass writes ------------------------------------------------------------------------------
 
@@ -72,8 +76,16 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         """
         raise NotImplementedError
 
-    def observe(self) -> np.ndarray:
-        """Return the observations of all copies, shape `(num_envs, *observation_shape)`, in a fresh array."""
+    def observe(self, copies: np.ndarray | slice = ALL) -> np.ndarray:
+        """Return the observations of some copies.
+
+        Args:
+            copies: Which ones, as an index into arrays of all copies: `slice(None)` for all of them, or the numbers
+                of those that have just begun, shape `(k,)`, int64.
+
+        Returns:
+            Shape `(k, *observation_shape)`, in a fresh array.
+        """
         raise NotImplementedError
 
     def draw(self, copy: int) -> np.ndarray:
@@ -84,10 +96,15 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         """Return all that later steps depend on: by default, every array among the public attributes."""
         return {key: value.copy() for key, value in vars(self).items() if _is_state(key, value)}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from what `state` returned, here or in another instance made with the same arguments."""
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Go on from what `state` returned, here or in another instance made with the same arguments.
+
+        Returns:
+            The observations of all copies.
+        """
         for name, value in state.items():
             setattr(self, name, np.array(value))
+        return self._look()
 
     # --- gymnasium's interface -------------------------------------------------------------------------------
 
@@ -101,19 +118,25 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
             options: `{"reset_mask": mask}` with a boolean mask of shape `(num_envs,)`; default all copies.
 
         Returns:
-            The observations of all copies, and an empty info.
+            The observations of all copies, in an array of their own, and an empty info.
         """
-        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            self.start(np.arange(self.num_envs), self._episode_seeds(seed, np.arange(self.num_envs)))
+            return self._look(), {}
+        mask = np.asarray(mask)
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
             raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},)")
         copies = np.flatnonzero(mask)
-        self.start(copies, self._episode_seeds(seed)[copies])
-        return self.observe(), {}
+        self.start(copies, self._episode_seeds(seed, copies))
+        self._seen = self._seen.copy()
+        self._seen[copies] = self.observe(copies)
+        return self._seen, {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every copy once; a copy whose episode ended must be reset before it is stepped again."""
         rewards, terminated, truncated, infos = self.advance(np.asarray(actions))
-        return self.observe(), rewards, terminated, truncated, infos
+        return self._look(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Return one picture per copy, or `None` without a render mode."""
@@ -123,15 +146,24 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         """Mark the environment closed; it holds nothing that needs to be freed."""
         self.closed = True
 
-    def _episode_seeds(self, seed: int | Sequence[int | None] | None) -> np.ndarray:
+    def _look(self) -> np.ndarray:
+        self._seen = self.observe()
+        return self._seen
+
+    def _episode_seeds(self, seed: int | Sequence[int | None] | None, copies: np.ndarray) -> np.ndarray:
+        """Return the seeds of the copies' next episodes, drawing those that are not given."""
         if isinstance(seed, (int, np.integer)):
-            return np.arange(self.num_envs, dtype=np.uint64) + np.uint64(seed)
-        drawn = self._seeds.spawn(1)[0].generate_state(self.num_envs, np.uint64)
+            return copies.astype(np.uint64) + np.uint64(seed)
+        seeds = self._seeds.integers(2**63, size=len(copies), dtype=np.uint64)
         if seed is None:
-            return drawn
+            return seeds
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} copies")
-        return np.array([drawn[i] if s is None else s for i, s in enumerate(seed)], dtype=np.uint64)
+        for place, copy in enumerate(copies.tolist()):
+            given = seed[copy]
+            if given is not None:
+                seeds[place] = given
+        return seeds
 
 
 def _is_state(name: str, value: Any) -> bool:

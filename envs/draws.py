@@ -7,6 +7,7 @@ https://doi.org/10.1145/2660193.2660195
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def words(seeds: np.ndarray, count: int) -> np.ndarray:
         Shape `(k, count)`, uint64.
     """
     # Hashing the seeds first keeps neighbouring seeds from sharing a sequence at an offset.
-    return _mix(_mix(seeds + GOLDEN)[:, None] + np.arange(1, count + 1, dtype=np.uint64) * GOLDEN)
+    return _mix(_mix(seeds + GOLDEN)[:, None] + _counter(count))
 
 
 def fractions(seeds: np.ndarray, count: int) -> np.ndarray:
@@ -49,6 +50,11 @@ class SeededDraws:
         count = math.prod(shape)
         drawn, self._unused = self._unused[:, :count], self._unused[:, count:]
         return np.asarray(drawn.reshape(len(drawn), *shape) % bound)
+
+
+@cache
+def _counter(count: int) -> np.ndarray:
+    return np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
 
 
 def _mix(state: np.ndarray) -> np.ndarray:
