@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import (
@@ -21,7 +20,7 @@ from rlstages.environments.batched import BatchedVecEnv
 from rlstages.environments.guarding import CopyError, Guarded, late, reason_of, traceback_of
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.monitor import EnvironmentFault, EpisodeMonitor, Warn, log_warning
-from rlstages.environments.seeding import EpisodeSeeds, Purpose
+from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.environments.workers import Workers
 from rlstages.errors import InputError, nearest
@@ -88,9 +87,9 @@ def make_vec_env(
     """
     batched = require_batched(spec)
     seeds = [EpisodeSeeds(run_seed, stage, purpose, copy) for copy in range(n_envs)]
-    env: VecEnv
+    env: BatchedVecEnv | InProcess | Workers
     with random_state_kept():
-        makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s, copy) for copy, s in enumerate(seeds)]
+        makers: list[Callable[[], SeededEpisodes]] = [_MakeCopy(spec, s, copy) for copy, s in enumerate(seeds)]
         if batched is not None and spec.vectorize in ("auto", "batched"):
             env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds, spec.step_timeout)
         elif spec.vectorize == "subprocess":
@@ -99,9 +98,9 @@ def make_vec_env(
             except CopyError as error:
                 raise EnvironmentFault(f"{spec}: copy {error.copy} {error.what}, when it was made.") from error
         else:
-            env = InProcess(makers)
-    env = EpisodeMonitor(env, spec, warn)
-    return VecTransposeImage(env) if _has_images_last(env.observation_space) else env
+            env = InProcess(makers, spec.step_timeout)
+    monitor = EpisodeMonitor(env, spec, warn)
+    return VecTransposeImage(monitor) if _has_images_last(monitor.observation_space) else monitor
 
 
 def require_batched(spec: Environment) -> Callable[..., Any] | None:
@@ -119,37 +118,6 @@ def require_batched(spec: Environment) -> Callable[..., Any] | None:
     return batched
 
 
-class SeededEpisodes(gym.Wrapper):
-    """Gives each episode the next seed of its copy, unless `reset` is given one."""
-
-    def __init__(self, env: gym.Env[Any, Any], seeds: EpisodeSeeds) -> None:
-        super().__init__(env)
-        self._episode_seeds = seeds
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """Start an episode."""
-        return self.env.reset(seed=self._episode_seeds.next() if seed is None else seed, options=options)
-
-    def replay(self, number: int, actions: np.ndarray) -> tuple[Any, bool]:
-        """Play an episode again up to where its actions so far lead.
-
-        Args:
-            number: Of the episode.
-            actions: Those taken in it, shape `(k, *action_shape)`.
-
-        Returns:
-            The last observation, and whether it belongs to that episode: where it ended before its actions did, the
-            next one has begun.
-        """
-        self._episode_seeds.number = number
-        observation, _ = self.reset()
-        for action in actions:
-            observation, _, terminated, truncated, _ = self.env.step(action)
-            if terminated or truncated:
-                return self.reset()[0], False
-        return observation, True
-
-
 class _MakeCopy:
     """Makes one copy, in this process or in a worker; it carries where modules from files are."""
 
@@ -157,7 +125,7 @@ class _MakeCopy:
         self._spec, self._seeds, self._copy = spec, seeds, copy
         self._sources: dict[str, Path] = sources()
 
-    def __call__(self) -> gym.Env[Any, Any]:
+    def __call__(self) -> SeededEpisodes:
         add_sources(self._sources)
         env = Guarded(make_environment(self._spec), self._copy, self._spec.step_timeout)
         return SeededEpisodes(env, self._seeds)

@@ -15,20 +15,21 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.env_util import is_wrapped
 
-from rlstages.environments.guarding import CopyError, reason_of, traceback_of
+from rlstages.environments.guarding import CopyError, Note, guard_of, reason_of, traceback_of
+from rlstages.environments.seeding import SeededEpisodes
 from rlstages.errors import InputError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def work(pipe: Connection, maker: Callable[[], gym.Env[Any, Any]]) -> None:
+def work(pipe: Connection, maker: Callable[[], SeededEpisodes]) -> None:
     """Make a copy and do what the trainer asks, until it closes the pipe."""
     _end_with_the_trainer()
     for number in SIGNALS:
         # Not SIG_IGN, which the programs that an environment starts would inherit.
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    env: gym.Env[Any, Any] | None = None
+    env: SeededEpisodes | None = None
     try:
         env = maker()
         pipe.send((True, (env.observation_space, env.action_space)))
@@ -73,20 +74,20 @@ def _end_with_the_trainer() -> None:
         os._exit(1)
 
 
-def _step(env: gym.Env[Any, Any], action: Any) -> tuple[Any, float, bool, dict[str, Any], dict[str, Any]]:
+def _step(env: SeededEpisodes, action: Any) -> tuple[Any, Any, bool, dict[str, Any], dict[str, Any], list[Note]]:
     observation, reward, terminated, truncated, info = env.step(action)
-    done = bool(terminated or truncated)
-    info["TimeLimit.truncated"] = bool(truncated and not terminated)
+    done = terminated or truncated
     reset_info: dict[str, Any] = {}
     if done:
-        info["terminal_observation"] = observation
+        info = {**info, "TimeLimit.truncated": truncated and not terminated, "terminal_observation": observation}
         observation, reset_info = env.reset()
-    return observation, float(reward), done, info, reset_info
+    return observation, reward, done, info, reset_info, guard_of(env).take_notes()
 
 
-def _reset(env: gym.Env[Any, Any], given: tuple[int | None, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+def _reset(env: SeededEpisodes, given: tuple[int | None, dict[str, Any]]) -> tuple[Any, dict[str, Any], list[Note]]:
     seed, options = given
-    return env.reset(seed=seed, **({"options": options} if options else {}))
+    observation, info = env.reset(seed=seed, **({"options": options} if options else {}))
+    return observation, info, guard_of(env).take_notes()
 
 
 def _call(env: gym.Env[Any, Any], given: tuple[str, tuple[Any, ...], dict[str, Any]]) -> Any:
@@ -94,7 +95,7 @@ def _call(env: gym.Env[Any, Any], given: tuple[str, tuple[Any, ...], dict[str, A
     return env.get_wrapper_attr(method)(*arguments, **named)
 
 
-_COMMANDS: dict[str, Callable[[gym.Env[Any, Any], Any], Any]] = {
+_COMMANDS: dict[str, Callable[[SeededEpisodes, Any], Any]] = {
     "step": _step,
     "reset": _reset,
     "call": _call,

@@ -15,6 +15,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -24,7 +25,8 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.environments.guarding import CopyError, late, reason_of
+from rlstages.environments.guarding import CopyError, Note, late, reason_of
+from rlstages.environments.seeding import SeededEpisodes
 from rlstages.environments.worker import SIGNALS, work
 from rlstages.errors import Fault
 from rlstages.spaces import stack
@@ -32,7 +34,7 @@ from rlstages.spaces import stack
 SECONDS_TO_END, SECONDS_TO_BE_REAPED = 2.0, 4.0
 FILES_PER_COPY, FILES_BESIDES = 3, 32
 
-Makers = Sequence[Callable[[], gym.Env[Any, Any]]]
+Makers = Sequence[Callable[[], SeededEpisodes]]
 
 
 class Workers(VecEnv):
@@ -42,6 +44,9 @@ class Workers(VecEnv):
         makers: Make the copies, each in its own process.
         timeout: Seconds that a copy may take to be made, to reset, to step, or to answer a call.
 
+    Attributes:
+        notes: What was doubtful in the copies' last step or reset.
+
     Raises:
         InputError: If a copy cannot be made.
         CopyError: If a process dies or does not answer in time.
@@ -49,6 +54,7 @@ class Workers(VecEnv):
 
     def __init__(self, makers: Makers, timeout: float) -> None:
         self.timeout = timeout
+        self.notes: list[Note] = []
         self.processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         self._pollers: list[select.poll] = []
@@ -85,8 +91,9 @@ class Workers(VecEnv):
         answers = self._ask(range(self.num_envs), "reset", list(zip(self._seeds, self._options, strict=True)))
         self._reset_seeds()
         self._reset_options()
-        observations, infos = zip(*answers, strict=True)
+        observations, infos, notes = zip(*answers, strict=True)
         self.reset_infos = list(infos)
+        self.notes = list(chain.from_iterable(notes))
         return stack(observations, self.observation_space)
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -96,8 +103,9 @@ class Workers(VecEnv):
     def step_wait(self) -> Any:
         """Wait for all copies; rewards are float32, as those of copies in this process are."""
         answers = self._gather(range(self.num_envs))
-        observations, rewards, dones, infos, reset_infos = zip(*answers, strict=True)
+        observations, rewards, dones, infos, reset_infos, notes = zip(*answers, strict=True)
         self.reset_infos = list(reset_infos)
+        self.notes = list(chain.from_iterable(notes))
         return stack(observations, self.observation_space), np.array(rewards, np.float32), np.array(dones), list(infos)
 
     def close(self) -> None:

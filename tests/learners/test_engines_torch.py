@@ -13,7 +13,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Environment
-from rlstages.environments.making import SeededEpisodes, make_environment, make_vec_env
+from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.seeding import SeededEpisodes
 from rlstages.environments.seeding import EpisodeSeeds, Purpose
 from rlstages.learners.engines.engine import Anchor, LossNotFinite, critic_parameters
 from rlstages.learners.engines.rollouts import collect
