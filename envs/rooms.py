@@ -13,7 +13,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from rlstages_envs.batched import ALL, BatchedEnv, SingleEnv
 from rlstages_envs.rooms_drawing import draw_rooms
 from rlstages_envs.rooms_layout import (
     CLOSED_DOOR,
@@ -31,6 +30,8 @@ from rlstages_envs.rooms_layout import (
     grid_side,
     lay_out,
 )
+
+from rlstages.batches import ALL, BatchedEnv, SingleEnv
 
 TURN_LEFT, TURN_RIGHT, FORWARD, PICK_UP, TOGGLE = range(5)
 """The actions, in MiniGrid's order."""

@@ -17,9 +17,10 @@ import torch
 from rlstages.criteria import spend
 from rlstages.curriculum import Curriculum
 from rlstages.demonstrations import load_demonstrations
-from rlstages.environments.determinism import doubt_about
+from rlstages.environments.determinism import doubts_about
 from rlstages.environments.guarding import CopyError, Guarded, reason_of, traceback_of
-from rlstages.environments.making import make_environment, make_vec_env, require_batched
+from rlstages.environments.lookup import batched_maker
+from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.monitor import success_rule
 from rlstages.environments.seeding import Purpose
 from rlstages.environments.watchdog import TimeLimit
@@ -81,7 +82,7 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Checked:
             if isinstance(stage, BehaviorCloning):
                 _check_cloning(stage, spaces, trust_pickle)
     trained = dict.fromkeys(s.environment for s in curriculum.stages if isinstance(s, FineTuning))
-    doubts = [doubt for doubt in map(doubt_about, trained) if doubt is not None]
+    doubts = [doubt for environment in trained for doubt in doubts_about(environment)]
     return Checked(spaces.observation, spaces.action, tuple(doubts))
 
 
@@ -119,7 +120,7 @@ def _contrast(space: gym.Space[Any], other: gym.Space[Any]) -> str:
 
 
 def _spaces_of(environment: Environment) -> Spaces:
-    require_batched(environment)
+    batched_maker(environment)
     _check_spaces(environment)
     env = make_vec_env(replace(environment, vectorize="in-process"), 1, 0, 0, Purpose.EVALUATION)
     try:

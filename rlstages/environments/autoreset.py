@@ -5,6 +5,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+try:
+    from gymnasium.vector import AutoresetMode
+
+    DISABLED: Any = AutoresetMode.DISABLED
+except ImportError:  # gymnasium 0.29 has the convention, but no name for it
+    DISABLED = "Disabled"
+
 
 class Autoreset(Enum):
     """What a batch does with a copy whose episode has ended (https://farama.org/Vector-Autoreset-Mode)."""

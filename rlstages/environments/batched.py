@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlstages.batches import info_of
 from rlstages.environments.autoreset import Autoreset, autoreset_of
 from rlstages.environments.guarding import CopyError, Note, late, reason_of, traceback_of
 from rlstages.environments.seeding import EpisodeSeeds
@@ -28,20 +29,21 @@ class BatchedVecEnv(VecEnv):
 
     Args:
         batched: A `gymnasium.vector.VectorEnv`. What a resumed run needs to find its copies as they were is what its
-            `state` returns and `restore` takes, as of `rlstages_envs.batched.BatchedEnv`, or else a snapshot.
+            `state` returns and `restore` takes, as of `rlstages.BatchedEnv`, or else a snapshot.
         seeds: One source of episode seeds per copy.
         timeout: Seconds that a reset or a step may take.
 
     Attributes:
         idle: Which copies' last step was no step but a reset, shape `(num_envs,)`, or `None` where all have stepped.
         notes: Always empty; see `InProcess`.
+        resets_itself: Whether the batch is of the second kind.
     """
 
     def __init__(self, batched: Any, seeds: list[EpisodeSeeds], timeout: float = 300.0) -> None:
         self.batched = batched
         self.idle: np.ndarray | None = None
         self.notes: list[Note] = []
-        self._resets_itself = autoreset_of(batched) is Autoreset.NEXT_STEP
+        self.resets_itself = autoreset_of(batched) is Autoreset.NEXT_STEP
         self._ended: np.ndarray | None = None
         self._episode_seeds = seeds
         self._limit = TimeLimit(timeout, f"A step or reset of {batched}")
@@ -58,7 +60,7 @@ class BatchedVecEnv(VecEnv):
         self._reset_seeds()
         self.idle = self._ended = None
         # What resets itself takes one seed for all, if only because its generator is one for all.
-        observations, _ = self._guard("reset", self.batched.reset, seed=starts[0] if self._resets_itself else starts)
+        observations, _ = self._guard("reset", self.batched.reset, seed=starts[0] if self.resets_itself else starts)
         return _arrays(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -83,7 +85,7 @@ class BatchedVecEnv(VecEnv):
                     "TimeLimit.truncated": bool(truncated[copy] and not terminated[copy]),
                 }
             starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones.tolist(), strict=True)]
-            if self._resets_itself:
+            if self.resets_itself:
                 self._ended = dones
             else:
                 options = {"reset_mask": dones}
@@ -164,17 +166,3 @@ def row_of(observations: Any, copy: int) -> Any:
     if isinstance(observations, dict):
         return {key: part[copy].copy() for key, part in observations.items()}
     return np.array(observations[copy])
-
-
-def info_of(infos: Mapping[str, Any], copy: int) -> dict[str, Any]:
-    """Return one copy's part of a batch's infos: arrays, and which copies have an entry under the same key after `_`.
-
-    Source: https://gymnasium.farama.org/api/vector/#gymnasium.vector.VectorEnv.step
-    """
-    own = {}
-    for key, values in infos.items():
-        if isinstance(values, dict):
-            own[key] = info_of(values, copy)
-        elif not key.startswith("_") and ("_" + key not in infos or infos["_" + key][copy]):
-            own[key] = values[copy]
-    return own

@@ -145,6 +145,11 @@ class EpisodeMonitor(VecEnvWrapper):
         return None if self._batched is None else self._batched.idle
 
     @property
+    def resets_itself(self) -> bool:
+        """Whether the copies are a batch that begins their next episodes by itself, with seeds of its own."""
+        return self._batched is not None and self._batched.resets_itself
+
+    @property
     def lengths(self) -> np.ndarray:
         """Steps of each copy's episode so far, shape `(num_envs,)`."""
         return self._lengths

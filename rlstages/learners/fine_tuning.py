@@ -10,16 +10,17 @@ from typing import Any, cast
 
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.criteria import Verdict
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.monitor import monitor_of
+from rlstages.environments.rewards import NormalizedRewards
 from rlstages.episodes import Episode, Score, score
 from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import begin_copies, copies_state, restore_copies
 from rlstages.learners.engines.engine import Anchor, critic_parameters
-from rlstages.learners.engines.rollouts import collect
+from rlstages.learners.engines.rollouts import collect, steps_in
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
 from rlstages.learners.normalizer import normalizer_of
@@ -185,7 +186,7 @@ class FineTuningRunner:
         """Play one rollout with the policy as it is, and count its episodes."""
         env, model = self._copies(), self.learner.model
         buffer = collect(model, env, self.learner.engine, trace_decay)
-        self._count(buffer.buffer_size * buffer.n_envs)
+        self._count(steps_in(buffer))
         # Each copy's first episode is left out: of those, the short ones finish first.
         finished = [episode for episode in monitor_of(env).take() if episode.number > 0]
         if not self._deterministic:
@@ -244,7 +245,7 @@ class FineTuningRunner:
         warn = self._warn
         env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index, warn=warn)
         if agent.normalize_rewards:
-            env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=agent.gamma)
+            env = NormalizedRewards(env, agent.gamma)
         self._env = env
         if self._left_off is None:
             begin_copies(model, env)

@@ -72,8 +72,8 @@ def test_auto_is_batched_where_that_is_possible():
 
 
 def test_batched_is_refused_where_it_is_not_possible():
-    with pytest.raises(InputError, match="CartPole-v1 has no batched form"):
-        make_vec_env(Environment("CartPole-v1", vectorize="batched"), 2, 0, 0)
+    with pytest.raises(InputError, match="Acrobot-v1 has no batched form"):
+        make_vec_env(Environment("Acrobot-v1", vectorize="batched"), 2, 0, 0)
 
 
 @pytest.mark.parametrize("form", FORMS)

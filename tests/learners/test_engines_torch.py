@@ -14,8 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Environment
 from rlstages.environments.making import make_environment, make_vec_env
-from rlstages.environments.seeding import SeededEpisodes
-from rlstages.environments.seeding import EpisodeSeeds, Purpose
+from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 from rlstages.learners.engines.engine import Anchor, LossNotFinite, critic_parameters
 from rlstages.learners.engines.rollouts import collect
 from rlstages.learners.engines.torch_heads import torch_head

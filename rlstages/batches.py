@@ -10,24 +10,19 @@ therefore has a seed of its own, and is a function of that seed and the actions 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
-try:
-    from gymnasium.vector import AutoresetMode
-
-    DISABLED: Any = AutoresetMode.DISABLED
-except ImportError:  # gymnasium 0.29 has the convention, but no name for it
-    DISABLED = "Disabled"
+from rlstages.environments.autoreset import DISABLED
 
 ALL = slice(None)
 """The index of all copies."""
 
 
-class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
+class BatchedEnv(gym.vector.VectorEnv):
     """Base of environments that step `num_envs` copies in one call.
 
     A subclass sets `single_observation_space` and `single_action_space` before it calls `super().__init__`, and
@@ -38,7 +33,7 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         render_mode: `None` or `"rgb_array"`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15, "autoreset_mode": DISABLED}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15, "autoreset_mode": DISABLED}
     single_observation_space: gym.Space[Any]
     single_action_space: gym.Space[Any]
 
@@ -50,7 +45,8 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.closed = False
-        self._seen = np.zeros(self.observation_space.shape, self.observation_space.dtype)
+        space = self.single_observation_space
+        self._seen: np.ndarray = np.zeros((num_envs, *(space.shape or ())), space.dtype)
         self._seeds = np.random.default_rng()
 
     # --- what a subclass writes ------------------------------------------------------------------------------
@@ -153,7 +149,7 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
     def _episode_seeds(self, seed: int | Sequence[int | None] | None, copies: np.ndarray) -> np.ndarray:
         """Return the seeds of the copies' next episodes, drawing those that are not given."""
         if isinstance(seed, (int, np.integer)):
-            return copies.astype(np.uint64) + np.uint64(seed)
+            return np.asarray(copies.astype(np.uint64) + np.uint64(seed))
         seeds = self._seeds.integers(2**63, size=len(copies), dtype=np.uint64)
         if seed is None:
             return seeds
@@ -170,22 +166,36 @@ def _is_state(name: str, value: Any) -> bool:
     return isinstance(value, np.ndarray) and not name.startswith("_")
 
 
-class SingleEnv(gym.Env):  # type: ignore[type-arg]
+def info_of(infos: Mapping[str, Any], copy: int) -> dict[str, Any]:
+    """Return one copy's part of a batch's infos: arrays by key, and under `_key` which copies have an entry there.
+
+    Source: https://gymnasium.farama.org/api/vector/#gymnasium.vector.VectorEnv.step
+    """
+    own = {}
+    for key, values in infos.items():
+        if isinstance(values, dict):
+            own[key] = info_of(values, copy)
+        elif not key.startswith("_") and ("_" + key not in infos or infos["_" + key][copy]):
+            own[key] = values[copy]
+    return own
+
+
+class SingleEnv(gym.Env):
     """One copy of a batched environment behind gymnasium's single-environment interface.
 
     Both forms run the same code, so they agree step for step when they are given the same seeds and actions.
 
     Args:
-        batched: A batched environment with one copy.
+        batched: A `gymnasium.vector.VectorEnv` with one copy.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}
 
-    def __init__(self, batched: BatchedEnv) -> None:
+    def __init__(self, batched: Any) -> None:
         self.batched = batched
         self.observation_space = batched.single_observation_space
         self.action_space = batched.single_action_space
-        self.render_mode = batched.render_mode
+        self.render_mode = getattr(batched, "render_mode", None)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -193,16 +203,23 @@ class SingleEnv(gym.Env):  # type: ignore[type-arg]
         """Start an episode; without a seed, one is drawn from the environment's own generator."""
         super().reset(seed=seed)
         episode_seed = int(self.np_random.integers(2**63)) if seed is None else seed
-        observations, _ = self.batched.reset(seed=[episode_seed])
-        return observations[0], {}
+        observations, infos = self.batched.reset(seed=episode_seed)
+        return _first(observations), info_of(infos, 0)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Step the one copy."""
         observations, rewards, terminated, truncated, infos = self.batched.step(np.asarray(action)[None])
-        info = {key: value[0] for key, value in infos.items()}
-        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+        return _first(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info_of(infos, 0)
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """Return a picture of shape `(height, width, 3)`, or `None` without a render mode."""
         frames = self.batched.render()
         return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Close the batch."""
+        self.batched.close()
+
+
+def _first(observations: Any) -> Any:
+    return {key: part[0] for key, part in observations.items()} if isinstance(observations, dict) else observations[0]
