@@ -29,7 +29,7 @@ ORDER = [
     ["storage", "storage.record"],
     ["storage.rundir"],
     ["storage.trust"],
-    ["environments", "environments.autoreset", "environments.snapshots"],
+    ["environments", "environments.autoreset", "environments.sharing", "environments.snapshots"],
     ["batches", "environments.seeding", "environments.watchdog", "randomness", "threads"],
     ["environments.lookup"],
     ["environments.guarding"],

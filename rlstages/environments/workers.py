@@ -27,9 +27,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.environments.guarding import CopyError, Note, late, reason_of
 from rlstages.environments.seeding import SeededEpisodes
+from rlstages.environments.sharing import SharedObservations
 from rlstages.environments.worker import SIGNALS, work
 from rlstages.errors import Fault
-from rlstages.spaces import stack
 
 SECONDS_TO_END, SECONDS_TO_BE_REAPED = 2.0, 4.0
 FILES_PER_COPY, FILES_BESIDES = 3, 32
@@ -67,6 +67,7 @@ class Workers(VecEnv):
                 self._pollers.append(select.poll())
                 self._pollers[-1].register(pipe.fileno(), select.POLLIN)
             observation_space, action_space = self._gather(range(len(makers)))[0]
+            self._shared = self._share(observation_space)
         except BaseException:
             self.close()
             raise
@@ -91,10 +92,10 @@ class Workers(VecEnv):
         answers = self._ask(range(self.num_envs), "reset", list(zip(self._seeds, self._options, strict=True)))
         self._reset_seeds()
         self._reset_options()
-        observations, infos, notes = zip(*answers, strict=True)
+        infos, notes = zip(*answers, strict=True)
         self.reset_infos = list(infos)
         self.notes = list(chain.from_iterable(notes))
-        return stack(observations, self.observation_space)
+        return self._shared.read()
 
     def step_async(self, actions: np.ndarray) -> None:
         """Send each copy its action."""
@@ -103,10 +104,10 @@ class Workers(VecEnv):
     def step_wait(self) -> Any:
         """Wait for all copies; rewards are float32, as those of copies in this process are."""
         answers = self._gather(range(self.num_envs))
-        observations, rewards, dones, infos, reset_infos, notes = zip(*answers, strict=True)
+        rewards, dones, infos, reset_infos, notes = zip(*answers, strict=True)
         self.reset_infos = list(reset_infos)
         self.notes = list(chain.from_iterable(notes))
-        return stack(observations, self.observation_space), np.array(rewards, np.float32), np.array(dones), list(infos)
+        return self._shared.read(), np.array(rewards, np.float32), np.array(dones), list(infos)
 
     def close(self) -> None:
         """Let the copies close and end their processes, by force where that takes more than two seconds."""
@@ -169,6 +170,22 @@ class Workers(VecEnv):
         if failures:
             raise failures[0]
         return answers
+
+    def _share(self, space: gym.Space[Any]) -> SharedObservations:
+        """Give all copies the memory that they write their observations into."""
+        copies = range(len(self.processes))
+        shared = SharedObservations(space, len(copies))
+        try:
+            self._send(copies, "share", [(copy, len(copies)) for copy in copies])
+            for copy in copies:
+                try:
+                    shared.hand_over(self._pipes[copy], self.processes[copy].pid)
+                except OSError as error:
+                    raise self._death(copy) from error
+            self._gather(copies)
+        finally:
+            shared.close_handle()
+        return shared
 
     def _wait(self, copy: int, left: float) -> tuple[bool, float]:
         """Wait until a copy has something to say; return whether it has, and the seconds that are left.
