@@ -21,8 +21,8 @@ from rlstages.environments.determinism import doubts_about
 from rlstages.environments.guarding import CopyError, Guarded, reason_of, traceback_of
 from rlstages.environments.lookup import batched_maker
 from rlstages.environments.making import make_environment, make_vec_env
-from rlstages.environments.monitor import success_rule
 from rlstages.environments.seeding import Purpose
+from rlstages.environments.success import success_rule
 from rlstages.environments.watchdog import TimeLimit
 from rlstages.errors import InputError, require
 from rlstages.experts import showing

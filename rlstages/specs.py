@@ -24,15 +24,16 @@ class Environment:
 
     Args:
         id: A registered id (`"CartPole-v1"`, `"module:Id-v0"`, the module is imported first), or a function or class
-            that returns a gymnasium environment, itself or as `"module:name"`.
+            that returns a gymnasium environment, itself or as `"module:name"`. One that takes `num_envs` returns a
+            `gymnasium.vector.VectorEnv` with that many copies, such as a `BatchedEnv`.
         wrappers: Applied from left to right to each copy: functions or classes `wrapper(env) -> env`, themselves or
             as `"module:name"`.
         success: What counts as solved. A word is a key of the last step's `info` (default `"is_success"`); a number
             is a return that must be exceeded; a function, itself or as `"module:name"`, is called as
             `success(info, episode_return, length) -> bool`.
         vectorize: `"in-process"`, `"subprocess"` (one process per copy), `"batched"` (the environment steps all
-            copies in one call: its id has a `vector_entry_point` that resets single copies by `reset_mask`), or
-            `"auto"`: batched where possible, else in-process.
+            copies in one call: it takes `num_envs`, or its id has a `vector_entry_point`), or `"auto"`: batched where
+            that leaves each episode a seed of its own or there is no other form, else in-process.
         step_timeout: Seconds that one reset or step of a copy, or making it, may take before the run is stopped. In
             this process only Python code can be stopped by it; `vectorize="subprocess"` stops anything.
         kwargs: Keyword arguments of the environment whose names are taken here.

@@ -13,12 +13,12 @@ from rlstages.environments.batched import BatchedVecEnv
 from rlstages.environments.guarding import CopyError, reason_of, traceback_of
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.ranges import Finding, Ranges
+from rlstages.environments.success import success_rule
 from rlstages.environments.workers import Workers
 from rlstages.episodes import Episode
 from rlstages.errors import Fault
-from rlstages.references import resolve
 from rlstages.spaces import stack
-from rlstages.specs import Environment, Success
+from rlstages.specs import Environment
 
 # What a warning says before this is the same whenever it is found again.
 FIRST = " (first seen: "
@@ -291,24 +291,3 @@ def different_copies(observations: Any, others: Any) -> list[int]:
         return sorted({copy for key, part in observations.items() for copy in different_copies(part, others[key])})
     unequal: np.ndarray = (observations != others).reshape(len(observations), -1).any(axis=1)
     return [int(copy) for copy in np.flatnonzero(unequal)]
-
-
-def success_rule(success: Success) -> Callable[[dict[str, Any], float, int], bool | None]:
-    """Return a function of the last info, the return and the length; it gives `None` where success is not defined.
-
-    The function raises `ValueError` for a NaN, which Python would take for true, and whatever a function of the user's
-    raises.
-    """
-    if isinstance(success, (int, float)):
-        return lambda info, total, length: total > success
-    if ":" in success:
-        named = resolve(success)
-        return lambda info, total, length: _truth(success, named(info, total, length))
-    key = success
-    return lambda info, total, length: _truth(f"info[{key!r}]", info[key]) if key in info else None
-
-
-def _truth(name: str, value: Any) -> bool:
-    if value != value:
-        raise ValueError(f"{name} is {value}")
-    return bool(value)
