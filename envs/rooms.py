@@ -96,7 +96,7 @@ def _spread(row: np.ndarray) -> np.ndarray:
 MOVES, LEAVES, HOLDS = _rules()
 TURNS = np.array([-1, 1, 0, 0, 0])
 SIGHT = _sight()
-REACHED = 0xFF00
+REACHED = np.array(0xFF00, np.uint16)
 OWN_CELL = 1 << 2 * ROW - 1 - VIEW // 2
 CLEAR = np.uint8(sum(1 << thing for thing in range(THINGS) if thing not in (WALL, CLOSED_DOOR, LOCKED_DOOR)))
 """The things that can be seen through, a bit for each: shifting it is several times faster than looking them up."""
