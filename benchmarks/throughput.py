@@ -1,12 +1,13 @@
 """Environment steps per second of stable-baselines3's own `learn()` and of the engines, interleaved in one run.
 
-    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/throughput.py [--quick] [--json]
+    python benchmarks/throughput.py [--quick | --growth] [--threads 2] [--json]
 
 Every contender trains the same network on the same environment with the same batches and epochs, one rollout and its
 update at a time, in turns, so that whatever else the machine does falls on all of them alike. Printed are medians over
 the turns and the median of each turn's ratio to stable-baselines3. `roofline` is the rate at which this machine
 multiplies matrices of a minibatch's size, in the same run, as environment steps per second if an update were nothing
-but its matrix products. A figure here says nothing about learning: benchmarks/equal_learning.py does.
+but its matrix products. `--growth` goes through numbers of copies and widths of the network instead, on CartPole.
+Nothing here says how much is learned: benchmarks/equal_learning.py does.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from batched_cartpole import BatchedCartPole
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -33,10 +34,16 @@ from rlstages.environments.seeding import EpisodeSeeds, Purpose
 from rlstages.learners.copies import begin_copies
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
+from rlstages.threads import limited_threads
 
-CONFIGURATIONS = {
-    "D": {"n_envs": 8, "n_steps": 256, "batch_size": 64, "n_epochs": 10},
-    "Z": {"n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 4},
+Settings = dict[str, Any]
+D: Settings = {"n_envs": 8, "n_steps": 256, "batch_size": 64, "n_epochs": 10, "network": (64, 64)}
+Z: Settings = {"n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 4, "network": (64, 64)}
+CONFIGURATIONS = {"D": D, "Z": Z}
+COPIES, WIDTHS = (1, 4, 16, 64, 256, 1024), (32, 64, 128, 256, 512)
+GROWTH = {
+    **{f"Z, {n} copies": {**Z, "n_envs": n, "n_steps": max(16, 1024 // n)} for n in COPIES},
+    **{f"Z, 2 x {width}": {**Z, "network": (width, width)} for width in WIDTHS},
 }
 ENVIRONMENTS = {
     "CartPole": Environment("CartPole-v1"),
@@ -64,31 +71,34 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few turns, CartPole only")
+    parser.add_argument("--growth", action="store_true", help="copies and widths, CartPole only")
+    parser.add_argument("--threads", type=int, default=1, help="of torch and NumPy")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--turns", type=int, default=0, help="turns of each contender (default 15, quick 5)")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: where others use the machine")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     turns = arguments.turns or (5 if arguments.quick else 15)
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
     rows: list[Row] = []
-    for environment in ["CartPole"] if arguments.quick else list(ENVIRONMENTS):
-        for configuration in CONFIGURATIONS:
-            rows += measure(environment, configuration, turns, clock)
+    with limited_threads(arguments.threads):
+        for environment in ["CartPole"] if arguments.quick or arguments.growth else list(ENVIRONMENTS):
+            for configuration, settings in (GROWTH if arguments.growth else CONFIGURATIONS).items():
+                rows += measure(environment, configuration, settings, turns, clock)
     if arguments.json:
         print(json.dumps([vars(row) for row in rows], indent=1))
         return
-    print(f"{'environment':12}{'':3}{'contender':24}{'steps/s':>10}{'ratio':>8}   quartiles")
+    print(f"{'environment':12}{'':16}{'contender':24}{'steps/s':>10}{'ratio':>8}   quartiles")
     for row in rows:
         print(
-            f"{row.environment:12}{row.configuration:3}{row.contender:24}{row.steps_per_second:10,.0f}"
+            f"{row.environment:12}{row.configuration:16}{row.contender:24}{row.steps_per_second:10,.0f}"
             f"{row.ratio:8.2f}   {row.ratio_low:.2f} to {row.ratio_high:.2f}"
         )
 
 
-def measure(environment: str, configuration: str, turns: int, clock: Callable[[], float]) -> list[Row]:
+def measure(
+    environment: str, configuration: str, settings: Settings, turns: int, clock: Callable[[], float]
+) -> list[Row]:
     """Let all contenders take turns in one configuration."""
-    settings = CONFIGURATIONS[configuration]
     spec = ENVIRONMENTS[environment]
     steps = settings["n_envs"] * settings["n_steps"]
     contenders: dict[str, Turn] = {"stable-baselines3": stock(spec, settings)}
@@ -118,7 +128,7 @@ def measure(environment: str, configuration: str, turns: int, clock: Callable[[]
     return rows
 
 
-def stock(spec: Environment, settings: dict[str, int]) -> Turn:
+def stock(spec: Environment, settings: Settings) -> Turn:
     """Return a turn of stable-baselines3's own `learn()`: one rollout and its update."""
     env = DummyVecEnv([lambda: make_environment(spec)] * settings["n_envs"])
     model = PPO(
@@ -127,7 +137,7 @@ def stock(spec: Environment, settings: dict[str, int]) -> Turn:
         n_steps=settings["n_steps"],
         batch_size=settings["batch_size"],
         n_epochs=settings["n_epochs"],
-        policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}},
+        policy_kwargs={"net_arch": {"pi": list(settings["network"]), "vf": list(settings["network"])}},
         device="cpu",
         seed=0,
     )
@@ -141,7 +151,7 @@ def stock(spec: Environment, settings: dict[str, int]) -> Turn:
     return turn
 
 
-def ours(spec: Environment, settings: dict[str, int], engine: str, env: EpisodeMonitor | None = None) -> Turn:
+def ours(spec: Environment, settings: Settings, engine: str, env: EpisodeMonitor | None = None) -> Turn:
     """Return a turn of a fine-tuning stage, with its events and its gate: one rollout and its update."""
     agent = Agent("PPO", engine=engine, **settings)
     copies = env or make_vec_env(spec, agent.n_envs, 0, 0)
@@ -160,11 +170,11 @@ def batched_cartpole(copies: int) -> EpisodeMonitor:
     return EpisodeMonitor(BatchedVecEnv(BatchedCartPole(copies), seeds), ENVIRONMENTS["CartPole"])
 
 
-def roofline(settings: dict[str, int], clock: Callable[[], float]) -> float:
-    """Return environment steps per second if an update were only the matrix products of two hidden layers of 64."""
-    size = settings["batch_size"]
-    batch, weights = np.ones((size, 64), np.float32), np.ones((64, 64), np.float32)
-    out, gradient = np.empty((size, 64), np.float32), np.empty((64, 64), np.float32)
+def roofline(settings: Settings, clock: Callable[[], float]) -> float:
+    """Return environment steps per second if an update were only the matrix products of the second hidden layers."""
+    size, width = settings["batch_size"], settings["network"][0]
+    batch, weights = np.ones((size, width), np.float32), np.ones((width, width), np.float32)
+    out, gradient = np.empty((size, width), np.float32), np.empty((width, width), np.float32)
     taken = []
     for _ in range(200):
         started = clock()

@@ -12,10 +12,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from rlstages_envs.batched import BatchedEnv, SingleEnv
 from rlstages_envs.pointmaze_drawing import draw_maze
 from rlstages_envs.pointmaze_layout import lay_out
 from rlstages_envs.pointmaze_sensors import RangeSensors
+
+from rlstages.batches import ALL, BatchedEnv, SingleEnv
 
 WALL = 0.2
 """Half the thickness of a wall for the point's middle, in cells; half of that is the point's own size."""
@@ -154,27 +155,29 @@ class BatchedPointMaze(BatchedEnv):
         rewards = success * (1.0 - 0.9 * self.steps / self.max_steps)
         return rewards, success, ~success & (self.steps >= self.max_steps), {"is_success": success}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """Go on from what `state` returned; see `BatchedEnv.restore`."""
-        super().restore(state)
-        self.sensors.enter(self._copies, self.blocks)
+        self.sensors.enter(self._copies, state["blocks"])
+        return super().restore(state)
 
-    def next_goals(self) -> np.ndarray:
-        """Return where each copy has to go next, shape `(2, num_envs)`; after the last goal, that one."""
-        return self.goal_positions[np.minimum(self.reached, self.goals - 1), :, self._copies].T
+    def next_goals(self, copies: np.ndarray | slice = ALL) -> np.ndarray:
+        """Return where some copies have to go next, shape `(2, k)`; after the last goal, that one."""
+        goals = np.minimum(self.reached[copies], self.goals - 1)
+        return self.goal_positions[goals, :, self._copies[copies]].T
 
-    def observe(self) -> np.ndarray:
-        """Return what the points feel, shape `(num_envs, 26)`, float32."""
-        offsets = self.next_goals() - self.positions
+    def observe(self, copies: np.ndarray | slice = ALL) -> np.ndarray:
+        """Return what some points feel, shape `(k, 26)`, float32; see `BatchedEnv.observe`."""
+        positions = self.positions[:, copies]
+        offsets = self.next_goals(copies) - positions
         distances = np.sqrt(offsets[0] ** 2 + offsets[1] ** 2)
-        lags = (self.positions - self.past).reshape(-1, self.num_envs)
-        observations = np.empty((self.num_envs, RAYS + 6 + len(lags)), dtype=np.float32)
+        lags = (positions - self.past[:, :, copies]).reshape(2 * len(MEMORIES), -1)
+        observations = np.empty((len(distances), RAYS + 6 + len(lags)), dtype=np.float32)
         columns = observations.T
-        columns[:RAYS] = self.sensors.measure(self.positions) / np.float32(SIGHT)
-        columns[RAYS : RAYS + 2] = self.velocities / TOP_SPEED
+        columns[:RAYS] = self.sensors.measure(positions, copies) / np.float32(SIGHT)
+        columns[RAYS : RAYS + 2] = self.velocities[:, copies] / TOP_SPEED
         columns[RAYS + 2 : RAYS + 4] = offsets / np.maximum(distances, GAP)
         columns[RAYS + 4] = distances / (distances + HALFWAY)
-        columns[RAYS + 5] = 1.0 - 1.0 / np.maximum(self.goals - self.reached, 1)
+        columns[RAYS + 5] = 1.0 - 1.0 / np.maximum(self.goals - self.reached[copies], 1)
         columns[RAYS + 6 :] = lags / (1.0 + abs(lags))
         return observations
 

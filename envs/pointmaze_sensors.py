@@ -50,14 +50,15 @@ class RangeSensors:
         """
         self._least[copies] = np.where(blocks, 0.0, self.sight)
 
-    def measure(self, positions: np.ndarray) -> np.ndarray:
+    def measure(self, positions: np.ndarray, copies: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return how far each ray gets before it meets a wall, in cells.
 
         Args:
-            positions: Places outside walls, shape `(2, num_envs)`: x and y.
+            positions: Places outside walls, shape `(2, k)`: x and y.
+            copies: In whose mazes they are, as an index into arrays of all copies.
 
         Returns:
-            Lengths of at most `sight`, shape `(rays, num_envs)`, float32.
+            Lengths of at most `sight`, shape `(rays, k)`, float32.
         """
         # Whole cells and the rest apart: single precision is fast, and exact enough for the rest.
         cells = np.floor(positions)
@@ -77,7 +78,7 @@ class RangeSensors:
         blocks += (lines * self._line_strides).astype(np.float32)[self._way]
         blocks += self._nth_strides
         found = blocks.astype(np.int64)
-        found += self._origins + 2 * (cells[1] * self.side + cells[0]).astype(np.int64)
+        found += self._origins[copies] + 2 * (cells[1] * self.side + cells[0]).astype(np.int64)
         # A place outside the maze may be looked up anywhere, for its ray has met the outer wall before.
         np.maximum(lengths, self._least.reshape(-1).take(found, mode="clip"), out=lengths)
         return np.minimum(lengths.min(axis=0), np.float32(self.sight))

@@ -63,7 +63,7 @@ def lay_out(seeds: np.ndarray, rooms: int, size: int, keys: int, margin: int) ->
     # Axis 1 tells rows from columns in all that follows; of `widths`, axis 2 runs over the lattice, else over rooms.
     widths = shortest + draws.below(size - shortest + 1, 2, rooms)
     chosen = episodes[..., None], np.arange(2)[:, None], walk
-    sides, corners = widths[chosen], (margin + np.cumsum(widths + 1, axis=2) - widths)[chosen]
+    sides, corners = widths[chosen], (margin + (widths + 1).cumsum(axis=2) - widths)[chosen]
 
     cells = np.full((len(seeds), side * side), WALL, dtype=np.uint8)
     # Clipping makes a small room's surplus cells repeat its last ones.
@@ -71,29 +71,36 @@ def lay_out(seeds: np.ndarray, rooms: int, size: int, keys: int, margin: int) ->
     floor = inside[:, 0, :, :, None] * side + inside[:, 1, :, None, :]
     cells[episodes[:, :, None, None], floor] = FLOOR
 
-    step, near = np.diff(walk, axis=2), sides[:, :, :-1]
+    step, near = walk[:, :, 1:] - walk[:, :, :-1], sides[:, :, :-1]
     across = np.where(step > 0, near, np.where(step < 0, -1, draws.below(near, 2, rooms - 1)))
-    doors = (corners[:, 0, :-1] + across[:, 0]) * side + corners[:, 1, :-1] + across[:, 1]
+    across += corners[:, :, :-1]
+    doors = across[:, 0] * side + across[:, 1]
+    cells[episodes, doors] = CLOSED_DOOR
     locked, key_rooms = _lock(draws, rooms, keys)
-    locked_doors = doors[episodes, locked]
 
     # One thing in each place: the agent in the first room, the goal in the last, then the keys.
-    places = np.concatenate([np.zeros_like(episodes), np.full_like(episodes, rooms - 1), key_rooms], axis=1)
-    height, width = sides[:, 0][episodes, places], sides[:, 1][episodes, places]
-    spots = draws.below(height * width - (places == 0), 2 + keys)
-    # A key in the first room skips the agent's cell, so that no two things share one.
-    spots[:, 2:] += (key_rooms == 0) & (spots[:, 2:] >= spots[:, :1])
-    row, column = corners[:, 0][episodes, places] + spots // width, corners[:, 1][episodes, places] + spots % width
-    start, goal, placed_keys = np.split(row * side + column, [1, 2], axis=1)
+    places = np.zeros((len(seeds), 2 + keys), dtype=np.int64)
+    places[:, 1], places[:, 2:] = rooms - 1, key_rooms
+    room, corner = sides[episodes, :, places], corners[episodes, :, places]
+    spots = draws.below(room[..., 0] * room[..., 1] - (places == 0), 2 + keys)
+    if keys:
+        # A key in the first room skips the agent's cell, so that no two things share one.
+        spots[:, 2:] += (key_rooms == 0) & (spots[:, 2:] >= spots[:, :1])
+    row, column = np.divmod(spots, room[..., 1])
+    taken = (corner[..., 0] + row) * side + corner[..., 1] + column
 
-    for where, what in ((doors, CLOSED_DOOR), (locked_doors, LOCKED_DOOR), (placed_keys, KEY), (goal, GOAL)):
-        cells[episodes, where] = what
-    errands = np.stack([placed_keys, locked_doors], axis=2).reshape(len(seeds), 2 * keys)
+    errands = np.empty((len(seeds), 2 * keys + 1), dtype=np.int64)
+    errands[:, -1] = taken[:, 1]
+    cells[episodes, errands[:, -1:]] = GOAL
+    if keys:
+        errands[:, :-1:2], errands[:, 1::2] = taken[:, 2:], doors[episodes, locked]
+        cells[episodes, errands[:, :-1:2]] = KEY
+        cells[episodes, errands[:, 1::2]] = LOCKED_DOOR
     return Layouts(
         cells=cells.reshape(len(seeds), side, side),
-        positions=start[:, 0],
+        positions=taken[:, 0],
         headings=draws.below(len(HEADINGS)),
-        errands=np.concatenate([errands, goal], axis=1),
+        errands=errands,
     )
 
 
@@ -111,8 +118,11 @@ def self_avoiding_walks(rooms: int) -> np.ndarray:
 
 def _lock(draws: SeededDraws, rooms: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
     """Choose the locked doors and the rooms of their keys, each `(k, keys)`, in the order of the chain."""
-    order = np.argsort(draws.below(2**31, rooms - 1), axis=1)
-    locked = np.sort(order[:, :keys], axis=1)
+    lots = draws.below(2**31, rooms - 1)
+    if not keys:
+        none = np.empty((len(lots), 0), dtype=np.int64)
+        return none, none
+    locked = np.sort(np.argsort(lots, axis=1)[:, :keys], axis=1)
     # Door `d` leads out of room `d`.
     earliest = np.concatenate([np.zeros_like(locked[:, :1]), locked[:, :-1] + 1], axis=1)
     return locked, earliest + draws.below(locked - earliest + 1, keys)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlstages.batches import BatchedEnv
     from rlstages.criteria.criterion import Verdict
     from rlstages.criteria.thresholds import RewardThreshold, SuccessThreshold
     from rlstages.curriculum import Curriculum, load_curriculum
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agent",
+    "BatchedEnv",
     "BehaviorCloning",
     "Curriculum",
     "Demonstrations",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "batches": ["BatchedEnv"],
     "criteria": ["RewardThreshold", "SuccessThreshold", "Verdict"],
     "curriculum": ["Curriculum", "load_curriculum"],
     "demonstrations": ["Demonstrations", "load_demonstrations"],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy import stats
 
 from rlstages.serialization import serializable
 
@@ -82,11 +83,21 @@ def score(episodes: Iterable[Episode], confidence: float = 0.95) -> Score:
     n, mean = len(returns), float(returns.mean())
     half = 0.0
     if n > 1:
-        half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * returns.std(ddof=1) / np.sqrt(n))
+        # SciPy takes longer to import than most commands take that score nothing.
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(n - 1, 0.5 + confidence / 2) * returns.std(ddof=1) / np.sqrt(n))
     summary = Score(n, sum(e.length for e in played), mean, mean - half, mean + half)
     if any(e.success is None for e in played):
         return summary
     solved = sum(bool(e.success) for e in played)
-    interval = stats.binomtest(solved, n).proportion_ci(confidence, method="wilson")
-    low, high = float(interval.low), float(interval.high)
+    low, high = wilson_interval(solved, n, confidence)
     return Score(n, summary.steps, mean, mean - half, mean + half, solved / n, low, high)
+
+
+def wilson_interval(solved: int, n: int, confidence: float) -> tuple[float, float]:
+    """Return Wilson's interval of a share (1927), which keeps its level for few episodes and for shares near 0 or 1."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    middle, half = 2 * solved + z * z, z * math.sqrt(z * z + 4 * solved * (n - solved) / n)
+    low, high = ((middle + side) / (2 * (n + z * z)) for side in (-half, half))
+    return (low if solved > 0 else 0.0), (high if solved < n else 1.0)

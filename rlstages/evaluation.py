@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from stable_baselines3.common.policies import ActorCriticPolicy
+import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.environments.monitor import monitor_of
@@ -13,15 +14,22 @@ from rlstages.episodes import MAX_EPISODE_STEPS, Episode
 from rlstages.errors import Fault
 
 
-def play_wave(policy: ActorCriticPolicy, env: VecEnv, seed: int, deterministic: bool) -> list[Episode]:
+class Engine(Protocol):
+    """Acts with a policy; the engines of `rlstages.learners` do."""
+
+    def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
+        """Return a function from the observations of all copies to actions; its draws depend on the seed alone."""
+
+
+def play_wave(engine: Engine, env: VecEnv, seed: int, deterministic: bool) -> list[Episode]:
     """Play one whole episode in each copy.
 
     One episode per copy, counted by its start: to take the first to finish would favour short ones.
 
     Args:
-        policy: Plays; it is not changed.
+        engine: Plays; its policy is not changed.
         env: Its copies are reset first.
-        seed: Copy `i` gets `seed + i`.
+        seed: Copy `i` gets `seed + i`, and the actions are drawn from it.
         deterministic: Whether the policy takes its likeliest action instead of sampling.
 
     Returns:
@@ -30,7 +38,7 @@ def play_wave(policy: ActorCriticPolicy, env: VecEnv, seed: int, deterministic: 
     Raises:
         Fault: If an episode does not end.
     """
-    policy.set_training_mode(False)
+    act = engine.player(seed, deterministic)
     env.seed(seed)
     observations: Any = env.reset()
     monitor = monitor_of(env)
@@ -44,21 +52,20 @@ def play_wave(policy: ActorCriticPolicy, env: VecEnv, seed: int, deterministic: 
                 f"The episode of copy {waiting} did not end within {MAX_EPISODE_STEPS:,} steps; give the environment a "
                 "time limit."
             )
-        actions, _ = policy.predict(observations, deterministic=deterministic)
-        observations, _, _, _ = env.step(actions)
+        observations, _, _, _ = env.step(act(observations))
         for episode in monitor.take():
             first.setdefault(episode.copy, episode)
     return [first[copy] for copy in range(env.num_envs)]
 
 
 def evaluate(
-    policy: ActorCriticPolicy, env: VecEnv, episodes: int, run_seed: int, stage: int, deterministic: bool
+    engine: Engine, env: VecEnv, episodes: int, run_seed: int, stage: int, deterministic: bool
 ) -> list[Episode]:
-    """Play at least `episodes` episodes, in waves of one per copy; the same numbers give the same episodes' seeds."""
+    """Play at least `episodes` episodes, in waves of one per copy; the same numbers give the same seeds and draws."""
     played: list[Episode] = []
     wave = 0
     while len(played) < episodes:
         seed = episode_seed(run_seed, stage, Purpose.EVALUATION, 0, wave)
-        played += play_wave(policy, env, seed, deterministic)
+        played += play_wave(engine, env, seed, deterministic)
         wave += 1
     return played

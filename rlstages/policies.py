@@ -22,6 +22,7 @@ from rlstages.storage.record import RunRecord, read_record
 from rlstages.storage.rundir import read_events
 from rlstages.storage.trust import trust_sources
 from rlstages.storage.untrusted import inside
+from rlstages.threads import limited_threads, threads_of
 
 
 def load_policy(run: Path | str) -> ActorCriticPolicy:
@@ -132,14 +133,15 @@ def evaluate_run(
         trust_sources(run, record, curriculum, trust_imports)
         stages = [stage.environment for stage in record.curriculum.stages]
         environments = list(dict.fromkeys([*stages, *record.curriculum.held_out]))
-    policy = load_policy(run)
     agent = record.curriculum.agent
     scores = []
-    for index, environment in enumerate(environments):
-        env = make_vec_env(environment, agent.n_envs, seed, index, Purpose.EVALUATION)
-        try:
-            played = evaluate(policy, env, episodes, seed, index, agent.action_mode == "deterministic")
-        finally:
-            env.close()
-        scores.append((environment, score(played)))
+    with limited_threads(threads_of(agent)):
+        engine = load_learner(run).engine
+        for index, environment in enumerate(environments):
+            env = make_vec_env(environment, agent.n_envs, seed, index, Purpose.EVALUATION)
+            try:
+                played = evaluate(engine, env, episodes, seed, index, agent.action_mode == "deterministic")
+            finally:
+                env.close()
+            scores.append((environment, score(played)))
     return scores

@@ -17,11 +17,12 @@ import torch
 from rlstages.criteria import spend
 from rlstages.curriculum import Curriculum
 from rlstages.demonstrations import load_demonstrations
-from rlstages.environments.determinism import doubt_about
+from rlstages.environments.determinism import doubts_about
 from rlstages.environments.guarding import CopyError, Guarded, reason_of, traceback_of
-from rlstages.environments.making import make_environment, make_vec_env, require_batched
-from rlstages.environments.monitor import success_rule
+from rlstages.environments.lookup import batched_maker
+from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose
+from rlstages.environments.success import success_rule
 from rlstages.environments.watchdog import TimeLimit
 from rlstages.errors import InputError, require
 from rlstages.experts import showing
@@ -84,7 +85,7 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Checked:
         with _naming("held_out"):
             _try_episode(environment)
     trained = dict.fromkeys(s.environment for s in curriculum.stages if isinstance(s, FineTuning))
-    doubts = [doubt for doubt in map(doubt_about, trained) if doubt is not None]
+    doubts = [doubt for environment in trained for doubt in doubts_about(environment)]
     return Checked(spaces.observation, spaces.action, tuple(doubts))
 
 
@@ -122,7 +123,7 @@ def _contrast(space: gym.Space[Any], other: gym.Space[Any]) -> str:
 
 
 def _spaces_of(environment: Environment) -> Spaces:
-    require_batched(environment)
+    batched_maker(environment)
     _check_spaces(environment)
     env = make_vec_env(replace(environment, vectorize="in-process"), 1, 0, 0, Purpose.EVALUATION)
     try:

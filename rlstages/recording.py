@@ -11,8 +11,8 @@ import numpy as np
 from rlstages.demonstrations import Demonstration, Demonstrations
 from rlstages.environments.guarding import CopyError, Guarded, late, reason_of, traceback_of
 from rlstages.environments.making import make_environment
-from rlstages.environments.monitor import success_rule
 from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.environments.success import success_rule
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.episodes import MAX_EPISODE_STEPS
 from rlstages.errors import InputError, require

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from typing import Any, cast
 
-import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.baselines import Baselines, normalized, value_of
@@ -176,8 +175,7 @@ class Retention:
             )
         env, played = self._copies[variant], self._played[variant.index]
         seed = episode_seed(self._run_seed, variant.index, Purpose.EVALUATION, 0, len(played) // env.num_envs)
-        torch.manual_seed(seed)
-        wave = play_wave(self._learner.policy, env, seed, self._learner.agent.action_mode == "deterministic")
+        wave = play_wave(self._learner.engine, env, seed, self._learner.agent.action_mode == "deterministic")
         played += wave
         self._wave_steps[variant.index] = env.num_envs * max(episode.length for episode in wave)
         self.steps += self._wave_steps[variant.index]

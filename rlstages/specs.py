@@ -24,15 +24,16 @@ class Environment:
 
     Args:
         id: A registered id (`"CartPole-v1"`, `"module:Id-v0"`, the module is imported first), or a function or class
-            that returns a gymnasium environment, itself or as `"module:name"`.
+            that returns a gymnasium environment, itself or as `"module:name"`. One that takes `num_envs` returns a
+            `gymnasium.vector.VectorEnv` with that many copies, such as a `BatchedEnv`.
         wrappers: Applied from left to right to each copy: functions or classes `wrapper(env) -> env`, themselves or
             as `"module:name"`.
         success: What counts as solved. A word is a key of the last step's `info` (default `"is_success"`); a number
             is a return that must be exceeded; a function, itself or as `"module:name"`, is called as
             `success(info, episode_return, length) -> bool`.
         vectorize: `"in-process"`, `"subprocess"` (one process per copy), `"batched"` (the environment steps all
-            copies in one call: its id has a `vector_entry_point` that resets single copies by `reset_mask`), or
-            `"auto"`: batched where possible, else in-process.
+            copies in one call: it takes `num_envs`, or its id has a `vector_entry_point`), or `"auto"`: batched where
+            that leaves each episode a seed of its own or there is no other form, else in-process.
         step_timeout: Seconds that one reset or step of a copy, or making it, may take before the run is stopped. In
             this process only Python code can be stopped by it; `vectorize="subprocess"` stops anything.
         kwargs: Keyword arguments of the environment whose names are taken here.
@@ -135,6 +136,10 @@ def value_at(schedule: Schedule, progress: float) -> float:
     return schedule.at(progress) if isinstance(schedule, Linear) else schedule
 
 
+SCHEDULED = ("learning_rate", "clip_range", "clip_range_vf")
+"""The settings that may move over a stage."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
     """The settings of PPO and A2C that may differ from stage to stage. `None` means: as the agent says.
@@ -145,6 +150,8 @@ class Hyperparameters:
         vf_coef: Weight of the value loss.
         max_grad_norm: Gradients are scaled down to this norm.
         clip_range: PPO's clipping of the probability ratio, or a `Linear` schedule.
+        clip_range_vf: PPO's clipping of how far an update moves values, in units of the returns, or a `Linear`
+            schedule. Without it they move freely, which was no worse in arXiv:2006.05990.
         n_epochs: PPO's passes over each rollout.
         batch_size: PPO's minibatch.
         target_kl: PPO ends an update early when the policy has moved 1.5 times this far (KL divergence, nats).
@@ -155,13 +162,14 @@ class Hyperparameters:
     vf_coef: float | None = None
     max_grad_norm: float | None = None
     clip_range: Schedule | None = None
+    clip_range_vf: Schedule | None = None
     n_epochs: int | None = None
     batch_size: int | None = None
     target_kl: float | None = None
 
     def check(self, where: str) -> None:
         """Raise `InputError` for values out of range."""
-        for name in ("learning_rate", "clip_range"):
+        for name in SCHEDULED:
             value = getattr(self, name)
             if value is not None and not isinstance(value, Linear):
                 require_number(where, name, value, above=0.0)
@@ -181,7 +189,7 @@ class Hyperparameters:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-PPO_ONLY = ("clip_range", "n_epochs", "batch_size", "target_kl")
+PPO_ONLY = ("clip_range", "clip_range_vf", "n_epochs", "batch_size", "target_kl")
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "PPO": {
         "learning_rate": 3e-4,

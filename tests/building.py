@@ -8,13 +8,18 @@ from pathlib import Path
 
 import toys
 from gymnasium import spaces
+from gymnasium.envs.classic_control import cartpole
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
+from rlstages.environments.autoreset import Autoreset, autoreset_of
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.learners.learner import Learner
 from rlstages.storage.rundir import read_events
 
 TESTS = Path(__file__).parent
+VECTOR_CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
+RESETS_ITSELF = autoreset_of(getattr(cartpole, "CartPoleVectorEnv", None)) is Autoreset.NEXT_STEP
+"""Whether gymnasium's own vector environments do, as they do since its version 1."""
 QUICK = {"n_envs": 4, "n_steps": 16, "batch_size": 32, "n_epochs": 4, "network": (16,), "learning_rate": 1e-2}
 HALF = SuccessThreshold(0.5, window=8, max_episodes=120)
 

@@ -72,6 +72,7 @@ agents = st.builds(
     normalize_observations=st.booleans(),
     device=st.sampled_from(["cpu", "cuda", "cuda:1", "mps", "auto"]),
     clip_range=st.none() | schedules,
+    clip_range_vf=st.none() | schedules,
     target_kl=st.none() | rates,
     **shared,
 )

@@ -3,7 +3,7 @@ import math
 import pytest
 from scipy import stats
 
-from rlstages.episodes import Episode, score
+from rlstages.episodes import Episode, score, wilson_interval
 
 
 def episodes(returns, success=None):
@@ -23,6 +23,13 @@ def test_success_has_wilsons_interval_which_stays_within_0_and_1():
     assert all_solved.success == 1.0 and all_solved.success_high == pytest.approx(1.0)
     assert all_solved.success_low == pytest.approx(50 / (50 + 1.959964**2), abs=1e-4)
     assert score(episodes([1.0] * 4, [True, False] * 2)).success == 0.5
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize(("solved", "n"), [(0, 1), (1, 1), (0, 7), (3, 7), (99, 100), (5, 10_000)])
+def test_wilsons_interval_is_scipys(solved, n, confidence):
+    expected = stats.binomtest(solved, n).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(solved, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_success_is_unknown_when_one_episode_does_not_say():

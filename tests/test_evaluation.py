@@ -1,15 +1,19 @@
 """A frozen policy plays episodes of its own."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
-from building import echo, learner_for
+from building import agent, echo, learner_for
 
 from rlstages import Environment
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.errors import Fault
 from rlstages.evaluation import evaluate, play_wave
+from rlstages.learners.copies import begin_copies
+from rlstages.learners.engines.rollouts import collect
 
 
 def copies(environment, n_envs=3):
@@ -21,7 +25,7 @@ def test_a_wave_is_one_episode_per_copy_by_its_start():
     env = copies(Environment("toys:Uneven"), 4)
 
     for seed in (10, 20):
-        episodes = play_wave(learner.policy, env, seed, deterministic=False)
+        episodes = play_wave(learner.engine, env, seed, deterministic=False)
         lengths = [make_environment(Environment("toys:Uneven")).unwrapped.length_of(seed + copy) for copy in range(4)]
         assert [episode.copy for episode in episodes] == [0, 1, 2, 3]
         assert [episode.number for episode in episodes] == [0, 0, 0, 0]
@@ -33,7 +37,7 @@ def test_the_same_numbers_give_the_same_episodes_and_other_numbers_others():
     learner, env = learner_for(echo()), copies(echo())
 
     def play(run_seed, stage=0):
-        return evaluate(learner.policy, env, 9, run_seed, stage, deterministic=True)
+        return evaluate(learner.engine, env, 9, run_seed, stage, deterministic=True)
 
     assert play(0) == play(0)
     assert play(0) != play(1)
@@ -44,13 +48,13 @@ def test_at_least_as_many_episodes_as_asked_for_in_whole_waves():
     learner, env = learner_for(echo()), copies(echo())
 
     for asked, played in ((1, 3), (3, 3), (4, 6)):
-        assert len(evaluate(learner.policy, env, asked, 0, 0, True)) == played
+        assert len(evaluate(learner.engine, env, asked, 0, 0, True)) == played
 
 
 def test_waves_play_different_episodes():
     learner, env = learner_for(Environment("toys:Uneven")), copies(Environment("toys:Uneven"))
 
-    lengths = [episode.length for episode in evaluate(learner.policy, env, 9, 0, 0, True)]
+    lengths = [episode.length for episode in evaluate(learner.engine, env, 9, 0, 0, True)]
 
     sim = make_environment(Environment("toys:Uneven")).unwrapped
     seeds = [episode_seed(0, 0, Purpose.EVALUATION, 0, wave) + copy for wave in range(3) for copy in range(3)]
@@ -61,20 +65,48 @@ def test_the_policy_is_not_changed():
     learner, env = learner_for(echo()), copies(echo())
     before = learner.weights()
 
-    evaluate(learner.policy, env, 6, 0, 0, deterministic=False)
+    evaluate(learner.engine, env, 6, 0, 0, deterministic=False)
 
     assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_actions_are_sampled_or_the_likeliest_as_asked(deterministic):
-    learner, env = learner_for(echo()), copies(echo())
-    totals = []
-    for draw in range(4):
-        torch.manual_seed(draw)
-        totals.append([episode.total_reward for episode in evaluate(learner.policy, env, 12, 0, 0, deterministic)])
+def seed_all(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
-    assert (len({tuple(np.array(total)) for total in totals}) == 1) == deterministic
+
+def next_draws(seed):
+    seed_all(seed)
+    return random.random(), np.random.random(), torch.rand(1).item()
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_draws_depend_on_the_seed_alone_and_move_no_other_generator(engine):
+    learner, env = learner_for(echo(), agent(engine=engine)), copies(echo())
+    totals = []
+    for elsewhere, run_seed in ((1, 0), (2, 0), (1, 3)):
+        expected, before = next_draws(elsewhere), learner.engine.state_dict()
+        seed_all(elsewhere)
+        totals.append([episode.total_reward for episode in evaluate(learner.engine, env, 30, run_seed, 0, False)])
+        assert (random.random(), np.random.random(), torch.rand(1).item()) == expected
+        assert learner.engine.state_dict() == before
+
+    assert totals[0] == totals[1]
+    assert totals[0] != totals[2]
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_a_rollout_is_the_same_whether_or_not_the_policy_was_examined_before(engine):
+    played = []
+    for episodes in (0, 6):
+        learner = learner_for(echo(), agent(engine=engine))
+        evaluate(learner.engine, copies(echo()), episodes, 0, 0, False)
+        env = copies(echo(), learner.agent.n_envs)
+        begin_copies(learner.model, env)
+        played.append(collect(learner.model, env, learner.engine, 0.95).actions.copy())
+
+    assert np.array_equal(*played)
 
 
 def test_episodes_that_do_not_end_are_not_waited_for_for_ever(monkeypatch):
@@ -82,4 +114,4 @@ def test_episodes_that_do_not_end_are_not_waited_for_for_ever(monkeypatch):
     env = copies(Environment("toys:Endless"), 2)
 
     with pytest.raises(Fault, match=r"^The episode of copy 0 did not end within 50 steps; give the environment a time"):
-        play_wave(learner_for(Environment("toys:Endless")).policy, env, 0, False)
+        play_wave(learner_for(Environment("toys:Endless")).engine, env, 0, False)

@@ -64,7 +64,7 @@ def test_a_good_curriculum_passes_and_its_spaces_are_those_of_the_policy():
         (toy("shifted_view"), r"The observations are Discrete\(3, start=1\), which does not count from 0"),
         (echo(sees="dict"), r"The observations are Dict\(.*\); use Agent\(policy='MultiInputPolicy'\)"),
         (echo(wrappers=["toys:refuse_to_wrap"]), "^stage 'clone': toys:refuse_to_wrap cannot wrap Echo"),
-        (Environment("CartPole-v1", vectorize="batched"), "^stage 'clone': CartPole-v1 has no batched form"),
+        (Environment("Acrobot-v1", vectorize="batched"), "^stage 'clone': Acrobot-v1 has no batched form"),
     ],
     ids=str,
 )

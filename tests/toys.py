@@ -322,3 +322,12 @@ class Unseeded(First):
     def step(self, action):
         self.time += 1
         return np.random.random(3).astype(np.float32), 0.0, self.time >= 9, False, {"is_success": False}
+
+
+def side_by_side(num_envs, mode="NextStep"):
+    """CartPoles behind gymnasium's own vector environment, which resets them as `mode` says."""
+    return gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1")] * num_envs, autoreset_mode=mode)
+
+
+def takes_num_envs(num_envs):
+    return "no batch"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 
@@ -16,6 +18,8 @@ def main() -> None:
     from rlstages.launch import end_with_launcher
 
     end_with_launcher()
+    # At its end the interpreter would look for garbage among all that torch has made, for half a second.
+    atexit.register(gc.freeze)
     try:
         with watching():
             app()

@@ -169,7 +169,7 @@ class Watch:
         scores: list[Score] = []
         with random_state_kept():
             for index, env in enumerate(self._open_copies()):
-                played = evaluate(learner.policy, env, episodes, EVALUATION_SEED + self._seed, index, deterministic)
+                played = evaluate(learner.engine, env, episodes, EVALUATION_SEED + self._seed, index, deterministic)
                 scores.append(score(played))
         self._keep(replace(curve, rows=(*curve.rows, Row(cost, why, tuple(scores), steps))))
 

@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 ALPHA = 0.05
 FUTILITY = 0.05
@@ -64,8 +64,8 @@ class ShareTest:
             most: Episodes that it may take; with too few for `POWER`, it takes these.
         """
         episodes = np.arange(1, most + 1)
-        solved = binom.isf(alpha * (1 - QUICK_SHARE) * CURTAILED, episodes, null) + 1
-        enough = binom.sf(solved - 1, episodes, alternative) >= POWER
+        solved = _least_significant(null, alpha * (1 - QUICK_SHARE) * CURTAILED, most)
+        enough = bdtrc(solved - 1, episodes, alternative) >= POWER
         planned = int(np.argmax(enough)) if enough.any() else most - 1
         return ShareTest(null, alternative, planned + 1, int(solved[planned]))
 
@@ -85,8 +85,22 @@ class ShareTest:
 
     def _log_chance(self, solved: int, failed: int, share: float) -> float:
         """Return the log probability of ending with enough, at this share."""
-        left = self.episodes - solved - failed
-        return float(binom.logsf(self.solved - solved - 1, left, share))
+        left, wanted = self.episodes - solved - failed, self.solved - solved
+        if wanted <= 0:
+            return 0.0
+        chance = float(bdtrc(wanted - 1, left, share)) if wanted <= left else 0.0
+        return math.log(chance) if chance > 0 else -math.inf
+
+
+def _least_significant(null: float, alpha: float, most: int) -> np.ndarray:
+    """Return, for 1 to `most` episodes, the least number of solved ones that rejects `null`."""
+    solved, least = 0, []
+    for episodes in range(1, most + 1):
+        # bdtrc is the probability that more than `solved` of them are.
+        while bdtrc(solved, episodes, null) > alpha:
+            solved += 1
+        least.append(solved + 1)
+    return np.array(least)
 
 
 def nearly_always(null: float) -> float:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from rlstages.criteria.criterion import Criterion, Verdict
 from rlstages.criteria.sequential import ALPHA, FUTILITY, ShareTest, bet, nearly_always, width
@@ -109,7 +108,7 @@ def _lower_bound(test: ShareTest, solved: int, failed: int, goal: float) -> floa
         return 0.0
     if test.evidence(solved, failed, 1 - tiny) >= goal:
         return 1.0
-    return float(brentq(lambda null: test.evidence(solved, failed, null) - goal, tiny, 1 - tiny))
+    return _crossing(lambda null: test.evidence(solved, failed, null), goal, tiny, 1 - tiny)
 
 
 @serializable
@@ -202,7 +201,18 @@ class RewardThreshold(Criterion):
         lowest = mean - 10 * reach
         if bet(returns - lowest, reach) < goal:
             return -math.inf
-        return float(brentq(lambda null: bet(returns - null, reach) - goal, lowest, mean, xtol=1e-6 * reach))
+        return _crossing(lambda null: bet(returns - null, reach), goal, lowest, mean)
+
+
+def _crossing(evidence: Callable[[float], float], goal: float, low: float, high: float) -> float:
+    """Return by bisection where evidence that falls from `low` to `high` falls below a goal."""
+    for _ in range(40):
+        middle = (low + high) / 2
+        if evidence(middle) >= goal:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def _success(episodes: Sequence[Episode]) -> float:

@@ -3,42 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.environments.guarding import CopyError, late, reason_of, traceback_of
+from rlstages.batches import info_of
+from rlstages.environments.autoreset import Autoreset, autoreset_of
+from rlstages.environments.guarding import CopyError, Note, late, reason_of, traceback_of
 from rlstages.environments.seeding import EpisodeSeeds
+from rlstages.environments.snapshots import put_back, snapshot
 from rlstages.environments.watchdog import Overdue, TimeLimit
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class BatchedVecEnv(VecEnv):
     """A natively batched environment behind stable-baselines3's interface.
 
+    Copies begin their next episodes in one of two ways (https://farama.org/Vector-Autoreset-Mode). A batch that never
+    resets by itself is told which copies to reset, and with which seeds, as soon as their episodes have ended. One that
+    resets by itself does it in the step after: what that step returns for these copies is no transition, and `idle`
+    tells which they are.
+
     Args:
-        batched: Steps all copies in one call and starts new episodes only by `reset(seed, options={"reset_mask": m})`.
-            If it has `state`, `restore` and `observe`, as `rlstages_envs.batched.BatchedEnv` does, a run that is
-            resumed finds its copies as they were.
+        batched: A `gymnasium.vector.VectorEnv`. What a resumed run needs to find its copies as they were is what its
+            `state` returns and `restore` takes, as of `rlstages.BatchedEnv`, or else a snapshot.
         seeds: One source of episode seeds per copy.
+        timeout: Seconds that a reset or a step may take.
+
+    Attributes:
+        idle: Which copies' last step was no step but a reset, shape `(num_envs,)`, or `None` where all have stepped.
+        notes: Always empty; see `InProcess`.
+        resets_itself: Whether the batch is of the second kind.
     """
 
     def __init__(self, batched: Any, seeds: list[EpisodeSeeds], timeout: float = 300.0) -> None:
         self.batched = batched
+        self.idle: np.ndarray | None = None
+        self.notes: list[Note] = []
+        self.resets_itself = autoreset_of(batched) is Autoreset.NEXT_STEP
+        self._ended: np.ndarray | None = None
         self._episode_seeds = seeds
         self._limit = TimeLimit(timeout, f"A step or reset of {batched}")
         self._actions = np.zeros(0)
-        self.render_mode = batched.render_mode
+        self.render_mode = getattr(batched, "render_mode", None)
         super().__init__(batched.num_envs, batched.single_observation_space, batched.single_action_space)
+        self._no_infos: list[Any] = [NOTHING] * self.num_envs
+        self.reset_infos = self._no_infos.copy()
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> Any:
         """Start an episode in each copy."""
         given = self._seeds
         starts = [s.next() if seed is None else seed for s, seed in zip(self._episode_seeds, given, strict=True)]
         self._reset_seeds()
-        observations, _ = self._guard("reset", lambda: self.batched.reset(seed=starts))
-        self.reset_infos = [{} for _ in range(self.num_envs)]
-        return np.asarray(observations)
+        self.idle = self._ended = None
+        # What resets itself takes one seed for all, if only because its generator is one for all.
+        observations, _ = self._guard("reset", self.batched.reset, seed=starts[0] if self.resets_itself else starts)
+        return _arrays(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Remember the actions."""
@@ -46,32 +69,46 @@ class BatchedVecEnv(VecEnv):
 
     def step_wait(self) -> Any:
         """Step all copies, and start new episodes where one ended."""
-        answer = self._guard("step", lambda: self.batched.step(self._actions))
-        observations, rewards, terminated, truncated, more = answer
-        dones = terminated | truncated
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        observations, rewards, terminated, truncated, more = self._guard("step", self.batched.step, self._actions)
+        dones = np.asarray(terminated | truncated)
+        rewards = np.array(rewards, np.float32)
+        infos = self._no_infos.copy()
+        self.idle, self._ended = self._ended, None
+        if self.idle is not None:
+            dones = dones & ~self.idle
+            rewards[self.idle] = 0.0
         if np.count_nonzero(dones):
-            for copy in np.flatnonzero(dones):
-                infos[copy] = {key: values[copy] for key, values in more.items()}
-                infos[copy]["terminal_observation"] = observations[copy].copy()
-                infos[copy]["TimeLimit.truncated"] = bool(truncated[copy] and not terminated[copy])
-            starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones, strict=True)]
-            options = {"reset_mask": dones}
-            observations, _ = self._guard("reset", lambda: self.batched.reset(seed=starts, options=options))
-        return observations, rewards.astype(np.float32), dones, infos
+            for copy in np.flatnonzero(dones).tolist():
+                infos[copy] = {
+                    **info_of(more, copy),
+                    "terminal_observation": row_of(observations, copy),
+                    "TimeLimit.truncated": bool(truncated[copy] and not terminated[copy]),
+                }
+            starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones.tolist(), strict=True)]
+            if self.resets_itself:
+                self._ended = dones
+            else:
+                options = {"reset_mask": dones}
+                observations, _ = self._guard("reset", self.batched.reset, seed=starts, options=options)
+        return _arrays(observations), rewards, dones, infos
 
-    def state_dict(self) -> dict[str, np.ndarray] | None:
+    def state_dict(self) -> dict[str, Any] | None:
         """Return the state of all copies, or `None` if the environment does not give it away."""
-        return dict(self.batched.state()) if hasattr(self.batched, "state") else None
+        if callable(getattr(self.batched, "restore", None)):
+            return dict(self.batched.state())
+        inside = snapshot(self.batched)
+        ended = np.zeros(self.num_envs, bool) if self._ended is None else self._ended
+        return None if inside is None else {"inside": inside, "ended": ended}
 
     def load_state_dict(
-        self, state: Mapping[str, np.ndarray] | None, numbers: Sequence[int]
-    ) -> tuple[np.ndarray, list[int]]:
+        self, state: Mapping[str, Any] | None, numbers: Sequence[int], seen: Any
+    ) -> tuple[Any, list[int]]:
         """Put all copies back; without a state, each begins its next episode.
 
         Args:
             state: What `state_dict` returned.
             numbers: Of the episode that each copy is in.
+            seen: What the copies' observations were.
 
         Returns:
             Their observations, and the copies that have begun another episode.
@@ -80,8 +117,13 @@ class BatchedVecEnv(VecEnv):
             seeds.number = number + 1
         if state is None:
             return self.reset(), list(range(self.num_envs))
-        self.batched.restore(state)
-        return np.asarray(self.batched.observe()), []
+        if callable(getattr(self.batched, "restore", None)):
+            return self.batched.restore(state), []
+        self._guard("reset", self.batched.reset, seed=0)
+        put_back(self.batched, state["inside"])
+        ended = np.array(state["ended"], bool)
+        self._ended = ended if ended.any() else None
+        return seen, []
 
     def close(self) -> None:
         """Close the environment."""
@@ -103,11 +145,24 @@ class BatchedVecEnv(VecEnv):
         """Return that no copy is wrapped."""
         return [False] * len(list(self._get_indices(indices)))
 
-    def _guard(self, call: str, work: Callable[[], Any]) -> Any:
+    def _guard(self, call: str, work: Callable[..., Any], *given: Any, **named: Any) -> Any:
         try:
             with self._limit:
-                return work()
+                return work(*given, **named)
         except Overdue as error:
-            raise CopyError(None, late(self._limit.seconds, f"{call}()"), traceback_of(error, skip=2)) from error
+            raise CopyError(None, late(self._limit.seconds, f"{call}()"), traceback_of(error)) from error
         except Exception as error:
-            raise CopyError(None, f"raised {reason_of(error)} in {call}()", traceback_of(error, skip=2)) from error
+            raise CopyError(None, f"raised {reason_of(error)} in {call}()", traceback_of(error)) from error
+
+
+def _arrays(observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {key: np.asarray(part) for key, part in observations.items()}
+    return np.asarray(observations)
+
+
+def row_of(observations: Any, copy: int) -> Any:
+    """Return one copy's observation, on its own."""
+    if isinstance(observations, dict):
+        return {key: part[copy].copy() for key, part in observations.items()}
+    return np.array(observations[copy])

@@ -26,8 +26,8 @@ SECONDS = 1.0
 """How long either of these may take, in seconds of this process: a busy machine must not make the check laxer."""
 
 
-def doubt_about(environment: Environment) -> str | None:
-    """Return why a run in this environment cannot be resumed exactly, as one sentence, or `None` if it can.
+def doubts_about(environment: Environment) -> list[str]:
+    """Return why a run in this environment is less exact than others, in sentences; none if it is as exact as any.
 
     One pair of copies lives through whole episodes and into others. A new pair is brought to the same point as a
     resumed run would bring it. From there both have to see the same. An environment that fails is not judged.
@@ -41,16 +41,23 @@ def doubt_about(environment: Environment) -> str | None:
             _, lost = anew.load_state_dict(lived.state_dict())
             differs = "the observations" if lost else _play_on(lived, anew)
         except Fault:
-            return None
+            return []
         finally:
             lived.close()
             anew.close()
-    if differs is None:
-        return None
-    return (
-        f"{environment} cannot be brought back by the seed and actions of an episode ({differs} came out otherwise "
-        f"after {steps} steps), so a run that is interrupted in it goes on close to, but not exactly, as it would have."
-    )
+    doubts = []
+    if lived.resets_itself:
+        doubts.append(
+            f"{environment} resets its copies by itself and takes one seed for all of them, so an episode has no seed "
+            "of its own: with what it begins depends on everything that was played before."
+        )
+    if differs is not None:
+        how = "by a snapshot of its arrays" if lived.resets_itself else "by the seed and actions of an episode"
+        doubts.append(
+            f"{environment} cannot be brought back {how} ({differs} came out otherwise after {steps} steps), so a run "
+            "that is interrupted in it goes on close to, but not exactly, as it would have."
+        )
+    return doubts
 
 
 def _live(env: EpisodeMonitor) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +13,6 @@ from gymnasium import spaces
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.spaces import describe_space
 
-NOTE = "rlstages/note"
 SINGLE = "the observation"
 
 
@@ -34,24 +33,48 @@ class CopyError(Exception):
         return self.what
 
 
+class Note(NamedTuple):
+    """Something doubtful that a copy gave.
+
+    Attributes:
+        copy: Which one.
+        begun: Whether it came with the first observation of an episode.
+        what: It did, as the rest of a sentence that begins with the environment.
+        seen: What was seen.
+    """
+
+    copy: int
+    begun: bool
+    what: str
+    seen: str
+
+
 class Guarded(gym.Wrapper[Any, Any, Any, Any]):
     """Turns every failure of an environment into a `CopyError`, and gives its observations the type they should have.
 
     stable-baselines3 would stretch an observation of shape `(1,)` over a buffer of shape `(3,)` and store 300 as 44 in
     a buffer of bytes, and never say so. Here a wrong shape or a number that does not fit is an error, and a mere
-    conversion is noted once in the info, under `NOTE`.
+    conversion is noted once.
 
     Args:
         env: The copy.
         copy: Its index.
         timeout: Seconds that a reset or a step may take, where `watchdog.watching` is in force.
+
+    Attributes:
+        name: What a time limit calls a call of this copy.
+        notes: What was doubtful since they were last taken.
     """
 
     def __init__(self, env: gym.Env[Any, Any], copy: int, timeout: float) -> None:
         super().__init__(env)
+        self.name = f"A step or reset of copy {copy} of {env}"
+        self.notes: list[Note] = []
         self._copy = copy
-        self._limit = TimeLimit(timeout, f"A step or reset of copy {copy} of {env}")
+        self._limit = TimeLimit(timeout, self.name)
         self._space = env.observation_space
+        # Of an array that needs no second look.
+        self._plain = (self._space.dtype, self._space.shape)
         self._noted: set[str] = set()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -60,12 +83,17 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         Raises:
             CopyError: If it fails, or returns something else than an observation and an info.
         """
-        given = self._guard("reset", self.env.reset, seed=seed, options=options)
+        try:
+            with self._limit:
+                given = self.env.reset(seed=seed, options=options)
+        except (Exception, SystemExit) as error:
+            raise self.failure(error, "reset") from error
         if not isinstance(given, tuple) or len(given) != 2:
             raise CopyError(self._copy, f"returned {_brief(given)} from reset(), not an observation and an info")
         observation, info = given
-        self._require_info(info)
-        return self._fit(observation, info), info
+        if not isinstance(info, dict):
+            raise self._no_dictionary(info)
+        return self._fit(observation, begun=True), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the environment.
@@ -73,7 +101,20 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         Raises:
             CopyError: If it fails, or returns something else than gymnasium's five values.
         """
-        given = self._guard("step", self.env.step, action)
+        try:
+            with self._limit:
+                given = self.env.step(action)
+        except (Exception, SystemExit) as error:
+            raise self.failure(error, "step") from error
+        observation, reward, terminated, truncated, info = self.accept(given)
+        return observation, reward, bool(terminated), bool(truncated), info
+
+    def accept(self, given: Any) -> tuple[Any, float, Any, Any, dict[str, Any]]:
+        """Return what a step gave, with the observation and the reward in the types that they should have.
+
+        Raises:
+            CopyError: If it is something else than gymnasium's five values.
+        """
         if not isinstance(given, tuple) or len(given) != 5:
             raise CopyError(
                 self._copy,
@@ -81,25 +122,28 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
                 "not an observation, a reward, terminated, truncated and an info",
             )
         observation, reward, terminated, truncated, info = given
-        self._require_info(info)
-        return self._fit(observation, info), self._number(reward), bool(terminated), bool(truncated), info
-
-    def _guard(self, call: str, work: Any, *given: Any, **named: Any) -> Any:
-        try:
-            with self._limit:
-                return work(*given, **named)
-        except Overdue as error:
-            raise CopyError(self._copy, late(self._limit.seconds, f"{call}()"), traceback_of(error)) from error
-        except SystemExit as error:
-            trace = traceback_of(error)
-            raise CopyError(self._copy, f"called sys.exit({error.code!r}) in {call}()", trace) from error
-        except Exception as error:
-            trace = traceback_of(error)
-            raise CopyError(self._copy, f"raised {reason_of(error)} in {call}()", trace) from error
-
-    def _require_info(self, info: Any) -> None:
         if not isinstance(info, dict):
-            raise CopyError(self._copy, f"gave the info {_brief(info)}, which is no dictionary")
+            raise self._no_dictionary(info)
+        if type(observation) is not np.ndarray or (observation.dtype, observation.shape) != self._plain:
+            observation = self._fit(observation)
+        if type(reward) is not float:
+            reward = self._number(reward)
+        return observation, reward, terminated, truncated, info
+
+    def failure(self, error: BaseException, call: str) -> CopyError:
+        """Return what a call of the environment raised, as the error of this copy.
+
+        Args:
+            error: Raised by the call, in a frame of ours.
+            call: `"reset"` or `"step"`.
+        """
+        if isinstance(error, Overdue):
+            return CopyError(self._copy, late(self._limit.seconds, f"{call}()"), traceback_of(error))
+        what = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {reason_of(error)}"
+        return CopyError(self._copy, f"{what} in {call}()", traceback_of(error))
+
+    def _no_dictionary(self, info: Any) -> CopyError:
+        return CopyError(self._copy, f"gave the info {_brief(info)}, which is no dictionary")
 
     def _number(self, reward: Any) -> float:
         try:
@@ -107,19 +151,24 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         except (TypeError, ValueError):
             raise CopyError(self._copy, f"gave the reward {_brief(reward)}, which is no number") from None
 
-    def _fit(self, observation: Any, info: dict[str, Any]) -> Any:
+    def take_notes(self) -> list[Note]:
+        """Return the notes and forget them."""
+        taken, self.notes = self.notes, []
+        return taken
+
+    def _fit(self, observation: Any, begun: bool = False) -> Any:
         space = self._space
         if not isinstance(space, spaces.Dict):
-            return self._fit_part(SINGLE, observation, space, info)
+            return self._fit_part(SINGLE, observation, space, begun)
         if not isinstance(observation, Mapping):
             said = f"gave the observation {_brief(observation)}, where its space is {describe_space(space)}"
             raise CopyError(self._copy, said)
         missing = [key for key in space.spaces if key not in observation]
         if missing:
             raise CopyError(self._copy, f"gave an observation without {missing[0]!r}")
-        return {key: self._fit_part(key, observation[key], part, info) for key, part in space.spaces.items()}
+        return {key: self._fit_part(key, observation[key], part, begun) for key, part in space.spaces.items()}
 
-    def _fit_part(self, field: str, value: Any, space: gym.Space[Any], info: dict[str, Any]) -> Any:
+    def _fit_part(self, field: str, value: Any, space: gym.Space[Any], begun: bool) -> Any:
         if type(value) is np.ndarray and value.dtype == space.dtype and value.shape == space.shape:
             return value
         if isinstance(space, spaces.Discrete) and isinstance(value, (int, np.integer)):
@@ -140,8 +189,15 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             )
         if field not in self._noted and array.dtype != fitted.dtype:
             self._noted.add(field)
-            info[NOTE] = (f"gives {field} in another type than its space's {wanted}; it is converted", str(array.dtype))
+            converted = f"gives {field} in another type than its space's {wanted}; it is converted"
+            self.notes.append(Note(self._copy, begun, converted, str(array.dtype)))
         return fitted
+
+
+def guard_of(env: gym.Env[Any, Any]) -> Guarded:
+    """Return the guard that is right inside a wrapper."""
+    assert isinstance(env, gym.Wrapper) and isinstance(env.env, Guarded), env
+    return env.env
 
 
 def late(seconds: float, call: str) -> str:

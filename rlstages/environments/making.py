@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import (
-    VecEnv,
-    VecTransposeImage,
-)
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
+from rlstages.batches import SingleEnv
+from rlstages.environments.autoreset import Autoreset, autoreset_of
 from rlstages.environments.batched import BatchedVecEnv
 from rlstages.environments.guarding import CopyError, Guarded, late, reason_of, traceback_of
 from rlstages.environments.inprocess import InProcess
+from rlstages.environments.lookup import batched_maker, maker_of, takes_copies
 from rlstages.environments.monitor import EnvironmentFault, EpisodeMonitor, Warn, log_warning
-from rlstages.environments.seeding import EpisodeSeeds, Purpose
+from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.environments.workers import Workers
-from rlstages.errors import InputError, nearest
+from rlstages.errors import InputError, require
 from rlstages.randomness import random_state_kept
-from rlstages.references import add_sources, is_reference, resolve, sources
+from rlstages.references import add_sources, resolve, sources
 from rlstages.specs import Environment
 
 
@@ -42,9 +39,9 @@ def make_environment(spec: Environment) -> gym.Env[Any, Any]:
 
 
 def _make(spec: Environment) -> gym.Env[Any, Any]:
-    maker = _maker(spec.id)
+    maker = maker_of(spec.id)
     try:
-        env = maker(**spec.kwargs)
+        env = maker(**spec.kwargs, **({"num_envs": 1} if takes_copies(maker) else {}))
     except InputError:
         raise
     except Overdue as error:
@@ -53,6 +50,8 @@ def _make(spec: Environment) -> gym.Env[Any, Any]:
         raise InputError(f"{spec} needs a package that is not installed: {error}") from error
     except Exception as error:
         raise InputError(f"{spec} cannot be made: {reason_of(error)}.", trace=traceback_of(error)) from error
+    if isinstance(env, gym.vector.VectorEnv):
+        env = SingleEnv(env)
     if not isinstance(env, gym.Env):
         raise InputError(f"{spec.id!r} returned a {type(env).__name__}, which is no gymnasium environment.")
     wrapped: gym.Env[Any, Any] = env
@@ -86,68 +85,48 @@ def make_vec_env(
         purpose: What the episodes are played for.
         warn: Takes a sentence about what is doubtful in the environment's numbers; one for each kind.
     """
-    batched = require_batched(spec)
+    batched = batched_maker(spec)
     seeds = [EpisodeSeeds(run_seed, stage, purpose, copy) for copy in range(n_envs)]
-    env: VecEnv
+    env: BatchedVecEnv | InProcess | Workers
     with random_state_kept():
-        makers: list[Callable[[], gym.Env[Any, Any]]] = [_MakeCopy(spec, s, copy) for copy, s in enumerate(seeds)]
-        if batched is not None and spec.vectorize in ("auto", "batched"):
-            env = BatchedVecEnv(batched(num_envs=n_envs, **spec.kwargs), seeds, spec.step_timeout)
+        makers: list[Callable[[], SeededEpisodes]] = [_MakeCopy(spec, s, copy) for copy, s in enumerate(seeds)]
+        if batched is not None:
+            env = BatchedVecEnv(_make_batch(spec, batched, n_envs), seeds, spec.step_timeout)
         elif spec.vectorize == "subprocess":
             try:
                 env = Workers(makers, spec.step_timeout)
             except CopyError as error:
                 raise EnvironmentFault(f"{spec}: copy {error.copy} {error.what}, when it was made.") from error
         else:
-            env = InProcess(makers)
-    env = EpisodeMonitor(env, spec, warn)
-    return VecTransposeImage(env) if _has_images_last(env.observation_space) else env
+            env = InProcess(makers, spec.step_timeout)
+    monitor = EpisodeMonitor(env, spec, warn)
+    return VecTransposeImage(monitor) if _has_images_last(monitor.observation_space) else monitor
 
 
-def require_batched(spec: Environment) -> Callable[..., Any] | None:
-    """Return what makes an environment's batched form, or `None` if it has none.
+def _make_batch(spec: Environment, maker: Callable[..., Any], n_envs: int) -> Any:
+    """Make a batch of copies.
 
     Raises:
-        InputError: If it has none and the spec asks for it.
+        InputError: If it refuses its arguments, is none, or does not let its resets be told from its steps.
     """
-    batched = _batched_class(spec)
-    if spec.vectorize == "batched" and batched is None:
-        raise InputError(
-            f"{spec} has no batched form that resets single copies by reset_mask, or it has wrappers; "
-            'leave out vectorize="batched".'
-        )
-    return batched
-
-
-class SeededEpisodes(gym.Wrapper):
-    """Gives each episode the next seed of its copy, unless `reset` is given one."""
-
-    def __init__(self, env: gym.Env[Any, Any], seeds: EpisodeSeeds) -> None:
-        super().__init__(env)
-        self._episode_seeds = seeds
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """Start an episode."""
-        return self.env.reset(seed=self._episode_seeds.next() if seed is None else seed, options=options)
-
-    def replay(self, number: int, actions: np.ndarray) -> tuple[Any, bool]:
-        """Play an episode again up to where its actions so far lead.
-
-        Args:
-            number: Of the episode.
-            actions: Those taken in it, shape `(k, *action_shape)`.
-
-        Returns:
-            The last observation, and whether it belongs to that episode: where it ended before its actions did, the
-            next one has begun.
-        """
-        self._episode_seeds.number = number
-        observation, _ = self.reset()
-        for action in actions:
-            observation, _, terminated, truncated, _ = self.env.step(action)
-            if terminated or truncated:
-                return self.reset()[0], False
-        return observation, True
+    try:
+        with TimeLimit(spec.step_timeout, f"The making of {spec}"):
+            batch = maker(num_envs=n_envs, **spec.kwargs)
+    except Overdue as error:
+        raise InputError(f"{spec} {late(spec.step_timeout, 'being made')}.", trace=traceback_of(error)) from error
+    except Exception as error:
+        raise InputError(f"{spec} cannot be made: {reason_of(error)}.", trace=traceback_of(error)) from error
+    require(
+        all(hasattr(batch, name) for name in ("num_envs", "single_observation_space", "single_action_space")),
+        f"{spec.id!r} takes num_envs, but returned a {type(batch).__name__}, which is no gymnasium.vector.VectorEnv.",
+    )
+    require(
+        autoreset_of(batch) is not Autoreset.OTHER,
+        f'{spec} does not say in metadata["autoreset_mode"] that its copies are reset in the next step or by '
+        "reset_mask, so the last observations of its episodes would be lost; "
+        'give vectorize="in-process", or a batch that does.',
+    )
+    return batch
 
 
 class _MakeCopy:
@@ -157,56 +136,10 @@ class _MakeCopy:
         self._spec, self._seeds, self._copy = spec, seeds, copy
         self._sources: dict[str, Path] = sources()
 
-    def __call__(self) -> gym.Env[Any, Any]:
+    def __call__(self) -> SeededEpisodes:
         add_sources(self._sources)
         env = Guarded(make_environment(self._spec), self._copy, self._spec.step_timeout)
         return SeededEpisodes(env, self._seeds)
-
-
-def _maker(id: str) -> Callable[..., Any]:
-    """Return what makes the environment: a named callable, or gymnasium's registry."""
-    if is_reference(id):
-        found = resolve(id)
-        if callable(found):
-            return found  # type: ignore[no-any-return]
-        raise InputError(f"{id!r} is a {type(found).__name__}, which cannot be called to make an environment.")
-    _find_spec(id)
-    return lambda **kwargs: gym.make(id, **kwargs)
-
-
-def _find_spec(id: str) -> Any:
-    """Return gymnasium's entry for an id, importing the module that it names.
-
-    Raises:
-        InputError: If there is none.
-    """
-    module, colon, name = id.rpartition(":")
-    if colon:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise InputError(f"{id!r}: there is no module {error.name!r}; install it, or correct the name.") from None
-        except Exception as error:
-            raise InputError(f"{id!r}: {module!r} cannot be imported: {type(error).__name__}: {error}") from error
-    try:
-        return gym.spec(name)
-    except gym.error.Error as error:
-        hint = nearest(name, gym.registry) or nearest(re.sub(r"-v\d+$", "", name), gym.registry)
-        reason = "" if hint else f" {error}"
-        raise InputError(f"There is no environment {id!r}.{hint}{reason}") from None
-
-
-def _batched_class(spec: Environment) -> Callable[..., Any] | None:
-    """Return what makes the batched form, if there is one that resets single copies."""
-    name = spec.id.rpartition(":")[2]
-    if spec.wrappers or name.isidentifier():
-        return None
-    entry = _find_spec(spec.id).vector_entry_point
-    if not isinstance(entry, str):
-        return None
-    found = resolve(entry)
-    mode = str(getattr(found, "metadata", {}).get("autoreset_mode", ""))
-    return found if mode.lower().endswith("disabled") else None
 
 
 def _has_images_last(space: gym.Space[Any]) -> bool:

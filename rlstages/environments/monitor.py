@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from rlstages.environments.batched import BatchedVecEnv
-from rlstages.environments.guarding import NOTE, CopyError, reason_of, traceback_of
+from rlstages.environments.guarding import CopyError, reason_of, traceback_of
+from rlstages.environments.inprocess import InProcess
 from rlstages.environments.ranges import Finding, Ranges
+from rlstages.environments.success import success_rule
 from rlstages.environments.workers import Workers
 from rlstages.episodes import Episode
 from rlstages.errors import Fault
-from rlstages.references import resolve
 from rlstages.spaces import stack
-from rlstages.specs import Environment, Success
+from rlstages.specs import Environment
 
 # What a warning says before this is the same whenever it is found again.
 FIRST = " (first seen: "
@@ -43,6 +44,9 @@ def monitor_of(env: VecEnv) -> EpisodeMonitor:
     return env
 
 
+Copies = BatchedVecEnv | InProcess | Workers
+
+
 class EpisodeMonitor(VecEnvWrapper):
     """Counts episodes, refuses numbers that no learner can use, and names the place of whatever goes wrong.
 
@@ -55,7 +59,9 @@ class EpisodeMonitor(VecEnvWrapper):
         finished: Episodes that ended since they were last taken, in the order of their end.
     """
 
-    def __init__(self, venv: VecEnv, spec: Environment, warn: Warn = log_warning) -> None:
+    venv: Copies
+
+    def __init__(self, venv: Copies, spec: Environment, warn: Warn = log_warning) -> None:
         super().__init__(venv)
         self.finished: list[Episode] = []
         self._spec, self._warn = spec, warn
@@ -68,6 +74,7 @@ class EpisodeMonitor(VecEnvWrapper):
         self._played: list[np.ndarray] = []
         self._most_played = _LEAST_REMEMBERED
         self._last: Any = None
+        self._batched = venv if isinstance(venv, BatchedVecEnv) else None
 
     def reset(self) -> Any:
         """Reset all copies; episodes under way are dropped, and the count of episodes starts again.
@@ -84,7 +91,7 @@ class EpisodeMonitor(VecEnvWrapper):
         self._numbers[:] = 0
         self.finished.clear()
         self._played.clear()
-        self._pass_on(self.venv.reset_infos)
+        self._pass_on(begun=True)
         self._check(observations)
         self._last = observations
         return observations
@@ -95,7 +102,7 @@ class EpisodeMonitor(VecEnvWrapper):
         Raises:
             EnvironmentFault: If a copy's process has died.
         """
-        if not isinstance(self.venv, BatchedVecEnv):
+        if self._batched is None:
             self._played.append(np.array(actions))
             if len(self._played) > self._most_played:
                 longest = int(self._lengths.max())
@@ -117,30 +124,30 @@ class EpisodeMonitor(VecEnvWrapper):
         except CopyError as error:
             raise self._failure(error, 1) from error
         self._lengths += 1
-        self._pass_on(infos)
-        found = self._ranges.rewards(rewards)
-        if found is not None:
-            self._tell(found)
-        ended = np.flatnonzero(dones).tolist() if np.count_nonzero(dones) else []
-        for copy in ended:
-            last = infos[copy]["terminal_observation"]
-            one = (
-                {key: value[None] for key, value in last.items()} if isinstance(last, dict) else np.asarray(last)[None]
-            )
-            self._check(one, copy)
+        idle = self.idle
+        if idle is not None:
+            self._lengths[idle] = 0
+        if self.venv.notes:
+            self._pass_on(begun=False)
+        if not self._ranges.rewards_hold(rewards):
+            self._tell(self._ranges.reward_outside(rewards))
         self._returns += rewards
-        for copy in ended:
-            total, length = float(self._returns[copy]), int(self._lengths[copy])
-            solved = self._judge(infos[copy], total, length, copy)
-            self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved))
-            self._returns[copy] = self._lengths[copy] = 0
-            self._numbers[copy] += 1
-        if ended:
-            self._pass_on(self.venv.reset_infos)
+        if np.count_nonzero(dones):
+            self._end(np.flatnonzero(dones).tolist(), infos)
         # Where an episode ended, this is the first of the next one.
         self._check(observations)
         self._last = observations
         return observations, rewards, dones, infos
+
+    @property
+    def idle(self) -> np.ndarray | None:
+        """Which copies' last step was a reset and no step of an episode; see `BatchedVecEnv.idle`."""
+        return None if self._batched is None else self._batched.idle
+
+    @property
+    def resets_itself(self) -> bool:
+        """Whether the copies are a batch that begins their next episodes by itself, with seeds of its own."""
+        return self._batched is not None and self._batched.resets_itself
 
     @property
     def lengths(self) -> np.ndarray:
@@ -156,7 +163,7 @@ class EpisodeMonitor(VecEnvWrapper):
             "numbers": self._numbers.copy(),
             "returns": self._returns.copy(),
             "lengths": self._lengths.copy(),
-            "inside": self.venv.state_dict() if isinstance(self.venv, BatchedVecEnv) else self._actions_so_far(),
+            "inside": self._actions_so_far() if self._batched is None else self._batched.state_dict(),
             "observations": self._last,
         }
 
@@ -170,8 +177,8 @@ class EpisodeMonitor(VecEnvWrapper):
         for own, name in ((self._numbers, "numbers"), (self._returns, "returns"), (self._lengths, "lengths")):
             own[:] = state[name]
         numbers = self._numbers.tolist()
-        if isinstance(self.venv, BatchedVecEnv):
-            observations, ended = self.venv.load_state_dict(state["inside"], numbers)
+        if self._batched is not None:
+            observations, ended = self._batched.load_state_dict(state["inside"], numbers, state["observations"])
         else:
             observations, ended = self._replay(state["inside"], numbers)
         self._returns[ended] = self._lengths[ended] = 0
@@ -217,6 +224,22 @@ class EpisodeMonitor(VecEnvWrapper):
         taken, self.finished = self.finished, []
         return taken
 
+    def _end(self, copies: list[int], infos: list[dict[str, Any]]) -> None:
+        """Count the episodes that have ended, and begin the next ones."""
+        for copy in copies:
+            last = infos[copy]["terminal_observation"]
+            parts = last if isinstance(last, dict) else {None: last}
+            alone: Any = {key: np.asarray(part)[None] for key, part in parts.items()}
+            self._check(alone.get(None, alone), copy)
+        for copy in copies:
+            total, length = float(self._returns[copy]), int(self._lengths[copy])
+            solved = self._judge(infos[copy], total, length, copy)
+            self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved))
+        self._returns[copies] = self._lengths[copies] = 0
+        self._numbers[copies] += 1
+        if self.venv.notes:
+            self._pass_on(begun=True)
+
     def _judge(self, info: dict[str, Any], total: float, length: int, copy: int) -> bool | None:
         """Say whether an episode counts as solved."""
         try:
@@ -230,8 +253,9 @@ class EpisodeMonitor(VecEnvWrapper):
 
     def _check(self, observations: Any, copy: int | None = None) -> None:
         """Look through the observations of all copies, or of one."""
-        for found in self._ranges.observations(observations):
-            self._tell(found if copy is None else found._replace(copy=copy))
+        if not self._ranges.observations_hold(observations):
+            for found in self._ranges.observations_outside(observations):
+                self._tell(found if copy is None else found._replace(copy=copy))
 
     def _tell(self, found: Finding) -> None:
         """Stop, or warn."""
@@ -239,12 +263,11 @@ class EpisodeMonitor(VecEnvWrapper):
             raise EnvironmentFault(f"{self._spec}: copy {found.copy} gave {found.what} at {self._place(found.copy)}.")
         self._note(f"gives {found.what}", found.seen, found.copy)
 
-    def _pass_on(self, infos: Sequence[dict[str, Any]]) -> None:
-        """Warn of what the copies have noted themselves."""
-        for copy, info in enumerate(infos):
-            if NOTE in info:
-                what, seen = info.pop(NOTE)
-                self._note(what, seen, copy)
+    def _pass_on(self, begun: bool) -> None:
+        """Warn of what was noted of the copies' steps, or of their new episodes."""
+        for note in self.venv.notes:
+            if note.begun == begun:
+                self._note(note.what, note.seen, note.copy)
 
     def _note(self, what: str, seen: str, copy: int) -> None:
         if what not in self._noted:
@@ -268,24 +291,3 @@ def different_copies(observations: Any, others: Any) -> list[int]:
         return sorted({copy for key, part in observations.items() for copy in different_copies(part, others[key])})
     unequal: np.ndarray = (observations != others).reshape(len(observations), -1).any(axis=1)
     return [int(copy) for copy in np.flatnonzero(unequal)]
-
-
-def success_rule(success: Success) -> Callable[[dict[str, Any], float, int], bool | None]:
-    """Return a function of the last info, the return and the length; it gives `None` where success is not defined.
-
-    The function raises `ValueError` for a NaN, which Python would take for true, and whatever a function of the user's
-    raises.
-    """
-    if isinstance(success, (int, float)):
-        return lambda info, total, length: total > success
-    if ":" in success:
-        named = resolve(success)
-        return lambda info, total, length: _truth(success, named(info, total, length))
-    key = success
-    return lambda info, total, length: _truth(f"info[{key!r}]", info[key]) if key in info else None
-
-
-def _truth(name: str, value: Any) -> bool:
-    if value != value:
-        raise ValueError(f"{name} is {value}")
-    return bool(value)

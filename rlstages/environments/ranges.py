@@ -30,83 +30,122 @@ class Finding(NamedTuple):
     seen: str
 
 
+class Limits(NamedTuple):
+    """The lowest and the highest number that is let pass, in each place of an observation or in all.
+
+    Attributes:
+        low: The lowest; `None` where all numbers pass that the type can hold.
+        high: The highest.
+        exact: Whether others are impossible.
+    """
+
+    low: Any
+    high: Any
+    exact: bool = False
+
+    def hold(self, values: np.ndarray) -> bool:
+        """Say whether all numbers lie between them, as none does that is not finite."""
+        if self.low is None:
+            return True
+        # The cheapest way to ask.
+        within = np.count_nonzero(values >= self.low) + np.count_nonzero(values <= self.high)
+        return bool(within == 2 * values.size)
+
+
 class Ranges:
     """Looks through rewards and observations; what is merely far out of bounds is found once for each field.
+
+    Nearly always all is well, so that is asked first: `rewards_hold` and `observations_hold`.
 
     Args:
         space: Of one observation.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
-        parts = space.spaces if isinstance(space, spaces.Dict) else {SINGLE: space}
-        self._fields = {name: _limits(part) for name, part in parts.items()}
-        self._huge_reward = False
+        self._is_dict = isinstance(space, spaces.Dict)
+        self._spaces = space.spaces if isinstance(space, spaces.Dict) else {SINGLE: space}
+        self._limits = {name: _limits(part) for name, part in self._spaces.items()}
+        self._most_reward = HUGE_REWARD
 
-    def rewards(self, rewards: np.ndarray) -> Finding | None:
-        """Find a reward that is not finite, or the first that is huge; shape `(n,)`."""
-        sizes = np.abs(rewards)
-        if sizes.max() <= HUGE_REWARD or (self._huge_reward and np.isfinite(sizes).all()):
-            return None
-        fatal = ~np.isfinite(rewards)
-        copy = int(np.flatnonzero(fatal if fatal.any() else sizes > HUGE_REWARD)[0])
-        if fatal[copy]:
+    def rewards_hold(self, rewards: np.ndarray) -> bool:
+        """Say whether all rewards are in range; shape `(n,)`."""
+        return bool(np.count_nonzero(np.abs(rewards) <= self._most_reward) == rewards.size)
+
+    def reward_outside(self, rewards: np.ndarray) -> Finding:
+        """Find a reward that is not finite, or the first that is huge, where they do not hold."""
+        finite = np.isfinite(rewards)
+        copy = int(np.flatnonzero(np.abs(rewards) > self._most_reward if finite.all() else ~finite)[0])
+        if not finite[copy]:
             return Finding(copy, True, f"the reward {rewards[copy]}", str(rewards[copy]))
-        self._huge_reward = True
+        self._most_reward = float(np.finfo(rewards.dtype).max)
         return Finding(copy, False, f"a reward beyond {HUGE_REWARD:g}, which spoils the critic", f"{rewards[copy]:g}")
 
-    def observations(self, observations: Any) -> Iterator[Finding]:
-        """Find numbers that are not finite or impossible, and the first that are far out of the space's bounds.
+    def observations_hold(self, observations: Any) -> bool:
+        """Say whether all numbers are in range.
 
         Args:
             observations: Of all copies, first axis the copies; a dictionary of such for `Dict` spaces.
         """
-        for name, (low, high, exact) in self._fields.items():
-            values = observations[name] if isinstance(observations, dict) else observations
-            if low is not None and ((values >= low) & (values <= high)).all():
+        if self._is_dict:
+            return all(limits.hold(observations[name]) for name, limits in self._limits.items())
+        return self._limits[SINGLE].hold(observations)
+
+    def observations_outside(self, observations: Any) -> Iterator[Finding]:
+        """Find numbers that are not finite or impossible, and the first that are far out of the space's bounds."""
+        for name, limits in self._limits.items():
+            values = observations[name] if self._is_dict else observations
+            if limits.hold(values):
                 continue
-            if values.dtype.kind == "f":
-                finite = np.isfinite(values).reshape(len(values), -1)
-                if not finite.all():
-                    copy, place = (int(index[0]) for index in np.nonzero(~finite))
-                    seen = str(values.reshape(len(values), -1)[copy, place])
-                    yield Finding(copy, True, f"a number in {name} that is not finite", seen)
-                    continue
-            if low is not None:
-                outside = ((values < low) | (values > high)).reshape(len(values), -1)
-                copy, place = (int(index[0]) for index in np.nonzero(outside))
-                seen = str(values.reshape(len(values), -1)[copy, place])
-                if exact:
-                    yield Finding(copy, True, f"the number {seen} in {name}, which its space does not have", seen)
-                else:
-                    self._fields[name] = None, None, False
-                    yield Finding(copy, False, f"numbers in {name} far out of its space's bounds", seen)
+            finite = np.isfinite(values)
+            wrong = (values < limits.low) | (values > limits.high) if finite.all() else ~finite
+            copy, place = (int(index[0]) for index in np.nonzero(wrong.reshape(len(values), -1)))
+            seen = values.reshape(len(values), -1)[copy, place]
+            if not np.isfinite(seen):
+                yield Finding(copy, True, f"a number in {name} that is not finite", str(seen))
+            elif limits.exact:
+                yield Finding(copy, True, f"the number {seen} in {name}, which its space does not have", str(seen))
+            else:
+                self._limits[name] = _everything(values.dtype)
+                yield Finding(copy, False, f"numbers in {name} far out of its space's bounds", str(seen))
 
 
-def _limits(space: gym.Space[Any]) -> tuple[Any, Any, bool]:
-    """Return the lowest and highest number that is let pass, and whether others are impossible; or `None` for both.
+def _limits(space: gym.Space[Any]) -> Limits:
+    """Return the limits of a space.
 
     A Box's bounds are widened by half their distance: rounding and a fast fall are no faults, a wrong scale is one.
     """
     if isinstance(space, spaces.Discrete):
-        return int(space.start), int(space.start + space.n - 1), True
+        return Limits(int(space.start), int(space.start + space.n - 1), exact=True)
     if isinstance(space, spaces.MultiDiscrete):
-        return space.start, space.start + space.nvec - 1, True
+        return Limits(space.start, space.start + space.nvec - 1, exact=True)
     if isinstance(space, spaces.MultiBinary):
-        return 0, 1, True
-    if not isinstance(space, spaces.Box):
-        return None, None, False
+        return Limits(0, 1, exact=True)
+    if not isinstance(space, spaces.Box) or space.dtype is None:
+        return Limits(None, None)
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    if space.dtype is not None and space.dtype.kind in "iu":
-        limits = np.iinfo(space.dtype)
-        if (low <= limits.min).all() and (high >= limits.max).all():
-            return None, None, False
+    if space.dtype.kind in "iu":
+        integers = np.iinfo(space.dtype)
+        if (low <= integers.min).all() and (high >= integers.max).all():
+            return Limits(None, None)
     with np.errstate(over="ignore", invalid="ignore"):
         spare = (high - low) / 2
         low, high = low - spare, high + spare
-        if not np.isfinite(low).any() and not np.isfinite(high).any():
-            return None, None, False
-        bounded = np.isfinite(low) & np.isfinite(high)
-        low, high = np.where(bounded, low, -np.inf), np.where(bounded, high, np.inf)
-        if space.dtype is not None and space.dtype.kind == "f":
-            low, high = low.astype(space.dtype), high.astype(space.dtype)
-    return low, high, False
+    bounded = np.isfinite(low) & np.isfinite(high)
+    if space.dtype.kind != "f":
+        return Limits(np.where(bounded, low, -np.inf), np.where(bounded, high, np.inf))
+    everything = _everything(space.dtype)
+    if not bounded.any():
+        return everything
+    low, high = (np.clip(bound, everything.low, everything.high) for bound in (low, high))
+    return Limits(
+        np.where(bounded, low, everything.low).astype(space.dtype),
+        np.where(bounded, high, everything.high).astype(space.dtype),
+    )
+
+
+def _everything(dtype: np.dtype[Any]) -> Limits:
+    """Return limits that let pass whatever is finite."""
+    if dtype.kind != "f":
+        return Limits(None, None)
+    most = np.array(np.finfo(dtype).max, dtype)
+    return Limits(-most, most)

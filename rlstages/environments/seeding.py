@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 
@@ -38,3 +40,34 @@ class EpisodeSeeds:
         """Return the seed of the next episode."""
         self.number += 1
         return episode_seed(*self._place, self.number - 1)
+
+
+class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
+    """Gives each episode the next seed of its copy, unless `reset` is given one."""
+
+    def __init__(self, env: gym.Env[Any, Any], seeds: EpisodeSeeds) -> None:
+        super().__init__(env)
+        self._episode_seeds = seeds
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Start an episode."""
+        return self.env.reset(seed=self._episode_seeds.next() if seed is None else seed, options=options)
+
+    def replay(self, number: int, actions: np.ndarray) -> tuple[Any, bool]:
+        """Play an episode again up to where its actions so far lead.
+
+        Args:
+            number: Of the episode.
+            actions: Those taken in it, shape `(k, *action_shape)`.
+
+        Returns:
+            The last observation, and whether it belongs to that episode: where it ended before its actions did, the
+            next one has begun.
+        """
+        self._episode_seeds.number = number
+        observation, _ = self.reset()
+        for action in actions:
+            observation, _, terminated, truncated, _ = self.env.step(action)
+            if terminated or truncated:
+                return self.reset()[0], False
+        return observation, True

@@ -15,39 +15,82 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.env_util import is_wrapped
 
-from rlstages.environments.guarding import CopyError, reason_of, traceback_of
+from rlstages.environments.guarding import CopyError, Note, guard_of, reason_of, traceback_of
+from rlstages.environments.seeding import SeededEpisodes
+from rlstages.environments.sharing import take_over
 from rlstages.errors import InputError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def work(pipe: Connection, maker: Callable[[], gym.Env[Any, Any]]) -> None:
+def work(pipe: Connection, maker: Callable[[], SeededEpisodes]) -> None:
     """Make a copy and do what the trainer asks, until it closes the pipe."""
     _end_with_the_trainer()
     for number in SIGNALS:
         # Not SIG_IGN, which the programs that an environment starts would inherit.
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    env: gym.Env[Any, Any] | None = None
     try:
         env = maker()
         pipe.send((True, (env.observation_space, env.action_space)))
     except Exception as error:
         _send_error(pipe, error)
         return
+    copy = _Copy(env, pipe)
     with contextlib.suppress(EOFError, OSError):
         while True:
             command, argument = pipe.recv()
             if command == "close":
                 break
             try:
-                answer = _COMMANDS[command](env, argument)
-                pipe.send((True, answer))
+                pipe.send((True, getattr(copy, command)(argument)))
             except (BrokenPipeError, ConnectionError):
                 break
             except Exception as error:
                 _send_error(pipe, error, plain=command == "get" and isinstance(error, AttributeError))
     env.close()
+
+
+class _Copy:
+    """What the trainer may ask of a copy, each by one argument."""
+
+    def __init__(self, env: SeededEpisodes, pipe: Connection) -> None:
+        self._env, self._pipe = env, pipe
+        self._guard = guard_of(env)
+
+    def share(self, place: tuple[int, int]) -> None:
+        """Take the memory that observations are written into: for which copy, and of how many."""
+        self._place, copies = place
+        self._shared = take_over(self._pipe, self._env.observation_space, copies)
+
+    def step(self, action: Any) -> tuple[Any, bool, dict[str, Any], dict[str, Any], list[Note]]:
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        done = terminated or truncated
+        reset_info: dict[str, Any] = {}
+        if done:
+            info = {**info, "TimeLimit.truncated": truncated and not terminated, "terminal_observation": observation}
+            observation, reset_info = self._env.reset()
+        self._shared.write(self._place, observation)
+        return reward, done, info, reset_info, self._guard.take_notes()
+
+    def reset(self, given: tuple[int | None, dict[str, Any]]) -> tuple[dict[str, Any], list[Note]]:
+        seed, options = given
+        observation, info = self._env.reset(seed=seed, **({"options": options} if options else {}))
+        self._shared.write(self._place, observation)
+        return info, self._guard.take_notes()
+
+    def call(self, given: tuple[str, tuple[Any, ...], dict[str, Any]]) -> Any:
+        method, arguments, named = given
+        return self._env.get_wrapper_attr(method)(*arguments, **named)
+
+    def get(self, name: str) -> Any:
+        return self._env.get_wrapper_attr(name)
+
+    def set(self, given: tuple[str, Any]) -> None:
+        setattr(self._env, *given)
+
+    def wrapped(self, wrapper: type[gym.Wrapper[Any, Any, Any, Any]]) -> bool:
+        return bool(is_wrapped(self._env, wrapper))
 
 
 def _send_error(pipe: Connection, error: Exception, plain: bool = False) -> None:
@@ -71,34 +114,3 @@ def _end_with_the_trainer() -> None:
         fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([sentinel], [], [], 0)[0]:
         os._exit(1)
-
-
-def _step(env: gym.Env[Any, Any], action: Any) -> tuple[Any, float, bool, dict[str, Any], dict[str, Any]]:
-    observation, reward, terminated, truncated, info = env.step(action)
-    done = bool(terminated or truncated)
-    info["TimeLimit.truncated"] = bool(truncated and not terminated)
-    reset_info: dict[str, Any] = {}
-    if done:
-        info["terminal_observation"] = observation
-        observation, reset_info = env.reset()
-    return observation, float(reward), done, info, reset_info
-
-
-def _reset(env: gym.Env[Any, Any], given: tuple[int | None, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
-    seed, options = given
-    return env.reset(seed=seed, **({"options": options} if options else {}))
-
-
-def _call(env: gym.Env[Any, Any], given: tuple[str, tuple[Any, ...], dict[str, Any]]) -> Any:
-    method, arguments, named = given
-    return env.get_wrapper_attr(method)(*arguments, **named)
-
-
-_COMMANDS: dict[str, Callable[[gym.Env[Any, Any], Any], Any]] = {
-    "step": _step,
-    "reset": _reset,
-    "call": _call,
-    "get": lambda env, name: env.get_wrapper_attr(name),
-    "set": lambda env, given: setattr(env, *given),
-    "wrapped": is_wrapped,
-}

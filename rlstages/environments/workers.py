@@ -15,6 +15,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -24,15 +25,16 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.environments.guarding import CopyError, late, reason_of
+from rlstages.environments.guarding import CopyError, Note, late, reason_of
+from rlstages.environments.seeding import SeededEpisodes
+from rlstages.environments.sharing import SharedObservations
 from rlstages.environments.worker import SIGNALS, work
 from rlstages.errors import Fault
-from rlstages.spaces import stack
 
 SECONDS_TO_END, SECONDS_TO_BE_REAPED = 2.0, 4.0
 FILES_PER_COPY, FILES_BESIDES = 3, 32
 
-Makers = Sequence[Callable[[], gym.Env[Any, Any]]]
+Makers = Sequence[Callable[[], SeededEpisodes]]
 
 
 class Workers(VecEnv):
@@ -42,6 +44,9 @@ class Workers(VecEnv):
         makers: Make the copies, each in its own process.
         timeout: Seconds that a copy may take to be made, to reset, to step, or to answer a call.
 
+    Attributes:
+        notes: What was doubtful in the copies' last step or reset.
+
     Raises:
         InputError: If a copy cannot be made.
         CopyError: If a process dies or does not answer in time.
@@ -49,6 +54,7 @@ class Workers(VecEnv):
 
     def __init__(self, makers: Makers, timeout: float) -> None:
         self.timeout = timeout
+        self.notes: list[Note] = []
         self.processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         self._pollers: list[select.poll] = []
@@ -61,6 +67,7 @@ class Workers(VecEnv):
                 self._pollers.append(select.poll())
                 self._pollers[-1].register(pipe.fileno(), select.POLLIN)
             observation_space, action_space = self._gather(range(len(makers)))[0]
+            self._shared = self._share(observation_space)
         except BaseException:
             self.close()
             raise
@@ -85,9 +92,10 @@ class Workers(VecEnv):
         answers = self._ask(range(self.num_envs), "reset", list(zip(self._seeds, self._options, strict=True)))
         self._reset_seeds()
         self._reset_options()
-        observations, infos = zip(*answers, strict=True)
+        infos, notes = zip(*answers, strict=True)
         self.reset_infos = list(infos)
-        return stack(observations, self.observation_space)
+        self.notes = list(chain.from_iterable(notes))
+        return self._shared.read()
 
     def step_async(self, actions: np.ndarray) -> None:
         """Send each copy its action."""
@@ -96,9 +104,10 @@ class Workers(VecEnv):
     def step_wait(self) -> Any:
         """Wait for all copies; rewards are float32, as those of copies in this process are."""
         answers = self._gather(range(self.num_envs))
-        observations, rewards, dones, infos, reset_infos = zip(*answers, strict=True)
+        rewards, dones, infos, reset_infos, notes = zip(*answers, strict=True)
         self.reset_infos = list(reset_infos)
-        return stack(observations, self.observation_space), np.array(rewards, np.float32), np.array(dones), list(infos)
+        self.notes = list(chain.from_iterable(notes))
+        return self._shared.read(), np.array(rewards, np.float32), np.array(dones), list(infos)
 
     def close(self) -> None:
         """Let the copies close and end their processes, by force where that takes more than two seconds."""
@@ -161,6 +170,22 @@ class Workers(VecEnv):
         if failures:
             raise failures[0]
         return answers
+
+    def _share(self, space: gym.Space[Any]) -> SharedObservations:
+        """Give all copies the memory that they write their observations into."""
+        copies = range(len(self.processes))
+        shared = SharedObservations(space, len(copies))
+        try:
+            self._send(copies, "share", [(copy, len(copies)) for copy in copies])
+            for copy in copies:
+                try:
+                    shared.hand_over(self._pipes[copy], self.processes[copy].pid)
+                except OSError as error:
+                    raise self._death(copy) from error
+            self._gather(copies)
+        finally:
+            shared.close_handle()
+        return shared
 
     def _wait(self, copy: int, left: float) -> tuple[bool, float]:
         """Wait until a copy has something to say; return whether it has, and the seconds that are left.

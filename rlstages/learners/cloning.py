@@ -337,7 +337,7 @@ def doubtful(shown: Demonstrations, space: gym.Space[Any]) -> Iterator[str]:
         if held != part.dtype:
             yield f"the demonstrations hold {field} as {held}; it is converted to its space's {part.dtype}."
     for number, episode in enumerate(_channels_first(shown, space).episodes):
-        for found in ranges.observations(episode.observations):
+        for found in ranges.observations_outside(episode.observations):
             place = f"episode {number}, step {found.copy}"
             yield f"the demonstrations hold {found.what} (first seen: {found.seen}, {place})."
 

@@ -10,23 +10,24 @@ from typing import Any, cast
 
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.criteria import Verdict
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.monitor import monitor_of
+from rlstages.environments.rewards import NormalizedRewards
 from rlstages.episodes import Episode, Score, score
 from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import begin_copies, copies_state, restore_copies
 from rlstages.learners.engines.engine import Anchor, critic_parameters
-from rlstages.learners.engines.rollouts import collect
+from rlstages.learners.engines.rollouts import collect, steps_in
 from rlstages.learners.examination import Examiner
 from rlstages.learners.handover import HandoverGuard
 from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
 from rlstages.serialization import from_data, to_data
-from rlstages.specs import value_at
+from rlstages.specs import SCHEDULED, value_at
 from rlstages.stages import FineTuning
 
 CRITIC_LEARNING_RATE = 1e-3
@@ -148,7 +149,7 @@ class FineTuningRunner:
         started = time.perf_counter()
         progress = self.stage_steps / self.stage.max_steps
         settings = dict(self._settings)
-        for name in {"learning_rate", "clip_range"} & set(settings):
+        for name in settings.keys() & set(SCHEDULED):
             settings[name] = value_at(settings[name], progress) * self._guard.step_scale
         weight = self.stage.anchor_weight(self.learner.agent.algorithm, self.stage_steps - self._guard.began)
         weight *= self._guard.anchor_scale
@@ -211,7 +212,7 @@ class FineTuningRunner:
         """Play one rollout with the policy as it is, and count its episodes."""
         env, model = self._copies(), self.learner.model
         buffer = collect(model, env, self.learner.engine, trace_decay)
-        self._count(buffer.buffer_size * buffer.n_envs)
+        self._count(steps_in(buffer))
         # Each copy's first episode is left out: of those, the short ones finish first.
         finished = [episode for episode in monitor_of(env).take() if episode.number > 0]
         self._guard.note(finished)
@@ -271,7 +272,7 @@ class FineTuningRunner:
         warn = self._warn
         env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index, warn=warn)
         if agent.normalize_rewards:
-            env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=agent.gamma)
+            env = NormalizedRewards(env, agent.gamma)
         self._env = env
         if self._left_off is None:
             begin_copies(model, env)

@@ -24,6 +24,7 @@ from rlstages.errors import InputError, require
 from rlstages.learners.engines.choice import choose_engine, make_engine
 from rlstages.learners.engines.engine import Engine
 from rlstages.learners.normalizer import NormalizedExtractor, is_vector
+from rlstages.learners.optimizers import leave_compiler_out
 from rlstages.randomness import random_state, set_random_state
 from rlstages.spaces import describe_space
 from rlstages.specs import Agent, value_at
@@ -56,6 +57,7 @@ class Learner:
     def __init__(
         self, agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
     ) -> None:
+        leave_compiler_out()
         self.agent, self._seed = agent, seed
         self.model = _build(agent, observation_space, action_space, seed)
         self.global_step = 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlstages import Environment
-from rlstages.environments.determinism import doubt_about
+from rlstages.environments.determinism import doubts_about
 
 
 @pytest.mark.parametrize(
@@ -22,27 +22,27 @@ from rlstages.environments.determinism import doubt_about
     ids=str,
 )
 def test_environments_that_depend_on_seed_and_actions_alone(environment):
-    assert doubt_about(environment) is None
+    assert doubts_about(environment) == []
 
 
 def test_an_environment_into_which_earlier_episodes_leak_is_named(box2d):
-    doubt = doubt_about(Environment("BipedalWalkerHardcore-v3"))
+    (doubt,) = doubts_about(Environment("BipedalWalkerHardcore-v3"))
 
     assert doubt.startswith("BipedalWalkerHardcore-v3 cannot be brought back by the seed and actions of an episode (")
 
 
 @pytest.mark.parametrize("name", ["Drifting", "Unseeded"])
 def test_environments_that_depend_on_more_are_named(name):
-    assert "came out otherwise" in doubt_about(Environment(f"toys:{name}"))
+    assert "came out otherwise" in doubts_about(Environment(f"toys:{name}"))[0]
 
 
 def test_the_generators_stay_where_they_are():
     before = np.random.get_state()[1].copy()
 
-    doubt_about(Environment("toys:Unseeded"))
+    doubts_about(Environment("toys:Unseeded"))
 
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 def test_an_environment_that_fails_is_not_judged():
-    assert doubt_about(Environment("toys:Echo", fault="error")) is None
+    assert doubts_about(Environment("toys:Echo", fault="error")) == []

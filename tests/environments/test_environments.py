@@ -17,8 +17,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 from rlstages import Environment, InputError
 from rlstages.environments.batched import BatchedVecEnv
 from rlstages.environments.making import make_environment, make_vec_env
-from rlstages.environments.monitor import EnvironmentFault, monitor_of, success_rule
+from rlstages.environments.monitor import EnvironmentFault, monitor_of
 from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.environments.success import success_rule
 from rlstages.environments.workers import Workers
 from rlstages.errors import Fault
 from rlstages.references import load_file
@@ -72,8 +73,8 @@ def test_auto_is_batched_where_that_is_possible():
 
 
 def test_batched_is_refused_where_it_is_not_possible():
-    with pytest.raises(InputError, match="CartPole-v1 has no batched form"):
-        make_vec_env(Environment("CartPole-v1", vectorize="batched"), 2, 0, 0)
+    with pytest.raises(InputError, match="Acrobot-v1 has no batched form"):
+        make_vec_env(Environment("Acrobot-v1", vectorize="batched"), 2, 0, 0)
 
 
 @pytest.mark.parametrize("form", FORMS)

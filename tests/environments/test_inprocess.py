@@ -7,14 +7,19 @@ from building import echo
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Environment
+from rlstages.environments.guarding import Guarded
 from rlstages.environments.inprocess import InProcess
-from rlstages.environments.making import SeededEpisodes, make_environment
-from rlstages.environments.seeding import EpisodeSeeds, Purpose
+from rlstages.environments.making import make_environment
+from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 
 
-def copies(make, environment):
+def makers(make):
     seeds = [EpisodeSeeds(5, 0, Purpose.TRAINING, copy) for copy in range(3)]
-    return make([lambda s=s: SeededEpisodes(make_environment(environment), s) for s in seeds])
+    return [lambda s=s, i=i: SeededEpisodes(Guarded(make(), i, 60.0), s) for i, s in enumerate(seeds)]
+
+
+def in_process(environment):
+    return InProcess(makers(lambda: make_environment(environment)), 60.0)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +28,7 @@ def copies(make, environment):
     ids=str,
 )
 def test_steps_are_those_of_stable_baselines3(environment):
-    ours, theirs = copies(InProcess, environment), copies(DummyVecEnv, environment)
+    ours, theirs = in_process(environment), DummyVecEnv(makers(lambda: make_environment(environment)))
     np.testing.assert_equal(ours.reset(), theirs.reset())
     draw = np.random.default_rng(0)
     ended = 0
@@ -39,7 +44,7 @@ def test_steps_are_those_of_stable_baselines3(environment):
 
 
 def test_what_was_returned_stays_as_it_was():
-    env = copies(InProcess, Environment("CartPole-v1"))
+    env = in_process(Environment("CartPole-v1"))
     observations = env.reset()
     kept = [observations.copy()]
     returned = [observations]
@@ -62,9 +67,9 @@ class SameInfo(gym.Wrapper):
 
 
 def test_an_environments_own_dictionary_is_not_written_into():
-    env = InProcess([lambda: SameInfo(gym.make("CartPole-v1")), lambda: SameInfo(gym.make("CartPole-v1"))])
+    env = InProcess(makers(lambda: SameInfo(gym.make("CartPole-v1"))), 60.0)
     env.reset()
-    *_, infos = env.step(np.zeros(2, np.int64))
+    *_, infos = env.step(np.zeros(3, np.int64))
 
     assert SameInfo.told == {"is_success": True}
     assert all(info["is_success"] and "terminal_observation" in info for info in infos)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from building import agent, echo, learner_for
-from stable_baselines3.common.vec_env import VecNormalize
 
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.monitor import monitor_of
+from rlstages.environments.rewards import NormalizedRewards
 from rlstages.learners.copies import begin_copies, copies_state, restore_copies
 from rlstages.learners.engines.rollouts import collect
 from rlstages.randomness import random_state, set_random_state
@@ -16,7 +16,7 @@ POLICIES = {"vector": "MlpPolicy", "discrete": "MlpPolicy", "image": "CnnPolicy"
 
 def copies(environment, normalize):
     env = make_vec_env(environment, 4, 0, 0)
-    return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=0.9) if normalize else env
+    return NormalizedRewards(env, gamma=0.9) if normalize else env
 
 
 def play(learner, env, rollouts=1):

@@ -62,9 +62,9 @@ def filled(who, sees, acts, seed):
         actions, values, log_prob = policy(seen)
     shape = buffer.values.shape
     buffer.actions[:] = actions.numpy().reshape(buffer.actions.shape)
-    # The policy has moved since the rollout, so that some ratios are beyond the clipping.
+    # The policy has moved since the rollout, so that some ratios and values are beyond the clipping.
     buffer.log_probs[:] = (log_prob.numpy() + draw.normal(0, 0.15, size)).reshape(shape)
-    buffer.values[:] = values.numpy().reshape(shape)
+    buffer.values[:] = values.numpy().reshape(shape) + np.random.default_rng([seed, 1]).normal(0, 0.1, shape)
     buffer.advantages[:] = draw.normal(0, 2, shape)
     buffer.returns[:] = draw.normal(0, 1, shape)
     buffer.pos, buffer.full = buffer.buffer_size, True
@@ -116,6 +116,7 @@ def cases(draw):
     }
     if ppo:
         given["clip_range"] = draw(st.sampled_from([0.1, 0.2]))
+        given["clip_range_vf"] = draw(st.sampled_from([None, 0.05, 0.5]))
         given["target_kl"] = draw(st.sampled_from([None, None, 0.02]))
     sees = draw(st.sampled_from(["vector", "table"] if normalize else list(OBSERVATIONS)))
     acts, weight, seed = (

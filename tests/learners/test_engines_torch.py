@@ -13,8 +13,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Environment
-from rlstages.environments.making import SeededEpisodes, make_environment, make_vec_env
-from rlstages.environments.seeding import EpisodeSeeds, Purpose
+from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 from rlstages.learners.engines.engine import Anchor, LossNotFinite, critic_parameters
 from rlstages.learners.engines.rollouts import collect
 from rlstages.learners.engines.torch_heads import torch_head
@@ -47,7 +47,7 @@ def stock(environment, who, seed, rollouts):
     buffer, sums = made.rollout_buffer, made.rollout_buffer.compute_returns_and_advantage
     buffer.compute_returns_and_advantage = lambda last_values, dones: sums(last_values, dones.astype(np.float32))
     # It has asked for seeds of its own for the first episodes.
-    made.env._reset_seeds()
+    getattr(made.env, "venv", made.env)._reset_seeds()
     started = weights(made.policy)
     made.learn(rollouts * who.rollout_steps)
     return started, weights(made.policy)
@@ -62,7 +62,7 @@ def make_stock(make, environment, who, seed, settings):
         gae_lambda=who.trace_decay,
         policy_kwargs={
             "net_arch": {"pi": list(who.network), "vf": list(who.network)},
-            "activation_fn": torch.nn.Tanh,
+            "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[who.activation],
             **({"log_std_init": who.log_std_init} if environment == BOX else {}),
         },
         seed=seed,
@@ -100,9 +100,10 @@ def same(one, other):
     [
         {"ent_coef": 0.0},
         {"ent_coef": 0.02, "target_kl": 0.001},
+        {"clip_range_vf": 0.02},
         {"batch_size": 48, "vf_coef": 0.7, "max_grad_norm": 0.1, "gae_lambda": 0.8},
     ],
-    ids=["plain", "target_kl", "uneven batches"],
+    ids=["plain", "target_kl", "clipped values", "uneven batches"],
 )
 def test_ppo_is_stable_baselines3_to_the_last_bit(environment, settings, seed):
     who = agent(**{"learning_rate": 1e-3, **settings})
@@ -112,6 +113,29 @@ def test_ppo_is_stable_baselines3_to_the_last_bit(environment, settings, seed):
 
     assert same(started, our_start)
     assert same(ended, our_end)
+    assert not same(started, ended)
+
+
+@pytest.mark.parametrize("network", [(), (16, 8, 4)], ids=str)
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_so_it_is_with_other_layers(activation, network):
+    who = agent(learning_rate=1e-3, activation=activation, network=network, ent_coef=0.01)
+
+    started, ended = stock(CARTPOLE, who, 11, rollouts=4)
+
+    assert same(ended, ours(CARTPOLE, who, 11, rollouts=4)[1])
+    assert not same(started, ended)
+
+
+@pytest.mark.parametrize(
+    ("sees", "policy"), [("discrete", "MlpPolicy"), ("dict", "MultiInputPolicy"), ("image", "CnnPolicy")]
+)
+def test_so_it_is_with_features_that_are_no_vectors_or_learn(sees, policy):
+    environment, who = echo(sees=sees), agent(learning_rate=1e-3, policy=policy, n_epochs=2)
+
+    started, ended = stock(environment, who, 11, rollouts=2)
+
+    assert same(ended, ours(environment, who, 11, rollouts=2)[1])
     assert not same(started, ended)
 
 
@@ -197,7 +221,8 @@ def test_the_anchors_gradient_is_that_of_the_formula_summed_over_action_dimensio
     raw, reference = (
         p.action_net(p.mlp_extractor.forward_actor(p.extract_features(observations))) for p in (policy, frozen)
     )
-    anchored = torch_head(policy).divergence(raw, reference, frozen).mean()
+    head = torch_head(policy.action_space)
+    anchored = head.divergence(head.distribution(raw, policy), head.distribution(reference, frozen)).mean()
     ours = torch.autograd.grad(anchored, list(policy.parameters()), allow_unused=True)
     by_hand = divergence_by_hand(policy, frozen, observations).mean()
     expected = torch.autograd.grad(by_hand, list(policy.parameters()), allow_unused=True)

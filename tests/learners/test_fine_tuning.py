@@ -197,13 +197,13 @@ def test_a_failed_confirmation_empties_the_window_and_training_goes_on():
 def test_the_action_mode_holds_in_gates_and_evaluations(mode, monkeypatch):
     used = set()
     tune = Tune(tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=0), action_mode=mode)
-    predict = type(tune.learner.policy).predict
+    player = type(tune.learner.engine).player
 
-    def watch(self, *args, deterministic=False, **kwargs):
+    def watch(self, seed, deterministic):
         used.add(deterministic)
-        return predict(self, *args, deterministic=deterministic, **kwargs)
+        return player(self, seed, deterministic)
 
-    monkeypatch.setattr(type(tune.learner.policy), "predict", watch)
+    monkeypatch.setattr(type(tune.learner.engine), "player", watch)
     result = tune.finish()
 
     assert result.outcome == "reached"
@@ -379,3 +379,25 @@ def test_seeds_decide_a_stage():
 
     assert same(train(1), train(1))
     assert not same(train(1), train(2))
+
+
+def test_clipping_moves_in_a_straight_line_over_the_stage():
+    stage = tuning(
+        environment=Environment("toys:Never"),
+        max_steps=1_280,
+        clip_range=Linear(0.3, 0.1),
+        clip_range_vf=Linear(2.0, 1.0),
+        critic_fit_steps=0,
+    )
+    tune, used = Tune(stage), []
+    update = tune.learner.engine.update
+
+    def watch(buffer, settings, anchor):
+        used.append(settings)
+        return update(buffer, settings, anchor)
+
+    tune.learner.engine.update = watch
+    tune.finish()
+
+    assert [s["clip_range"] for s in used] == pytest.approx(np.linspace(0.3, 0.1, 21)[:-1])
+    assert [s["clip_range_vf"] for s in used] == pytest.approx(np.linspace(2.0, 1.0, 21)[:-1])

@@ -35,6 +35,11 @@ def still(env):
     return act
 
 
+def lean(env):
+    """The expert for a pole: it pushes to where the pole falls."""
+    return lambda observation: int(observation[2] + observation[3] > 0)
+
+
 def hopper(**settings):
     return gym.make("Hopper-v5" if "Hopper-v5" in gym.registry else "Hopper-v4", **settings)
 
@@ -44,6 +49,11 @@ TASKS = {
         [{"pole_length": length} for length in (0.5, 0.3, 0.2)],
         "rlstages_envs.cartpole:cartpole",
         "rlstages_envs:balance",
+    ),
+    "vector": (
+        [{"max_episode_steps": limit} for limit in (40, 60, 80)],
+        "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv",
+        "ladders:lean",
     ),
     "rooms": ([{"rooms": n} for n in (2, 3, 4)], "rlstages_envs:rlstages/Rooms-v0", "rlstages_envs:plan_rooms"),
     "pointmaze": ([{"size": n} for n in (3, 4, 5)], "rlstages_envs:rlstages/PointMaze-v0", "rlstages_envs:follow_path"),

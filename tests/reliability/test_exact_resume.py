@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import surroundings
+from building import RESETS_ITSELF, surroundings
 from ladders import Case
 
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
@@ -27,6 +27,8 @@ QUICK = [
 ]
 ALL = [
     *QUICK,
+    Case("vector", "batched", normalize=True),
+    Case("vector", "batched", "A2C", engine="numpy"),
     Case("cartpole", "subprocess"),
     Case("cartpole", "in-process", "A2C"),
     Case("cartpole", "in-process", mode="deterministic"),
@@ -143,4 +145,6 @@ def test_a_killed_run_ends_with_the_same_bits(case, zygote, tmp_path):
 def test_every_kind_of_run_survives_many_kills(case, zygote, tmp_path):
     if case.task == "hopper" and NO_MUJOCO:
         pytest.skip("MuJoCo is not installed")
+    if case.task == "vector" and not RESETS_ITSELF:
+        pytest.skip("this gymnasium has no vector environments that reset themselves")
     survives(zygote, case, tmp_path, KILLS, seed=len(str(case)))

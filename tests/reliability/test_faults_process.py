@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import faulty
@@ -17,6 +18,7 @@ from building import COMMAND, descendants, is_alive, lines, surroundings
 from test_end_to_end import ALWAYS_SAVED
 
 from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.environments.sharing import NAME
 
 FORMS = ["in-process", "subprocess"]
 HERE = Path(__file__).parent
@@ -127,6 +129,16 @@ def test_a_second_ctrl_c_stops_at_once(form, tmp_path):
     resume_and_interrupt(tmp_path)
 
 
+def sharers(session):
+    """The processes of a session that have the memory of observations, which has no name to find it by otherwise."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getsid(int(place.name)) == session and NAME in (place / "maps").read_text():
+                found.append(int(place.name))
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["hangs", "hangs in C", "none"])
 def test_no_worker_outlives_a_killed_trainer(fault, tmp_path):
@@ -135,6 +147,7 @@ def test_no_worker_outlives_a_killed_trainer(fault, tmp_path):
     time.sleep(1.0)
     children = descendants(program.process.pid)
     assert len(children) >= 4
+    assert len(sharers(program.process.pid)) == 4, "the trainer and its three copies"
 
     os.kill(program.process.pid, signal.SIGKILL)
     program.process.communicate()
@@ -143,6 +156,7 @@ def test_no_worker_outlives_a_killed_trainer(fault, tmp_path):
     while any(is_alive(pid) for pid in children):
         assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
         time.sleep(0.05)
+    assert sharers(program.process.pid) == [], "the memory of observations is free"
     resume_and_interrupt(tmp_path)
 
 

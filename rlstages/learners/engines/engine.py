@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
@@ -82,6 +84,20 @@ class Engine(Protocol):
             The values of `cut_short`, then those of `last`.
         """
 
+    def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
+        """Return what acts as the policy does now, in episodes that nothing is learned from.
+
+        Its draws depend on the seed alone, and move no other generator.
+
+        Args:
+            seed: Of the draws.
+            deterministic: Whether it takes the likeliest action instead of sampling.
+
+        Returns:
+            A function from the observations of all copies to actions within the action space's bounds, as
+            stable-baselines3's `predict` is: the same ones where it takes the likeliest, drawn alike where it samples.
+        """
+
     def update(
         self, buffer: RolloutBuffer, settings: Mapping[str, Any], anchor: Anchor | None = None
     ) -> dict[str, float]:
@@ -90,7 +106,7 @@ class Engine(Protocol):
         Args:
             buffer: A full rollout with advantages and returns.
             settings: `learning_rate`, `ent_coef`, `vf_coef`, `max_grad_norm`; for PPO also `clip_range`, `n_epochs`,
-                `batch_size` and perhaps `target_kl`.
+                `batch_size` and perhaps `clip_range_vf` and `target_kl`.
             anchor: Adds its term to the loss.
 
         Returns:
@@ -117,6 +133,11 @@ class Engine(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
+
+
+def within(space: gym.Space[Any], actions: np.ndarray) -> np.ndarray:
+    """Return actions with those of a Box brought within its bounds."""
+    return np.clip(actions, space.low, space.high) if isinstance(space, spaces.Box) else actions
 
 
 def critic_parameters(policy: ActorCriticPolicy) -> list[torch.nn.Parameter]:

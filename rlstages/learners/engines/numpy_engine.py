@@ -1,7 +1,8 @@
 """The fast engine: small policies of linear layers on the CPU, in NumPy, without autograd.
 
 It does what the torch engine does, and differs by float32's rounding (tests/learners/test_engines_numpy.py). Its random
-draws are its own: those of its n-th rollout or update come from `numpy.random.default_rng([seed, 0x5EED, n])`.
+draws are its own: those of its n-th rollout or update come from `numpy.random.default_rng([seed, 0x5EED, n])`, those of
+a player from `numpy.random.default_rng([seed of the player, 0x91A7])`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from rlstages.learners.engines.engine import NORM, Anchor, explained, refuse_not_finite, summary
+from rlstages.learners.engines.engine import NORM, Anchor, explained, refuse_not_finite, summary, within
 from rlstages.learners.engines.flat import FlatOptimizer, numpy_arithmetic
 from rlstages.learners.engines.network import Network, features_of
 from rlstages.learners.engines.numpy_heads import Pull, numpy_head
 from rlstages.learners.engines.numpy_update import Rows, Update
 from rlstages.learners.engines.rollouts import flattened
 
-_STREAM = 0x5EED
+_STREAM, _PLAYING = 0x5EED, 0x91A7
 
 
 class NumpyEngine:
@@ -75,6 +76,23 @@ class NumpyEngine:
         buffer.log_probs[:] = self._head.log_prob(raw, actions).reshape(buffer.log_probs.shape)
         ends = [np.asarray(observation).reshape(1, *shape) for observation in cut_short]
         return network.values(self._features(np.concatenate([*ends, np.asarray(last).reshape(-1, *shape)])))
+
+    def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
+        """Return what acts as the policy does now; see `Engine.player`."""
+        network, head, space = self._network, self._head, self.policy.action_space
+        features, generator = features_of(self.policy), np.random.default_rng([seed, _PLAYING])
+
+        def act(observations: Any) -> np.ndarray:
+            inputs = features(observations)
+            raw = np.empty((network.width, len(inputs)), np.float32)
+            network.act(inputs, raw)
+            if deterministic:
+                actions = head.likeliest(raw)
+            else:
+                actions = head.sample(raw, head.noise(generator, 1, len(inputs))[0])
+            return within(space, actions.reshape(-1, *(space.shape or ())))
+
+        return act
 
     # --- learning ----------------------------------------------------------------------------------------------
 
@@ -196,5 +214,6 @@ class NumpyEngine:
             kept.log_probs.reshape(-1),
             kept.advantages.reshape(-1),
             kept.returns.reshape(-1),
+            kept.values.reshape(-1),
             reference,
         )

@@ -38,6 +38,9 @@ class Head(Protocol):
     def sample(self, raw: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Return actions, shape `(n, parts)`."""
 
+    def likeliest(self, raw: np.ndarray) -> np.ndarray:
+        """Return the likeliest actions, shape `(n, parts)`."""
+
     def prepare(self, actions: np.ndarray) -> np.ndarray:
         """Return a rollout's actions, shape `(n, parts)`, as the other methods take them: `(width, n)`."""
 
@@ -89,11 +92,13 @@ class _Categorical:
         return (-np.log(exponential)).astype(np.float32)
 
     def sample(self, raw: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        noisy = raw + noise
+        return self.likeliest(raw + noise)
+
+    def likeliest(self, raw: np.ndarray) -> np.ndarray:
         if len(self._parts) == 1:
-            only: np.ndarray = noisy.argmax(axis=0)[:, None]
+            only: np.ndarray = raw.argmax(axis=0)[:, None]
             return only
-        return np.stack([noisy[part].argmax(axis=0) for part in self._parts], axis=1)
+        return np.stack([raw[part].argmax(axis=0) for part in self._parts], axis=1)
 
     def prepare(self, actions: np.ndarray) -> np.ndarray:
         chosen = np.zeros((self._parts[-1].stop, len(actions)), np.float32)
@@ -154,7 +159,10 @@ class _Gaussian:
         return generator.standard_normal((steps, self._network.width, copies), dtype=np.float32)
 
     def sample(self, raw: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        actions: np.ndarray = (raw + noise * np.exp(self._log_std)).T
+        return self.likeliest(raw + noise * np.exp(self._log_std))
+
+    def likeliest(self, raw: np.ndarray) -> np.ndarray:
+        actions: np.ndarray = raw.T
         return actions
 
     def prepare(self, actions: np.ndarray) -> np.ndarray:

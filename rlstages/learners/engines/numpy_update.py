@@ -22,13 +22,21 @@ class Rows(NamedTuple):
     old_log_prob: np.ndarray
     advantages: np.ndarray
     returns: np.ndarray
+    old_values: np.ndarray
     reference: np.ndarray | None
 
     def rows(self, rows: Any) -> Rows:
         """Return some rows, in that order."""
         reference = None if self.reference is None else self.reference[:, rows]
-        old_log_prob, advantages, returns = self.old_log_prob[rows], self.advantages[rows], self.returns[rows]
-        return Rows(self.inputs[rows], self.actions[:, rows], old_log_prob, advantages, returns, reference)
+        return Rows(
+            self.inputs[rows],
+            self.actions[:, rows],
+            self.old_log_prob[rows],
+            self.advantages[rows],
+            self.returns[rows],
+            self.old_values[rows],
+            reference,
+        )
 
 
 class Update:
@@ -46,6 +54,7 @@ class Update:
         self._network, self._head, self._optimizer, self._pull, self._ppo = network, head, optimizer, pull, ppo
         self._settings = settings
         self._clip = float(settings["clip_range"]) if ppo else 0.0
+        self._clip_values: float | None = settings.get("clip_range_vf")
         self._target = settings.get("target_kl")
         self._batches, self._sums = 0, dict[str, float]()
 
@@ -100,9 +109,18 @@ class Update:
             # Where the clipped term is the smaller one, nothing moves.
             by_log_prob *= np.where(advantages > 0, ratio <= 1 + self._clip, ratio >= 1 - self._clip)
         by_raw = self._head.backward(by_log_prob, batch.actions, self._pull, batch.reference)
-        by_value = values - batch.returns
+        by_value = self._near_old(values, batch.old_values) - batch.returns
+        if self._clip_values is not None:
+            by_value *= np.abs(values - batch.old_values) <= self._clip_values
         by_value *= 2 * self._settings["vf_coef"] / size
         self._network.backward(batch.inputs, by_raw, by_value)
+
+    def _near_old(self, values: np.ndarray, old: np.ndarray) -> np.ndarray:
+        """Return values that lie no further from what they were than `clip_range_vf`, where that is set."""
+        if self._clip_values is None:
+            return values
+        moved: np.ndarray = old + np.clip(values - old, -self._clip_values, self._clip_values)
+        return moved
 
     def _losses(
         self, rows: Rows, raw: np.ndarray, values: np.ndarray, log_prob: np.ndarray, weights: np.ndarray
@@ -121,7 +139,7 @@ class Update:
         if rows.reference is not None:
             found["anchor_kl"] = self._head.divergence(raw, rows.reference)
         found["policy_loss"] = -gain
-        found["value_loss"] = (values - rows.returns) ** 2
+        found["value_loss"] = (self._near_old(values, rows.old_values) - rows.returns) ** 2
         found["entropy"] = self._head.entropy(raw)
         return {name: float(np.dot(terms, weights)) for name, terms in found.items()}
 

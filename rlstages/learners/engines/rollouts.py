@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.learners.engines.engine import Engine
+from rlstages.environments.monitor import monitor_of
+from rlstages.learners.engines.engine import Engine, within
 
 
 def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: float) -> RolloutBuffer:
@@ -23,13 +23,14 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
         trace_decay: The lambda of generalised advantage estimation (arXiv:1506.02438).
 
     Returns:
-        The model's buffer, with advantages and returns.
+        The model's buffer, with advantages and returns. Its `idle`, shape `(n_steps, n_envs)`, tells the rows that are
+        resets of copies and no steps, or is `None`; `flattened` leaves these rows out.
     """
     buffer: Any = model.rollout_buffer
+    monitor = monitor_of(env)
+    idle: np.ndarray | None = None
     seen: Any = model._last_obs
     starts: Any = model._last_episode_starts
-    bounds = env.action_space if isinstance(env.action_space, spaces.Box) else None
-    low, high = (bounds.low, bounds.high) if bounds is not None else (None, None)
     cut_short: list[tuple[int, int, Any]] = []
     buffer.reset()
     engine.begin_rollout(buffer)
@@ -38,10 +39,11 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
         _store(buffer.observations, step, seen)
         buffer.actions[step] = actions.reshape(buffer.n_envs, -1)
         buffer.episode_starts[step] = starts
-        if bounds is not None:
-            actions = np.clip(actions, low, high)
-        seen, rewards, starts, infos = env.step(actions)
+        seen, rewards, starts, infos = env.step(within(env.action_space, actions))
         buffer.rewards[step] = rewards
+        if monitor.idle is not None:
+            idle = np.zeros((buffer.buffer_size, buffer.n_envs), bool) if idle is None else idle
+            idle[step] = monitor.idle
         if np.count_nonzero(starts):
             for copy in np.flatnonzero(starts).tolist():
                 if infos[copy].get("TimeLimit.truncated", False):
@@ -51,22 +53,35 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
     for (step, copy, _), value in zip(cut_short, values, strict=False):
         buffer.rewards[step, copy] += np.float32(model.gamma) * value
     _estimate_advantages(buffer, values[len(cut_short) :], starts, model.gamma, trace_decay)
-    buffer.pos, buffer.full = buffer.buffer_size, True
-    model.num_timesteps += buffer.buffer_size * buffer.n_envs
+    buffer.pos, buffer.full, buffer.idle = buffer.buffer_size, True, idle
+    model.num_timesteps += steps_in(buffer)
     model._last_obs, model._last_episode_starts = seen, starts
     return buffer  # type: ignore[no-any-return]
 
 
+def steps_in(buffer: RolloutBuffer) -> int:
+    """Return how many steps of environments a rollout holds."""
+    idle: np.ndarray | None = getattr(buffer, "idle", None)
+    return buffer.buffer_size * buffer.n_envs - (0 if idle is None else int(np.count_nonzero(idle)))
+
+
 def flattened(buffer: RolloutBuffer) -> RolloutBuffer:
-    """Join the axes of steps and copies of a buffer's arrays in place, as its own `get` does."""
+    """Join the axes of steps and copies of a buffer's arrays in place, as its own `get` does, without idle rows."""
     if not buffer.generator_ready:
+        idle: np.ndarray | None = getattr(buffer, "idle", None)
+        stepped = None if idle is None else ~idle.T.reshape(-1)
+
+        def joined(array: np.ndarray) -> np.ndarray:
+            rows = buffer.swap_and_flatten(array)
+            return rows if stepped is None else rows[stepped]
+
         arrays: dict[str, Any] = vars(buffer)
         for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
             value = arrays[name]
             if isinstance(value, dict):
-                arrays[name] = {key: buffer.swap_and_flatten(part) for key, part in value.items()}
+                arrays[name] = {key: joined(part) for key, part in value.items()}
             else:
-                arrays[name] = buffer.swap_and_flatten(value)
+                arrays[name] = joined(value)
         buffer.generator_ready = True
     return buffer
 

@@ -10,21 +10,19 @@ therefore has a seed of its own, and is a function of that seed and the actions 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
-try:
-    from gymnasium.vector import AutoresetMode
+from rlstages.environments.autoreset import DISABLED
 
-    DISABLED: Any = AutoresetMode.DISABLED
-except ImportError:  # gymnasium 0.29 has the convention, but no name for it
-    DISABLED = "Disabled"
+ALL = slice(None)
+"""The index of all copies."""
 
 
-class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
+class BatchedEnv(gym.vector.VectorEnv):
     """Base of environments that step `num_envs` copies in one call.
 
     A subclass sets `single_observation_space` and `single_action_space` before it calls `super().__init__`, and
@@ -35,7 +33,7 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         render_mode: `None` or `"rgb_array"`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15, "autoreset_mode": DISABLED}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15, "autoreset_mode": DISABLED}
     single_observation_space: gym.Space[Any]
     single_action_space: gym.Space[Any]
 
@@ -47,7 +45,9 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.closed = False
-        self._seeds = np.random.SeedSequence()
+        space = self.single_observation_space
+        self._seen: np.ndarray = np.zeros((num_envs, *(space.shape or ())), space.dtype)
+        self._seeds = np.random.default_rng()
 
     # --- what a subclass writes ------------------------------------------------------------------------------
 
@@ -72,8 +72,16 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         """
         raise NotImplementedError
 
-    def observe(self) -> np.ndarray:
-        """Return the observations of all copies, shape `(num_envs, *observation_shape)`, in a fresh array."""
+    def observe(self, copies: np.ndarray | slice = ALL) -> np.ndarray:
+        """Return the observations of some copies.
+
+        Args:
+            copies: Which ones, as an index into arrays of all copies: `slice(None)` for all of them, or the numbers
+                of those that have just begun, shape `(k,)`, int64.
+
+        Returns:
+            Shape `(k, *observation_shape)`, in a fresh array.
+        """
         raise NotImplementedError
 
     def draw(self, copy: int) -> np.ndarray:
@@ -84,10 +92,15 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         """Return all that later steps depend on: by default, every array among the public attributes."""
         return {key: value.copy() for key, value in vars(self).items() if _is_state(key, value)}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from what `state` returned, here or in another instance made with the same arguments."""
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Go on from what `state` returned, here or in another instance made with the same arguments.
+
+        Returns:
+            The observations of all copies.
+        """
         for name, value in state.items():
             setattr(self, name, np.array(value))
+        return self._look()
 
     # --- gymnasium's interface -------------------------------------------------------------------------------
 
@@ -101,19 +114,25 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
             options: `{"reset_mask": mask}` with a boolean mask of shape `(num_envs,)`; default all copies.
 
         Returns:
-            The observations of all copies, and an empty info.
+            The observations of all copies, in an array of their own, and an empty info.
         """
-        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            self.start(np.arange(self.num_envs), self._episode_seeds(seed, np.arange(self.num_envs)))
+            return self._look(), {}
+        mask = np.asarray(mask)
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
             raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},)")
         copies = np.flatnonzero(mask)
-        self.start(copies, self._episode_seeds(seed)[copies])
-        return self.observe(), {}
+        self.start(copies, self._episode_seeds(seed, copies))
+        self._seen = self._seen.copy()
+        self._seen[copies] = self.observe(copies)
+        return self._seen, {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every copy once; a copy whose episode ended must be reset before it is stepped again."""
         rewards, terminated, truncated, infos = self.advance(np.asarray(actions))
-        return self.observe(), rewards, terminated, truncated, infos
+        return self._look(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Return one picture per copy, or `None` without a render mode."""
@@ -123,37 +142,60 @@ class BatchedEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
         """Mark the environment closed; it holds nothing that needs to be freed."""
         self.closed = True
 
-    def _episode_seeds(self, seed: int | Sequence[int | None] | None) -> np.ndarray:
+    def _look(self) -> np.ndarray:
+        self._seen = self.observe()
+        return self._seen
+
+    def _episode_seeds(self, seed: int | Sequence[int | None] | None, copies: np.ndarray) -> np.ndarray:
+        """Return the seeds of the copies' next episodes, drawing those that are not given."""
         if isinstance(seed, (int, np.integer)):
-            return np.arange(self.num_envs, dtype=np.uint64) + np.uint64(seed)
-        drawn = self._seeds.spawn(1)[0].generate_state(self.num_envs, np.uint64)
+            return np.asarray(copies.astype(np.uint64) + np.uint64(seed))
+        seeds = self._seeds.integers(2**63, size=len(copies), dtype=np.uint64)
         if seed is None:
-            return drawn
+            return seeds
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} copies")
-        return np.array([drawn[i] if s is None else s for i, s in enumerate(seed)], dtype=np.uint64)
+        for place, copy in enumerate(copies.tolist()):
+            given = seed[copy]
+            if given is not None:
+                seeds[place] = given
+        return seeds
 
 
 def _is_state(name: str, value: Any) -> bool:
     return isinstance(value, np.ndarray) and not name.startswith("_")
 
 
-class SingleEnv(gym.Env):  # type: ignore[type-arg]
+def info_of(infos: Mapping[str, Any], copy: int) -> dict[str, Any]:
+    """Return one copy's part of a batch's infos: arrays by key, and under `_key` which copies have an entry there.
+
+    Source: https://gymnasium.farama.org/api/vector/#gymnasium.vector.VectorEnv.step
+    """
+    own = {}
+    for key, values in infos.items():
+        if isinstance(values, dict):
+            own[key] = info_of(values, copy)
+        elif not key.startswith("_") and ("_" + key not in infos or infos["_" + key][copy]):
+            own[key] = values[copy]
+    return own
+
+
+class SingleEnv(gym.Env):
     """One copy of a batched environment behind gymnasium's single-environment interface.
 
     Both forms run the same code, so they agree step for step when they are given the same seeds and actions.
 
     Args:
-        batched: A batched environment with one copy.
+        batched: A `gymnasium.vector.VectorEnv` with one copy.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}
 
-    def __init__(self, batched: BatchedEnv) -> None:
+    def __init__(self, batched: Any) -> None:
         self.batched = batched
         self.observation_space = batched.single_observation_space
         self.action_space = batched.single_action_space
-        self.render_mode = batched.render_mode
+        self.render_mode = getattr(batched, "render_mode", None)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -161,16 +203,23 @@ class SingleEnv(gym.Env):  # type: ignore[type-arg]
         """Start an episode; without a seed, one is drawn from the environment's own generator."""
         super().reset(seed=seed)
         episode_seed = int(self.np_random.integers(2**63)) if seed is None else seed
-        observations, _ = self.batched.reset(seed=[episode_seed])
-        return observations[0], {}
+        observations, infos = self.batched.reset(seed=episode_seed)
+        return _first(observations), info_of(infos, 0)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Step the one copy."""
         observations, rewards, terminated, truncated, infos = self.batched.step(np.asarray(action)[None])
-        info = {key: value[0] for key, value in infos.items()}
-        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+        return _first(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info_of(infos, 0)
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """Return a picture of shape `(height, width, 3)`, or `None` without a render mode."""
         frames = self.batched.render()
         return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Close the batch."""
+        self.batched.close()
+
+
+def _first(observations: Any) -> Any:
+    return {key: part[0] for key, part in observations.items()} if isinstance(observations, dict) else observations[0]

@@ -1,0 +1,97 @@
+"""A rollout as tensors, in random batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+
+from rlstages.learners.engines.engine import Anchor
+from rlstages.learners.engines.rollouts import flattened
+from rlstages.learners.engines.torch_features import features_of, sees_vectors
+from rlstages.learners.engines.torch_heads import TorchHead
+
+MEASURED_AT_ONCE = 4096
+
+
+class Batch(NamedTuple):
+    """Rows of a rollout: features, actions and the anchor's outputs `(n, width)`, the rest `(n,)`."""
+
+    features: Any
+    actions: torch.Tensor
+    old_log_prob: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+    old_values: torch.Tensor
+    reference: torch.Tensor | None
+
+
+class Batches:
+    """A rollout that batches are drawn from.
+
+    Args:
+        policy: Extracts the features: once, where no parameter goes into them.
+        head: Takes the actions.
+        buffer: A full rollout.
+        anchor: Its outputs are part of the batches.
+    """
+
+    def __init__(
+        self, policy: ActorCriticPolicy, head: TorchHead, buffer: RolloutBuffer, anchor: Anchor | None = None
+    ) -> None:
+        kept: Any = flattened(buffer)
+        device = policy.device
+        self._size = len(kept.advantages)
+        self._observations: Any = obs_as_tensor(kept.observations, device)
+        self._actions = head.actions(torch.as_tensor(kept.actions, device=device))
+        columns = [kept.log_probs, kept.advantages, kept.returns, kept.values]
+        self._columns = torch.as_tensor(np.stack([column.reshape(-1) for column in columns]), device=device)
+        self._reference: torch.Tensor | None = None
+        self._features: Callable[[Any], Any] = features_of(policy)
+        with torch.no_grad():
+            if anchor is not None:
+                rows = torch.split(torch.arange(self._size, device=device), MEASURED_AT_ONCE)
+                self._reference = torch.cat([_outputs(anchor.policy, _take(self._observations, some)) for some in rows])
+            if sees_vectors(policy):
+                self._observations = self._features(self._observations)
+                self._features = lambda features: features
+
+    def draw(self, epochs: int, batch_size: int | None) -> Iterator[Batch]:
+        """Yield random batches, in the order that stable-baselines3's buffer draws from NumPy's generator.
+
+        Args:
+            epochs: Passes over the rollout.
+            batch_size: Of each batch but the last; `None` stands for the whole rollout.
+        """
+        for _ in range(epochs):
+            order = torch.as_tensor(np.random.permutation(self._size), device=self._columns.device)
+            yield from map(self._rows, torch.split(order, batch_size or self._size))
+
+    def _rows(self, rows: torch.Tensor) -> Batch:
+        old_log_prob, advantages, returns, old_values = self._columns.index_select(1, rows).unbind(0)
+        return Batch(
+            self._features(_take(self._observations, rows)),
+            self._actions.index_select(0, rows),
+            old_log_prob,
+            advantages,
+            returns,
+            old_values,
+            None if self._reference is None else self._reference.index_select(0, rows),
+        )
+
+
+def _outputs(policy: ActorCriticPolicy, observations: Any) -> torch.Tensor:
+    """Return what a policy's last layer gives."""
+    features: Any = policy.extract_features(observations)
+    return policy.action_net(policy.mlp_extractor.forward_actor(features))  # type: ignore[no-any-return]
+
+
+def _take(observations: Any, rows: torch.Tensor) -> Any:
+    if isinstance(observations, dict):
+        return {key: value.index_select(0, rows) for key, value in observations.items()}
+    return observations.index_select(0, rows)

@@ -1,0 +1,30 @@
+"""What a policy's layers see of observations, in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor
+
+from rlstages.learners.normalizer import NormalizedExtractor
+
+
+def features_of(policy: ActorCriticPolicy) -> Callable[[Any], Any]:
+    """Return what a policy's extractor computes from observations."""
+    if sees_vectors(policy) and not isinstance(policy.features_extractor, NormalizedExtractor):
+        return lambda observations: observations.float().flatten(1)
+    return policy.extract_features
+
+
+def sees_vectors(policy: ActorCriticPolicy) -> bool:
+    """Say whether the features are vectors that no parameter goes into."""
+    extractor: Any = policy.features_extractor
+    if isinstance(extractor, NormalizedExtractor):
+        extractor = extractor.inner
+    space = policy.observation_space
+    vectors = isinstance(space, spaces.Box) and not is_image_space(space)
+    return vectors and isinstance(extractor, FlattenExtractor)
