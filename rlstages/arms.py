@@ -13,7 +13,7 @@ from rlstages.criteria import RewardThreshold
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, nearest, require
 from rlstages.specs import Linear
-from rlstages.stages import BehaviorCloning, FineTuning, Stage
+from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments
 
 UNREACHABLE = RewardThreshold(1e300)
 UNLIMITED_STEPS = 10**12
@@ -57,7 +57,7 @@ def naive_handover(curriculum: Curriculum) -> Curriculum:
         if isinstance(stage, FineTuning):
             cloned = bool(stages) and isinstance(stages[-1], BehaviorCloning)
             noise = curriculum.agent.log_std_init if cloned else stage.exploration
-            stage = replace(stage, critic_fit_steps=0, anchor_kl=0.0, exploration=noise)
+            stage = replace(stage, critic_fit_steps=0, anchor_kl=0.0, exploration=noise, rehearse=0.0)
         stages.append(stage)
     return _going_on(curriculum, stages)
 
@@ -149,7 +149,16 @@ def _going_on(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
 
 def _with(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
     require(bool(stages), "it would have no stage.")
-    return replace(curriculum, stages=tuple(map(_patient, stages)))
+    kept = [_possible(stages, index) for index in range(len(stages))]
+    return replace(curriculum, stages=tuple(map(_patient, kept)))
+
+
+def _possible(stages: Sequence[Stage], index: int) -> Stage:
+    """Take from a stage what needs stages before it that an arm has left out."""
+    stage = stages[index]
+    if isinstance(stage, FineTuning) and not earlier_environments(stages, index):
+        return replace(stage, rehearse=0.0)
+    return stage
 
 
 def _patient(stage: Stage) -> Stage:

@@ -18,7 +18,7 @@ from rlstages.learners.engines.choice import choose_engine
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
 from rlstages.learners.runner import Result, StageRunner
-from rlstages.stages import BehaviorCloning, FineTuning
+from rlstages.stages import BehaviorCloning, FineTuning, earlier_environments
 from rlstages.stopping import add_place, fault_of, interrupts
 from rlstages.storage.checkpoints import sha256
 from rlstages.storage.record import versions
@@ -220,7 +220,8 @@ class Trainer:
     def _make_runner(self) -> StageRunner:
         stage = self.spec
         if isinstance(stage, FineTuning):
-            return FineTuningRunner(stage, self.stage, self.learner, self.seed, self.emit)
+            earlier = earlier_environments(self.curriculum.stages, self.stage)
+            return FineTuningRunner(stage, self.stage, self.learner, self.seed, self.emit, earlier)
         file = self.directory.path / "demonstrations" / f"{self._file_stem()}.safetensors"
         return CloningRunner(stage, self.stage, self.learner, self.seed, self.emit, file, self.trust_pickle)
 

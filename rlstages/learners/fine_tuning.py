@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any, cast
 
@@ -13,12 +13,11 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.criteria import Verdict
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import monitor_of
-from rlstages.environments.rewards import NormalizedRewards
 from rlstages.episodes import Episode, Score, score
-from rlstages.events import Emit, Judged, RolloutFinished, Warned
-from rlstages.learners.copies import begin_copies, copies_state, restore_copies
+from rlstages.events import Emit, Judged, RolloutFinished
+from rlstages.learners.copies import copies_state, open_copies
 from rlstages.learners.engines.engine import Anchor, critic_parameters
 from rlstages.learners.engines.rollouts import collect, steps_in
 from rlstages.learners.examination import Examiner
@@ -26,15 +25,11 @@ from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_s
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
 from rlstages.serialization import from_data, to_data
-from rlstages.specs import SCHEDULED, value_at
+from rlstages.specs import SCHEDULED, Environment, value_at
 from rlstages.stages import FineTuning
 
 CRITIC_LEARNING_RATE = 1e-3
 SCREEN_EVERY = 10
-_NOT_AS_THEY_WERE = (
-    "{environment}: replaying the seed and actions of their episodes did not bring copies {copies} back to where they "
-    "were, so this run goes on close to, but not exactly, as it would have without the interruption."
-)
 
 
 class FineTuningRunner:
@@ -46,12 +41,22 @@ class FineTuningRunner:
         learner: Whose policy is trained.
         run_seed: Of the run.
         emit: Takes events.
+        earlier: Environments of earlier stages, for the copies that rehearse.
     """
 
-    def __init__(self, stage: FineTuning, index: int, learner: Learner, run_seed: int, emit: Emit) -> None:
+    def __init__(
+        self,
+        stage: FineTuning,
+        index: int,
+        learner: Learner,
+        run_seed: int,
+        emit: Emit,
+        earlier: Sequence[Environment] = (),
+    ) -> None:
         self.stage, self.index, self.learner, self.run_seed, self.emit = stage, index, learner, run_seed, emit
         self.stage_steps = 0
         self.result: Result | None = None
+        self._earlier = earlier
         self._settings = learner.agent.settings(stage)
         self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
         self._phase = "before"
@@ -187,8 +192,9 @@ class FineTuningRunner:
         env, model = self._copies(), self.learner.model
         buffer = collect(model, env, self.learner.engine, trace_decay)
         self._count(steps_in(buffer))
+        played, *_ = [monitor_of(part).take() for part in parts_of(env)]
         # Each copy's first episode is left out: of those, the short ones finish first.
-        finished = [episode for episode in monitor_of(env).take() if episode.number > 0]
+        finished = [episode for episode in played if episode.number > 0]
         if not self._deterministic:
             self._recent = (self._recent + finished)[-self._window :]
         return buffer
@@ -239,25 +245,10 @@ class FineTuningRunner:
 
     def _copies(self) -> VecEnv:
         """Return the copies to train in: those of the rollout before, new ones, or those of an interrupted session."""
-        if self._env is not None:
-            return self._env
-        agent, model = self.learner.agent, self.learner.model
-        warn = self._warn
-        env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index, warn=warn)
-        if agent.normalize_rewards:
-            env = NormalizedRewards(env, agent.gamma)
-        self._env = env
-        if self._left_off is None:
-            begin_copies(model, env)
-            return env
-        lost = restore_copies(model, env, self._left_off)
-        if lost:
-            which = ", ".join(map(str, lost))
-            self.emit(Warned(_NOT_AS_THEY_WERE.format(environment=self.stage.environment, copies=which)))
-        return env
-
-    def _warn(self, sentence: str) -> None:
-        self.emit(Warned(sentence))
+        if self._env is None:
+            place = self.run_seed, self.index
+            self._env = open_copies(self.stage, self._earlier, self.learner, *place, self.emit, self._left_off)
+        return self._env
 
     def _make_critic_optimizer(self) -> torch.optim.Optimizer:
         parameters = critic_parameters(self.learner.policy)
