@@ -120,6 +120,10 @@ class FineTuning(Hyperparameters):
         rehearse: Share of the copies that train in earlier stages' environments instead, so that these are not
             forgotten: each in one of them, the latest first. Their steps count; their episodes are neither shown nor
             judged. 0 is off, and more is at least one copy.
+        on_collapse: What happens when the policy has lost what the fine-tuning stage before had reached: `"go on"`,
+            or `"return"` to that stage with the policy as it is. To find out, 5 % of the stage's steps are played in
+            the environment of the stage before.
+        max_returns: How often in a run this stage may go back; then it goes on.
         critic_fit_steps: Environment steps during which only the critic learns, if the policy comes from cloning: a
             critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588). 0 is off.
         anchor_kl: Weight of the KL divergence (summed over action dimensions) from the anchor, which is the last
@@ -137,6 +141,8 @@ class FineTuning(Hyperparameters):
     max_steps: int
     on_timeout: Literal["stop", "advance"] = "stop"
     rehearse: float = 0.0
+    on_collapse: Literal["go on", "return"] = "go on"
+    max_returns: int = 2
     critic_fit_steps: int = 8_192
     anchor_kl: float | None = None
     anchor_steps: int = 40_000
@@ -152,6 +158,8 @@ class FineTuning(Hyperparameters):
         require_int(where, "max_steps", self.max_steps)
         require_choice(where, "on_timeout", self.on_timeout, ["stop", "advance"])
         require_number(where, "rehearse", self.rehearse, least=0.0, most=0.9)
+        require_choice(where, "on_collapse", self.on_collapse, ["go on", "return"])
+        require_int(where, "max_returns", self.max_returns)
         require_int(where, "critic_fit_steps", self.critic_fit_steps, least=0)
         if self.anchor_kl is not None:
             require_number(where, "anchor_kl", self.anchor_kl, least=0.0)
@@ -223,6 +231,14 @@ def refuse_rehearsal(stages: Sequence[Stage], index: int, n_envs: int) -> None:
         stage.rehearsal_copies(n_envs) < n_envs,
         f"{where} of {n_envs} cop{'y' if n_envs == 1 else 'ies'} leaves none for the stage itself; lower it, or raise "
         "Agent(n_envs=...).",
+    )
+
+
+def refuse_return(stage: Stage, before: Stage | None) -> None:
+    """Refuse a stage that is to go back where there is no fine-tuning stage to go back to."""
+    require(
+        isinstance(stage, BehaviorCloning) or stage.on_collapse == "go on" or isinstance(before, FineTuning),
+        f"stage {stage.name!r}: on_collapse='return', but the stage before it is no FineTuning stage; leave it out.",
     )
 
 

@@ -8,6 +8,7 @@ from strategies import curricula, some
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, InputError
 from rlstages.criteria import RewardThreshold, SuccessThreshold
+from rlstages.criteria.decline import Decline
 from rlstages.curriculum import load_curriculum
 from rlstages.episodes import Episode, score
 from rlstages.events import (
@@ -16,10 +17,12 @@ from rlstages.events import (
     Evaluated,
     Event,
     Judged,
+    LookedBack,
     Payload,
     RolloutFinished,
     RunFinished,
     RunStarted,
+    StageCollapsed,
     StageFinished,
     StageStarted,
     Warned,
@@ -29,6 +32,7 @@ from rlstages.serialization import from_data, to_data
 
 SCORE = score([Episode(0, i, float(i), 5, i > 1) for i in range(4)])
 VERDICT = SuccessThreshold(0.9).judge([Episode(0, i, 1.0, 5, True) for i in range(100)])
+DECLINE = Decline(True, "success", 0.2, 0.4, 0.7, 16)
 PAYLOADS = [
     RunStarted("abcd", load_curriculum("rooms"), 3, {"python": "3.11"}, resumed=True),
     StageStarted("FineTuning", "train", max_steps=10, criterion="success", threshold=0.9),
@@ -37,6 +41,8 @@ PAYLOADS = [
     Evaluated("before", SCORE),
     RolloutFinished("training", 512, 0, None, None, None, None, 0.9, {"kl": 0.1}, 1e4, "0 of 50 episodes"),
     Judged(1, 600, VERDICT),
+    LookedBack(1, "two rooms", 700, DECLINE, True),
+    StageCollapsed("two rooms", "it is lost", 700, 1.5, DECLINE, "policies/b", "0" * 64, None, 2),
     StageFinished("reached", "it is", 600, 1.5, None, SCORE, VERDICT, "policies/a", "0" * 64, None),
     Warned("Vorsicht\n\u2028 😀 \udc80"),
     RunFinished("reached", "The curriculum is done."),

@@ -22,6 +22,7 @@ from rlstages.learners.engines.engine import Anchor, critic_parameters
 from rlstages.learners.engines.rollouts import collect, steps_in
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
+from rlstages.learners.lookback import LookBack
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
 from rlstages.serialization import from_data, to_data
@@ -42,6 +43,7 @@ class FineTuningRunner:
         run_seed: Of the run.
         emit: Takes events.
         earlier: Environments of earlier stages, for the copies that rehearse.
+        before: The stage to look back at, if the run may go back to it.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class FineTuningRunner:
         run_seed: int,
         emit: Emit,
         earlier: Sequence[Environment] = (),
+        before: FineTuning | None = None,
     ) -> None:
         self.stage, self.index, self.learner, self.run_seed, self.emit = stage, index, learner, run_seed, emit
         self.stage_steps = 0
@@ -59,6 +62,7 @@ class FineTuningRunner:
         self._earlier = earlier
         self._settings = learner.agent.settings(stage)
         self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
+        self._look_back = None if before is None else LookBack(before, index, learner, run_seed, emit)
         self._phase = "before"
         self._before: Score | None = None
         self._recent: list[Episode] = []
@@ -77,6 +81,7 @@ class FineTuningRunner:
             "critic fit": self._fit_critic,
             "training": self._train,
             "confirming": self._confirm,
+            "looking back": self._examine_decline,
         }
         work[self._phase]()
 
@@ -91,6 +96,7 @@ class FineTuningRunner:
             "updates": self._updates,
             "fit_until": self._fit_until,
             "examiner": self._examiner.state_dict(),
+            "look_back": None if self._look_back is None else self._look_back.state_dict(),
             "critic_optimizer": None if self._critic_optimizer is None else optimizer_state(self._critic_optimizer),
             "copies": self._left_off if self._env is None else copies_state(self.learner.model, self._env),
         }
@@ -104,12 +110,16 @@ class FineTuningRunner:
         self._left_off = state["copies"]
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
         self._examiner.load_state_dict(state["examiner"])
+        if self._look_back is not None:
+            self._look_back.load_state_dict(state["look_back"])
         if state["critic_optimizer"] is not None:
             load_optimizer_state(self._make_critic_optimizer(), state["critic_optimizer"])
 
     def close(self) -> None:
         """Close the environments."""
         self._examiner.close()
+        if self._look_back is not None:
+            self._look_back.close()
         if self._env is not None:
             self._env.close()
 
@@ -117,6 +127,8 @@ class FineTuningRunner:
 
     def _start(self) -> None:
         self._before = self._examiner.score("before", self.stage.evaluation_episodes)
+        if self._look_back is not None:
+            self._count(self._look_back.begin())
         policy = self.learner.policy
         if self.stage.exploration is not None and hasattr(policy, "log_std"):
             with torch.no_grad():
@@ -161,8 +173,10 @@ class FineTuningRunner:
         if self.stage.until.promising(self._recent, self._next_attempt):
             self._examiner.begin_attempt()
             self._phase = "confirming"
-        elif self.stage_steps >= self.stage.max_steps:
-            self._give_up()
+        elif self._look_back is not None and self._look_back.is_due(self.stage_steps):
+            self._phase = "looking back"
+        else:
+            self._go_on()
 
     def _confirm(self) -> None:
         before = len(self._examiner.episodes)
@@ -176,9 +190,22 @@ class FineTuningRunner:
         elif self._verdict.futile:
             # The episodes that looked promising have been tested and are spent.
             self._recent = []
-            self._phase = "training"
-            if self.stage_steps >= self.stage.max_steps:
-                self._give_up()
+            self._go_on()
+
+    def _examine_decline(self) -> None:
+        assert self._look_back is not None
+        self._count(self._look_back.play())
+        decline, over = self._look_back.judge(self.stage_steps)
+        if decline.lost:
+            reason = f"What the stage before had reached is lost: {decline}."
+            self.result = Result("collapsed", reason, self._before, None, None, decline=decline)
+        elif over:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._phase = "training"
+        if self.stage_steps >= self.stage.max_steps:
+            self._give_up()
 
     def _give_up(self) -> None:
         after = self._examiner.score("after", self.stage.evaluation_episodes)

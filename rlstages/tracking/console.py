@@ -20,8 +20,10 @@ from rlstages.events import (
     Evaluated,
     Event,
     Judged,
+    LookedBack,
     RolloutFinished,
     RunStarted,
+    StageCollapsed,
     StageFinished,
     StageStarted,
     Tracker,
@@ -35,6 +37,7 @@ from rlstages.tracking.ladder import (
     epoch_line,
     ladder,
     live_view,
+    look_line,
     phase,
 )
 from rlstages.tracking.state import RunState, StageState
@@ -153,7 +156,7 @@ class PlainConsole:
             return ""
         if isinstance(payload, StageStarted):
             self._last_time, self._rollouts, self._phase = -1e18, 0, ""
-            return payload.description
+            return payload.description if payload.visit == 1 else f"{payload.description}, visit {payload.visit}"
         if isinstance(payload, DemonstrationsReady):
             return demonstrations_line(stage)
         if isinstance(payload, Evaluated):
@@ -161,6 +164,11 @@ class PlainConsole:
         if isinstance(payload, StageFinished):
             took = f"{text.count(payload.stage_steps)} steps, {text.span(payload.seconds)}"
             return f"{payload.outcome} after {took}: {payload.reason}"
+        if isinstance(payload, LookedBack):
+            return f"look back at {look_line(payload)}" if payload.over else ""
+        if isinstance(payload, StageCollapsed):
+            took = f"{text.count(payload.stage_steps)} steps, {text.span(payload.seconds)}"
+            return f"collapsed after {took}, back to {payload.back_to!r}: {payload.reason}"
         return self._progress(event, stage)
 
     def _progress(self, event: Event, stage: StageState) -> str:

@@ -12,7 +12,9 @@ from rlstages.events import (
     Evaluated,
     Event,
     Judged,
+    LookedBack,
     RolloutFinished,
+    StageCollapsed,
     StageFinished,
 )
 
@@ -50,7 +52,14 @@ def _numbers(event: Event) -> Mapping[str, float | None]:
             "eval/confirm_episodes": payload.verdict.episodes,
             "stage/steps": payload.stage_steps,
         }
-    if isinstance(payload, StageFinished):
+    if isinstance(payload, LookedBack):
+        return {
+            "eval/look_back_value": payload.decline.value,
+            "eval/look_back_bound": payload.decline.bound,
+            "eval/look_back_level": payload.decline.level,
+            "stage/steps": payload.stage_steps,
+        }
+    if isinstance(payload, (StageFinished, StageCollapsed)):
         return {"stage/steps": payload.stage_steps, "stage/seconds": payload.seconds}
     return {}
 

@@ -15,6 +15,7 @@ from rlstages.events import (
     RolloutFinished,
     RunFinished,
     RunStarted,
+    StageCollapsed,
     StageFinished,
 )
 from rlstages.privacy import without_paths
@@ -28,7 +29,7 @@ _ARTIFACT_SECONDS = 10
 _LEAST_SECONDS_BETWEEN_ROLLOUTS = 0.25
 _EXIT_CODES = {"reached": 0, "paused": 0, "missed": 3, "interrupted": 130}
 _COLUMNS: list[str | int] = [
-    *("stage", "kind", "outcome", "steps", "seconds"),
+    *("stage", "visit", "kind", "outcome", "steps", "seconds"),
     *("measure", "before", "after", "bound", "threshold"),
 ]
 
@@ -90,8 +91,9 @@ class WandbRun:
         stage = self._state.current
         if isinstance(event.payload, DemonstrationsReady):
             self._add_demonstrations(event.payload, event)
-        elif isinstance(event.payload, StageFinished) and stage is not None:
-            self._summarise_stages()
+        elif isinstance(event.payload, (StageFinished, StageCollapsed)) and stage is not None:
+            if isinstance(event.payload, StageFinished):
+                self._summarise_stages()
             self._add_policy(event.payload, stage)
         self._exit_code = 1
         if isinstance(event.payload, RunFinished):
@@ -144,7 +146,7 @@ class WandbRun:
         assert self._state is not None
         if isinstance(event.payload, EpochFinished):
             row[CLONE_AXIS] = self._state.epochs
-        if isinstance(event.payload, StageFinished):
+        if isinstance(event.payload, (StageFinished, StageCollapsed)):
             row["stages"] = _table(self._state)
         where = {STEP_AXIS: event.global_step, "stage/index": event.stage_index, "stage/name": event.stage_name}
         self._run.log({**row, **where, "_timestamp": event.time}, step=place, commit=True)
@@ -176,15 +178,21 @@ class WandbRun:
         }
         self._add(shown.file, "demonstrations", about)
 
-    def _add_policy(self, ended: StageFinished, stage: StageState) -> None:
-        about = {
+    def _add_policy(self, ended: StageFinished | StageCollapsed, stage: StageState) -> None:
+        about: dict[str, Any] = {
             "digest": ended.digest,
             "parent": ended.parent,
             "stage": stage.name,
-            "outcome": ended.outcome,
-            "score": to_data(ended.after, nan_as_null=True),
-            "verdict": to_data(ended.verdict, nan_as_null=True),
+            "visit": ended.visit,
         }
+        if isinstance(ended, StageCollapsed):
+            about |= {"outcome": "collapsed", "decline": to_data(ended.decline, nan_as_null=True)}
+        else:
+            about |= {
+                "outcome": ended.outcome,
+                "score": to_data(ended.after, nan_as_null=True),
+                "verdict": to_data(ended.verdict, nan_as_null=True),
+            }
         self._use(ended.parent)
         self._add(ended.policy, "policy", about)
 
@@ -224,19 +232,22 @@ class WandbRun:
 def _table(state: RunState) -> Any:
     import wandb
 
-    return wandb.Table(columns=_COLUMNS, data=[_table_row(stage) for stage in state.stages if stage.finished])
+    rows = [_table_row(state.stages[index], ended) for (index, _), ended in state.ends.items()]
+    return wandb.Table(columns=_COLUMNS, data=rows)
 
 
-def _table_row(stage: StageState) -> list[Any]:
-    ended = stage.finished
-    assert ended is not None
+def _table_row(stage: StageState, ended: StageFinished | StageCollapsed) -> list[Any]:
+    head = [stage.name, ended.visit, stage.kind]
+    tail = [ended.stage_steps, round(ended.seconds, 1)]
+    if isinstance(ended, StageCollapsed):
+        # These numbers are of the stage before, which is what was lost.
+        decline = ended.decline
+        return [*head, "collapsed", *tail, decline.measure, None, decline.value, decline.bound, decline.level]
     verdict = ended.verdict
     return [
-        stage.name,
-        stage.kind,
+        *head,
         ended.outcome,
-        ended.stage_steps,
-        round(ended.seconds, 1),
+        *tail,
         stage.measure_of(ended.after),
         stage.measured(ended.before),
         stage.measured(ended.after),

@@ -87,11 +87,14 @@ def taken(observations, own):
 
 
 def test_no_two_copies_play_the_same_episodes():
-    joined = make_joined([(OWN, 2), (OTHER, 2), (echo(steps=3), 1)], 0, 0)
+    workers = [(echo(steps=steps, vectorize="subprocess"), copies) for steps, copies in ((7, 2), (4, 2), (3, 1))]
+    joined = make_joined(workers, 0, 0)
+    try:
+        joined.reset()
 
-    joined.reset()
-
-    assert len(set(joined.get_attr("seed"))) == 5
+        assert len(set(joined.get_attr("seed"))) == 5
+    finally:
+        joined.close()
 
 
 def test_batched_parts_stay_batched():
@@ -145,11 +148,14 @@ def test_parts_that_were_made_are_closed_when_another_cannot_be():
 
 
 def test_attributes_are_those_of_each_copy():
-    joined = make_joined([(OWN, 2), (OTHER, 1)], 0, 0)
-
-    assert joined.get_attr("steps") == [7, 7, 4]
-    assert joined.get_attr("steps", [2]) == [4]
-    joined.set_attr("steps", 3, [1])
-    assert joined.get_attr("steps") == [7, 3, 4]
-    assert joined.env_is_wrapped(SeededEpisodes) == [True] * 3
-    assert joined.get_attr("render_mode") == [None] * 3
+    workers = [(echo(steps=steps, vectorize="subprocess"), copies) for steps, copies in ((7, 2), (4, 1))]
+    joined = make_joined(workers, 0, 0)
+    try:
+        assert joined.get_attr("steps") == [7, 7, 4]
+        assert joined.get_attr("steps", [2]) == [4]
+        joined.set_attr("steps", 3, [1])
+        assert joined.get_attr("steps") == [7, 3, 4]
+        assert joined.env_is_wrapped(SeededEpisodes) == [True] * 3
+        assert joined.get_attr("render_mode") == [None] * 3
+    finally:
+        joined.close()
