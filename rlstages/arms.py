@@ -13,7 +13,7 @@ from rlstages.criteria import RewardThreshold
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, nearest, require
 from rlstages.specs import Linear
-from rlstages.stages import BehaviorCloning, FineTuning, Stage
+from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments
 
 UNREACHABLE = RewardThreshold(1e300)
 UNLIMITED_STEPS = 10**12
@@ -48,16 +48,17 @@ def clone_only(curriculum: Curriculum) -> Curriculum:
 def naive_handover(curriculum: Curriculum) -> Curriculum:
     """Return all stages with the protections of the hand-over off.
 
-    No critic fit, no KL term, no guard; and the first fine-tuning stage after cloning starts with the exploration noise
-    of a policy that is built anew, `Agent.log_std_init`, as it does where a clone's network is put into a new PPO.
-    Gates, observation statistics and the optimiser are as in `staged`.
+    No critic fit, no KL term, no guard, no rehearsal, no return to an earlier stage; and the first fine-tuning stage
+    after cloning starts with the exploration noise of a policy that is built anew, `Agent.log_std_init`, as it does
+    where a clone's network is put into a new PPO. Gates, observation statistics and the optimiser are as in `staged`.
     """
     stages: list[Stage] = []
     for stage in curriculum.stages:
         if isinstance(stage, FineTuning):
             cloned = bool(stages) and isinstance(stages[-1], BehaviorCloning)
             noise = curriculum.agent.log_std_init if cloned else stage.exploration
-            stage = replace(stage, critic_fit_steps=0, anchor_kl=0.0, guard_steps=0, exploration=noise)
+            off: dict[str, Any] = {"guard_steps": 0, "rehearse": 0.0, "on_collapse": "go on"}
+            stage = replace(stage, critic_fit_steps=0, anchor_kl=0.0, exploration=noise, **off)
         stages.append(stage)
     return _going_on(curriculum, stages)
 
@@ -77,7 +78,7 @@ MEANINGS = {
     "no-curriculum": "cloning, then the last variant at once",
     "scratch": "the last variant alone, from a random network",
     "clone-only": "cloning alone; trained no further",
-    "naive-handover": "the curriculum with no critic fit, no KL anchor, no guard, and exploration noise reset",
+    "naive-handover": "the curriculum with no critic fit, KL anchor, guard, rehearsal or return, and noise reset",
 }
 
 
@@ -138,6 +139,8 @@ def _going_on(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
         name=f"{GOING_ON} in {last.name}"[:80].strip(),
         until=last.until & UNREACHABLE,
         max_steps=UNLIMITED_STEPS,
+        rehearse=next(stage.rehearse for stage in reversed(stages) if isinstance(stage, FineTuning)),
+        on_collapse="go on",
         critic_fit_steps=0,
         anchor_kl=0.0,
         exploration=None,
@@ -149,7 +152,18 @@ def _going_on(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
 
 def _with(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
     require(bool(stages), "it would have no stage.")
-    return replace(curriculum, stages=tuple(map(_patient, stages)))
+    kept = [_possible(stages, index) for index in range(len(stages))]
+    return replace(curriculum, stages=tuple(map(_patient, kept)))
+
+
+def _possible(stages: Sequence[Stage], index: int) -> Stage:
+    """Take from a stage what needs stages before it that an arm has left out."""
+    stage = stages[index]
+    if not isinstance(stage, FineTuning):
+        return stage
+    rehearse = stage.rehearse if earlier_environments(stages, index) else 0.0
+    follows = index > 0 and isinstance(stages[index - 1], FineTuning)
+    return replace(stage, rehearse=rehearse, on_collapse=stage.on_collapse if follows else "go on")
 
 
 def _patient(stage: Stage) -> Stage:

@@ -17,7 +17,7 @@ from rlstages.errors import InputError, nearest, require, require_name, require_
 from rlstages.references import load_file, resolve
 from rlstages.serialization import digest, from_data, loads, serializable, to_data
 from rlstages.specs import Agent, Environment
-from rlstages.stages import BehaviorCloning, FineTuning, Stage, refuse_unfit
+from rlstages.stages import BehaviorCloning, FineTuning, Stage, refuse_rehearsal, refuse_return, refuse_unfit
 
 ENTRY_POINTS = "rlstages.curricula"
 
@@ -61,6 +61,9 @@ class Curriculum:
             known = isinstance(stage, (BehaviorCloning, FineTuning))
             require(known, f"{where}: {stage!r} is not a stage; give BehaviorCloning(...) or FineTuning(...).")
             refuse_unfit(stage, before, agent)
+            refuse_return(stage, before)
+        for index in range(len(stages)):
+            refuse_rehearsal(stages, index, agent.n_envs)
         names = [stage.name for stage in stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         require(not twice, f"{where}: two stages are named {', '.join(map(repr, twice))}; give each a name of its own.")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rlstages.baselines import Baselines
 from rlstages.criteria import Verdict
+from rlstages.criteria.decline import Decline
 from rlstages.curriculum import Curriculum
 from rlstages.episodes import Score
 from rlstages.errors import InputError, require
@@ -53,6 +54,7 @@ class StageStarted:
         max_epochs: Its epoch limit, or `None` for fine-tuning.
         criterion: What ends it, as half a sentence, or `None`.
         threshold: The number it is measured against, or `None`.
+        visit: From 1; more where the run came back to it.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class StageStarted:
     max_epochs: int | None = None
     criterion: str | None = None
     threshold: float | None = None
+    visit: int = 1
 
 
 @serializable
@@ -203,6 +206,26 @@ class HandoverRecovered:
 
 @serializable
 @dataclass(frozen=True)
+class LookedBack:
+    """The frozen policy was examined in the environment of the stage before.
+
+    Attributes:
+        look: Number of this look in the stage, from 1.
+        stage: Name of the stage before.
+        stage_steps: Environment steps of the stage under way so far, those of looks included.
+        decline: What this look's episodes say.
+        over: Whether no further episodes are played for it.
+    """
+
+    look: int
+    stage: str
+    stage_steps: int
+    decline: Decline
+    over: bool
+
+
+@serializable
+@dataclass(frozen=True)
 class StageFinished:
     """A stage ended.
 
@@ -217,6 +240,7 @@ class StageFinished:
         policy: File of the policy that left, relative to the run directory.
         digest: SHA-256 of that file.
         parent: SHA-256 of the policy file or demonstrations it came from, or `None`.
+        visit: Of the stage, from 1.
     """
 
     outcome: str
@@ -229,6 +253,35 @@ class StageFinished:
     policy: str
     digest: str
     parent: str | None = None
+    visit: int = 1
+
+
+@serializable
+@dataclass(frozen=True)
+class StageCollapsed:
+    """A stage made the policy lose what the stage before had reached, and the run went back to that one.
+
+    Attributes:
+        back_to: Name of the stage before.
+        reason: One sentence.
+        stage_steps: Environment steps it took.
+        seconds: Wall-clock, over all sessions.
+        decline: Of the policy, in the environment of the stage before.
+        policy: File of the policy, which goes on as it is, relative to the run directory.
+        digest: SHA-256 of that file.
+        parent: SHA-256 of the policy file it came from.
+        visit: Of the stage that collapsed, from 1.
+    """
+
+    back_to: str
+    reason: str
+    stage_steps: int
+    seconds: float
+    decline: Decline
+    policy: str
+    digest: str
+    parent: str | None
+    visit: int
 
 
 @serializable
@@ -318,7 +371,9 @@ Payload = (
     | Judged
     | HandoverChecked
     | HandoverRecovered
+    | LookedBack
     | StageFinished
+    | StageCollapsed
     | BaselinesMeasured
     | RetentionMeasured
     | Warned

@@ -30,7 +30,7 @@ from rlstages.learners.cloning import require_demonstrations
 from rlstages.learners.learner import require_fit
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
-from rlstages.stages import BehaviorCloning, FineTuning, Stage
+from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 TRIAL_STEPS, TRIAL_SECONDS = 2_000, 2.0
@@ -84,9 +84,17 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Checked:
     for environment in set(curriculum.held_out) - set(tried):
         with _naming("held_out"):
             _try_episode(environment)
-    trained = dict.fromkeys(s.environment for s in curriculum.stages if isinstance(s, FineTuning))
-    doubts = [doubt for environment in trained for doubt in doubts_about(environment)]
+    doubts = [doubt for environment in _trained(curriculum) for doubt in doubts_about(environment)]
     return Checked(spaces.observation, spaces.action, tuple(doubts))
+
+
+def _trained(curriculum: Curriculum) -> list[Environment]:
+    """Return the environments that are trained or rehearsed in, each once."""
+    found: list[Environment] = []
+    for index, stage in enumerate(curriculum.stages):
+        if isinstance(stage, FineTuning):
+            found += [stage.environment, *(earlier_environments(curriculum.stages, index) if stage.rehearse else ())]
+    return list(dict.fromkeys(found))
 
 
 def _check_device(agent: Agent) -> None:

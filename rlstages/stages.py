@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
@@ -115,6 +117,13 @@ class FineTuning(Hyperparameters):
         max_steps: Environment steps this stage may take, those of its confirmations included; a confirmation that is
             under way when they are spent is played to its end.
         on_timeout: What happens when `max_steps` are spent first: `"stop"` the run, or `"advance"` to the next stage.
+        rehearse: Share of the copies that train in earlier stages' environments instead, so that these are not
+            forgotten: each in one of them, the latest first. Their steps count; their episodes are neither shown nor
+            judged. 0 is off, and more is at least one copy.
+        on_collapse: What happens when the policy has lost what the fine-tuning stage before had reached: `"go on"`,
+            or `"return"` to that stage with the policy as it is. To find out, 5 % of the stage's steps are played in
+            the environment of the stage before.
+        max_returns: How often in a run this stage may go back; then it goes on.
         critic_fit_steps: Environment steps during which only the critic learns, if the policy comes from cloning: a
             critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588). 0 is off.
         anchor_kl: Weight of the KL divergence (summed over action dimensions) from the anchor, which is the last
@@ -138,6 +147,9 @@ class FineTuning(Hyperparameters):
     until: Criterion
     max_steps: int
     on_timeout: Literal["stop", "advance"] = "stop"
+    rehearse: float = 0.0
+    on_collapse: Literal["go on", "return"] = "go on"
+    max_returns: int = 2
     critic_fit_steps: int = 8_192
     anchor_kl: float | None = None
     anchor_steps: int = 40_000
@@ -154,6 +166,9 @@ class FineTuning(Hyperparameters):
         _require_criterion(where, self.until)
         require_int(where, "max_steps", self.max_steps)
         require_choice(where, "on_timeout", self.on_timeout, ["stop", "advance"])
+        require_number(where, "rehearse", self.rehearse, least=0.0, most=0.9)
+        require_choice(where, "on_collapse", self.on_collapse, ["go on", "return"])
+        require_int(where, "max_returns", self.max_returns)
         require_int(where, "critic_fit_steps", self.critic_fit_steps, least=0)
         if self.anchor_kl is not None:
             require_number(where, "anchor_kl", self.anchor_kl, least=0.0)
@@ -166,7 +181,12 @@ class FineTuning(Hyperparameters):
         self.check(where)
 
     def __str__(self) -> str:
-        return f"train in {self.environment} until {self.until}, at most {self.max_steps:,} steps"
+        rehearsing = f", {self.rehearse:.0%} of the copies in earlier variants" if self.rehearse else ""
+        return f"train in {self.environment} until {self.until}, at most {self.max_steps:,} steps{rehearsing}"
+
+    def rehearsal_copies(self, n_envs: int) -> int:
+        """Return how many of so many copies rehearse."""
+        return max(1, math.floor(self.rehearse * n_envs + 0.5)) if self.rehearse else 0
 
     def anchor_weight(self, algorithm: str, steps: int) -> float:
         """Return the weight of the KL term after this many steps of the stage."""
@@ -199,6 +219,37 @@ def refuse_unfit(stage: Stage, before: Stage | None, agent: Agent) -> None:
         stage.max_steps >= least,
         f"{where}: max_steps is {stage.max_steps:,}, but ten rollouts of {agent.rollout_steps:,} steps and a "
         f"critic fit of {critic_fit:,} take {least:,}; raise max_steps, or lower critic_fit_steps, n_envs or n_steps.",
+    )
+
+
+def earlier_environments(stages: Sequence[Stage], index: int) -> list[Environment]:
+    """Return the environments of the stages before one, without its own and each once, the latest first."""
+    earlier = dict.fromkeys(stage.environment for stage in reversed(stages[:index]))
+    return [environment for environment in earlier if environment != stages[index].environment]
+
+
+def refuse_rehearsal(stages: Sequence[Stage], index: int, n_envs: int) -> None:
+    """Refuse a stage that is to rehearse where nothing else comes before it, or with all of its copies."""
+    stage = stages[index]
+    if isinstance(stage, BehaviorCloning) or not stage.rehearse:
+        return
+    where = f"stage {stage.name!r}: rehearse={stage.rehearse:g}"
+    require(
+        bool(earlier_environments(stages, index)),
+        f"{where}, but no stage before it has another environment; leave rehearse out.",
+    )
+    require(
+        stage.rehearsal_copies(n_envs) < n_envs,
+        f"{where} of {n_envs} cop{'y' if n_envs == 1 else 'ies'} leaves none for the stage itself; lower it, or raise "
+        "Agent(n_envs=...).",
+    )
+
+
+def refuse_return(stage: Stage, before: Stage | None) -> None:
+    """Refuse a stage that is to go back where there is no fine-tuning stage to go back to."""
+    require(
+        isinstance(stage, BehaviorCloning) or stage.on_collapse == "go on" or isinstance(before, FineTuning),
+        f"stage {stage.name!r}: on_collapse='return', but the stage before it is no FineTuning stage; leave it out.",
     )
 
 

@@ -106,17 +106,20 @@ def job_of(source: str, variant: Variant, track: str, trust_pickle: bool) -> Job
 
 def outcome_of(variant: Variant) -> Outcome:
     """Read from its directory how far a run has come."""
-    outcome, steps, ends = "unfinished", 0, []
+    outcome, steps = "unfinished", 0
+    ends: dict[str, StageFinished] = {}
     for event in read_events(variant.path):
         steps = event.global_step
         if isinstance(event.payload, StageFinished):
-            ends.append(event.payload)
+            # A stage that the run went back to ends again, and its last end is put last.
+            ends.pop(event.stage_name, None)
+            ends[event.stage_name] = event.payload
         over = isinstance(event.payload, RunFinished) and event.payload.outcome in ("reached", "missed")
         outcome = event.payload.outcome if over and isinstance(event.payload, RunFinished) else "unfinished"
-    after = ends[-1].after if ends else None
+    after = list(ends.values())[-1].after if ends else None
     measure = "return" if after is None or after.success is None else "success"
     value = None if after is None else after.mean_return if after.success is None else after.success
-    return Outcome(variant, outcome, steps, sum(end.outcome != "missed" for end in ends), value, measure)
+    return Outcome(variant, outcome, steps, sum(end.outcome != "missed" for end in ends.values()), value, measure)
 
 
 def write_csv(directory: Path, outcomes: Sequence[Outcome]) -> Path:

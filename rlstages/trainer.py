@@ -12,19 +12,38 @@ from typing import Any
 
 from rlstages.environments.monitor import FIRST
 from rlstages.environments.watchdog import watching
-from rlstages.events import Event, Payload, RunFinished, RunStarted, StageFinished, StageStarted, Tracker, Warned
+from rlstages.events import (
+    Event,
+    Payload,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    Tracker,
+    Warned,
+)
 from rlstages.learners.cloning import CloningRunner
 from rlstages.learners.engines.choice import choose_engine
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
 from rlstages.learners.runner import Result, StageRunner
 from rlstages.retention import Retention
-from rlstages.stages import BehaviorCloning, FineTuning
+from rlstages.stages import BehaviorCloning, FineTuning, earlier_environments
 from rlstages.stopping import add_place, fault_of, interrupts
-from rlstages.storage.checkpoints import sha256
 from rlstages.storage.record import versions
-from rlstages.storage.rundir import RunDirectory, read_events, slug
+from rlstages.storage.rundir import RunDirectory, read_events
 from rlstages.tracking import Track, open_trackers
+from rlstages.visits import (
+    Way,
+    end_of,
+    parent_of,
+    policy_file,
+    returns_from,
+    stage_to_look_back_at,
+    start_of,
+    stem_of,
+    visit_of,
+    way_from,
+)
 
 CHECKPOINT_SECONDS = 10.0
 Watch = Callable[[Learner], str | None]
@@ -59,6 +78,7 @@ class Trainer:
         self.trust_pickle, self.watch = trust_pickle, watch
         self._pause: str | None = None
         self.stage = 0
+        self.way: Way = ()
         self.runner: StageRunner | None = None
         self.seconds = 0.0
         self.finished: dict[str, StageFinished] = {}
@@ -116,10 +136,14 @@ class Trainer:
             if result is None:
                 outcome, reason = "interrupted", f"Interrupted in stage {self.spec.name!r}; resume goes on from here."
                 break
+            if result.outcome == "collapsed":
+                self._leave_stage(self.stage - 1)
+                continue
             if result.outcome == "missed" and not self._goes_on_when_missed():
                 outcome, reason = "missed", f"Stage {self.spec.name!r}: {result.reason}"
                 break
-            self._leave_stage(result)
+            self.retention.begin(self.stage, result.after)
+            self._leave_stage(self.stage + 1)
         else:
             self._paused()
         self.emit(RunFinished(outcome, reason))
@@ -156,13 +180,14 @@ class Trainer:
     def save(self, end: bool = False) -> None:
         """Write a checkpoint, which may be the end of a stage."""
         self._saves += 1
-        state = state_of(self.learner, self.runner, self.retention, self.stage, self.seconds, self._saves)
+        state = state_of(self.learner, self.runner, self.retention, self.stage, self.way, self.seconds, self._saves)
         self.directory.save(f"{self._saves:08d}", state, end)
         self._saved_step = self.learner.global_step
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.stage, self._saves = state["stage"], state["saves"]
+        self.way = way_from(state["way"], self.curriculum.stages)
         self.seconds, self.retention.seconds = state["seconds"]["stage"], state["seconds"]["retention"]
         if state["retention"] is not None:
             self.retention.load_state_dict(state["retention"])
@@ -217,51 +242,38 @@ class Trainer:
         return self._pause is not None
 
     def _enter_stage(self) -> None:
-        stage = self.spec
+        self.way += (self.stage,)
         self.runner = self._make_runner()
         self.seconds = 0.0
-        limits: dict[str, Any] = {"max_steps": None, "max_epochs": None}
-        if isinstance(stage, FineTuning):
-            limits["max_steps"] = stage.max_steps
-        else:
-            limits["max_epochs"] = stage.max_epochs
-        until = stage.until
-        threshold = None if until is None else until.summary([])[1]
-        asked = None if until is None else str(until)
-        self.emit(StageStarted(type(stage).__name__, str(stage), criterion=asked, threshold=threshold, **limits))
+        stage = self.spec
+        self.emit(start_of(stage, visit_of(self.way)))
+        if isinstance(stage, FineTuning) and returns_from(self.way, self.stage) >= stage.max_returns:
+            self.emit(Warned(f"Stage {stage.name!r} has gone back {stage.max_returns} times; now it goes on."))
 
     def _make_runner(self) -> StageRunner:
-        stage = self.spec
+        stage, stages = self.spec, self.curriculum.stages
+        # Episodes' seeds are taken from how many stages were entered, so that no visit repeats those of another.
+        number = len(self.way) - 1
         if isinstance(stage, FineTuning):
-            return FineTuningRunner(stage, self.stage, self.learner, self.seed, self.emit)
-        file = self.directory.path / "demonstrations" / f"{self._file_stem()}.safetensors"
-        return CloningRunner(stage, self.stage, self.learner, self.seed, self.emit, file, self.trust_pickle)
+            earlier, before = earlier_environments(stages, self.stage), stage_to_look_back_at(stages, self.way)
+            return FineTuningRunner(stage, number, self.learner, self.seed, self.emit, earlier, before)
+        file = self.directory.path / "demonstrations" / f"{stem_of(stages, self.way)}.safetensors"
+        return CloningRunner(stage, number, self.learner, self.seed, self.emit, file, self.trust_pickle)
 
     def _report(self, result: Result) -> None:
         """Keep the policy that leaves the stage and say how the stage ended."""
         assert self.runner is not None
-        file = f"policies/{self._file_stem()}.safetensors"
-        parent = result.parent or self._parent()
-        digest = self.learner.save_policy(self.directory.path / file)
-        event = StageFinished(
-            outcome=result.outcome,
-            reason=result.reason,
-            stage_steps=self.runner.stage_steps,
-            seconds=round(self.seconds, 3),
-            before=result.before,
-            after=result.after,
-            verdict=result.verdict,
-            policy=file,
-            digest=digest,
-            parent=parent,
-        )
-        self.finished[self.spec.name] = event
-        self.emit(event)
+        stages = self.curriculum.stages
+        digest = self.learner.save_policy(self.directory.path / policy_file(stages, self.way))
+        parent = result.parent or parent_of(self.directory.path, stages, self.way)
+        end = end_of(result, stages, self.way, self.runner.stage_steps, self.seconds, digest, parent)
+        if isinstance(end, StageFinished):
+            self.finished[self.spec.name] = end
+        self.emit(end)
 
-    def _leave_stage(self, result: Result) -> None:
+    def _leave_stage(self, to: int) -> None:
         self.runner = None
-        self.retention.begin(self.stage, result.after)
-        self.stage += 1
+        self.stage = to
         self.save(end=True)
 
     def _look_back(self, interrupted: threading.Event) -> None:
@@ -279,17 +291,6 @@ class Trainer:
     def _goes_on_when_missed(self) -> bool:
         stage = self.spec
         return (stage.on_timeout if isinstance(stage, FineTuning) else stage.on_failure) == "advance"
-
-    def _parent(self) -> str | None:
-        """Return the digest of the policy that entered this stage."""
-        if self.stage == 0:
-            return None
-        file = self.directory.path / "policies" / f"{self._file_stem(self.stage - 1)}.safetensors"
-        return sha256(file.read_bytes())
-
-    def _file_stem(self, stage: int | None = None) -> str:
-        index = self.stage if stage is None else stage
-        return f"{index:02d}-{slug(self.curriculum.stages[index].name)}"
 
     def _let_go(self, tracker: Tracker) -> None:
         """Close a tracker; what it warns of then is for those that still follow, as the log has ended."""
@@ -310,12 +311,14 @@ def state_of(
     runner: StageRunner | None = None,
     retention: Retention | None = None,
     stage: int = 0,
+    way: Way = (),
     seconds: float = 0.0,
     saves: int = 1,
 ) -> dict[str, Any]:
     """Return all that a run goes on from."""
     return {
         "stage": stage,
+        "way": list(way),
         "seconds": {"stage": seconds, "retention": 0.0 if retention is None else retention.seconds},
         "saves": saves,
         "learner": learner.state_dict(),

@@ -10,7 +10,16 @@ import toys
 from gymnasium import spaces
 from gymnasium.envs.classic_control import cartpole
 
-from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
+from rlstages import (
+    Agent,
+    BehaviorCloning,
+    Curriculum,
+    Environment,
+    Expert,
+    FineTuning,
+    RewardThreshold,
+    SuccessThreshold,
+)
 from rlstages.environments.autoreset import Autoreset, autoreset_of
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.learners.learner import Learner
@@ -21,6 +30,7 @@ VECTOR_CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
 RESETS_ITSELF = autoreset_of(getattr(cartpole, "CartPoleVectorEnv", None)) is Autoreset.NEXT_STEP
 """Whether gymnasium's own vector environments do, as they do since its version 1."""
 QUICK = {"n_envs": 4, "n_steps": 16, "batch_size": 32, "n_epochs": 4, "network": (16,), "learning_rate": 1e-2}
+CONTRARY, UNREACHED = Environment("toys:Contrary"), RewardThreshold(1e9)
 HALF = SuccessThreshold(0.5, window=8, max_episodes=120)
 
 
@@ -47,6 +57,17 @@ def tuning(name="tune", environment=None, **settings):
 def curriculum(*stages, name="tiny", **settings):
     more = {key: settings.pop(key) for key in ("held_out", "retention_share") if key in settings}
     return Curriculum(name, agent=agent(**settings), stages=list(stages), **more)
+
+
+def pathological(**settings):
+    """What is learned in either stage is forgotten in the other, and the second one's gate never opens."""
+    settings = {"on_collapse": "return", "max_steps": 3_000, "on_timeout": "advance", **settings}
+    return curriculum(
+        tuning("echo", echo(), until=SuccessThreshold(0.8, window=16), max_steps=60_000, critic_fit_steps=0),
+        tuning("contrary", CONTRARY, until=UNREACHED, critic_fit_steps=0, **settings),
+        n_epochs=8,
+        normalize_rewards=True,
+    )
 
 
 def learner_for(environment, who=None, seed=0):

@@ -115,3 +115,24 @@ def test_arms_of_any_order_of_stages_end_in_the_last_variant(kinds):
         if name != "clone-only":
             assert arm.stages[-1].environment == last_variant(plan).environment
         assert arm.agent == plan.agent
+
+
+def test_an_arm_that_leaves_out_earlier_stages_neither_rehearses_nor_returns_to_them():
+    short, other = tuning("short", SHORT), tuning("other", echo(steps=6), on_collapse="return")
+    plan = curriculum(cloning("clone", SHORT), short, other, tuning("long", LONG, rehearse=0.25, on_collapse="return"))
+    arms = make_arms(plan)
+
+    kept = {
+        name: [(s.rehearse, s.on_collapse) for s in arm.stages if isinstance(s, FineTuning)]
+        for name, arm in arms.items()
+    }
+
+    off = (0.0, "go on")
+    assert kept == {
+        "staged": [off, (0.0, "return"), (0.25, "return"), (0.25, "go on")],
+        "no-cloning": [off, (0.0, "return"), (0.25, "return"), (0.25, "go on")],
+        "no-curriculum": [(0.25, "go on"), (0.25, "go on")],
+        "scratch": [off, off],
+        "clone-only": [],
+        "naive-handover": [off] * 3 + [off],
+    }

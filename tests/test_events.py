@@ -9,6 +9,7 @@ from strategies import curricula, some
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, InputError
 from rlstages.baselines import Baselines
 from rlstages.criteria import RewardThreshold, SuccessThreshold
+from rlstages.criteria.decline import Decline
 from rlstages.curriculum import load_curriculum
 from rlstages.episodes import Episode, score
 from rlstages.events import (
@@ -20,12 +21,14 @@ from rlstages.events import (
     HandoverChecked,
     HandoverRecovered,
     Judged,
+    LookedBack,
     Payload,
     Retained,
     RetentionMeasured,
     RolloutFinished,
     RunFinished,
     RunStarted,
+    StageCollapsed,
     StageFinished,
     StageStarted,
     Warned,
@@ -35,6 +38,7 @@ from rlstages.serialization import from_data, to_data
 
 SCORE = score([Episode(0, i, float(i), 5, i > 1) for i in range(4)])
 VERDICT = SuccessThreshold(0.9).judge([Episode(0, i, 1.0, 5, True) for i in range(100)])
+DECLINE = Decline(True, "success", 0.2, 0.4, 0.7, 16)
 PAYLOADS = [
     RunStarted("abcd", load_curriculum("rooms"), 3, {"python": "3.11"}, resumed=True),
     StageStarted("FineTuning", "train", max_steps=10, criterion="success", threshold=0.9),
@@ -47,6 +51,8 @@ PAYLOADS = [
     HandoverRecovered(900, 300),
     BaselinesMeasured("easy", Baselines(SCORE, None, "the curriculum names no expert")),
     RetentionMeasured((Retained("easy", "success", SCORE, 0.5),), (Retained("far", "return", None, None),), 99, 1.5),
+    LookedBack(1, "two rooms", 700, DECLINE, True),
+    StageCollapsed("two rooms", "it is lost", 700, 1.5, DECLINE, "policies/b", "0" * 64, None, 2),
     StageFinished("reached", "it is", 600, 1.5, None, SCORE, VERDICT, "policies/a", "0" * 64, None),
     Warned("Vorsicht\n\u2028 😀 \udc80"),
     RunFinished("reached", "The curriculum is done."),

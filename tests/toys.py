@@ -331,3 +331,11 @@ def side_by_side(num_envs, mode="NextStep"):
 
 def takes_num_envs(num_envs):
     return "no batch"
+
+
+class Contrary(Echo):
+    """Shows something else than what to do: who learns it forgets `Echo`, which looks the same."""
+
+    def _show(self):
+        super()._show()
+        return np.eye(3, dtype=np.float32)[(self.wanted + 1) % 3]

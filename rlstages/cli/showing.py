@@ -12,7 +12,7 @@ from rich.table import Table
 
 from rlstages.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
 from rlstages.episodes import Score
-from rlstages.events import RunFinished, StageFinished
+from rlstages.events import RunFinished, StageCollapsed, StageFinished
 from rlstages.serialization import to_data
 from rlstages.storage.record import read_record
 from rlstages.storage.rundir import read_events
@@ -42,13 +42,13 @@ def show_curriculum(source: str, parameters: Mapping[str, str], as_json: bool, t
 def show_run(run: Path, as_json: bool) -> None:
     """Print how far a run has come."""
     record = read_record(run)
-    finished: dict[int, StageFinished] = {}
+    finished: dict[int, StageFinished | StageCollapsed] = {}
     outcome, reason, step = "unfinished", "", 0
     state = RunState(record.curriculum)
     for event in read_events(run):
         state.take(event)
         step = event.global_step
-        if isinstance(event.payload, StageFinished):
+        if isinstance(event.payload, (StageFinished, StageCollapsed)):
             finished[event.stage_index] = event.payload
         last = event.payload
         outcome, reason = (last.outcome, last.reason) if isinstance(last, RunFinished) else ("unfinished", "")
@@ -72,9 +72,13 @@ def show_run(run: Path, as_json: bool) -> None:
         end = finished.get(index)
         if end is None:
             table.add_row(stage.name, "-", "-", "-", "-", "-")
+            continue
+        name = stage.name if end.visit == 1 else f"{stage.name} ({end.visit})"
+        if isinstance(end, StageCollapsed):
+            outcome, scores = "collapsed", ["-", "-"]
         else:
-            scores = [_brief(end.before), _brief(end.after)]
-            table.add_row(stage.name, end.outcome, f"{end.stage_steps:,}", f"{end.seconds:.0f}", *scores)
+            outcome, scores = end.outcome, [_brief(end.before), _brief(end.after)]
+        table.add_row(name, outcome, f"{end.stage_steps:,}", f"{end.seconds:.0f}", *scores)
     Console().print(table)
     print_kept(state, Console())
     if reason:

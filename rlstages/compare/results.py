@@ -186,7 +186,9 @@ def _run_end(plan: Plan, seed: int, curve: Curve, steps: int, grid: Sequence[int
     spent, reached = _crossing(
         plan, looks, steps if final is not None else max((r.cost for r in curve.rows), default=0)
     )
-    missed = tuple(mark.stage for mark in curve.marks if mark.outcome == "missed")
+    # Of a stage that the run came back to, its last end counts.
+    outcomes = {mark.stage: mark.outcome for mark in curve.marks}
+    missed = tuple(stage for stage, outcome in outcomes.items() if outcome == "missed")
     marks = tuple(mark for mark in curve.marks if not mark.stage.startswith(GOING_ON))
     return RunEnd(seed, failure, curve.own_cost, missed, final.scores if final else (), spent, reached, marks)
 

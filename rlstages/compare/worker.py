@@ -98,7 +98,7 @@ class Watch:
         self._curve: Curve | None = None
         self._shown = 0
         self._marks: list[Mark] = []
-        self._kind, self._missed, self._going_on = "", False, False
+        self._kind, self._missed, self._going_on, self._done = "", False, False, False
 
     def take(self, event: Event) -> None:
         """Follow one event of the run; those before the first look at the learner are read from its log."""
@@ -113,21 +113,21 @@ class Watch:
             self._kind, self._going_on = payload.kind, event.stage_name.startswith(GOING_ON)
         elif isinstance(payload, StageFinished):
             self._missed = self._missed or payload.outcome == "missed"
+            self._done = event.stage_index == len(self._stages) - 1
             self._marks.append(Mark(event.global_step + self._shown, event.stage_name, payload.outcome))
 
     def __call__(self, learner: Learner) -> str | None:
         """Score the policy if it is time to; a sentence when the run's steps are spent."""
         curve = self._curve if self._curve is not None else self._begin(learner)
         cost = learner.global_step + self._shown
-        done = len(self._marks) == len(self._stages)
-        if curve.own_cost is None and (self._missed or self._going_on or done):
+        if curve.own_cost is None and (self._missed or self._going_on or self._done):
             curve = self._keep(replace(curve, own_cost=cost))
         if len(self._marks) > len(curve.marks):
             curve = self._keep(replace(curve, marks=tuple(self._marks)))
             self._score(curve, learner, cost, "stage")
         elif self._is_due(curve, cost):
             self._score(curve, learner, cost, "grid")
-        if done:
+        if self._done:
             self._finish(learner, cost, None)
             return None
         if self._steps is None:

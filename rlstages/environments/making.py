@@ -71,6 +71,7 @@ def make_vec_env(
     stage: int,
     purpose: Purpose = Purpose.TRAINING,
     warn: Warn = log_warning,
+    first: int = 0,
 ) -> VecEnv:
     """Make copies of an environment behind stable-baselines3's interface.
 
@@ -84,9 +85,10 @@ def make_vec_env(
         stage: Index of the stage.
         purpose: What the episodes are played for.
         warn: Takes a sentence about what is doubtful in the environment's numbers; one for each kind.
+        first: Where the copies' seeds begin, if they stand behind copies of other environments.
     """
     batched = batched_maker(spec)
-    seeds = [EpisodeSeeds(run_seed, stage, purpose, copy) for copy in range(n_envs)]
+    seeds = [EpisodeSeeds(run_seed, stage, purpose, first + copy) for copy in range(n_envs)]
     env: BatchedVecEnv | InProcess | Workers
     with random_state_kept():
         makers: list[Callable[[], SeededEpisodes]] = [_MakeCopy(spec, s, copy) for copy, s in enumerate(seeds)]

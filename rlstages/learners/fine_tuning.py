@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any, cast
 
@@ -13,29 +13,25 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.criteria import Verdict
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import monitor_of
-from rlstages.environments.rewards import NormalizedRewards
 from rlstages.episodes import Episode, Score, score
-from rlstages.events import Emit, Judged, RolloutFinished, Warned
-from rlstages.learners.copies import begin_copies, copies_state, restore_copies
+from rlstages.events import Emit, Judged, RolloutFinished
+from rlstages.learners.copies import copies_state, open_copies
 from rlstages.learners.engines.engine import Anchor, critic_parameters
 from rlstages.learners.engines.rollouts import collect, steps_in
 from rlstages.learners.examination import Examiner
 from rlstages.learners.handover import HandoverGuard
 from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
+from rlstages.learners.lookback import LookBack
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
 from rlstages.serialization import from_data, to_data
-from rlstages.specs import SCHEDULED, value_at
+from rlstages.specs import SCHEDULED, Environment, value_at
 from rlstages.stages import FineTuning
 
 CRITIC_LEARNING_RATE = 1e-3
 SCREEN_EVERY = 10
-_NOT_AS_THEY_WERE = (
-    "{environment}: replaying the seed and actions of their episodes did not bring copies {copies} back to where they "
-    "were, so this run goes on close to, but not exactly, as it would have without the interruption."
-)
 
 
 class FineTuningRunner:
@@ -47,15 +43,28 @@ class FineTuningRunner:
         learner: Whose policy is trained.
         run_seed: Of the run.
         emit: Takes events.
+        earlier: Environments of earlier stages, for the copies that rehearse.
+        before: The stage to look back at, if the run may go back to it.
     """
 
-    def __init__(self, stage: FineTuning, index: int, learner: Learner, run_seed: int, emit: Emit) -> None:
+    def __init__(
+        self,
+        stage: FineTuning,
+        index: int,
+        learner: Learner,
+        run_seed: int,
+        emit: Emit,
+        earlier: Sequence[Environment] = (),
+        before: FineTuning | None = None,
+    ) -> None:
         self.stage, self.index, self.learner, self.run_seed, self.emit = stage, index, learner, run_seed, emit
         self.stage_steps = 0
         self.result: Result | None = None
+        self._earlier = earlier
         self._settings = learner.agent.settings(stage)
         self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
         self._guard = HandoverGuard(stage, learner, emit)
+        self._look_back = None if before is None else LookBack(before, index, learner, run_seed, emit)
         self._phase = "before"
         self._before: Score | None = None
         self._recent: list[Episode] = []
@@ -75,6 +84,7 @@ class FineTuningRunner:
             "training": self._train,
             "hand-over": self._check_handover,
             "confirming": self._confirm,
+            "looking back": self._examine_decline,
         }
         work[self._phase]()
 
@@ -90,6 +100,7 @@ class FineTuningRunner:
             "fit_until": self._fit_until,
             "examiner": self._examiner.state_dict(),
             "guard": self._guard.state_dict(),
+            "look_back": None if self._look_back is None else self._look_back.state_dict(),
             "critic_optimizer": None if self._critic_optimizer is None else optimizer_state(self._critic_optimizer),
             "copies": self._left_off if self._env is None else copies_state(self.learner.model, self._env),
         }
@@ -104,12 +115,16 @@ class FineTuningRunner:
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
         self._examiner.load_state_dict(state["examiner"])
         self._guard.load_state_dict(state["guard"])
+        if self._look_back is not None:
+            self._look_back.load_state_dict(state["look_back"])
         if state["critic_optimizer"] is not None:
             load_optimizer_state(self._make_critic_optimizer(), state["critic_optimizer"])
 
     def close(self) -> None:
         """Close the environments."""
         self._examiner.close()
+        if self._look_back is not None:
+            self._look_back.close()
         if self._env is not None:
             self._env.close()
 
@@ -118,6 +133,8 @@ class FineTuningRunner:
     def _start(self) -> None:
         played = self._examiner.play(self.stage.evaluation_episodes)
         self._before = self._examiner.score("before", played)
+        if self._look_back is not None:
+            self._count(self._look_back.begin())
         policy = self.learner.policy
         if self.learner.objective == "cloning":
             self.learner.rebuild_optimizer()
@@ -168,8 +185,10 @@ class FineTuningRunner:
         elif self.stage.until.promising(self._recent, self._next_attempt):
             self._examiner.begin_attempt()
             self._phase = "confirming"
-        elif self.stage_steps >= self.stage.max_steps:
-            self._give_up()
+        elif self._look_back is not None and self._look_back.is_due(self.stage_steps):
+            self._phase = "looking back"
+        else:
+            self._go_on()
 
     def _check_handover(self) -> None:
         played = self._examiner.play_again(self._guard.waves)
@@ -196,6 +215,16 @@ class FineTuningRunner:
             self._recent = []
             self._go_on()
 
+    def _examine_decline(self) -> None:
+        assert self._look_back is not None
+        self._count(self._look_back.play())
+        decline, over = self._look_back.judge(self.stage_steps)
+        if decline.lost:
+            reason = f"What the stage before had reached is lost: {decline}."
+            self.result = Result("collapsed", reason, self._before, None, None, decline=decline)
+        elif over:
+            self._go_on()
+
     def _go_on(self) -> None:
         self._phase = "training"
         if self.stage_steps >= self.stage.max_steps:
@@ -213,8 +242,9 @@ class FineTuningRunner:
         env, model = self._copies(), self.learner.model
         buffer = collect(model, env, self.learner.engine, trace_decay)
         self._count(steps_in(buffer))
+        played, *_ = [monitor_of(part).take() for part in parts_of(env)]
         # Each copy's first episode is left out: of those, the short ones finish first.
-        finished = [episode for episode in monitor_of(env).take() if episode.number > 0]
+        finished = [episode for episode in played if episode.number > 0]
         self._guard.note(finished)
         if not self._deterministic:
             self._recent = (self._recent + finished)[-self._window :]
@@ -266,25 +296,10 @@ class FineTuningRunner:
 
     def _copies(self) -> VecEnv:
         """Return the copies to train in: those of the rollout before, new ones, or those of an interrupted session."""
-        if self._env is not None:
-            return self._env
-        agent, model = self.learner.agent, self.learner.model
-        warn = self._warn
-        env = make_vec_env(self.stage.environment, agent.n_envs, self.run_seed, self.index, warn=warn)
-        if agent.normalize_rewards:
-            env = NormalizedRewards(env, agent.gamma)
-        self._env = env
-        if self._left_off is None:
-            begin_copies(model, env)
-            return env
-        lost = restore_copies(model, env, self._left_off)
-        if lost:
-            which = ", ".join(map(str, lost))
-            self.emit(Warned(_NOT_AS_THEY_WERE.format(environment=self.stage.environment, copies=which)))
-        return env
-
-    def _warn(self, sentence: str) -> None:
-        self.emit(Warned(sentence))
+        if self._env is None:
+            place = self.run_seed, self.index
+            self._env = open_copies(self.stage, self._earlier, self.learner, *place, self.emit, self._left_off)
+        return self._env
 
     def _make_critic_optimizer(self) -> torch.optim.Optimizer:
         parameters = critic_parameters(self.learner.policy)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlstages.criteria import Verdict
+from rlstages.criteria.decline import Decline
 from rlstages.episodes import Score
 
 
@@ -15,12 +16,13 @@ class Result:
     """How a stage ended.
 
     Attributes:
-        outcome: `"reached"` (its threshold), `"completed"` (it had none), or `"missed"`.
+        outcome: `"reached"` (its threshold), `"completed"` (it had none), `"missed"`, or `"collapsed"`.
         reason: One sentence.
         before: Score of the policy that entered, or `None`.
         after: Score of the policy that left, or `None`.
         verdict: Of its criterion, or `None`.
         parent: SHA-256 of the demonstrations it learned from, or `None`.
+        decline: What was lost of the stage before, if the stage collapsed.
     """
 
     outcome: str
@@ -29,6 +31,7 @@ class Result:
     after: Score | None
     verdict: Verdict | None
     parent: str | None = None
+    decline: Decline | None = None
 
 
 class StageRunner(Protocol):

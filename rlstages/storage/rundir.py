@@ -23,7 +23,7 @@ from typing import Any
 
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require
-from rlstages.events import DemonstrationsReady, Event, StageFinished
+from rlstages.events import DemonstrationsReady, Event, StageCollapsed, StageFinished
 from rlstages.references import modules_named, sources
 from rlstages.serialization import loads, to_data
 from rlstages.storage import eventlog
@@ -229,7 +229,7 @@ def read_events(path: Path) -> Iterator[Event]:
                 event = Event.from_data(loads(line))
                 if isinstance(event.payload, DemonstrationsReady):
                     inside(path, event.payload.file)
-                elif isinstance(event.payload, StageFinished):
+                elif isinstance(event.payload, (StageFinished, StageCollapsed)):
                     inside(path, event.payload.policy)
             except (InputError, TypeError, ValueError) as error:
                 raise InputError(f"{file}, line {number} cannot be read: {error}") from error

@@ -22,9 +22,11 @@ from rlstages.events import (
     HandoverChecked,
     HandoverRecovered,
     Judged,
+    LookedBack,
     RetentionMeasured,
     RolloutFinished,
     RunStarted,
+    StageCollapsed,
     StageFinished,
     StageStarted,
     Tracker,
@@ -39,6 +41,7 @@ from rlstages.tracking.ladder import (
     epoch_line,
     ladder,
     live_view,
+    look_line,
     phase,
 )
 from rlstages.tracking.state import RunState, StageState
@@ -157,7 +160,7 @@ class PlainConsole:
             return ""
         if isinstance(payload, StageStarted):
             self._last_time, self._rollouts, self._phase = -1e18, 0, ""
-            return payload.description
+            return payload.description if payload.visit == 1 else f"{payload.description}, visit {payload.visit}"
         if isinstance(payload, DemonstrationsReady):
             return demonstrations_line(stage)
         if isinstance(payload, Evaluated):
@@ -171,6 +174,11 @@ class PlainConsole:
             return retention_line(payload)
         if isinstance(payload, HandoverRecovered):
             return f"as good as the clone again, {text.count(payload.steps)} steps after the first update"
+        if isinstance(payload, LookedBack):
+            return f"look back at {look_line(payload)}" if payload.over else ""
+        if isinstance(payload, StageCollapsed):
+            took = f"{text.count(payload.stage_steps)} steps, {text.span(payload.seconds)}"
+            return f"collapsed after {took}, back to {payload.back_to!r}: {payload.reason}"
         return self._progress(event, stage)
 
     def _progress(self, event: Event, stage: StageState) -> str:

@@ -9,13 +9,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from rlstages.events import LookedBack
 from rlstages.tracking import text
 from rlstages.tracking.state import RunState, StageState
 
 _NARROW = 72
 _WORDY = 110
 _DETAIL_LINES = 12
-_COLORS = {"reached": "green", "completed": "green", "missed": "red"}
+_COLORS = {"reached": "green", "completed": "green", "missed": "red", "collapsed": "red"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def live_view(state: RunState, glyphs: Glyphs, width: int, height: int, now: flo
     """Return heading, ladder and the current stage, within a terminal of this size."""
     parts: list[RenderableType] = [_heading(state, now), ladder(state, glyphs, width, now, height - _DETAIL_LINES)]
     stage = state.current
-    if stage and not stage.finished:
+    if stage and not stage.ended:
         title = Text(stage.name, "bold")
         parts.append(Panel(detail(stage, glyphs, width - 4), title=title, title_align="left", border_style="dim"))
     return Group(*parts)
@@ -90,6 +91,11 @@ def demonstrations_line(stage: StageState) -> str:
     return f"{shown.score.episodes} episodes of {shown.source}: {measured}{held}"
 
 
+def look_line(looked: LookedBack) -> str:
+    """Return what a look at the stage before has found, in one line."""
+    return f"{looked.stage}: {looked.decline}"
+
+
 def epoch_line(stage: StageState) -> str:
     """Return the latest epoch's metrics in one line."""
     metrics = dict(stage.epoch.metrics) if stage.epoch else {}
@@ -101,6 +107,10 @@ def phase(stage: StageState) -> str:
     """Return what a started stage does now, or how it ended, in a word or two."""
     if stage.finished:
         return stage.finished.outcome
+    if stage.collapsed:
+        return "collapsed"
+    if stage.looked and not stage.looked.over:
+        return "looking back"
     if stage.confirming:
         return "confirming"
     if stage.kind == "BehaviorCloning":
@@ -145,6 +155,8 @@ def _fine_tuning(stage: StageState, glyphs: Glyphs, width: int) -> list[tuple[st
         lines.append((stage.measure, _curve(measured, stage, glyphs, width)))
     if rollout and not stage.confirming and rollout.waiting_for:
         lines.append(("gate", Text(rollout.waiting_for)))
+    if stage.looked:
+        lines.append(("look back", Text(look_line(stage.looked))))
     return [*lines, *_confirmation(stage)]
 
 
@@ -180,7 +192,7 @@ def _row(state: RunState, stage: StageState, glyphs: Glyphs, now: float | None) 
     verdict, score = stage.verdict, current_score(stage)
     return [
         _mark(state, stage, glyphs),
-        Text(stage.name, "bold" if stage is state.current and not stage.finished else ""),
+        Text(_name(stage), "bold" if stage is state.current and not stage.ended else ""),
         Text(phase(stage) if stage.started else "", _COLORS.get(phase(stage), "yellow")),
         Text(f"{_measure_of(stage)} {text.number(score):>5}" if score is not None else ""),
         Text(text.number(stage.threshold) if stage.threshold is not None else ""),
@@ -190,9 +202,13 @@ def _row(state: RunState, stage: StageState, glyphs: Glyphs, now: float | None) 
     ]
 
 
+def _name(stage: StageState) -> str:
+    return stage.name if stage.visit == 1 else f"{stage.name} ({stage.visit})"
+
+
 def _time(stage: StageState, now: float | None) -> str:
-    if stage.finished:
-        return text.span(stage.finished.seconds)
+    if stage.ended:
+        return text.span(stage.ended.seconds)
     return text.span(now - stage.began) if now is not None and stage.began is not None else ""
 
 
@@ -200,6 +216,8 @@ def _mark(state: RunState, stage: StageState, glyphs: Glyphs) -> Text:
     if stage.finished:
         reached = stage.finished.outcome != "missed"
         return Text(glyphs.reached if reached else glyphs.missed, _COLORS.get(stage.finished.outcome, ""))
+    if stage.collapsed:
+        return Text(glyphs.missed, _COLORS["collapsed"])
     current = stage is state.current
     return Text(glyphs.current if current else glyphs.pending, "yellow" if current else "")
 

@@ -14,9 +14,11 @@ from rlstages.events import (
     HandoverChecked,
     HandoverRecovered,
     Judged,
+    LookedBack,
     Retained,
     RetentionMeasured,
     RolloutFinished,
+    StageCollapsed,
     StageFinished,
 )
 
@@ -65,7 +67,14 @@ def _numbers(event: Event) -> Mapping[str, float | None]:
     if isinstance(payload, RetentionMeasured):
         cost = {"retention/steps": payload.steps, "retention/seconds": payload.seconds}
         return {**_retained("retention", payload.scores), **_retained("held_out", payload.held_out), **cost}
-    if isinstance(payload, StageFinished):
+    if isinstance(payload, LookedBack):
+        return {
+            "eval/look_back_value": payload.decline.value,
+            "eval/look_back_bound": payload.decline.bound,
+            "eval/look_back_level": payload.decline.level,
+            "stage/steps": payload.stage_steps,
+        }
+    if isinstance(payload, (StageFinished, StageCollapsed)):
         return {"stage/steps": payload.stage_steps, "stage/seconds": payload.seconds}
     return {}
 

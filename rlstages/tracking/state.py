@@ -19,10 +19,12 @@ from rlstages.events import (
     HandoverChecked,
     HandoverRecovered,
     Judged,
+    LookedBack,
     RetentionMeasured,
     RolloutFinished,
     RunFinished,
     RunStarted,
+    StageCollapsed,
     StageFinished,
     StageStarted,
 )
@@ -44,6 +46,7 @@ class StageState:
         threshold: The number that is measured against, or `None`.
         max_steps: Its step limit, or `None`.
         max_epochs: Its epoch limit, or `None`.
+        visit: How often it was entered.
         started: Whether it was entered.
         began: When it was entered in this session, in seconds since the epoch, or `None`.
         confirming: Whether a confirmation is under way.
@@ -61,6 +64,7 @@ class StageState:
     threshold: float | None
     max_steps: int | None
     max_epochs: int | None
+    visit: int = 1
     started: bool = False
     began: float | None = None
     confirming: bool = False
@@ -73,15 +77,22 @@ class StageState:
     handover: list[HandoverChecked] = field(default_factory=list)
     recovered: HandoverRecovered | None = None
     retention: RetentionMeasured | None = None
+    looked: LookedBack | None = None
     finished: StageFinished | None = None
+    collapsed: StageCollapsed | None = None
     curve: deque[float] = field(default_factory=lambda: deque(maxlen=_CURVE))
 
     @property
     def steps(self) -> int:
         """Environment steps so far."""
-        if self.finished:
-            return self.finished.stage_steps
-        return max((p.stage_steps for p in (self.rollout, self.judged) if p), default=0)
+        if self.ended:
+            return self.ended.stage_steps
+        return max((p.stage_steps for p in (self.rollout, self.judged, self.looked) if p), default=0)
+
+    @property
+    def ended(self) -> StageFinished | StageCollapsed | None:
+        """How it ended, or `None` while it is under way or was not entered."""
+        return self.finished or self.collapsed
 
     @property
     def verdict(self) -> Verdict | None:
@@ -116,6 +127,9 @@ class RunState:
     Args:
         curriculum: Its stages are the ladder.
         history: Events of earlier sessions of the run.
+
+    Attributes:
+        ends: How each visit of a stage ended, by the stage's index and the number of the visit, in order.
     """
 
     def __init__(self, curriculum: Curriculum, history: Iterable[Event] = ()) -> None:
@@ -127,6 +141,7 @@ class RunState:
         self.began: float | None = None
         self.epochs = 0
         self.baselines: dict[str, Baselines] = {}
+        self.ends: dict[tuple[int, int], StageFinished | StageCollapsed] = {}
         for event in history:
             self.take(event)
         self.finish = self.began = None
@@ -150,12 +165,19 @@ class RunState:
         if 0 <= event.stage_index < len(self.stages):
             self.current = self.stages[event.stage_index]
             self.current.started = True
+            if isinstance(payload, StageStarted) and payload.visit > 1:
+                self._begin_again(self.current, payload.visit)
             if isinstance(payload, (RolloutFinished, Judged, EpochFinished)):
                 # A stage that missed its threshold goes on when it is given more steps.
                 self.current.finished = None
             if self.current.began is None:
                 self.current.began = event.time
             self._take_stage(self.current, event)
+
+    def _begin_again(self, stage: StageState, visit: int) -> None:
+        """Forget what an earlier visit left."""
+        self.current = self.stages[stage.index] = _pending(stage.index, self.curriculum.stages[stage.index])
+        self.current.started, self.current.visit = True, visit
 
     def _take_stage(self, stage: StageState, event: Event) -> None:
         payload = event.payload
@@ -184,8 +206,14 @@ class RunState:
             stage.recovered = payload
         elif isinstance(payload, RetentionMeasured):
             stage.retention = payload
+        elif isinstance(payload, LookedBack):
+            stage.looked = payload
         elif isinstance(payload, StageFinished):
             stage.finished, stage.confirming = payload, False
+            self.ends[stage.index, payload.visit] = payload
+        elif isinstance(payload, StageCollapsed):
+            stage.collapsed, stage.confirming = payload, False
+            self.ends[stage.index, payload.visit] = payload
 
 
 def _extend(curve: deque[float], value: float | None) -> None:

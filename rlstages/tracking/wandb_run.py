@@ -20,6 +20,7 @@ from rlstages.events import (
     RolloutFinished,
     RunFinished,
     RunStarted,
+    StageCollapsed,
     StageFinished,
 )
 from rlstages.privacy import without_paths
@@ -34,7 +35,7 @@ _ARTIFACT_SECONDS = 10
 _LEAST_SECONDS_BETWEEN_ROLLOUTS = 0.25
 _EXIT_CODES = {"reached": 0, "paused": 0, "missed": 3, "interrupted": 130}
 _COLUMNS: list[str | int] = [
-    *("stage", "kind", "outcome", "steps", "seconds"),
+    *("stage", "visit", "kind", "outcome", "steps", "seconds"),
     *("measure", "before", "after", "bound", "threshold"),
 ]
 _RETENTION_COLUMNS: list[str | int] = [
@@ -101,8 +102,9 @@ class WandbRun:
             self._add_demonstrations(event.payload, event)
         elif isinstance(event.payload, (HandoverChecked, HandoverRecovered, RetentionMeasured)):
             self._run.summary.update(kept(self._state))
-        elif isinstance(event.payload, StageFinished) and stage is not None:
-            self._summarise_stages()
+        elif isinstance(event.payload, (StageFinished, StageCollapsed)) and stage is not None:
+            if isinstance(event.payload, StageFinished):
+                self._summarise_stages()
             self._add_policy(event.payload, stage)
         self._exit_code = 1
         if isinstance(event.payload, RunFinished):
@@ -155,7 +157,7 @@ class WandbRun:
         assert self._state is not None
         if isinstance(event.payload, EpochFinished):
             row[CLONE_AXIS] = self._state.epochs
-        if isinstance(event.payload, StageFinished):
+        if isinstance(event.payload, (StageFinished, StageCollapsed)):
             row["stages"] = _table(self._state)
         if isinstance(event.payload, RetentionMeasured):
             row["retention_matrix"] = _matrix_table(self._state)
@@ -189,15 +191,21 @@ class WandbRun:
         }
         self._add(shown.file, "demonstrations", about)
 
-    def _add_policy(self, ended: StageFinished, stage: StageState) -> None:
-        about = {
+    def _add_policy(self, ended: StageFinished | StageCollapsed, stage: StageState) -> None:
+        about: dict[str, Any] = {
             "digest": ended.digest,
             "parent": ended.parent,
             "stage": stage.name,
-            "outcome": ended.outcome,
-            "score": to_data(ended.after, nan_as_null=True),
-            "verdict": to_data(ended.verdict, nan_as_null=True),
+            "visit": ended.visit,
         }
+        if isinstance(ended, StageCollapsed):
+            about |= {"outcome": "collapsed", "decline": to_data(ended.decline, nan_as_null=True)}
+        else:
+            about |= {
+                "outcome": ended.outcome,
+                "score": to_data(ended.after, nan_as_null=True),
+                "verdict": to_data(ended.verdict, nan_as_null=True),
+            }
         self._use(ended.parent)
         self._add(ended.policy, "policy", about)
 
@@ -237,7 +245,8 @@ class WandbRun:
 def _table(state: RunState) -> Any:
     import wandb
 
-    return wandb.Table(columns=_COLUMNS, data=[_table_row(stage) for stage in state.stages if stage.finished])
+    rows = [_table_row(state.stages[index], ended) for (index, _), ended in state.ends.items()]
+    return wandb.Table(columns=_COLUMNS, data=rows)
 
 
 def _matrix_table(state: RunState) -> Any:
@@ -259,16 +268,18 @@ def _value_and_episodes(cell: Retained) -> tuple[float | None, int]:
     return (None, 0) if cell.score is None else (value_of(cell.score, cell.measure), cell.score.episodes)
 
 
-def _table_row(stage: StageState) -> list[Any]:
-    ended = stage.finished
-    assert ended is not None
+def _table_row(stage: StageState, ended: StageFinished | StageCollapsed) -> list[Any]:
+    head = [stage.name, ended.visit, stage.kind]
+    tail = [ended.stage_steps, round(ended.seconds, 1)]
+    if isinstance(ended, StageCollapsed):
+        # These numbers are of the stage before, which is what was lost.
+        decline = ended.decline
+        return [*head, "collapsed", *tail, decline.measure, None, decline.value, decline.bound, decline.level]
     verdict = ended.verdict
     return [
-        stage.name,
-        stage.kind,
+        *head,
         ended.outcome,
-        ended.stage_steps,
-        round(ended.seconds, 1),
+        *tail,
         stage.measure_of(ended.after),
         stage.measured(ended.before),
         stage.measured(ended.after),

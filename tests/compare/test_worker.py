@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from building import payloads
+from building import pathological, payloads
 from comparing import LONG, placed, small_plan
 
 from rlstages import InputError, train
+from rlstages.arms import make_arms
 from rlstages.compare import worker
 from rlstages.compare.curve import grid_interval, read_curve, write_curve
-from rlstages.compare.plan import claim, make_plan, read_arm, run_path
+from rlstages.compare.plan import Plan, claim, make_plan, read_arm, run_path
 from rlstages.events import DemonstrationsReady, RunFinished, StageFinished
 from rlstages.storage.rundir import read_events
 
@@ -100,6 +101,20 @@ def test_cloning_alone_is_trained_no_further_and_is_scored_once(tmp_path):
     curve = read_curve(result.path)
     assert result.outcome == "reached" and curve.final(4_000) == curve.final(9_999) is not None
     assert curve.final(4_000).cost == curve.own_cost
+
+
+def test_an_arm_that_goes_back_is_not_done_before_its_last_stage_is(tmp_path):
+    whole = pathological()
+    plan = Plan(whole, make_arms(whole, ["staged"]), (0,), None, episodes=16)
+
+    result = run_arm(tmp_path, "staged", 0, None, plan)
+
+    visits = [(payload.visit, payload.outcome) for payload in payloads(result.path, StageFinished)]
+    assert visits == [(1, "reached"), (2, "reached"), (3, "reached"), (3, "missed")]
+    last = [event for event in read_events(result.path) if isinstance(event.payload, StageFinished)][-1]
+    curve = read_curve(result.path)
+    assert curve.own_cost == last.global_step
+    assert [mark.stage for mark in curve.marks] == ["echo", "echo", "echo", "contrary"]
 
 
 def test_a_missed_stage_ends_the_first_arms_own_cost_and_the_next_stage_follows(tmp_path):

@@ -46,7 +46,7 @@ def test_a_rollout_after_coming_back_is_the_one_that_would_have_been(sees, acts,
     set_random_state(draws)
     lost = restore_copies(model, anew, state)
 
-    assert lost == []
+    assert lost == [[]]
     np.testing.assert_equal(play(learner, anew), expected)
     np.testing.assert_equal(copies_state(model, anew), copies_state(model, lived))
 
@@ -60,9 +60,9 @@ def test_copies_that_do_not_come_back_start_their_next_episodes():
     state = copies_state(model, lived)
     shorter = copies(echo(steps=2), True)
 
-    lost = restore_copies(model, shorter, state)
+    [lost] = restore_copies(model, shorter, state)
 
-    ended = [copy for copy, length in enumerate(state["monitor"]["lengths"]) if length >= 2]
+    ended = [copy for copy, length in enumerate(state["monitors"][0]["lengths"]) if length >= 2]
     assert ended and set(ended) <= set(lost)
     assert model._last_episode_starts[ended].all()
     assert (shorter.returns[ended] == 0).all() and (monitor_of(shorter).lengths[ended] == 0).all()

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 import gymnasium as gym
 import numpy as np
 
-from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, RewardThreshold
+from rlstages import (
+    Agent,
+    BehaviorCloning,
+    Curriculum,
+    Environment,
+    Expert,
+    FineTuning,
+    RewardThreshold,
+    SuccessThreshold,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,37 @@ TASKS = {
 NOISY = {"pointmaze", "hopper", "lander"}
 
 
+def returning(case):
+    """A stage that collapses, goes back twice and then goes on, and one that rehearses."""
+    echo, contrary, short = (
+        Environment(f"toys:{name}", vectorize=case.vectorize, **settings)
+        for name, settings in (("Echo", {}), ("Contrary", {}), ("Echo", {"steps": 5}))
+    )
+    never, common = RewardThreshold(1e9), {"on_timeout": "advance", "critic_fit_steps": 0, "evaluation_episodes": 4}
+    return Curriculum(
+        "returning",
+        agent=Agent(
+            case.algorithm,
+            network=[16],
+            n_envs=4,
+            n_steps=16,
+            batch_size=32,
+            n_epochs=8,
+            learning_rate=1e-2,
+            normalize_rewards=case.normalize,
+            engine=case.engine,
+        ),
+        stages=[
+            FineTuning("echo", echo, until=SuccessThreshold(0.8, window=16), max_steps=9_000, **common),
+            FineTuning("contrary", contrary, until=never, max_steps=1_500, on_collapse="return", **common),
+            FineTuning("short", short, until=never, max_steps=1_000, rehearse=0.5, **common),
+        ],
+    )
+
+
 def ladder(case):
+    if case.task == "returning":
+        return returning(case)
     variants, name, expert = TASKS[case.task]
     places = [Environment(name, vectorize=case.vectorize, **variant) for variant in variants]
     ppo = {"batch_size": 32, "n_epochs": 2, "n_steps": 16} if case.algorithm == "PPO" else {"n_steps": 16}

@@ -30,6 +30,8 @@ ALL = [
     Case("vector", "batched", normalize=True),
     Case("vector", "batched", "A2C", engine="numpy"),
     Case("cartpole", "subprocess"),
+    Case("returning", "in-process", normalize=True, engine="numpy"),
+    Case("returning", "subprocess"),
     Case("cartpole", "in-process", "A2C"),
     Case("cartpole", "in-process", mode="deterministic"),
     Case("rooms", "batched"),

@@ -9,7 +9,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.environments.monitor import monitor_of
+from rlstages.environments.joined import idle_copies
 from rlstages.learners.engines.engine import Engine, within
 
 
@@ -27,7 +27,6 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
         resets of copies and no steps, or is `None`; `flattened` leaves these rows out.
     """
     buffer: Any = model.rollout_buffer
-    monitor = monitor_of(env)
     idle: np.ndarray | None = None
     seen: Any = model._last_obs
     starts: Any = model._last_episode_starts
@@ -41,9 +40,10 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
         buffer.episode_starts[step] = starts
         seen, rewards, starts, infos = env.step(within(env.action_space, actions))
         buffer.rewards[step] = rewards
-        if monitor.idle is not None:
+        resets = idle_copies(env)
+        if resets is not None:
             idle = np.zeros((buffer.buffer_size, buffer.n_envs), bool) if idle is None else idle
-            idle[step] = monitor.idle
+            idle[step] = resets
         if np.count_nonzero(starts):
             for copy in np.flatnonzero(starts).tolist():
                 if infos[copy].get("TimeLimit.truncated", False):
