@@ -24,7 +24,8 @@ import numpy as np
 from batched_cartpole import BatchedCartPole
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from rlstages import Agent, Environment, FineTuning, RewardThreshold
 from rlstages.environments.batched import BatchedVecEnv
@@ -50,13 +51,26 @@ ENVIRONMENTS = {
     "Pendulum": Environment("Pendulum-v1"),
     "rooms": Environment("rlstages_envs:rlstages/Rooms-v0", rooms=2),
 }
+BASE = "stable-baselines3"
 NEVER = RewardThreshold(1e9)
-Turn = Callable[[], None]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Contender:
+    """What takes turns.
+
+    Attributes:
+        turn: Plays one rollout and learns from it.
+        act: From observations of several copies to the likeliest actions of the policy as it is now.
+    """
+
+    turn: Callable[[], None]
+    act: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
 class Row:
-    """One contender in one configuration."""
+    """One contender in one configuration; `learned` is its mean return after all turns, where that was played."""
 
     environment: str
     configuration: str
@@ -65,6 +79,7 @@ class Row:
     ratio: float
     ratio_low: float
     ratio_high: float
+    learned: float | None = None
 
 
 def main() -> None:
@@ -84,14 +99,20 @@ def main() -> None:
         for environment in ["CartPole"] if arguments.quick or arguments.growth else list(ENVIRONMENTS):
             for configuration, settings in (GROWTH if arguments.growth else CONFIGURATIONS).items():
                 rows += measure(environment, configuration, settings, turns, clock)
-    if arguments.json:
+    show(rows, arguments.json)
+
+
+def show(rows: list[Row], as_json: bool) -> None:
+    """Print rows."""
+    if as_json:
         print(json.dumps([vars(row) for row in rows], indent=1))
         return
     print(f"{'environment':12}{'':16}{'contender':24}{'steps/s':>10}{'ratio':>8}   quartiles")
     for row in rows:
+        learned = "" if row.learned is None else f"   learned {row.learned:,.0f}"
         print(
             f"{row.environment:12}{row.configuration:16}{row.contender:24}{row.steps_per_second:10,.0f}"
-            f"{row.ratio:8.2f}   {row.ratio_low:.2f} to {row.ratio_high:.2f}"
+            f"{row.ratio:8.2f}   {row.ratio_low:.2f} to {row.ratio_high:.2f}{learned}"
         )
 
 
@@ -100,8 +121,7 @@ def measure(
 ) -> list[Row]:
     """Let all contenders take turns in one configuration."""
     spec = ENVIRONMENTS[environment]
-    steps = settings["n_envs"] * settings["n_steps"]
-    contenders: dict[str, Turn] = {"stable-baselines3": stock(spec, settings)}
+    contenders = {BASE: stock(spec, settings)}
     contenders["torch"] = ours(spec, settings, "torch")
     contenders["numpy"] = ours(spec, settings, "numpy")
     if environment == "CartPole":
@@ -110,37 +130,48 @@ def measure(
         contenders["numpy, in-process"] = ours(
             Environment(spec.id, vectorize="in-process", **spec.kwargs), settings, "numpy"
         )
+    rows = take_turns(environment, configuration, contenders, settings, turns, clock)
+    limit = roofline(settings, clock)
+    return [*rows, Row(environment, configuration, "roofline", limit, limit / rows[0].steps_per_second, 0, 0)]
+
+
+def take_turns(
+    environment: str,
+    configuration: str,
+    contenders: dict[str, Contender],
+    settings: Settings,
+    turns: int,
+    clock: Callable[[], float],
+) -> list[Row]:
+    """Let contenders take turns; two more turns before them do not count, in which programs are compiled."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in [*contenders.values()] * 2:
-        turn()
+    for contender in [*contenders.values()] * 2:
+        contender.turn()
     for _ in range(turns):
-        for name, turn in contenders.items():
+        for name, contender in contenders.items():
             started = clock()
-            turn()
+            contender.turn()
             seconds[name].append(clock() - started)
-    base = np.array(seconds["stable-baselines3"])
+    steps = settings["n_envs"] * settings["n_steps"]
     rows = []
     for name, taken in seconds.items():
-        low, middle, high = np.percentile(base / np.array(taken), [25, 50, 75])
+        low, middle, high = np.percentile(np.array(seconds[BASE]) / np.array(taken), [25, 50, 75])
         rows.append(Row(environment, configuration, name, steps / float(np.median(taken)), middle, low, high))
-    limit = roofline(settings, clock)
-    rows.append(Row(environment, configuration, "roofline", limit, limit * float(np.median(base)) / steps, 0, 0))
     return rows
 
 
-def stock(spec: Environment, settings: Settings) -> Turn:
-    """Return a turn of stable-baselines3's own `learn()`: one rollout and its update."""
-    env = DummyVecEnv([lambda: make_environment(spec)] * settings["n_envs"])
-    model = PPO(
-        "MlpPolicy",
-        env,
-        n_steps=settings["n_steps"],
-        batch_size=settings["batch_size"],
-        n_epochs=settings["n_epochs"],
-        policy_kwargs={"net_arch": {"pi": list(settings["network"]), "vf": list(settings["network"])}},
-        device="cpu",
-        seed=0,
-    )
+def stock(
+    spec: Environment, settings: Settings, env: VecEnv | None = None, seed: int = 0, make: Any = PPO
+) -> Contender:
+    """Return stable-baselines3's own `learn()`, or that of another class with the same methods."""
+    if env is None:
+        env = DummyVecEnv([lambda: make_environment(spec)] * settings["n_envs"])
+        env.seed(seed)
+    # A seed that is given to the model would be given to the first episodes too.
+    set_random_seed(seed)
+    hidden = list(settings.get("network", D["network"]))
+    chosen = {name: value for name, value in settings.items() if name not in ("n_envs", "network")}
+    model = make("MlpPolicy", env, policy_kwargs={"net_arch": {"pi": hidden, "vf": hidden}}, device="cpu", **chosen)
     _, callback = model._setup_learn(1)
     assert isinstance(callback, BaseCallback)
 
@@ -148,25 +179,25 @@ def stock(spec: Environment, settings: Settings) -> Turn:
         model.collect_rollouts(env, callback, model.rollout_buffer, model.n_steps)
         model.train()
 
-    return turn
+    return Contender(turn, lambda seen: model.predict(seen, deterministic=True)[0])
 
 
-def ours(spec: Environment, settings: Settings, engine: str, env: EpisodeMonitor | None = None) -> Turn:
-    """Return a turn of a fine-tuning stage, with its events and its gate: one rollout and its update."""
+def ours(spec: Environment, settings: Settings, engine: str, env: VecEnv | None = None, seed: int = 0) -> Contender:
+    """Return a fine-tuning stage, with its events and its gate."""
     agent = Agent("PPO", engine=engine, **settings)
-    copies = env or make_vec_env(spec, agent.n_envs, 0, 0)
-    learner = Learner(agent, copies.observation_space, copies.action_space, 0)
+    copies = env or make_vec_env(spec, agent.n_envs, seed, 0)
+    learner = Learner(agent, copies.observation_space, copies.action_space, seed)
     stage = FineTuning("tune", spec, until=NEVER, max_steps=10**9, critic_fit_steps=0, evaluation_episodes=0)
-    runner = FineTuningRunner(stage, 0, learner, 0, lambda payload: None)
+    runner = FineTuningRunner(stage, 0, learner, seed, lambda payload: None)
     runner._env = copies
     begin_copies(learner.model, copies)
     runner.step()
-    return runner.step
+    return Contender(runner.step, lambda seen: learner.model.predict(seen, deterministic=True)[0])
 
 
-def batched_cartpole(copies: int) -> EpisodeMonitor:
+def batched_cartpole(copies: int, seed: int = 0) -> EpisodeMonitor:
     """Return a batched CartPole behind the project's own wrappers."""
-    seeds = [EpisodeSeeds(0, 0, Purpose.TRAINING, copy) for copy in range(copies)]
+    seeds = [EpisodeSeeds(seed, 0, Purpose.TRAINING, copy) for copy in range(copies)]
     return EpisodeMonitor(BatchedVecEnv(BatchedCartPole(copies), seeds), ENVIRONMENTS["CartPole"])
 
 

@@ -1,0 +1,46 @@
+"""The benchmarks run, and what their figures rest on holds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def equal_learning(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    import equal_learning
+
+    yield equal_learning
+    for name in (set(sys.modules) - before) & {path.stem for path in BENCHMARKS.glob("*.py")}:
+        sys.modules.pop(name)
+
+
+@pytest.mark.slow
+def test_arms_that_take_turns_do_not_change_one_another(equal_learning):
+    """The torch engine has stable-baselines3's curve, though others draw random numbers in between."""
+    run = equal_learning.train(equal_learning.TASKS["CartPole"], seed=3, steps=3 * equal_learning.EVERY)
+
+    values = {name: [look.value for look in arm.looks[1:]] for name, arm in run.items()}
+    assert values[equal_learning.TORCH] == values[equal_learning.TUNED]
+    assert values["numpy"] == values["numpy, batched"] != values[equal_learning.TUNED]
+    assert len(set(values[equal_learning.TUNED])) == 3
+
+
+@pytest.mark.slow
+def test_a_peer_is_measured_or_named_as_missing():
+    command = [sys.executable, str(BENCHMARKS / "peers.py"), "--quick", "--turns", "1", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 0, ended.stderr
+    rows = json.loads(ended.stdout)
+    measured = {row["contender"] for row in rows}
+    assert {"stable-baselines3", "torch", "numpy", "CleanRL-style"} <= measured
+    for peer in ("SBX", "tianshou", "skrl", "PureJaxRL-style"):
+        assert (peer in measured) != (f"{peer} is skipped" in ended.stderr), peer
+    assert all(row["learned"] > 0 for row in rows)
