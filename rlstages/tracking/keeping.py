@@ -79,7 +79,9 @@ def matrix_of(state: RunState) -> Matrix | None:
 def _cell(state: RunState, stage: StageState, variant: Variant) -> Retained:
     """Return a score, on the scale of what is known by now; the next stage's own one where that has it."""
     assert stage.retention is not None
-    found = [*stage.retention.scores, *stage.retention.held_out][variant.index]
+    told = (*stage.retention.scores, *stage.retention.held_out)
+    unknown = Retained(variant.name, variant.measure, None, None)
+    found = next((one for one in told if one.environment == variant.name), unknown)
     score, following = found.score, state.stages[stage.index + 1 : stage.index + 2]
     if score is None and following:
         spec = state.curriculum.stages[stage.index + 1]

@@ -34,7 +34,7 @@ def curriculum(demonstrations="/home/someone/private/shown.npz"):
         agent=Agent("PPO", n_envs=8),
         stages=[
             BehaviorCloning("copy", Environment("CartPole-v1"), demonstrations=demonstrations, max_epochs=3),
-            FineTuning("short", Environment("CartPole-v1"), until=RewardThreshold(100), max_steps=40_000),
+            FineTuning("short", Environment("CartPole-v1"), until=RewardThreshold(100, worst=0.0), max_steps=40_000),
             BehaviorCloning("again", Environment("CartPole-v1"), demonstrations=demonstrations, max_epochs=2),
             FineTuning("long", Environment("CartPole-v1"), until=RewardThreshold(400), max_steps=60_000),
         ],
