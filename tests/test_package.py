@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -138,6 +139,12 @@ def test_type_checkers_see_the_same_public_names():
     seen = {alias.name: node.module for node in block.body for alias in node.names}
     assert sorted(seen) == sorted(rlstages.__all__)
     assert seen == {name: getattr(rlstages, name).__module__ for name in seen}
+
+
+def test_every_package_is_part_of_what_is_installed():
+    listed = set(re.findall(r'^    "(rlstages[\w.]*)",$', (ROOT.parent / "pyproject.toml").read_text(), re.MULTILINE))
+    packages = {package.parent.relative_to(ROOT.parent) for package in ROOT.rglob("__init__.py")}
+    assert {".".join(package.parts) for package in packages} == listed - {"rlstages_envs"}
 
 
 def test_an_unknown_name_is_an_attribute_error():

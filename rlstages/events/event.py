@@ -1,0 +1,115 @@
+"""One line of `events.jsonl`: a record, and where in the run it belongs."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rlstages.errors import InputError, require
+from rlstages.events.keeping import (
+    BaselinesMeasured,
+    HandoverChecked,
+    HandoverRecovered,
+    LookedBack,
+    RetentionMeasured,
+    StageCollapsed,
+)
+from rlstages.events.progress import (
+    DemonstrationsReady,
+    EpochFinished,
+    Evaluated,
+    Judged,
+    RolloutFinished,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+    Warned,
+)
+from rlstages.privacy import without_paths
+from rlstages.serialization import TAG, dumps, from_data, require_types, to_data
+
+VERSION = 1
+
+Payload = (
+    RunStarted
+    | StageStarted
+    | DemonstrationsReady
+    | EpochFinished
+    | Evaluated
+    | RolloutFinished
+    | Judged
+    | HandoverChecked
+    | HandoverRecovered
+    | LookedBack
+    | StageFinished
+    | StageCollapsed
+    | BaselinesMeasured
+    | RetentionMeasured
+    | Warned
+    | RunFinished
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A record with its place in the run.
+
+    Attributes:
+        payload: What happened.
+        global_step: Environment steps of the whole run so far.
+        stage_index: From 0; -1 outside all stages.
+        stage_name: Empty outside all stages.
+        time: Seconds since the epoch.
+    """
+
+    payload: Payload
+    global_step: int
+    stage_index: int = -1
+    stage_name: str = ""
+    time: float = dataclasses.field(default_factory=time.time)
+
+    def to_json(self) -> str:
+        """Return the event as one line of strict JSON; numbers that are not finite become null.
+
+        Absolute paths are cut to their last part: the event log is what is shown, uploaded and passed around.
+        """
+        payload = without_paths(to_data(self.payload, nan_as_null=True))
+        head = {"v": VERSION, "type": payload.pop(TAG), "time": round(self.time, 3), "global_step": self.global_step}
+        return dumps({**head, "stage_index": self.stage_index, "stage_name": self.stage_name, **payload})
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> Event:
+        """Turn a parsed line back into an event.
+
+        Raises:
+            InputError: If it is none, or of a later version.
+        """
+        rest = dict(data)
+        version = rest.pop("v", None)
+        require(version == VERSION, f"it is of version {version!r}, and this rlstages reads version {VERSION}.")
+        try:
+            head = [rest.pop(key) for key in ("global_step", "stage_index", "stage_name", "time")]
+            payload = from_data({TAG: rest.pop("type"), **rest})
+        except KeyError as error:
+            raise InputError(f"it has no {error}.") from error
+        require(isinstance(payload, Payload), f"it holds a {type(payload).__name__}, which is no event.")
+        event = Event(payload, *head)
+        require_types(event)
+        return event
+
+
+class Tracker(Protocol):
+    """Anything that follows a run's events: a console, Weights & Biases, TensorBoard."""
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+
+    def close(self) -> None:
+        """Let go of files and connections; called once."""
+
+
+Emit = Callable[[Payload], None]
