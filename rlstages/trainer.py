@@ -180,13 +180,16 @@ class Trainer:
     def save(self, end: bool = False) -> None:
         """Write a checkpoint, which may be the end of a stage."""
         self._saves += 1
-        state = state_of(self.learner, self.runner, self.retention, self.stage, self.way, self.seconds, self._saves)
+        state = state_of(
+            self.learner, self._notes, self.runner, self.retention, self.stage, self.way, self.seconds, self._saves
+        )
         self.directory.save(f"{self._saves:08d}", state, end)
         self._saved_step = self.learner.global_step
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.stage, self._saves = state["stage"], state["saves"]
+        self._notes = [str(note) for note in state["notes"]]
         self.way = way_from(state["way"], self.curriculum.stages)
         self.seconds, self.retention.seconds = state["seconds"]["stage"], state["seconds"]["retention"]
         if state["retention"] is not None:
@@ -308,6 +311,7 @@ class Trainer:
 
 def state_of(
     learner: Learner,
+    notes: Sequence[str] = (),
     runner: StageRunner | None = None,
     retention: Retention | None = None,
     stage: int = 0,
@@ -315,8 +319,9 @@ def state_of(
     seconds: float = 0.0,
     saves: int = 1,
 ) -> dict[str, Any]:
-    """Return all that a run goes on from."""
+    """Return all that a run goes on from, what a person is still to be told included."""
     return {
+        "notes": list(notes),
         "stage": stage,
         "way": list(way),
         "seconds": {"stage": seconds, "retention": 0.0 if retention is None else retention.seconds},

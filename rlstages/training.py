@@ -67,7 +67,7 @@ def train(
         learner = learner_of(record)
         if initial is not None:
             refuse_unfit(curriculum.stages[0], take_over(learner, Path(initial)), curriculum.agent)
-        with RunDirectory.create(path, record, state_of(learner)) as run:
+        with RunDirectory.create(path, record, state_of(learner, checked.doubts)) as run:
             remember(path, run.record)
             live = Trainer(run, learner, trust_pickle, watch, resumed=False)
             live.tell(checked.doubts)

@@ -341,6 +341,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(here):
     assert newest.name in payloads("run", Warned)[0].message
 
 
+def test_a_run_that_dies_before_its_first_step_says_its_doubts_when_it_goes_on(here):
+    doubtful = Environment("toys:Drifting")
+    with pytest.raises(ZeroDivisionError):
+        train(curriculum(easy(environment=doubtful)), out="run", watch=lambda learner: 1 // 0)
+    (doubt,) = [event.message for event in payloads("run", Warned)]
+
+    resume("run", watch=lambda learner: "enough")
+
+    assert [event.message for event in payloads("run", Warned)] == [doubt]
+
+
 def test_a_seed_that_is_none_is_refused_before_anything_is_written(here):
     for seed in (-1, 1.5, "one", True, 2**32):
         with pytest.raises(InputError, match="give a whole number from 0 to 4,294,967,295"):
