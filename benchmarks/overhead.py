@@ -19,6 +19,7 @@ from typing import Any
 from rlstages import load_curriculum, train, trainer
 from rlstages.learners.examination import Examiner
 from rlstages.learners.fine_tuning import FineTuningRunner
+from rlstages.retention import Retention
 from rlstages.storage.rundir import RunDirectory
 
 spent: dict[str, float] = defaultdict(float)
@@ -51,7 +52,8 @@ def main() -> None:
     timed("rollouts and updates", FineTuningRunner, "_train")
     timed("critic fit", FineTuningRunner, "_fit_critic")
     timed("confirmations", Examiner, "judge")
-    timed("evaluations before and after stages", Examiner, "score")
+    timed("evaluations before and after stages", Examiner, "play")
+    timed("scores in all environments between stages", Retention, "step")
     timed("checkpoints", trainer.Trainer, "save")
     timed("events and trackers", trainer.Trainer, "emit")
     timed("events, of these", RunDirectory, "append")
