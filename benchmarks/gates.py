@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
+from scipy.special import stdtrit
 
 from rlstages import RewardThreshold, SuccessThreshold
 from rlstages.criteria import spend
-from rlstages.episodes import Episode
+from rlstages.episodes import Episode, wilson_interval
 
 N_ENVS = 16
 """Episodes finished in a rollout, and episodes in a wave of a confirmation."""
@@ -119,9 +120,9 @@ def lower_bound(null: float, window: int, by_success: bool) -> Rule:
 
 def _bound(values: list[float], by_success: bool) -> float:
     if by_success:
-        return float(stats.binomtest(round(sum(values)), len(values)).proportion_ci(0.90, method="wilson").low)
+        return wilson_interval(round(sum(values)), len(values), 0.90)[0]
     spread = float(np.std(values, ddof=1))
-    return float(np.mean(values)) - float(stats.t.ppf(0.95, len(values) - 1)) * spread / math.sqrt(len(values))
+    return float(np.mean(values)) - float(stdtrit(len(values) - 1, 0.95)) * spread / math.sqrt(len(values))
 
 
 def confirmed(threshold: Threshold) -> Rule:
@@ -336,8 +337,8 @@ REAL: list[tuple[str, tuple[str, ...], list[Threshold]]] = [
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=2_000)
-    parser.add_argument("--replays", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=1_000)
+    parser.add_argument("--replays", type=int, default=60)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     text = page(options.runs, options.replays)
