@@ -22,16 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlstages import BehaviorCloning, Curriculum, Environment, FineTuning, load_curriculum, load_policy, train
-from rlstages.compare.baselines import act_at_random, normalized
+from rlstages import Curriculum, Environment, FineTuning, load_curriculum, train
+from rlstages.baselines import normalized, value_of
 from rlstages.compare.statistics import Estimate, estimate
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.seeding import Purpose
-from rlstages.episodes import Score, score
+from rlstages.episodes import score
 from rlstages.evaluation import evaluate
-from rlstages.experts import showing
-from rlstages.recording import record
-from rlstages.specs import Expert
+from rlstages.measuring import expert_of, measure_baselines
+from rlstages.policies import load_learner
 
 BASE = Path("runs/handover")
 SEED = 4_000_000
@@ -79,19 +78,15 @@ class Task:
 
     Attributes:
         curriculum: A built-in one.
-        by_success: Whether success is what counts, or the return.
+        measure: What counts: `"success"` or `"return"`.
         between: Where the clone can do something: whether it forgets shows here.
         last: Where it is fine-tuned.
     """
 
     curriculum: Curriculum
-    by_success: bool
+    measure: str
     between: Environment
     last: Environment
-
-    def value(self, found: Score) -> float:
-        """Return what counts."""
-        return found.mean_return if not self.by_success or found.success is None else found.success
 
 
 def load_task(name: str) -> Task:
@@ -99,17 +94,16 @@ def load_task(name: str) -> Task:
     curriculum = load_curriculum(name)
     between, last = curriculum.stages[-2], curriculum.stages[-1]
     assert isinstance(last, FineTuning)
-    return Task(curriculum, last.until.needs_success, between.environment, last.environment)
+    measure = "success" if last.until.needs_success else "return"
+    return Task(curriculum, measure, between.environment, last.environment)
 
 
 def ends_of(task: Task, environment: Environment) -> tuple[float, float]:
     """Return what chance and the expert score."""
-    clone = task.curriculum.stages[0]
-    assert isinstance(clone, BehaviorCloning) and clone.expert is not None
-    chance = Expert(f"{__name__}:act_at_random", episodes=EXPERT_EPISODES)
-    low = record(environment, chance, act_at_random, SEED).score()
-    high = record(environment, replace(clone.expert, episodes=EXPERT_EPISODES), showing(clone.expert), SEED).score()
-    return task.value(low), task.value(high)
+    expert = expert_of(task.curriculum.stages)
+    ends = measure_baselines(environment, expert, EXPERT_EPISODES, 0, trust_pickle=False).ends(task.measure)
+    assert ends is not None, f"the expert of {task.curriculum.name} is no better than chance in {environment}"
+    return ends
 
 
 def tried(task: Task, variant: Variant, clone: Path, run: Path, seed: int) -> Path:
@@ -131,7 +125,8 @@ def played(task: Task, environment: Environment, run: Path, seed: int) -> float:
     deterministic = task.curriculum.agent.action_mode == "deterministic"
     env = make_vec_env(environment, 40, SEED, 0, Purpose.EVALUATION)
     try:
-        return task.value(score(evaluate(load_policy(run), env, EPISODES, SEED + seed, 0, deterministic)))
+        episodes = evaluate(load_learner(run).engine, env, EPISODES, SEED + seed, 0, deterministic)
+        return value_of(score(episodes), task.measure)
     finally:
         env.close()
 
@@ -183,7 +178,7 @@ def table(found: Mapping[str, dict[str, Any]], seeds: list[int]) -> str:
         lines += [f"## {name}", ""]
         for place in ("between", "last"):
             ends = tuple(result["ends"][place])
-            before = normalized([_run(result, VARIANTS[0], seed)[place][0] for seed in seeds], ends)
+            before = [normalized(_run(result, VARIANTS[0], seed)[place][0], ends) for seed in seeds]
             lines.append(f"The clones score {_spread(before)} in the {WORDS[place]}.")
         lines += [
             "",
@@ -196,7 +191,7 @@ def table(found: Mapping[str, dict[str, Any]], seeds: list[int]) -> str:
             cells = []
             for place in ("between", "last"):
                 ends = tuple(result["ends"][place])
-                pairs = [normalized(_run(result, variant, seed)[place], ends) for seed in seeds]
+                pairs = [[normalized(value, ends) for value in _run(result, variant, seed)[place]] for seed in seeds]
                 changes = [after - before for before, after in pairs]
                 cells += [_interval(estimate(changes)), f"{min(changes):+.2f}"]
             lines.append(f"| {variant.name} | {' | '.join(cells)} |")

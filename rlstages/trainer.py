@@ -124,7 +124,7 @@ class Trainer:
         outcome, reason = "reached", "The curriculum is done."
         while self.stage < len(self.curriculum.stages) or self.retention.is_due:
             if self.retention.is_due:
-                self._look_back(interrupted)
+                self._score_everywhere(interrupted)
                 if not self.retention.is_due:
                     continue
                 outcome, reason = "interrupted", "Interrupted between two stages; resume goes on from here."
@@ -279,7 +279,7 @@ class Trainer:
         self.stage = to
         self.save(end=True)
 
-    def _look_back(self, interrupted: threading.Event) -> None:
+    def _score_everywhere(self, interrupted: threading.Event) -> None:
         """Score the policy that left a stage in all environments, until that is done or the run is interrupted."""
         saved = time.monotonic()
         try:
