@@ -25,13 +25,14 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy import stats
 from scoring import mean_return
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
-from throughput import ENVIRONMENTS, Contender, batched_cartpole, ours, stock
+from throughput import ENVIRONMENTS, Contender, batched, ours, stock
 
 from rlstages import Environment
 from rlstages.compare.statistics import estimate, steps_to
@@ -76,7 +77,7 @@ TASKS = {
         threshold=475.0,
         steps=50_000,
         tuned={"n_envs": 8, "n_steps": 32, "batch_size": 256, "n_epochs": 4, "learning_rate": 1e-3},
-        batched=batched_cartpole,
+        batched=partial(batched, "CartPole"),
     ),
     "rooms": Task(
         _ROOMS,

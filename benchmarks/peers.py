@@ -1,6 +1,6 @@
 """Other libraries beside stable-baselines3 and the engines, interleaved in one run.
 
-    taskset -c 0 python benchmarks/peers.py [--quick] [--json]
+    taskset -c 0 python benchmarks/peers.py [--quick | --tasks Pendulum] [--json]
 
 The same environment, network (two hidden layers of 64, tanh), batches, epochs and settings as in
 benchmarks/throughput.py, one rollout and its update a turn. `learned` is the mean return of 20 episodes of the
@@ -28,12 +28,14 @@ from types import ModuleType
 from scoring import mean_return
 from throughput import (
     BASE,
+    BATCHED,
     CONFIGURATIONS,
     ENVIRONMENTS,
     Contender,
     Row,
     Settings,
-    batched_cartpole,
+    batched,
+    installed,
     ours,
     show,
     stock,
@@ -45,7 +47,7 @@ from rlstages.environments.making import make_vec_env
 from rlstages.environments.seeding import Purpose
 from rlstages.threads import limited_threads
 
-TASKS = ["CartPole", "Pendulum"]
+TASKS = ["CartPole", "Pendulum", "Hopper"]
 PEERS = {
     "SBX": "sbx",
     "CleanRL-style": "peer_cleanrl",
@@ -59,23 +61,30 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few turns, CartPole only")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--turns", type=int, default=0, help="turns of each contender (default 15, quick 3)")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: where others use the machine")
     arguments = parser.parse_args()
     turns = arguments.turns or (3 if arguments.quick else 15)
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
-    libraries = installed()
+    libraries = installed_peers()
     rows: list[Row] = []
     with limited_threads(1):
-        for environment in TASKS[:1] if arguments.quick else TASKS:
+        for environment in TASKS[:1] if arguments.quick else installed(arguments.tasks):
             for configuration, settings in CONFIGURATIONS.items():
                 spec = ENVIRONMENTS[environment]
                 contenders = own(environment, settings)
-                contenders |= {name: peer(module, spec, settings) for name, module in libraries.items()}
+                contenders |= {
+                    name: peer(module, spec, settings)
+                    for name, module in libraries.items()
+                    # The program needs an environment that is written in JAX, and has not all of them.
+                    if spec.id in getattr(module, "TASKS", [spec.id])
+                }
                 found = take_turns(environment, configuration, contenders, settings, turns, clock)
                 test = make_vec_env(spec, 20, 0, 0, Purpose.EVALUATION)
                 rows += [replace(row, learned=mean_return(contenders[row.contender].act, test)) for row in found]
+                test.close()
     show(rows, arguments.json)
 
 
@@ -84,12 +93,12 @@ def own(environment: str, settings: Settings) -> dict[str, Contender]:
     spec = ENVIRONMENTS[environment]
     contenders = {BASE: stock(spec, settings)}
     contenders |= {engine: ours(spec, settings, engine) for engine in ("torch", "numpy")}
-    if environment == "CartPole":
-        contenders["numpy, batched"] = ours(spec, settings, "numpy", batched_cartpole(settings["n_envs"]))
+    if environment in BATCHED:
+        contenders["numpy, batched"] = ours(spec, settings, "numpy", batched(environment, settings["n_envs"]))
     return contenders
 
 
-def installed() -> dict[str, ModuleType]:
+def installed_peers() -> dict[str, ModuleType]:
     """Return the peers whose packages are installed, and name the others."""
     found = {}
     for name, module in PEERS.items():

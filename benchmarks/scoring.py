@@ -24,7 +24,8 @@ def mean_return(act: Callable[[np.ndarray], np.ndarray], env: VecEnv, seed: int 
     box = env.action_space if isinstance(env.action_space, spaces.Box) else None
     first: dict[int, float] = {}
     while len(first) < env.num_envs:
-        actions = act(seen)
+        # As the peers' networks want them; MuJoCo's are of 64 bits.
+        actions = act(seen.astype(np.float32, copy=False))
         seen = env.step(actions if box is None else np.clip(actions, box.low, box.high))[0]
         for episode in monitor_of(env).take():
             first.setdefault(episode.copy, episode.total_reward)

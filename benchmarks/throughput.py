@@ -14,24 +14,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from batched_cartpole import BatchedCartPole
+from batched_pendulum import BatchedPendulum
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from rlstages import Agent, Environment, FineTuning, RewardThreshold
+from rlstages import Agent, BatchedEnv, Environment, FineTuning, RewardThreshold
 from rlstages.environments.batched import BatchedVecEnv
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.monitor import EpisodeMonitor
 from rlstages.environments.seeding import EpisodeSeeds, Purpose
+from rlstages.errors import InputError
 from rlstages.learners.copies import begin_copies
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
@@ -49,8 +52,11 @@ GROWTH = {
 ENVIRONMENTS = {
     "CartPole": Environment("CartPole-v1"),
     "Pendulum": Environment("Pendulum-v1"),
+    "Hopper": Environment("Hopper-v5"),
     "rooms": Environment("rlstages_envs:rlstages/Rooms-v0", rooms=2),
 }
+BATCHED: dict[str, Callable[[int], BatchedEnv]] = {"CartPole": BatchedCartPole, "Pendulum": BatchedPendulum}
+"""Environments that are stepped one by one otherwise."""
 BASE = "stable-baselines3"
 NEVER = RewardThreshold(1e9)
 
@@ -96,10 +102,23 @@ def main() -> None:
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
     rows: list[Row] = []
     with limited_threads(arguments.threads):
-        for environment in ["CartPole"] if arguments.quick or arguments.growth else list(ENVIRONMENTS):
+        for environment in ["CartPole"] if arguments.quick or arguments.growth else installed(ENVIRONMENTS):
             for configuration, settings in (GROWTH if arguments.growth else CONFIGURATIONS).items():
                 rows += measure(environment, configuration, settings, turns, clock)
     show(rows, arguments.json)
+
+
+def installed(environments: Iterable[str]) -> list[str]:
+    """Return the environments that can be made, and name the others: Hopper wants the package `mujoco`."""
+    found = []
+    for name in environments:
+        try:
+            make_environment(ENVIRONMENTS[name]).close()
+        except InputError as error:
+            print(f"{name} is skipped: {error}", file=sys.stderr)
+        else:
+            found.append(name)
+    return found
 
 
 def show(rows: list[Row], as_json: bool) -> None:
@@ -122,10 +141,9 @@ def measure(
     """Let all contenders take turns in one configuration."""
     spec = ENVIRONMENTS[environment]
     contenders = {BASE: stock(spec, settings)}
-    contenders["torch"] = ours(spec, settings, "torch")
-    contenders["numpy"] = ours(spec, settings, "numpy")
-    if environment == "CartPole":
-        contenders["numpy, batched"] = ours(spec, settings, "numpy", batched_cartpole(settings["n_envs"]))
+    contenders |= {engine: ours(spec, settings, engine) for engine in ("torch", "numpy")}
+    if environment in BATCHED:
+        contenders["numpy, batched"] = ours(spec, settings, "numpy", batched(environment, settings["n_envs"]))
     elif environment == "rooms":
         contenders["numpy, in-process"] = ours(
             Environment(spec.id, vectorize="in-process", **spec.kwargs), settings, "numpy"
@@ -195,10 +213,10 @@ def ours(spec: Environment, settings: Settings, engine: str, env: VecEnv | None 
     return Contender(runner.step, lambda seen: learner.model.predict(seen, deterministic=True)[0])
 
 
-def batched_cartpole(copies: int, seed: int = 0) -> EpisodeMonitor:
-    """Return a batched CartPole behind the project's own wrappers."""
+def batched(environment: str, copies: int, seed: int = 0) -> EpisodeMonitor:
+    """Return one of `BATCHED` behind the project's own wrappers."""
     seeds = [EpisodeSeeds(seed, 0, Purpose.TRAINING, copy) for copy in range(copies)]
-    return EpisodeMonitor(BatchedVecEnv(BatchedCartPole(copies), seeds), ENVIRONMENTS["CartPole"])
+    return EpisodeMonitor(BatchedVecEnv(BATCHED[environment](copies), seeds), ENVIRONMENTS[environment])
 
 
 def roofline(settings: Settings, clock: Callable[[], float]) -> float:

@@ -68,7 +68,7 @@ class TorchEngine:
 
     def act(self, step: int, observations: Any) -> np.ndarray:
         """Draw actions, and keep what the critic and the log probabilities are computed from."""
-        with torch.no_grad():
+        with torch.inference_mode():
             features = self._features(obs_as_tensor(observations, self._device))
             raw = self._actor(features)
             # The environment may write its next observations into the same memory.

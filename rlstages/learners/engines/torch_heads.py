@@ -59,7 +59,11 @@ class _Categorical:
     """`given` are log probabilities."""
 
     def distribution(self, raw: Tensor, policy: ActorCriticPolicy) -> Tensor:
-        return raw - raw.logsumexp(dim=-1, keepdim=True)
+        if raw.requires_grad:
+            return raw - raw.logsumexp(dim=-1, keepdim=True)
+        # What logsumexp does, without its look for infinite numbers: of the operations of an action the dearest.
+        most = raw.amax(dim=-1, keepdim=True)
+        return raw - (raw - most).exp_().sum(dim=-1, keepdim=True).log_().add_(most)
 
     def draw(self, given: Tensor, generator: torch.Generator | None) -> Tensor:
         # As torch.multinomial does after its checks.

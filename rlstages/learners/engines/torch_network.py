@@ -50,7 +50,7 @@ def _layers_of(modules: Iterable[nn.Module]) -> Layers:
     steps: list[Layers] = []
     for module in modules:
         if type(module) is nn.Linear:
-            steps.append(partial(_linear, weight=module.weight, bias=module.bias))
+            steps.append(partial(functional.linear, weight=module.weight, bias=module.bias))
         else:
             steps.append(_ACTIVATIONS.get(type(module), module))
 
@@ -131,6 +131,3 @@ def _towers(policy: ActorCriticPolicy) -> tuple[list[nn.Module], list[nn.Module]
     extractor = policy.mlp_extractor
     return [*extractor.policy_net, policy.action_net], [*extractor.value_net, policy.value_net]
 
-
-def _linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return functional.linear(inputs, weight, bias)
