@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,13 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlstages import Curriculum, Environment, FineTuning, load_curriculum, train
+from rlstages import Curriculum, Environment, FineTuning, RewardThreshold, load_curriculum, train
 from rlstages.baselines import normalized, value_of
 from rlstages.compare.statistics import Estimate, estimate
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.seeding import Purpose
 from rlstages.episodes import score
 from rlstages.evaluation import evaluate
+from rlstages.learners.learner import Learner
 from rlstages.measuring import expert_of, measure_baselines
 from rlstages.policies import load_learner
 
@@ -36,6 +38,7 @@ BASE = Path("runs/handover")
 SEED = 4_000_000
 EPISODES, EXPERT_EPISODES = 200, 200
 TASKS = ["rooms", "pointmaze", "minigrid-multiroom", "lunarlander"]
+SHUT = RewardThreshold(1e300)
 STEPS = {"lunarlander": 81_920}
 """Environment steps of fine-tuning; 15 rollouts where nothing is said."""
 
@@ -106,29 +109,59 @@ def ends_of(task: Task, environment: Environment) -> tuple[float, float]:
     return ends
 
 
-def tried(task: Task, variant: Variant, clone: Path, run: Path, seed: int) -> Path:
-    """Fine-tune a clone and return the run."""
-    agent, last = task.curriculum.agent, task.curriculum.stages[-1]
+def tried(task: Task, variant: Variant, clone: Path, out: Path, seed: int) -> Learner:
+    """Fine-tune a clone in the last variant, and return it."""
+    last = task.curriculum.stages[-1]
     assert isinstance(last, FineTuning)
-    steps = STEPS.get(task.curriculum.name, 15 * agent.rollout_steps)
-    shut = replace(last.until, window=10**9)  # type: ignore[type-var]
-    changes = {"critic_fit_steps": last.critic_fit_steps, "exploration": None, **variant.change(agent.log_std_init)}
-    # The fit comes on top, so that every variant makes as many updates of the policy.
-    limit = steps + int(changes["critic_fit_steps"])
-    stage = replace(last, until=shut, max_steps=limit, on_timeout="advance", evaluation_episodes=0, **changes)
-    train(Curriculum("handover", agent=agent, stages=[stage]), seed=seed, out=run, initial=clone)
-    return run
+    stage = replace(last, exploration=None, evaluation_episodes=0)
+    stage = replace(stage, **variant.change(task.curriculum.agent.log_std_init))
+    return handed_over(task, stage, clone, out, seed, STEPS.get(task.curriculum.name, 15 * rollout_of(task)))
 
 
-def played(task: Task, environment: Environment, run: Path, seed: int) -> float:
-    """Return what a run's final policy scores."""
+def handed_over(task: Task, stage: FineTuning, clone: Path, out: Path, seed: int, steps: int) -> Learner:
+    """Fine-tune a clone in one stage, whose gate stays shut, and return the learner as it is then.
+
+    Args:
+        task: Whose agent it is.
+        stage: Its critic fit comes on top of the steps, so that every variant makes as many updates of the policy.
+        clone: The run that left it.
+        out: The run directory to make.
+        seed: Of the run.
+        steps: Environment steps of updates.
+    """
+    fit = math.ceil(stage.critic_fit_steps / rollout_of(task)) * rollout_of(task)
+    learners: list[Learner] = []
+
+    def watch(learner: Learner) -> str | None:
+        learners[:] = [learner]
+        return "This is what was asked for." if learner.global_step >= fit + steps else None
+
+    curriculum = Curriculum("handover", agent=task.curriculum.agent, stages=[replace(stage, until=SHUT)])
+    train(curriculum, seed=seed, out=out, initial=clone, watch=watch)
+    return learners[0]
+
+
+def rollout_of(task: Task) -> int:
+    """Return the environment steps of a rollout."""
+    return task.curriculum.agent.rollout_steps
+
+
+def played(task: Task, environment: Environment, learner: Learner, seed: int) -> float:
+    """Return what a policy scores."""
     deterministic = task.curriculum.agent.action_mode == "deterministic"
     env = make_vec_env(environment, 40, SEED, 0, Purpose.EVALUATION)
     try:
-        episodes = evaluate(load_learner(run).engine, env, EPISODES, SEED + seed, 0, deterministic)
+        episodes = evaluate(learner.engine, env, EPISODES, SEED + seed, 0, deterministic)
         return value_of(score(episodes), task.measure)
     finally:
         env.close()
+
+
+def cloned(task: Task, out: Path, seed: int) -> Learner:
+    """Run the first stage alone, and return its clone."""
+    first = Curriculum("clone", agent=task.curriculum.agent, stages=task.curriculum.stages[:1])
+    train(first, seed=seed, out=out)
+    return load_learner(out)
 
 
 def measure(name: str, seeds: list[int]) -> dict[str, Any]:
@@ -142,18 +175,17 @@ def measure(name: str, seeds: list[int]) -> dict[str, Any]:
             found["ends"][place] = ends_of(task, environment)
     for seed in seeds:
         with tempfile.TemporaryDirectory() as directory:
-            clone = Path(directory) / "clone"
+            clone, before = Path(directory) / "clone", dict[str, float]()
             for variant in VARIANTS:
                 key = f"{variant.name} / {seed}"
                 if key in found["runs"] or (variant.continuous and not _is_continuous(name)):
                     continue
-                if not clone.exists():
-                    first = [task.curriculum.stages[0]]
-                    train(Curriculum("clone", agent=task.curriculum.agent, stages=first), seed=seed, out=clone)
-                run = tried(task, variant, clone, Path(directory) / f"run-{len(found['runs'])}", seed)
+                if not before:
+                    learner = cloned(task, clone, seed)
+                    before = {place: played(task, where, learner, seed) for place, where in places.items()}
+                learner = tried(task, variant, clone, Path(directory) / f"run-{len(found['runs'])}", seed)
                 found["runs"][key] = {
-                    place: [played(task, environment, which, seed) for which in (clone, run)]
-                    for place, environment in places.items()
+                    place: [before[place], played(task, where, learner, seed)] for place, where in places.items()
                 }
                 _keep(file, found)
                 print(name, key, found["runs"][key], flush=True)

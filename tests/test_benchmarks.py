@@ -44,3 +44,15 @@ def test_a_peer_is_measured_or_named_as_missing():
     for peer in ("SBX", "tianshou", "skrl", "PureJaxRL-style"):
         assert (peer in measured) != (f"{peer} is skipped" in ended.stderr), peer
     assert all(row["learned"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_every_benchmark_can_be_imported():
+    """One that no longer fits the package would otherwise be noticed by who wants to measure, long after."""
+    names = [path.stem for path in sorted(BENCHMARKS.glob("*.py")) if not path.stem.startswith("peer_")]
+    assert len(names) > 15
+
+    command = [sys.executable, "-c", "\n".join(f"import {name}" for name in names)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=BENCHMARKS)
+
+    assert ended.returncode == 0, ended.stderr
