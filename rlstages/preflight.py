@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -31,9 +31,12 @@ from rlstages.learners.learner import require_fit
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments
+from rlstages.threads import processors
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 TRIAL_STEPS, TRIAL_SECONDS = 2_000, 2.0
+DEAR_STEP = 1e-3
+"""Seconds of a step from which copies in processes of their own may pay (benchmarks/environments.py)."""
 DECIDABLE_ATTEMPTS = 10
 
 
@@ -56,6 +59,18 @@ class Checked(Spaces):
     doubts: tuple[str, ...]
 
 
+class Trial(NamedTuple):
+    """What came out of an episode of random actions.
+
+    Attributes:
+        silent: Whether it ended without saying whether it succeeded.
+        step_seconds: Mean wall-clock time of a step.
+    """
+
+    silent: bool
+    step_seconds: float
+
+
 def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Checked:
     """Check a whole curriculum against the machine it is to run on.
 
@@ -72,19 +87,22 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Checked:
     _check_device(curriculum.agent)
     spaces = _shared_spaces(curriculum)
     require_fit(curriculum.agent, spaces.observation, spaces.action)
-    tried: dict[Environment, bool] = {}
+    tried: dict[Environment, Trial] = {}
     for stage in curriculum.stages:
         with _naming(stage):
             _check_criterion(stage)
             if stage.environment not in tried:
                 tried[stage.environment] = _try_episode(stage.environment)
-            _check_success(stage, tried[stage.environment])
+            _check_success(stage, tried[stage.environment].silent)
             if isinstance(stage, BehaviorCloning):
                 _check_cloning(stage, spaces, trust_pickle)
     for environment in set(curriculum.held_out) - set(tried):
         with _naming("held_out"):
             _try_episode(environment)
-    doubts = [doubt for environment in _trained(curriculum) for doubt in doubts_about(environment)]
+    doubts: list[str] = []
+    for environment in _trained(curriculum):
+        doubts += doubts_about(environment)
+        doubts += _slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
     return Checked(spaces.observation, spaces.action, tuple(doubts))
 
 
@@ -164,22 +182,38 @@ def _check_criterion(stage: Stage) -> None:
     )
 
 
-def _try_episode(environment: Environment) -> bool:
-    """Play one episode at random; return whether it ended without saying whether it succeeded."""
+def _slowness(environment: Environment, step_seconds: float, copies: int) -> list[str]:
+    """Return that copies in processes of their own may be faster, where that is likely and nothing was asked for."""
+    cores = processors()
+    if step_seconds < DEAR_STEP or min(copies, cores) < 2 or environment.vectorize != "auto":
+        return []
+    if batched_maker(environment) is not None:
+        return []
+    return [
+        f"A step of {environment} took {step_seconds * 1e3:.1f} ms, and its {copies} copies make theirs one after "
+        f"another; this machine has {cores} processors, and Environment(vectorize='subprocess') uses them."
+    ]
+
+
+def _try_episode(environment: Environment) -> Trial:
+    """Play one episode at random."""
     env = Guarded(make_environment(environment), 0, environment.step_timeout)
     solved = success_rule(environment.success)
-    total, step, started = 0.0, 0, time.monotonic()
+    total, step, silent = 0.0, 0, False
     try:
         env.action_space.seed(0)
         env.reset(seed=0)
+        started = time.monotonic()
         for step in range(1, TRIAL_STEPS + 1):
             _, reward, terminated, truncated, info = env.step(env.action_space.sample())
             total += reward
+            taken = time.monotonic() - started
             if terminated or truncated:
-                return solved(info, total, step) is None
-            if time.monotonic() - started > TRIAL_SECONDS:
+                silent = solved(info, total, step) is None
                 break
-        return False
+            if taken > TRIAL_SECONDS:
+                break
+        return Trial(silent, taken / step)
     except CopyError as error:
         raise InputError(
             f"{environment} fails in an episode of random actions, at step {step}: it {error.what}.", trace=error.trace

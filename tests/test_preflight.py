@@ -1,6 +1,7 @@
 """What is refused before the first step, in one sentence that names the stage."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -222,3 +223,18 @@ def test_a_threshold_that_only_a_first_confirmation_could_decide_is_refused():
 
     refused(curriculum(tuning(until=until)), "cannot be decided in 46 episodes by each of 10 confirmations")
     preflight(curriculum(tuning(until=SuccessThreshold(0.9))))
+
+
+def test_steps_that_take_long_are_told_of_unless_their_copies_are_placed_already(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
+
+    def told(copies=4, **changes):
+        slow = Environment("toys:Slow", **changes)
+        return [
+            d for d in preflight(curriculum(tuning(environment=slow), n_envs=copies, n_steps=64)).doubts if "ms" in d
+        ]
+
+    (doubt,) = told()
+    assert re.match(r"A step of Slow took \d+\.\d ms, and its 4 copies .* 2 processors, and Environment\(vec", doubt)
+    assert told(vectorize="in-process") == told(copies=1) == []
+    assert [d for d in preflight(curriculum(tuning(environment=echo()))).doubts if "ms" in d] == []

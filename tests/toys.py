@@ -1,5 +1,7 @@
 """Tiny environments, experts, wrappers and rules of success, found by workers as `toys:name`."""
 
+import time
+
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
@@ -265,6 +267,14 @@ class Strict(Echo):
     def step(self, action):
         if not self.action_space.contains(action):
             raise ValueError(f"{action!r} is no action")
+        return super().step(action)
+
+
+class Slow(Echo):
+    """Takes its time for a step."""
+
+    def step(self, action):
+        time.sleep(2e-3)
         return super().step(action)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 from rlstages.errors import InputError, require
@@ -28,16 +27,13 @@ def launcher(on: str, jobs: int | None) -> Launcher:
     """
     kind, _, address = on.partition("=")
     if on == "local":
-        return lambda work, tell: run_jobs(work, jobs or default_jobs(), tell)
+        from rlstages.threads import processors
+
+        return lambda work, tell: run_jobs(work, jobs or processors(), tell)
     require(kind == "ray", f"--on is {on!r}; give local, ray or ray=ADDRESS.")
     from rlstages.launch_ray import run_jobs_on_ray
 
     return lambda work, tell: run_jobs_on_ray(work, jobs, tell, address or None)
-
-
-def default_jobs() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_seeds(text: str) -> list[int]:

@@ -130,4 +130,3 @@ def _towers(policy: ActorCriticPolicy) -> tuple[list[nn.Module], list[nn.Module]
     """Return the layers of the actor and those of the critic, each to its end."""
     extractor = policy.mlp_extractor
     return [*extractor.policy_net, policy.action_net], [*extractor.value_net, policy.value_net]
-
