@@ -41,6 +41,8 @@ TASKS = ["rooms", "pointmaze", "minigrid-multiroom", "lunarlander"]
 SHUT = RewardThreshold(1e300)
 STEPS = {"lunarlander": 81_920}
 """Environment steps of fine-tuning; 15 rollouts where nothing is said."""
+BETWEEN = {"minigrid-multiroom": 2}
+"""The stage between, the last but one where nothing is said: N4-S5, which the clone can solve now and then."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ class Task:
 
 
 def load_task(name: str) -> Task:
-    """Read a task from a built-in curriculum: the clone's stage, and its last two different variants."""
+    """Read a task from a built-in curriculum."""
     curriculum = load_curriculum(name)
-    between, last = curriculum.stages[-2], curriculum.stages[-1]
+    between, last = curriculum.stages[BETWEEN.get(name, -2)], curriculum.stages[-1]
     assert isinstance(last, FineTuning)
     measure = "success" if last.until.needs_success else "return"
     return Task(curriculum, measure, between.environment, last.environment)
