@@ -2,11 +2,15 @@
 
     python benchmarks/flagship.py --out docs/results.md
 
-For each task `rlstages compare` trains all arms for the same number of environment steps. The dip at the hand-over is
-measured beside it: one clone for each seed goes into its first fine-tuning stage, with the protections and without, and
-plays 200 episodes in that stage's environment before, and one rollout after the first 8,192 steps of updates, on the
-same seeds; the guard has looked by then. What was measured lies in `runs/flagship/` and is gone on with, not repeated,
-when the command is given again. `--tasks` picks some of them.
+For each task `rlstages compare` trains all arms for the same number of environment steps. Two things are measured
+beside it, on 200 episodes each, with the same seeds for both policies. The dip at the hand-over: one clone for each
+seed goes into its first fine-tuning stage, with the protections and without, and plays in that stage's environment
+before, and one rollout after the first 8,192 steps of updates; the guard has looked by then. And what `staged` keeps:
+the policy that its last stage left plays in each earlier stage's environment, as the policy did that had left that
+stage.
+
+What was measured lies in `runs/flagship/` and is gone on with, not repeated, when the command is given again. `--tasks`
+picks some of them.
 """
 
 from __future__ import annotations
@@ -25,10 +29,14 @@ import numpy as np
 import torch
 from handover import cloned, ends_of, handed_over, load_task, played, rollout_of
 
-from rlstages import FineTuning
+from rlstages import Environment, FineTuning
 from rlstages.arms import ARMS
 from rlstages.baselines import normalized
 from rlstages.cli.launching import read_seeds
+from rlstages.events import StageFinished
+from rlstages.learners.learner import read_policy
+from rlstages.policies import load_learner
+from rlstages.storage.rundir import read_events
 
 BASE = Path("runs/flagship")
 TASKS = ["rooms", "pointmaze", "minigrid-multiroom", "minigrid-doorkey", "lunarlander"]
@@ -54,13 +62,36 @@ def compare(name: str, seeds: str, jobs: int) -> dict[str, Any] | None:
         return None
     took.write_text(json.dumps(spent))
     found: dict[str, Any] = json.loads((out / "compare.json").read_text())
-    return {**found, "seconds": spent, "kept": [_kept(out / f"staged-s{seed}") for seed in found["seeds"]]}
+    return {**found, "seconds": spent}
 
 
-def _kept(run: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "rlstages", "show", str(run), "--json"]
-    said: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    return said
+def shares_kept(name: str, seeds: list[int]) -> dict[int, dict[str, float]]:
+    """Return what the policy of the last stage still scores in earlier stages' environments.
+
+    By seed and stage: its normalised score over that of the policy that left the stage, on the same 200 episodes.
+    """
+    file = BASE / f"{name}-kept.json"
+    found: dict[str, dict[str, float]] = json.loads(file.read_text()) if file.is_file() else {}
+    task = load_task(name)
+    ends: dict[Environment, tuple[float, float]] = {}
+    for seed in seeds:
+        run = BASE / name / f"staged-s{seed}"
+        if str(seed) in found or not run.is_dir():
+            continue
+        finished = [e for e in read_events(run) if isinstance(e.payload, StageFinished)]
+        tuned = [e for e in finished if e.stage_name in {stage.name for stage in task.curriculum.stages[1:]}]
+        learner, shares = load_learner(run), dict[str, float]()
+        for event in tuned[:-1]:
+            where = task.curriculum.stages[event.stage_index].environment
+            ends[where] = ends.get(where) or ends_of(task, where)
+            scores = []
+            for left in (event, tuned[-1]):
+                learner.load_policy(read_policy(run / left.payload.policy, left.payload.digest))
+                scores.append(normalized(played(task, where, learner, seed), ends[where]))
+            shares[event.stage_name] = scores[1] / scores[0]
+        found[str(seed)] = shares
+        file.write_text(json.dumps(found))
+    return {int(seed): shares for seed, shares in found.items()}
 
 
 def dips(name: str, seeds: list[int]) -> dict[str, list[float]]:
@@ -117,7 +148,8 @@ def section(name: str, found: dict[str, Any]) -> list[str]:
         "",
         *(f"Dip at the hand-over of `{arm}`, seed by seed: {_numbers(lost)}." for arm, lost in found["dips"].items()),
         "",
-        f"Least share of an earlier variant's score that `staged` keeps to its end, seed by seed: {_retained(found)}.",
+        "Least share of an earlier variant's score that `staged` keeps to the end of its last stage, seed by seed: "
+        f"{_numbers([min(shares.values()) for shares in found['kept'].values() if shares])}.",
         "",
     ]
 
@@ -139,20 +171,6 @@ def _estimate(found: dict[str, Any] | None) -> str:
 
 def _numbers(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values) or "not measured"
-
-
-def _retained(found: dict[str, Any]) -> str:
-    """Return the least share of a variant's score at its own stage's end that the last policy has, seed by seed."""
-    shares = []
-    for run in found["kept"]:
-        least = []
-        for variant, column in run.get("retention", {}).items():
-            after, last = column["after"], list(column["after"].values())[-1:]
-            if after.get(variant) and last and last[0] is not None:
-                least.append(last[0] / after[variant])
-        if least:
-            shares.append(min(least))
-    return _numbers(shares)
 
 
 def head(seeds: str) -> str:
@@ -181,7 +199,7 @@ def main() -> None:
         if found is None:
             parts += [f"## {name}", "", "The comparison failed.", ""]
             continue
-        found["dips"] = dips(name, seeds)
+        found["dips"], found["kept"] = dips(name, seeds), shares_kept(name, seeds)
         lost.append(found["dips"])
         parts += section(name, found)
         text = "\n".join([head(options.seeds), overall(lost), *parts])
