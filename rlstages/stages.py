@@ -107,8 +107,8 @@ class BehaviorCloning:
 class FineTuning(Hyperparameters):
     """Train the same policy further with reinforcement learning until a threshold is really reached.
 
-    The protections of the hand-over are on by default and can be switched off one by one. Their sizes are those that
-    kept what the clone could do in early probes on MiniGrid's MultiRoom (docs/design.md).
+    The protections of the hand-over are on by default and can be switched off one by one. What each of them is worth is
+    measured by benchmarks/handover.py (docs/handover.md).
 
     Args:
         name: Shown everywhere; unique in its curriculum.
