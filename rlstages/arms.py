@@ -13,7 +13,7 @@ from rlstages.criteria import RewardThreshold
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, nearest, require
 from rlstages.specs import Linear
-from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments
+from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments, undemonstrated
 
 UNREACHABLE = RewardThreshold(1e300)
 UNLIMITED_STEPS = 10**12
@@ -48,9 +48,10 @@ def clone_only(curriculum: Curriculum) -> Curriculum:
 def naive_handover(curriculum: Curriculum) -> Curriculum:
     """Return all stages with the protections of the hand-over off.
 
-    No critic fit, no KL term, no guard, no rehearsal, no return to an earlier stage; and the first fine-tuning stage
-    after cloning starts with the exploration noise of a policy that is built anew, `Agent.log_std_init`, as it does
-    where a clone's network is put into a new PPO. Gates, observation statistics and the optimiser are as in `staged`.
+    No critic fit, no KL term, no demonstration loss, no guard, no rehearsal, no return to an earlier stage; and the
+    first fine-tuning stage after cloning starts with the exploration noise of a policy that is built anew,
+    `Agent.log_std_init`, as it does where a clone's network is put into a new PPO. Gates, observation statistics and
+    the optimiser are as in `staged`.
     """
     stages: list[Stage] = []
     for stage in curriculum.stages:
@@ -58,7 +59,8 @@ def naive_handover(curriculum: Curriculum) -> Curriculum:
             cloned = bool(stages) and isinstance(stages[-1], BehaviorCloning)
             noise = curriculum.agent.log_std_init if cloned else stage.exploration
             off: dict[str, Any] = {"guard_steps": 0, "rehearse": 0.0, "on_collapse": "go on"}
-            stage = replace(stage, critic_fit_steps=0, anchor_kl=0.0, exploration=noise, **off)
+            off |= {"critic_fit_steps": 0, "anchor_kl": 0.0, "demonstration_loss": 0.0}
+            stage = replace(stage, exploration=noise, **off)
         stages.append(stage)
     return _going_on(curriculum, stages)
 
@@ -78,7 +80,8 @@ MEANINGS = {
     "no-curriculum": "cloning, then the last variant at once",
     "scratch": "the last variant alone, from a random network",
     "clone-only": "cloning alone; trained no further",
-    "naive-handover": "the curriculum with no critic fit, KL anchor, guard, rehearsal or return, and noise reset",
+    "naive-handover": "the curriculum with no critic fit, KL anchor, demonstration loss, guard, rehearsal or return, "
+    "and noise reset",
 }
 
 
@@ -129,7 +132,8 @@ def _cloning(curriculum: Curriculum) -> list[Stage]:
 def _going_on(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
     """Append a stage that trains in the last variant without end, as the stage before left off.
 
-    Nothing is handed over there, so there is no critic fit and no KL term; schedules stay at their ends.
+    Nothing is handed over there, so there is no critic fit, no KL term and no demonstration loss; schedules stay at
+    their ends.
     """
     last = last_variant(curriculum)
     schedules = {**curriculum.agent.given(), **last.given()}
@@ -143,6 +147,7 @@ def _going_on(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
         on_collapse="go on",
         critic_fit_steps=0,
         anchor_kl=0.0,
+        demonstration_loss=0.0,
         exploration=None,
         evaluation_episodes=0,
         **settings,
@@ -163,7 +168,9 @@ def _possible(stages: Sequence[Stage], index: int) -> Stage:
         return stage
     rehearse = stage.rehearse if earlier_environments(stages, index) else 0.0
     follows = index > 0 and isinstance(stages[index - 1], FineTuning)
-    return replace(stage, rehearse=rehearse, on_collapse=stage.on_collapse if follows else "go on")
+    demonstration_loss = 0.0 if stage in undemonstrated(stages) else stage.demonstration_loss
+    on_collapse = stage.on_collapse if follows else "go on"
+    return replace(stage, rehearse=rehearse, on_collapse=on_collapse, demonstration_loss=demonstration_loss)
 
 
 def _patient(stage: Stage) -> Stage:

@@ -131,6 +131,14 @@ class Demonstrations:
         return sha256(content)
 
 
+def take(observations: Observations, rows: np.ndarray) -> Observations:
+    """Return some rows of observations."""
+    if isinstance(observations, dict):
+        return {key: value[rows] for key, value in observations.items()}
+    taken: np.ndarray = observations[rows]
+    return taken
+
+
 def load_demonstrations(path: Path | str) -> Demonstrations:
     """Read demonstrations from a `.safetensors` file, an `.npz` file with the same arrays, or imitation's folders.
 

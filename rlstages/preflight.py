@@ -26,11 +26,12 @@ from rlstages.environments.success import success_rule
 from rlstages.environments.watchdog import TimeLimit
 from rlstages.errors import InputError, require
 from rlstages.experts import showing
-from rlstages.learners.cloning import require_demonstrations
+from rlstages.inheritance import Kept
+from rlstages.learners.cloning import place_demonstrations, require_demonstrations
 from rlstages.learners.learner import require_fit
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
-from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments
+from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments, refuse_undemonstrated
 from rlstages.threads import processors
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
@@ -71,12 +72,13 @@ class Trial(NamedTuple):
     step_seconds: float
 
 
-def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Checked:
+def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept | None = None) -> Checked:
     """Check a whole curriculum against the machine it is to run on.
 
     Args:
         curriculum: What is to be run.
         trust_pickle: Whether an expert's model zip may be loaded.
+        kept: Demonstrations of the run whose policy it is to start with.
 
     Returns:
         The spaces of its environments, and doubts that do not stop a run.
@@ -87,6 +89,10 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False) -> Checked:
     _check_device(curriculum.agent)
     spaces = _shared_spaces(curriculum)
     require_fit(curriculum.agent, spaces.observation, spaces.action)
+    if kept is None:
+        refuse_undemonstrated(curriculum.stages)
+    else:
+        place_demonstrations(str(kept.file), kept.demonstrations(), spaces.observation, spaces.action)
     tried: dict[Environment, Trial] = {}
     for stage in curriculum.stages:
         with _naming(stage):

@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from rlstages.criteria import Criterion
-from rlstages.errors import require, require_choice, require_int, require_name, require_number
+from rlstages.errors import InputError, require, require_choice, require_int, require_name, require_number
 from rlstages.serialization import serializable
 from rlstages.specs import Agent, Environment, Expert, Hyperparameters, refuse_ppo_only
 
@@ -130,6 +130,10 @@ class FineTuning(Hyperparameters):
             policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0.1 with
             PPO, and 0 with A2C, whose advantages have another scale.
         anchor_steps: Environment steps over which that weight falls to 0 in a straight line.
+        demonstration_loss: Weight of the mean negative log likelihood of demonstrated actions: each gradient step takes
+            it over a random batch, as large as its own, of what the last cloning stage had to learn from (DAPG,
+            arXiv:1709.10087; arXiv:1709.10089). 0 is off.
+        demonstration_steps: Environment steps over which that weight falls to 0 in a straight line.
         exploration: Log standard deviation of a continuous policy at the stage's start; `None` keeps what the stage
             before left, which is what cloning learned.
         guard_steps: If the policy comes from cloning: environment steps of updates after which it is compared with the
@@ -153,6 +157,8 @@ class FineTuning(Hyperparameters):
     critic_fit_steps: int = 8_192
     anchor_kl: float | None = None
     anchor_steps: int = 40_000
+    demonstration_loss: float = 0.0
+    demonstration_steps: int = 40_000
     exploration: float | None = None
     guard_steps: int = 8_192
     guard_rollbacks: int = 5
@@ -173,6 +179,8 @@ class FineTuning(Hyperparameters):
         if self.anchor_kl is not None:
             require_number(where, "anchor_kl", self.anchor_kl, least=0.0)
         require_int(where, "anchor_steps", self.anchor_steps, least=0)
+        require_number(where, "demonstration_loss", self.demonstration_loss, least=0.0)
+        require_int(where, "demonstration_steps", self.demonstration_steps, least=0)
         if self.exploration is not None:
             require_number(where, "exploration", self.exploration, least=-10.0, most=2.0)
         require_int(where, "guard_steps", self.guard_steps, least=0)
@@ -191,7 +199,16 @@ class FineTuning(Hyperparameters):
     def anchor_weight(self, algorithm: str, steps: int) -> float:
         """Return the weight of the KL term after this many steps of the stage."""
         start = self.anchor_kl if self.anchor_kl is not None else {"PPO": 0.1, "A2C": 0.0}[algorithm]
-        return start * max(0.0, 1.0 - steps / self.anchor_steps) if self.anchor_steps else 0.0
+        return _faded(start, steps, self.anchor_steps)
+
+    def demonstration_weight(self, steps: int) -> float:
+        """Return the weight of the demonstrations' term after this many steps of the stage."""
+        return _faded(self.demonstration_loss, steps, self.demonstration_steps)
+
+    @property
+    def needs_demonstrations(self) -> bool:
+        """Whether that term is ever there."""
+        return self.demonstration_weight(0) > 0
 
 
 Stage = BehaviorCloning | FineTuning
@@ -251,6 +268,25 @@ def refuse_return(stage: Stage, before: Stage | None) -> None:
         isinstance(stage, BehaviorCloning) or stage.on_collapse == "go on" or isinstance(before, FineTuning),
         f"stage {stage.name!r}: on_collapse='return', but the stage before it is no FineTuning stage; leave it out.",
     )
+
+
+def undemonstrated(stages: Sequence[Stage]) -> list[FineTuning]:
+    """Return the stages that need demonstrations, and have no cloning stage before them to have these from."""
+    first = next((index for index, stage in enumerate(stages) if isinstance(stage, BehaviorCloning)), len(stages))
+    return [stage for stage in stages[:first] if isinstance(stage, FineTuning) and stage.needs_demonstrations]
+
+
+def refuse_undemonstrated(stages: Sequence[Stage]) -> None:
+    """Refuse a stage that needs demonstrations where nothing before it has any."""
+    for stage in undemonstrated(stages):
+        raise InputError(
+            f"stage {stage.name!r}: demonstration_loss={stage.demonstration_loss:g}, but there is no BehaviorCloning "
+            "stage before it to have demonstrations from; add one, start from a run that has cloned, or leave it out."
+        )
+
+
+def _faded(start: float, steps: int, length: int) -> float:
+    return start * max(0.0, 1.0 - steps / length) if length else 0.0
 
 
 def _require_environment(where: str, environment: object) -> None:

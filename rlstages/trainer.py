@@ -21,6 +21,7 @@ from rlstages.events import (
     Tracker,
     Warned,
 )
+from rlstages.inheritance import demonstrated_transitions
 from rlstages.learners.cloning import CloningRunner
 from rlstages.learners.engines.choice import choose_engine
 from rlstages.learners.fine_tuning import FineTuningRunner
@@ -259,7 +260,9 @@ class Trainer:
         number = len(self.way) - 1
         if isinstance(stage, FineTuning):
             earlier, before = earlier_environments(stages, self.stage), stage_to_look_back_at(stages, self.way)
-            return FineTuningRunner(stage, number, self.learner, self.seed, self.emit, earlier, before)
+            needy = stage.needs_demonstrations
+            shown = demonstrated_transitions(self.directory.path, self.learner.policy) if needy else None
+            return FineTuningRunner(stage, number, self.learner, self.seed, self.emit, earlier, before, shown)
         file = self.directory.path / "demonstrations" / f"{stem_of(stages, self.way)}.safetensors"
         return CloningRunner(stage, number, self.learner, self.seed, self.emit, file, self.trust_pickle)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from rlstages.curriculum import Curriculum, load_curriculum
 from rlstages.errors import Fault, InputError, require
 from rlstages.events import RunFinished, StageFinished, Tracker
+from rlstages.inheritance import inherited
 from rlstages.learners.learner import Learner
 from rlstages.policies import final_weights, last_finished, learner_of
 from rlstages.preflight import preflight
@@ -44,7 +45,8 @@ def train(
         curriculum: The curriculum, or the name or file of one.
         seed: Decides every random draw of the run.
         out: The run directory to make; default a free name under `runs/`.
-        initial: A run whose final policy this one starts from (with the same network).
+        initial: A run whose final policy this one starts from (with the same network), and whose demonstrations it
+            takes over if it needs any.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         console: Whether to show the run on standard output.
         trackers: What else follows the run's events; each is closed at the end.
@@ -58,16 +60,18 @@ def train(
         curriculum = load_curriculum(str(curriculum))
     whole = isinstance(seed, int) and not isinstance(seed, bool)
     require(whole and 0 <= seed < 2**32, f"The seed is {seed!r}; give a whole number from 0 to 4,294,967,295.")
-    checked = preflight(curriculum, trust_pickle=trust_pickle)
+    kept = None if initial is None else inherited(curriculum.stages, Path(initial))
+    checked = preflight(curriculum, trust_pickle=trust_pickle, kept=kept)
     spaces = {"observation": space_to_data(checked.observation), "action": space_to_data(checked.action)}
     came_from = None if initial is None else Path(initial).name
-    record = new_record(curriculum, seed, spaces, conditions(curriculum.agent), came_from)
+    digest, content = (None, None) if kept is None else (kept.digest, kept.content())
+    record = new_record(curriculum, seed, spaces, conditions(curriculum.agent), came_from, digest)
     path = Path(out) if out is not None else free_path(RUNS, curriculum, seed)
     with limited_threads(threads_of(curriculum.agent)):
         learner = learner_of(record)
         if initial is not None:
             refuse_unfit(curriculum.stages[0], take_over(learner, Path(initial)), curriculum.agent)
-        with RunDirectory.create(path, record, state_of(learner, checked.doubts)) as run:
+        with RunDirectory.create(path, record, state_of(learner, checked.doubts), content) as run:
             remember(path, run.record)
             live = Trainer(run, learner, trust_pickle, watch, resumed=False)
             live.tell(checked.doubts)

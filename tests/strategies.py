@@ -94,6 +94,7 @@ fine_tunings = st.builds(
     until=criteria,
     max_steps=st.integers(1_000_000, 10**12),
     anchor_kl=st.none() | st.floats(0.0, 10.0),
+    demonstration_loss=st.just(0.0) | st.floats(0.0, 10.0),
     exploration=st.none() | st.floats(-10.0, 2.0),
     **shared,
 )

@@ -37,7 +37,7 @@ def test_every_trained_arm_goes_on_in_the_last_variant_and_never_stops_by_itself
     last = ARMS[name](PLAN).stages[-1]
 
     assert last.environment == LONG and last.max_steps > 10**9
-    assert last.critic_fit_steps == 0 and last.anchor_kl == 0.0
+    assert last.critic_fit_steps == 0 and last.anchor_kl == 0.0 and last.demonstration_loss == 0.0
     perfect = [Episode(0, number, 1e6, 8, True) for number in range(last.until.window)]
     assert HALF.promising(perfect) and not last.until.promising(perfect)
     assert last.until.summary(perfect) == HALF.summary(perfect)
@@ -56,12 +56,14 @@ def test_staged_changes_nothing_else():
 
 
 def test_the_naive_handover_has_no_protection_and_the_noise_of_a_new_policy():
-    plan = curriculum(cloning("clone", SHORT), tuning("short", SHORT), tuning("long", LONG), log_std_init=-0.5)
+    short, long = tuning("short", SHORT, demonstration_loss=0.1), tuning("long", LONG, demonstration_loss=0.1)
+    plan = curriculum(cloning("clone", SHORT), short, long, log_std_init=-0.5)
 
     _, short, long, _ = ARMS["naive-handover"](plan).stages
 
     assert [stage.critic_fit_steps for stage in (short, long)] == [0, 0]
     assert [stage.anchor_kl for stage in (short, long)] == [0.0, 0.0]
+    assert [stage.demonstration_loss for stage in (short, long)] == [0.0, 0.0]
     assert [stage.guard_steps for stage in (short, long)] == [0, 0]
     assert short.exploration == -0.5 and long.exploration is None
 
@@ -136,3 +138,11 @@ def test_an_arm_that_leaves_out_earlier_stages_neither_rehearses_nor_returns_to_
         "clone-only": [],
         "naive-handover": [off] * 3 + [off],
     }
+
+
+def test_an_arm_without_cloning_goes_without_demonstrations():
+    plan = curriculum(cloning("clone", SHORT), *(tuning(f"{n}", LONG, demonstration_loss=0.1) for n in (1, 2)))
+    arms = make_arms(plan, ["staged", "no-cloning", "scratch"])
+    weights = {name: [stage.demonstration_loss for stage in own_stages(arm)[-2:]] for name, arm in arms.items()}
+
+    assert weights == {"staged": [0.1, 0.1], "no-cloning": [0.0, 0.0], "scratch": [0.0]}

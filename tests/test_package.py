@@ -55,6 +55,7 @@ ORDER = [
     ["learners.runner", "learners.examination", "learners.copies", "learners.cloning", "learners.handover"],
     ["learners.lookback"],
     ["learners.fine_tuning"],
+    ["inheritance"],
     ["preflight", "resumption", "stopping", "retention"],
     ["tracking", "visits"],
     ["trainer"],

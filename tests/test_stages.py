@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rlstages import Agent, BehaviorCloning, Environment, Expert, FineTuning, InputError, SuccessThreshold
-from rlstages.stages import refuse_unfit
+from rlstages.stages import refuse_undemonstrated, refuse_unfit
 
 ENV = Environment("CartPole-v1")
 EXPERT = Expert("tasks:plan")
@@ -50,6 +50,9 @@ def tune(**changes):
         (lambda: tune(critic_fit_steps=-1), "critic_fit_steps is -1"),
         (lambda: tune(anchor_kl=-1), "anchor_kl is -1"),
         (lambda: tune(anchor_steps=None), "anchor_steps is None"),
+        (lambda: tune(demonstration_loss=-1), "demonstration_loss is -1"),
+        (lambda: tune(demonstration_loss=None), "demonstration_loss is None"),
+        (lambda: tune(demonstration_steps=0.5), "demonstration_steps is 0.5"),
         (lambda: tune(exploration=3), "exploration is 3"),
         (lambda: tune(evaluation_episodes=True), "evaluation_episodes is True"),
         (lambda: tune(learning_rate=-1), "stage 'tune': learning_rate is -1"),
@@ -79,6 +82,22 @@ def test_the_anchors_weight_falls_to_nothing_in_a_straight_line():
     assert stage.anchor_weight("A2C", 0) == 0.0
     assert tune(anchor_kl=0.3).anchor_weight("A2C", 0) == 0.3
     assert tune(anchor_steps=0).anchor_weight("PPO", 0) == 0.0
+
+
+def test_so_does_the_weight_of_the_demonstrations_which_are_needed_only_where_it_is_there():
+    stage = tune(demonstration_loss=0.4, demonstration_steps=1000)
+    assert [stage.demonstration_weight(steps) for steps in (0, 500, 1000, 5000)] == [0.4, 0.2, 0.0, 0.0]
+    assert stage.needs_demonstrations
+    assert not any(s.needs_demonstrations for s in (tune(), tune(demonstration_loss=0.4, demonstration_steps=0)))
+
+
+def test_demonstrations_come_from_a_cloning_stage_before():
+    needy = tune(demonstration_loss=0.1)
+    for stages in ([clone(), needy], [clone(), tune(), needy], [tune(), clone(), needy], [tune()]):
+        refuse_undemonstrated(stages)
+    for stages in ([needy], [tune(), needy], [needy, clone()]):
+        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.1, but there is no BehaviorCloning"):
+            refuse_undemonstrated(stages)
 
 
 def test_a_stage_too_short_to_learn_in_is_refused():

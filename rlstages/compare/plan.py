@@ -13,7 +13,7 @@ from rlstages.errors import InputError, require, require_name
 from rlstages.resumption import require_unchanged
 from rlstages.serialization import loads
 from rlstages.specs import Environment
-from rlstages.stages import FineTuning
+from rlstages.stages import FineTuning, refuse_undemonstrated
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.record import digest_from, read_record, recorded_digest
 from rlstages.storage.rundir import slug
@@ -117,13 +117,20 @@ def make_plan(
     Raises:
         InputError: If the curriculum or an arm cannot be made.
     """
-    curriculum = load_curriculum(source, parameters)
+    curriculum = _load(source, parameters)
     made = make_arms(curriculum, arms)
     for text in more:
         name, changed = read_arm(text)
         require(name not in ARMS and name not in made, f"--arm {text!r}: there is an arm {name!r} already; rename it.")
-        made[name] = staged(load_curriculum(source, {**parameters, **changed}))
+        made[name] = staged(_load(source, {**parameters, **changed}))
     return Plan(curriculum, made, tuple(seeds), steps, episodes, track, trust_pickle)
+
+
+def _load(source: str, parameters: Mapping[str, str]) -> Curriculum:
+    """Load a curriculum; what its own stages lack is no arm's doing."""
+    curriculum = load_curriculum(source, parameters)
+    refuse_undemonstrated(curriculum.stages)
+    return curriculum
 
 
 def read_arm(text: str) -> tuple[str, dict[str, str]]:

@@ -24,6 +24,7 @@ from rlstages.demonstrations import (
     Observations,
     check_demonstrations,
     load_demonstrations,
+    take,
 )
 from rlstages.environments.guarding import SINGLE
 from rlstages.environments.ranges import Ranges
@@ -317,6 +318,17 @@ def require_demonstrations(
         InputError: See `check_demonstrations`.
     """
     name = str(stage.expert.source if stage.expert else stage.demonstrations)
+    return place_demonstrations(name, kept, observation_space, action_space)
+
+
+def place_demonstrations(
+    name: str, kept: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+) -> Demonstrations:
+    """Return demonstrations as a policy takes them, images with channels first.
+
+    Raises:
+        InputError: If they do not fit the spaces; see `check_demonstrations`.
+    """
     placed = _channels_first(kept, observation_space)
     check_demonstrations(name, placed, observation_space, action_space)
     return placed
@@ -369,14 +381,6 @@ def measure(policy: ActorCriticPolicy, observations: Observations, actions: np.n
     if isinstance(policy.action_space, spaces.Box):
         return {"loss": loss, "error": hit**0.5}
     return {"loss": loss, "accuracy": hit}
-
-
-def take(observations: Observations, rows: np.ndarray) -> Observations:
-    """Return some rows of observations."""
-    if isinstance(observations, dict):
-        return {key: value[rows] for key, value in observations.items()}
-    taken: np.ndarray = observations[rows]
-    return taken
 
 
 def _channels_first(shown: Demonstrations, space: gym.Space[Any]) -> Demonstrations:

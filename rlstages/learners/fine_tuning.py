@@ -8,17 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any, cast
 
+import numpy as np
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.criteria import Verdict
+from rlstages.demonstrations import Observations
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import monitor_of
 from rlstages.episodes import Episode, Score, score
 from rlstages.events import Emit, Judged, RolloutFinished
 from rlstages.learners.copies import copies_state, open_copies
-from rlstages.learners.engines.engine import Anchor, critic_parameters
+from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters
 from rlstages.learners.engines.rollouts import collect, steps_in
 from rlstages.learners.examination import Examiner
 from rlstages.learners.handover import HandoverGuard
@@ -45,6 +47,7 @@ class FineTuningRunner:
         emit: Takes events.
         earlier: Environments of earlier stages, for the copies that rehearse.
         before: The stage to look back at, if the run may go back to it.
+        shown: Observations and actions of the demonstrations, as the policy takes them, if the stage needs any.
     """
 
     def __init__(
@@ -56,11 +59,12 @@ class FineTuningRunner:
         emit: Emit,
         earlier: Sequence[Environment] = (),
         before: FineTuning | None = None,
+        shown: tuple[Observations, np.ndarray] | None = None,
     ) -> None:
         self.stage, self.index, self.learner, self.run_seed, self.emit = stage, index, learner, run_seed, emit
         self.stage_steps = 0
         self.result: Result | None = None
-        self._earlier = earlier
+        self._earlier, self._shown = earlier, shown
         self._settings = learner.agent.settings(stage)
         self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
         self._guard = HandoverGuard(stage, learner, emit)
@@ -168,11 +172,9 @@ class FineTuningRunner:
         settings = dict(self._settings)
         for name in settings.keys() & set(SCHEDULED):
             settings[name] = value_at(settings[name], progress) * self._guard.step_scale
-        weight = self.stage.anchor_weight(self.learner.agent.algorithm, self.stage_steps - self._guard.began)
-        weight *= self._guard.anchor_scale
-        anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
+        pull = self._pull()
         buffer = self._collect(trace_decay=self.learner.agent.trace_decay)
-        metrics = self.learner.engine.update(buffer, settings, anchor)
+        metrics = self.learner.engine.update(buffer, settings, *pull)
         self._absorb(buffer)
         self._updates += 1
         self._report("training", metrics, started)
@@ -249,6 +251,14 @@ class FineTuningRunner:
         if not self._deterministic:
             self._recent = (self._recent + finished)[-self._window :]
         return buffer
+
+    def _pull(self) -> tuple[Anchor | None, Demonstrated | None]:
+        """Return what keeps the next update near the anchor and the demonstrations, as far as that has not faded."""
+        steps = self.stage_steps - self._guard.began
+        weight = self.stage.anchor_weight(self.learner.agent.algorithm, steps) * self._guard.anchor_scale
+        anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
+        weight = self.stage.demonstration_weight(steps)
+        return anchor, Demonstrated(*self._shown, weight) if self._shown is not None and weight > 0 else None
 
     def _absorb(self, buffer: RolloutBuffer) -> None:
         """Move the observation statistics: after an update and before the next rollout, never in between."""

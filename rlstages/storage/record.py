@@ -37,6 +37,7 @@ class RunRecord:
         digests: SHA-256 of those files that the curriculum's own functions come from, by module name.
         conditions: What decides the last bits of its results besides the versions.
         initial: The run whose final policy this one starts from, as the user named it, or `None`.
+        demonstrations: SHA-256 of the demonstrations that it took over from there, or `None`.
     """
 
     curriculum: Curriculum
@@ -48,6 +49,7 @@ class RunRecord:
     digests: Mapping[str, str]
     conditions: Mapping[str, Any]
     initial: str | None = None
+    demonstrations: str | None = None
 
 
 def write_record(path: Path, record: RunRecord) -> None:
@@ -82,6 +84,7 @@ def read_record(path: Path) -> RunRecord:
             digests=data["digests"],
             conditions=data["conditions"],
             initial=data["initial"],
+            demonstrations=data.get("demonstrations"),
         )
         _check(record)
         return record
@@ -104,6 +107,8 @@ def _check(record: RunRecord) -> None:
     require(isinstance(record.conditions, dict), "its conditions are damaged.")
     require(isinstance(record.spaces, dict), "its spaces are damaged.")
     require(record.initial is None or isinstance(record.initial, str), "its initial run is damaged.")
+    shown = record.demonstrations
+    require(shown is None or isinstance(shown, str), "the digest of its demonstrations is damaged.")
 
 
 def digest_from(path: Path, curriculum: Curriculum) -> str:
@@ -123,9 +128,11 @@ def new_record(
     spaces: Mapping[str, Any],
     conditions: Mapping[str, Any],
     initial: str | None = None,
+    demonstrations: str | None = None,
 ) -> RunRecord:
     """Return the record of a new run, with an id of its own."""
-    return RunRecord(curriculum, seed, secrets.token_hex(4), versions(), spaces, {}, {}, conditions, initial)
+    run_id = secrets.token_hex(4)
+    return RunRecord(curriculum, seed, run_id, versions(), spaces, {}, {}, conditions, initial, demonstrations)
 
 
 def versions() -> dict[str, str]:

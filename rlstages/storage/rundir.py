@@ -6,7 +6,7 @@ runs/rooms-s0/
   events.jsonl       what happened, a line an event
   checkpoints/       the newest few, and with names that end in -end those at the end of every stage
   policies/          the policy at the end of every stage
-  demonstrations/    what was cloned
+  demonstrations/    what was cloned, and what was taken over from the run that this one started from
   wandb/  tensorboard/
 ```
 """
@@ -35,6 +35,7 @@ from rlstages.storage.checkpoints import (
     prune,
     read_checkpoint,
     reason,
+    replace_durably,
     sha256,
     sweep,
     sync_directory,
@@ -47,6 +48,7 @@ from rlstages.storage.untrusted import inside, open_regular, require_no_links
 
 EVENTS, CHECKPOINTS = eventlog.FILE, "checkpoints"
 KEPT_CHECKPOINTS, FIRST_CHECKPOINT, END = 3, "00000001", "-end"
+INHERITED = "demonstrations/inherited.safetensors"
 MAX_LINE, MAX_LOG = 2**22, 2**34
 
 
@@ -76,7 +78,9 @@ class RunDirectory:
             raise
 
     @classmethod
-    def create(cls, path: Path, record: RunRecord, state: Mapping[str, Any]) -> RunDirectory:
+    def create(
+        cls, path: Path, record: RunRecord, state: Mapping[str, Any], demonstrations: bytes | None = None
+    ) -> RunDirectory:
         """Make a new run directory.
 
         Args:
@@ -84,6 +88,7 @@ class RunDirectory:
             record: What is run.
             state: The first checkpoint. It is there before the record, which makes the directory a run: from then on
                 the run can be resumed.
+            demonstrations: A file of them to begin with.
 
         Raises:
             InputError: If the path is taken or cannot be written.
@@ -101,6 +106,9 @@ class RunDirectory:
                 named = modules_named(to_data(record.curriculum)) & set(files)
                 digests = {name: sha256(sources()[name].read_bytes()) for name in sorted(named)}
                 write_checkpoint(path / CHECKPOINTS, FIRST_CHECKPOINT, {**state, "events_bytes": 0})
+                if demonstrations is not None:
+                    (path / INHERITED).parent.mkdir()
+                    replace_durably(path / INHERITED, demonstrations)
                 write_record(path, replace(record, sources=files, digests=digests))
                 sync_directory(path.parent)
             except BaseException:
@@ -199,7 +207,10 @@ class RunDirectory:
 
 def clear_unborn(path: Path) -> None:
     """Remove what a process left that was killed while it made a run directory; anything else stays."""
-    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {"lock", CHECKPOINTS}:
+    known = {"lock", CHECKPOINTS}
+    found = {entry.name for entry in path.iterdir()} if path.is_dir() else None
+    # A folder of demonstrations that stands alone may be anybody's.
+    if found is not None and (found <= known or found == {*known, Path(INHERITED).parent.name}):
         shutil.rmtree(path)
 
 

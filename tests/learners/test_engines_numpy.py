@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 
 from rlstages.environments.making import make_vec_env
 from rlstages.learners.cloning import CloningRunner, measure
-from rlstages.learners.engines.engine import Anchor, critic_parameters
+from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters
 from rlstages.learners.engines.numpy_engine import NumpyEngine
 from rlstages.learners.engines.rollouts import collect
 from rlstages.learners.engines.torch_engine import TorchEngine
@@ -36,6 +36,9 @@ OBSERVATIONS = {
 
 class SamePermutations(NumpyEngine):
     """Takes its minibatches as the torch engine does, so that only arithmetic can differ."""
+
+    def _generator(self):
+        return np.random.Generator(np.random.get_bit_generator())
 
     def _order(self, generator, size):
         return np.random.permutation(size)
@@ -84,6 +87,23 @@ def anchored(learner, weight, seed):
     return Anchor(learner.anchor(), weight)
 
 
+def demonstrated(learner, weight, seed, count=30):
+    """Return demonstrations that nobody has learned from, in the space's own types."""
+    if not weight:
+        return None
+    draw = np.random.default_rng([seed, 2])
+    sees, acts = learner.policy.observation_space, learner.policy.action_space
+    if isinstance(sees, spaces.Discrete):
+        seen = draw.integers(0, sees.n, count)
+    else:
+        seen = draw.normal(0.2, 1, (count, *sees.shape)).astype(sees.dtype)
+    if isinstance(acts, spaces.Box):
+        return Demonstrated(seen, draw.uniform(acts.low, acts.high, (count, *acts.shape)).astype(acts.dtype), weight)
+    return Demonstrated(
+        seen, draw.integers(0, getattr(acts, "nvec", getattr(acts, "n", 0)), (count, *acts.shape)), weight
+    )
+
+
 def moments(policy):
     state = policy.optimizer.state_dict()["state"]
     return {(index, name): value for index, slots in state.items() for name, value in slots.items()}
@@ -124,7 +144,8 @@ def cases(draw):
         draw(st.sampled_from([0.0, 0.1, 1.0])),
         draw(st.integers(0, 10_000)),
     )
-    return given, sees, acts, weight, seed
+    shown = draw(st.sampled_from([0.0, 0.1, 1.0])), draw(st.integers(1, 100))
+    return given, sees, acts, weight, shown, seed
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -134,18 +155,18 @@ def test_updates_are_the_torch_engines(case):
 
     RMSprop's first steps are ten times as long as its learning rate, and rounding grows with them.
     """
-    given_settings, sees, acts, weight, seed = case
+    given_settings, sees, acts, weight, shown, seed = case
     ended = []
     for make in (lambda p, a: TorchEngine(p, a), lambda p, a: SamePermutations(p, a, 0)):
         learner, buffer = filled(agent(**given_settings), sees, acts, seed)
-        anchor = anchored(learner, weight, seed)
+        pull = anchored(learner, weight, seed), demonstrated(learner, shown[0], seed, shown[1])
         engine = make(learner.policy, learner.agent.algorithm)
         np.random.seed(seed)
         reports = []
         while not reports or (
             max(float(slots["step"]) for slots in learner.policy.optimizer.state.values()) < 32 and len(reports) < 32
         ):
-            reports.append(engine.update(buffer, learner.agent.settings(), anchor))
+            reports.append(engine.update(buffer, learner.agent.settings(), *pull))
         ended.append((learner.weights(), moments(learner.policy), reports))
     (weights, state, reports), (our_weights, our_state, our_reports) = ended
 
@@ -157,15 +178,16 @@ def test_updates_are_the_torch_engines(case):
         assert ours == pytest.approx(report, rel=0.02, abs=0.02 if given_settings["algorithm"] == "PPO" else 0.04)
 
 
+@pytest.mark.parametrize("shown", [0.0, 0.7])
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("acts", list(ACTIONS))
-def test_gradients_are_autograds(acts, activation, weight):
+def test_gradients_are_autograds(acts, activation, weight, shown):
     who = agent(
         n_epochs=1, batch_size=64, ent_coef=0.05, vf_coef=0.7, max_grad_norm=1e9, activation=activation, network=(24, 9)
     )
     learner, buffer = filled(who, "vector", acts, 3)
-    anchor = anchored(learner, weight, 3)
+    anchor, demonstrations = anchored(learner, weight, 3), demonstrated(learner, shown, 3)
     policy = learner.policy
     batch = next(copy.deepcopy(buffer).get(None))
     actions = batch.actions.long().flatten() if acts == "discrete" else batch.actions
@@ -179,11 +201,17 @@ def test_gradients_are_autograds(acts, activation, weight):
         pairs = zip(one, other, strict=True) if isinstance(one, list) else [(one, other)]
         terms = [torch.distributions.kl_divergence(*pair).reshape(len(batch.returns), -1) for pair in pairs]
         loss = loss + weight * torch.cat(terms, dim=1).sum(dim=1).mean()
+    if demonstrations is not None:
+        # They are fewer than a batch, so that every one counts.
+        chosen = torch.as_tensor(demonstrations.actions)
+        given = policy.get_distribution(torch.as_tensor(demonstrations.observations))
+        loss = loss - shown * given.log_prob(chosen.reshape(chosen.shape if acts == "discrete" else (30, -1))).mean()
     parameters = dict(policy.named_parameters())
     expected = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
 
-    NumpyEngine(policy, "PPO", 0).update(buffer, who.settings(), anchor)
+    report = NumpyEngine(policy, "PPO", 0).update(buffer, who.settings(), anchor, demonstrations)
 
+    assert ("demonstration_loss" in report) == (shown > 0)
     for name, parameter in parameters.items():
         # After one step of Adam from nothing.
         ours = policy.optimizer.state[parameter]["exp_avg"] / 0.1

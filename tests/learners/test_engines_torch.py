@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 import torch
 from building import agent, echo, learner_for, tuning
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
+from toys import tell
 
-from rlstages import Environment
+from rlstages import Environment, Expert
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
-from rlstages.learners.engines.engine import Anchor, LossNotFinite, critic_parameters
+from rlstages.learners.cloning import measure, place_demonstrations
+from rlstages.learners.engines.engine import Anchor, Demonstrated, LossNotFinite, critic_parameters
 from rlstages.learners.engines.rollouts import collect
 from rlstages.learners.engines.torch_heads import torch_head
 from rlstages.learners.fine_tuning import FineTuningRunner
+from rlstages.recording import record
 
 CARTPOLE = Environment("CartPole-v1")
 PENDULUM = Environment("Pendulum-v1")
@@ -253,6 +258,73 @@ def test_a_strong_anchor_holds_the_policy_near_it_and_stays_itself(engine):
         moved[weight] = divergence_by_hand(learner.policy, frozen, observations).mean().item()
 
     assert moved[50.0] < moved[0.0] / 10
+
+
+def shown_by(environment, learner, episodes=6):
+    """Return the transitions of an expert, as cloning and fine-tuning take them."""
+    shown = record(environment, Expert("toys:tell", episodes=episodes), tell, 0, 0)
+    policy = learner.policy
+    return place_demonstrations("shown", shown, policy.observation_space, policy.action_space).transitions()
+
+
+SEEN = [echo(sees="image"), echo(sees="dict"), echo(sees="discrete")]
+POLICIES = {"image": "CnnPolicy", "dict": "MultiInputPolicy"}
+
+
+@pytest.mark.parametrize("environment", [echo(), BOX, MULTIDISCRETE, MULTIBINARY, *SEEN], ids=str)
+def test_the_demonstrations_gradient_is_that_of_their_likelihood_as_the_policy_itself_gives_it(environment):
+    sees = environment.kwargs.get("sees", "vector")
+    normalize = sees in ("vector", "dict")
+    settings = {"policy": POLICIES.get(sees, "MlpPolicy"), "normalize_observations": normalize, "batch_size": 64}
+    first = {}
+    for weight in (0.0, 0.7):
+        learner = filled(environment, agent(engine="torch", n_epochs=1, max_grad_norm=1e9, **settings))
+        policy, shown = learner.policy, shown_by(environment, learner)
+        if normalize:
+            policy.features_extractor.absorb(shown[0])
+        expected = -policy.get_distribution(policy.obs_to_tensor(shown[0])[0]).log_prob(
+            torch.as_tensor(shown[1]).to(torch.float32 if environment == MULTIBINARY else None)
+        )
+        by_hand = torch.autograd.grad(expected.mean(), list(policy.parameters()), allow_unused=True)
+        np.random.seed(1)
+        pull = Demonstrated(*shown, weight) if weight else None
+        report = learner.engine.update(learner.model.rollout_buffer, learner.agent.settings(), None, pull)
+        # After one step of Adam from nothing.
+        first[weight] = [policy.optimizer.state[parameter]["exp_avg"] / 0.1 for parameter in policy.parameters()]
+
+    assert len(shown[1]) == 48
+    assert report["demonstration_loss"] == pytest.approx(expected.mean().item(), rel=1e-5)
+    for without, with_them, gradient in zip(*first.values(), by_hand, strict=True):
+        more = torch.zeros_like(without) if gradient is None else 0.7 * gradient
+        torch.testing.assert_close(with_them - without, more, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+@pytest.mark.parametrize("environment", [echo(), BOX, MULTIDISCRETE], ids=str)
+def test_demonstrations_become_likelier_than_without_their_term(environment, engine):
+    ends = {}
+    for weight in (0.0, 1.0):
+        learner = filled(environment, agent(engine=engine, n_epochs=10))
+        shown = shown_by(environment, learner)
+        before = measure(learner.policy, *shown)["loss"]
+        pull = Demonstrated(*shown, weight) if weight else None
+        report = learner.engine.update(learner.model.rollout_buffer, learner.agent.settings(), None, pull)
+        assert ("demonstration_loss" in report) == (weight > 0)
+        ends[weight] = measure(learner.policy, *shown)["loss"]
+
+    assert ends[1.0] < min(before, ends[0.0]) - 0.1
+
+
+@given(st.integers(1, 50), st.integers(1, 60), st.integers(1, 5), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+def test_batches_of_demonstrations_hold_none_twice_and_all_of_a_few(count, size, batches, seed):
+    shown = Demonstrated(np.zeros((count, 1)), np.arange(count), 1.0)
+
+    rows, again = (shown.draw(np.random.default_rng(seed), batches, size) for _ in range(2))
+
+    assert rows.shape == (batches, min(count, size))
+    assert all(len(set(batch)) == len(batch) and set(batch) <= set(range(count)) for batch in rows.tolist())
+    np.testing.assert_array_equal(rows, again)
 
 
 def test_the_anchors_statistics_do_not_move_with_the_policys():

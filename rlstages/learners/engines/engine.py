@@ -15,6 +15,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 
+from rlstages.demonstrations import Observations
 from rlstages.errors import Fault
 
 
@@ -47,6 +48,28 @@ class Anchor:
 
     policy: ActorCriticPolicy
     weight: float
+
+
+@dataclass(frozen=True)
+class Demonstrated:
+    """Transitions whose actions updates make likelier.
+
+    Args:
+        observations: As the policy takes them, first axis the transitions.
+        actions: Likewise.
+        weight: Of the mean negative log likelihood of a batch of actions in the loss, in nats.
+    """
+
+    observations: Observations
+    actions: np.ndarray
+    weight: float
+
+    def draw(self, generator: np.random.Generator, batches: int, size: int) -> np.ndarray:
+        """Return the rows of random batches, shape `(batches, min(size, transitions))`, none twice in a batch."""
+        count = len(self.actions)
+        return np.stack(
+            [generator.choice(count, min(size, count), replace=False, shuffle=False) for _ in range(batches)]
+        )
 
 
 NORM = "The gradient's norm"
@@ -99,7 +122,11 @@ class Engine(Protocol):
         """
 
     def update(
-        self, buffer: RolloutBuffer, settings: Mapping[str, Any], anchor: Anchor | None = None
+        self,
+        buffer: RolloutBuffer,
+        settings: Mapping[str, Any],
+        anchor: Anchor | None = None,
+        demonstrated: Demonstrated | None = None,
     ) -> dict[str, float]:
         """Learn from one rollout: PPO (arXiv:1707.06347) or A2C (arXiv:1602.01783).
 
@@ -108,6 +135,7 @@ class Engine(Protocol):
             settings: `learning_rate`, `ent_coef`, `vf_coef`, `max_grad_norm`; for PPO also `clip_range`, `n_epochs`,
                 `batch_size` and perhaps `clip_range_vf` and `target_kl`.
             anchor: Adds its term to the loss.
+            demonstrated: Likewise, over a random batch for each gradient step, as large as that step's own.
 
         Returns:
             Diagnostics by name, means over the minibatches.

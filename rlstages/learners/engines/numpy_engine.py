@@ -16,11 +16,19 @@ import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from rlstages.learners.engines.engine import NORM, Anchor, explained, refuse_not_finite, summary, within
+from rlstages.learners.engines.engine import (
+    NORM,
+    Anchor,
+    Demonstrated,
+    explained,
+    refuse_not_finite,
+    summary,
+    within,
+)
 from rlstages.learners.engines.flat import FlatOptimizer, numpy_arithmetic
 from rlstages.learners.engines.network import Network, features_of
 from rlstages.learners.engines.numpy_heads import Pull, numpy_head
-from rlstages.learners.engines.numpy_update import Rows, Update
+from rlstages.learners.engines.numpy_update import Rows, Shown, Update
 from rlstages.learners.engines.rollouts import flattened
 
 _STREAM, _PLAYING = 0x5EED, 0x91A7
@@ -97,7 +105,11 @@ class NumpyEngine:
     # --- learning ----------------------------------------------------------------------------------------------
 
     def update(
-        self, buffer: RolloutBuffer, settings: Mapping[str, Any], anchor: Anchor | None = None
+        self,
+        buffer: RolloutBuffer,
+        settings: Mapping[str, Any],
+        anchor: Anchor | None = None,
+        demonstrated: Demonstrated | None = None,
     ) -> dict[str, float]:
         """Learn from one rollout; see `Engine.update`."""
         self.policy.set_training_mode(True)
@@ -109,8 +121,13 @@ class NumpyEngine:
         generator = self._generator()
         with numpy_arithmetic():
             data = self._data(buffer, anchor)
+            size = len(data.returns)
+            length = settings["batch_size"] if self._ppo else size
             for _ in range(settings["n_epochs"] if self._ppo else 1):
-                if not work.epoch(data.rows(self._order(generator, len(data.returns)))):
+                order, shown = self._order(generator, size), None
+                if demonstrated is not None:
+                    shown = self._shown(demonstrated, demonstrated.draw(generator, -(-size // length), length))
+                if not work.epoch(data.rows(order), shown):
                     break
         return summary(self.policy, buffer, work.means(), settings)
 
@@ -198,6 +215,14 @@ class NumpyEngine:
         if self._optimizer is None or self._optimizer.optimizer is not optimizer or not self._optimizer.in_force:
             self._optimizer = FlatOptimizer(optimizer, self._network.flat)
         return self._optimizer
+
+    def _shown(self, given: Demonstrated, rows: np.ndarray) -> Shown:
+        """Return the transitions of rows `(steps, m)`."""
+        assert not isinstance(given.observations, dict)
+        each = rows.reshape(-1)
+        inputs, actions = self._features(given.observations[each]), given.actions[each].reshape(len(each), -1)
+        prepared = self._head.prepare(actions)
+        return Shown(inputs.reshape(*rows.shape, -1), prepared.reshape(-1, *rows.shape), given.weight)
 
     def _data(self, buffer: RolloutBuffer, anchor: Anchor | None) -> Rows:
         kept = flattened(buffer)

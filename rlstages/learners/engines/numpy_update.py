@@ -39,6 +39,20 @@ class Rows(NamedTuple):
         )
 
 
+class Shown(NamedTuple):
+    """Demonstrated transitions, `m` of them for each gradient step.
+
+    Attributes:
+        inputs: Shape `(steps, m, inputs)`.
+        actions: Shape `(width, steps, m)`.
+        weight: Of their mean negative log likelihood in the loss.
+    """
+
+    inputs: np.ndarray
+    actions: np.ndarray
+    weight: float
+
+
 class Update:
     """The gradient steps of one update."""
 
@@ -62,8 +76,13 @@ class Update:
         """Return diagnostics by name, means over the batches so far."""
         return {name: value / self._batches for name, value in self._sums.items()}
 
-    def epoch(self, data: Rows) -> bool:
-        """Go once through rows in their order; return whether to go on after them."""
+    def epoch(self, data: Rows, shown: Shown | None = None) -> bool:
+        """Go once through rows in their order; return whether to go on after them.
+
+        Args:
+            data: The rows.
+            shown: Adds its term to the loss.
+        """
         size, network = len(data.returns), self._network
         length = self._settings["batch_size"] if self._ppo else size
         if self._ppo:
@@ -72,7 +91,8 @@ class Update:
         log_prob, weights = np.empty(size, np.float32), np.empty(size, np.float32)
         done, going_on = 0, True
         try:
-            for start in range(0, size, length):
+            for step, start in enumerate(range(0, size, length)):
+                more = None if shown is None else self._imitate(shown, step)
                 rows = slice(start, min(start + length, size))
                 batch = data.rows(rows)
                 network.forward(batch.inputs, raw[:, rows], values[rows])
@@ -86,10 +106,12 @@ class Update:
                         going_on = False
                         break
                 self._gradients(batch, raw[:, rows], values[rows], now)
+                if more is not None:
+                    self._network.flat.gradients.numpy()[:] += more.gradients
                 norm = self._optimizer.clip(self._settings["max_grad_norm"])
                 if not math.isfinite(norm):
                     losses = self._losses(batch, raw[:, rows], values[rows], now, weights[rows])
-                    refuse_not_finite(self._total(losses))
+                    refuse_not_finite(self._total(losses) + (0.0 if more is None else more.loss))
                     refuse_not_finite(norm, NORM)
                 self._optimizer.numpy_step()
         finally:
@@ -114,6 +136,18 @@ class Update:
             by_value *= np.abs(values - batch.old_values) <= self._clip_values
         by_value *= 2 * self._settings["vf_coef"] / size
         self._network.backward(batch.inputs, by_raw, by_value)
+
+    def _imitate(self, shown: Shown, step: int) -> _Term:
+        """Return the demonstrations' term of a gradient step; the gradients are overwritten."""
+        inputs, actions, gradients = shown.inputs[step], shown.actions[:, step], self._network.flat.gradients.numpy()
+        raw = np.empty(actions.shape, np.float32)
+        self._network.act(inputs, raw)
+        unlikeliness = -float(self._head.log_prob(raw, actions).mean())
+        self._sums["demonstration_loss"] = self._sums.get("demonstration_loss", 0.0) + unlikeliness
+        gradients[:] = 0
+        by_log_prob = np.full(len(inputs), -shown.weight / len(inputs), np.float32)
+        self._network.actor_backward(inputs, self._head.backward(by_log_prob, actions, Pull(0.0, 0.0), None))
+        return _Term(shown.weight * unlikeliness, gradients.copy())
 
     def _near_old(self, values: np.ndarray, old: np.ndarray) -> np.ndarray:
         """Return values that lie no further from what they were than `clip_range_vf`, where that is set."""
@@ -146,6 +180,13 @@ class Update:
     def _total(self, parts: Mapping[str, float]) -> float:
         values: float = self._settings["vf_coef"] * parts["value_loss"] - self._pull.entropy * parts["entropy"]
         return parts["policy_loss"] + values + self._pull.anchor * parts.get("anchor_kl", 0.0)
+
+
+class _Term(NamedTuple):
+    """Something of the loss, and its gradients by all parameters."""
+
+    loss: float
+    gradients: np.ndarray
 
 
 def standardized(advantages: np.ndarray, length: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
-from rlstages.learners.engines.engine import Anchor
+from rlstages.demonstrations import take
+from rlstages.learners.engines.engine import Anchor, Demonstrated
 from rlstages.learners.engines.rollouts import flattened
 from rlstages.learners.engines.torch_features import features_of, sees_vectors
 from rlstages.learners.engines.torch_heads import TorchHead
@@ -19,8 +20,15 @@ from rlstages.learners.engines.torch_heads import TorchHead
 MEASURED_AT_ONCE = 4096
 
 
+class Shown(NamedTuple):
+    """Demonstrated transitions: features and actions, `(m, width)`."""
+
+    features: Any
+    actions: torch.Tensor
+
+
 class Batch(NamedTuple):
-    """Rows of a rollout: features, actions and the anchor's outputs `(n, width)`, the rest `(n,)`."""
+    """Rows of a rollout: features, actions and the anchor's outputs `(n, width)`, `shown` apart, the rest `(n,)`."""
 
     features: Any
     actions: torch.Tensor
@@ -29,6 +37,7 @@ class Batch(NamedTuple):
     returns: torch.Tensor
     old_values: torch.Tensor
     reference: torch.Tensor | None
+    shown: Shown | None
 
 
 class Batches:
@@ -39,13 +48,20 @@ class Batches:
         head: Takes the actions.
         buffer: A full rollout.
         anchor: Its outputs are part of the batches.
+        demonstrated: Random rows of it are part of the batches.
     """
 
     def __init__(
-        self, policy: ActorCriticPolicy, head: TorchHead, buffer: RolloutBuffer, anchor: Anchor | None = None
+        self,
+        policy: ActorCriticPolicy,
+        head: TorchHead,
+        buffer: RolloutBuffer,
+        anchor: Anchor | None = None,
+        demonstrated: Demonstrated | None = None,
     ) -> None:
         kept: Any = flattened(buffer)
         device = policy.device
+        self._head, self._demonstrated = head, demonstrated
         self._size = len(kept.advantages)
         self._observations: Any = obs_as_tensor(kept.observations, device)
         self._actions = head.actions(torch.as_tensor(kept.actions, device=device))
@@ -53,6 +69,7 @@ class Batches:
         self._columns = torch.as_tensor(np.stack([column.reshape(-1) for column in columns]), device=device)
         self._reference: torch.Tensor | None = None
         self._features: Callable[[Any], Any] = features_of(policy)
+        self._shown_features = self._features
         with torch.no_grad():
             if anchor is not None:
                 rows = torch.split(torch.arange(self._size, device=device), MEASURED_AT_ONCE)
@@ -70,9 +87,15 @@ class Batches:
         """
         for _ in range(epochs):
             order = torch.as_tensor(np.random.permutation(self._size), device=self._columns.device)
-            yield from map(self._rows, torch.split(order, batch_size or self._size))
+            parts = torch.split(order, batch_size or self._size)
+            shown: Sequence[np.ndarray | None] = [None] * len(parts)
+            if self._demonstrated is not None:
+                # NumPy's global generator, like the order of the rows.
+                generator = np.random.Generator(np.random.get_bit_generator())  # type: ignore[attr-defined]
+                shown = list(self._demonstrated.draw(generator, len(parts), batch_size or self._size))
+            yield from map(self._rows, parts, shown)
 
-    def _rows(self, rows: torch.Tensor) -> Batch:
+    def _rows(self, rows: torch.Tensor, shown: np.ndarray | None) -> Batch:
         old_log_prob, advantages, returns, old_values = self._columns.index_select(1, rows).unbind(0)
         return Batch(
             self._features(_take(self._observations, rows)),
@@ -82,7 +105,15 @@ class Batches:
             returns,
             old_values,
             None if self._reference is None else self._reference.index_select(0, rows),
+            None if shown is None else self._shown(shown),
         )
+
+    def _shown(self, rows: np.ndarray) -> Shown:
+        assert self._demonstrated is not None
+        device = self._columns.device
+        actions = torch.as_tensor(self._demonstrated.actions[rows].reshape(len(rows), -1), device=device)
+        observations: Any = take(self._demonstrated.observations, rows)
+        return Shown(self._shown_features(obs_as_tensor(observations, device)), self._head.actions(actions))
 
 
 def _outputs(policy: ActorCriticPolicy, observations: Any) -> torch.Tensor:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from rlstages.learners.engines.engine import (
     NORM,
     Anchor,
+    Demonstrated,
     critic_parameters,
     explained,
     refuse_not_finite,
@@ -111,7 +112,11 @@ class TorchEngine:
     # --- learning ----------------------------------------------------------------------------------------------
 
     def update(
-        self, buffer: RolloutBuffer, settings: Mapping[str, Any], anchor: Anchor | None = None
+        self,
+        buffer: RolloutBuffer,
+        settings: Mapping[str, Any],
+        anchor: Anchor | None = None,
+        demonstrated: Demonstrated | None = None,
     ) -> dict[str, float]:
         """Learn from one rollout; see `Engine.update`."""
         policy = self.policy
@@ -119,11 +124,12 @@ class TorchEngine:
         flat, network, optimizer = self._flattened_policy()
         for group in policy.optimizer.param_groups:
             group["lr"] = settings["learning_rate"]
-        objective = Objective(policy, self._head, settings, anchor, self._ppo)
+        objective = Objective(policy, self._head, settings, anchor, demonstrated, self._ppo)
         epochs, batch_size = (settings["n_epochs"], settings["batch_size"]) if self._ppo else (1, None)
         try:
-            for batch in Batches(policy, self._head, buffer, anchor).draw(epochs, batch_size):
-                loss = objective.loss(*network.forward(batch.features), batch)
+            for batch in Batches(policy, self._head, buffer, anchor, demonstrated).draw(epochs, batch_size):
+                shown = None if batch.shown is None else batch.shown.features
+                loss = objective.loss(*network.forward(batch.features, shown), batch)
                 if loss is None:
                     break
                 refuse_not_finite(loss.item())

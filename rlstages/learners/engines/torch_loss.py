@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional
 
-from rlstages.learners.engines.engine import Anchor
+from rlstages.learners.engines.engine import Anchor, Demonstrated
 from rlstages.learners.engines.torch_batches import MEASURED_AT_ONCE, Batch
 from rlstages.learners.engines.torch_heads import TorchHead
 
@@ -23,6 +23,7 @@ class Objective:
         head: Of its action space.
         settings: See `Engine.update`.
         anchor: Adds its term.
+        demonstrated: Likewise.
         ppo: Whether it is PPO's loss, or A2C's.
     """
 
@@ -32,9 +33,11 @@ class Objective:
         head: TorchHead,
         settings: Mapping[str, Any],
         anchor: Anchor | None,
+        demonstrated: Demonstrated | None,
         ppo: bool,
     ) -> None:
-        self._policy, self._head, self._settings, self._anchor, self._ppo = policy, head, settings, anchor, ppo
+        self._policy, self._head, self._settings, self._ppo = policy, head, settings, ppo
+        self._anchor, self._demonstrated = anchor, demonstrated
         self._sums: dict[str, float] = {}
         self._measured = 0
         self._sizes: list[int] = []
@@ -45,7 +48,7 @@ class Objective:
         """Return the loss, or `None` where the policy has moved so far that the update ends before this step.
 
         Args:
-            raw: What the actor's last layer gives, shape `(n, width)`.
+            raw: What the actor's last layer gives, shape `(n, width)`; for what was shown in `m` more rows.
             values: Of the critic, shape `(n,)`.
             batch: The rest.
         """
@@ -53,6 +56,7 @@ class Objective:
         if sum(self._sizes) >= MEASURED_AT_ONCE:
             self._measure()
         self._sizes.append(len(values))
+        raw, shown = (raw, None) if batch.shown is None else (raw[: len(values)], raw[len(values) :])
         given = self._head.distribution(raw, self._policy)
         log_prob = self._head.log_prob(given, batch.actions)
         policy_loss, near = self._clipped_loss(log_prob, batch) if self._ppo else _plain_loss(log_prob, batch)
@@ -68,6 +72,12 @@ class Objective:
             divergence = self._head.divergence(given, reference).mean()
             loss = loss + self._anchor.weight * divergence
             self._note(self._scalars, anchor_kl=divergence)
+        if self._demonstrated is not None:
+            assert batch.shown is not None and shown is not None
+            shown_given = self._head.distribution(shown, self._policy)
+            unlikeliness = -self._head.log_prob(shown_given, batch.shown.actions).mean()
+            loss = loss + self._demonstrated.weight * unlikeliness
+            self._note(self._scalars, demonstration_loss=unlikeliness)
         self._note(self._rows, raw=raw)
         return loss if near else None
 

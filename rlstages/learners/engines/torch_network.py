@@ -25,8 +25,16 @@ _ACTIVATIONS: dict[type[nn.Module], Layers] = {nn.Tanh: torch.tanh, nn.ReLU: tor
 class Network(Protocol):
     """What comes after the features."""
 
-    def forward(self, features: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what the actor's last layer gives, shape `(n, width)`, and the values, `(n,)`, for a loss."""
+    def forward(self, features: Any, shown: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the actor's last layer gives, and the values, for a loss.
+
+        Args:
+            features: Of `n` observations.
+            shown: Features of `m` more, which only the actor is asked about.
+
+        Returns:
+            Shapes `(n + m, width)` and `(n,)`.
+        """
 
     def backward(self, loss: torch.Tensor) -> None:
         """Set the parameters' gradients, which are zero, to those of a loss of what `forward` returned last."""
@@ -66,8 +74,8 @@ class _ByAutograd:
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self._actor, self._critic = towers_of(policy)
 
-    def forward(self, features: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._actor(features), self._critic(features).flatten()
+    def forward(self, features: Any, shown: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._actor(_joined(features, shown)), self._critic(features).flatten()
 
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -78,9 +86,10 @@ class _ByHand:
         self._actor, self._critic = (_Tower(tower, flat) for tower in _towers(policy))
         self._raw, self._values = torch.empty(0), torch.empty(0)
 
-    def forward(self, features: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, features: Any, shown: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            self._raw, self._values = self._actor.forward(features), self._critic.forward(features).flatten()
+            self._raw = self._actor.forward(_joined(features, shown))
+            self._values = self._critic.forward(features).flatten()
         return self._raw.requires_grad_(), self._values.requires_grad_()
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -130,3 +139,7 @@ def _towers(policy: ActorCriticPolicy) -> tuple[list[nn.Module], list[nn.Module]
     """Return the layers of the actor and those of the critic, each to its end."""
     extractor = policy.mlp_extractor
     return [*extractor.policy_net, policy.action_net], [*extractor.value_net, policy.value_net]
+
+
+def _joined(features: Any, shown: Any) -> Any:
+    return features if shown is None else torch.cat([features, shown])
