@@ -61,6 +61,7 @@ class Variant:
 
 
 OFF: dict[str, Any] = {"critic_fit_steps": 0, "anchor_kl": 0.0}
+SHOWN: dict[str, Any] = {"demonstration_loss": 0.1}
 VARIANTS = [
     Variant("**all (the default)**", lambda noise: {}),
     Variant("none", lambda noise: {**OFF, "exploration": noise}),
@@ -72,6 +73,8 @@ VARIANTS = [
     Variant("all, log std -1", lambda noise: {"exploration": -1.0}, continuous=True),
     Variant("all but the KL anchor", lambda noise: {"anchor_kl": 0.0}),
     Variant("all, KL anchor 0.3", lambda noise: {"anchor_kl": 0.3}),
+    Variant("all and a demonstration loss of 0.1", lambda noise: SHOWN),
+    Variant("only a demonstration loss of 0.1", lambda noise: {**OFF, **SHOWN, "exploration": noise}),
     Variant("all and target KL 0.02", lambda noise: {"target_kl": 0.02}),
     Variant("all, learning rate a tenth", lambda noise: {"learning_rate": 3e-5}),
 ]

@@ -110,7 +110,9 @@ def train(
     out: Annotated[Optional[Path], typer.Option(help="Run directory to make; default a free one in runs/.")] = None,  # noqa: UP045
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,  # noqa: UP045
     track: Tracking = Track.auto,
-    from_run: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Start from its final policy.")] = None,  # noqa: UP045
+    from_run: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Start from its final policy (and demonstrations).")
+    ] = None,  # noqa: UP045
     go_on: Annotated[
         bool, typer.Option("--go-on", help="Go on with the run in --out if there is one: for schedulers that restart.")
     ] = False,

@@ -8,11 +8,11 @@ from rlstages.learners.fine_tuning import FineTuningRunner
 
 
 class Tune:
-    def __init__(self, stage, learner=None, index=0, seed=0, **settings):
+    def __init__(self, stage, learner=None, index=0, seed=0, shown=None, **settings):
         self.learner = learner or learner_for(stage.environment, agent(**settings), seed)
         self.recorder = Recorder()
         emit = lambda payload: self.recorder(Event(payload, self.learner.global_step))  # noqa: E731
-        self.runner = FineTuningRunner(stage, index, self.learner, seed, emit)
+        self.runner = FineTuningRunner(stage, index, self.learner, seed, emit, shown=shown)
 
     def steps(self, number):
         for _ in range(number):

@@ -266,6 +266,36 @@ def test_the_anchor_is_the_trusted_policy_and_its_weight_falls_to_nothing():
     assert noted == [("critic fit", False)] * 2 + [("training", True)] * 2 + [("training", False)] * 2
 
 
+def test_demonstrations_fade_over_the_steps_after_the_critic_fit():
+    learner = cloned(learner_for(echo()))
+    stage = tuning(critic_fit_steps=128, demonstration_loss=0.5, demonstration_steps=128, max_steps=2_000)
+    tune, weights = Tune(stage, learner, shown=(np.eye(3, dtype=np.float32), np.arange(3))), []
+    update = learner.engine.update
+    learner.engine.update = lambda buffer, settings, anchor, shown: (
+        weights.append(None if shown is None else shown.weight),
+        update(buffer, settings, anchor, shown),
+    )[1]
+
+    tune.steps(7)
+
+    noted = [(event.phase, "demonstration_loss" in event.train) for event in tune.rollouts()]
+    assert noted == [("critic fit", False)] * 2 + [("training", True)] * 2 + [("training", False)] * 2
+    assert weights == [0.5, 0.25, None, None]
+
+
+def test_a_stage_whose_demonstrations_weigh_nothing_is_one_without_any():
+    def train(shown, **settings):
+        tune = Tune(tuning(**settings), shown=shown).steps(6)
+        tune.runner.close()
+        return tune.learner.weights()
+
+    shown = np.eye(3, dtype=np.float32), np.arange(3)
+    without = train(None)
+
+    assert same(train(shown, demonstration_loss=0.5, demonstration_steps=0), without)
+    assert not same(train(shown, demonstration_loss=0.5), without)
+
+
 def test_a2c_has_no_anchor_unless_asked():
     for weight, expected in ((None, False), (0.1, True)):
         learner = cloned(learner_for(echo(), agent(**A2C)))
@@ -392,9 +422,9 @@ def test_clipping_moves_in_a_straight_line_over_the_stage():
     tune, used = Tune(stage), []
     update = tune.learner.engine.update
 
-    def watch(buffer, settings, anchor):
+    def watch(buffer, settings, *pull):
         used.append(settings)
-        return update(buffer, settings, anchor)
+        return update(buffer, settings, *pull)
 
     tune.learner.engine.update = watch
     tune.finish()

@@ -124,9 +124,9 @@ def test_then_steps_are_half_as_large_and_the_anchor_pulls_twice_as_much():
     tune = Tune(stage, clone("box"), index=1)
     used = []
     update = tune.learner.engine.update
-    tune.learner.engine.update = lambda buffer, given, anchor: (
+    tune.learner.engine.update = lambda buffer, given, anchor, shown: (
         used.append((given, anchor.weight)),
-        update(buffer, given, anchor),
+        update(buffer, given, anchor, shown),
     )[1]
     while len(tune.recorder.payloads(HandoverChecked)) < 2:
         tune.runner.step()
