@@ -139,6 +139,8 @@ def ladder(case):
                     on_timeout="advance",
                     critic_fit_steps=256,
                     guard_steps=256,
+                    demonstration_loss=0.1,
+                    demonstration_steps=1_000,
                     evaluation_episodes=8 if number == 0 else 4,
                     **(noise if number == 0 else {}),
                 )
