@@ -62,7 +62,7 @@ def kept_demonstrations(run: Path) -> Kept | None:
         elif isinstance(event.payload, StageFinished) and ready is not None and ready[0] == event.stage_index:
             kept = ready[1]
     began_with = read_record(run).demonstrations
-    return Kept(run / INHERITED, began_with) if kept is None and began_with is not None else kept
+    return Kept(inside(run, INHERITED), began_with) if kept is None and began_with is not None else kept
 
 
 def inherited(stages: Sequence[Stage], run: Path) -> Kept | None:

@@ -276,6 +276,24 @@ def test_cloning_is_imitations(tmp_path, acts, entropy_weight, l2_weight):
     assert float((weights["action_net.weight"] - started["action_net.weight"]).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("acts", ["discrete", "box"])
+def test_the_gradient_of_a_batch_larger_than_is_measured_at_once_is_autograds(acts):
+    learner, _ = filled(agent(), "vector", acts, 3)
+    policy, shown = learner.policy, demonstrated(learner, 1.0, 3, count=4_300)
+    given = policy.get_distribution(torch.as_tensor(shown.observations))
+    loss = -given.log_prob(torch.as_tensor(shown.actions)).mean()
+    parameters = list(policy.parameters())
+    expected = torch.autograd.grad(loss, parameters, allow_unused=True)
+    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+
+    learner.engine.clone(shown.observations, shown.actions, [np.arange(4_300)], optimizer, 0.0, 0.0)
+
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        # After one step of Adam from nothing.
+        ours = optimizer.state[parameter]["exp_avg"] / 0.1
+        torch.testing.assert_close(ours, torch.zeros_like(ours) if gradient is None else gradient, rtol=1e-4, atol=1e-6)
+
+
 def rollout(environment, engine="numpy", seed=0, **settings_):
     """Return a learner that has played one rollout of an environment."""
     learner = learner_for(environment, agent(engine=engine, **settings_), seed)

@@ -183,7 +183,7 @@ class Network:
             self.both.backward(inputs)
 
     def actor_backward(self, inputs: np.ndarray, raw_gradients: np.ndarray) -> None:
-        """Set the actor's gradients but that of `log_std`, after `actor` for a batch, from those of its outputs."""
+        """Set the actor's gradients but that of `log_std`, after `act` for a batch, from those of its outputs."""
         np.matmul(raw_gradients, self._actor.top(inputs)[0], out=self._action_weight_gradients)
         np.add.reduce(raw_gradients, axis=1, out=self._action_bias_gradients)
         above = self._actor.above(len(inputs))

@@ -181,7 +181,9 @@ class NumpyEngine:
         with numpy_arithmetic():
             for rows in batches:
                 seen, taken = inputs[rows], done[:, rows]
-                log_prob = head.log_prob(network.actor(seen), taken)
+                raw = np.empty(taken.shape, np.float32)
+                network.act(seen, raw)
+                log_prob = head.log_prob(raw, taken)
                 if l2_weight:
                     gradients[:] = 0
                 by_log_prob = np.full(len(rows), -1 / len(rows), np.float32)
