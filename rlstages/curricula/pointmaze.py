@@ -8,6 +8,9 @@ from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, Fi
 def curriculum(max_steps: int = 300_000) -> Curriculum:
     """Return the ladder from an open square of 3 by 3 cells to three goals in a maze of 12 by 12.
 
+    A path follower hardly ever leaves its path, so its clone would explore too little to find ways around walls: the
+    first fine-tuning stage starts with more noise than the clone has.
+
     Args:
         max_steps: Of each fine-tuning stage.
     """
@@ -20,7 +23,7 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
         agent=Agent("PPO", policy="MlpPolicy", n_envs=16),
         stages=[
             BehaviorCloning("clone", square, expert=follower, max_epochs=20, min_log_std=-0.5),
-            FineTuning("square", square, until=SuccessThreshold(0.9), max_steps=max_steps),
+            FineTuning("square", square, until=SuccessThreshold(0.9), max_steps=max_steps, exploration=0.0),
             FineTuning("maze", maze, until=SuccessThreshold(0.85), max_steps=max_steps),
             FineTuning("large maze", large_maze, until=SuccessThreshold(0.9), max_steps=max_steps),
         ],
