@@ -80,7 +80,9 @@ def test_a_job_reads_as_what_a_person_would_type():
 
 
 ENDLESS = """
-import sys, time
+import signal, sys, time
+# A shell's background jobs, such as this test may be, start with it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from launching import script
 from rlstages.launch import run_jobs
