@@ -173,14 +173,15 @@ def _numbers(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values) or "not measured"
 
 
-def head(seeds: str) -> str:
+def head(seeds: str, tasks: list[str]) -> str:
     """Return what the page says of its circumstances."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    picked = "" if tasks == TASKS else f" --tasks {' '.join(tasks)}"
     return f"""# Results: staged against its own ablations
 
-Made by `python benchmarks/flagship.py --seeds {seeds} --out docs/results.md` at commit {commit.stdout.strip()}, on
-{platform.machine()} with Python {platform.python_version()}. Scores are interquartile means over seeds with 95 %
-bootstrap intervals, each of 200 fresh episodes. [compare.md](compare.md) says what the arms are.
+Made by `python benchmarks/flagship.py{picked} --seeds {seeds} --out docs/results.md` at commit
+{commit.stdout.strip()}, on {platform.machine()} with Python {platform.python_version()}. Scores are interquartile means
+over seeds with 95 % bootstrap intervals, each of 200 fresh episodes. [compare.md](compare.md) says what the arms are.
 """
 
 
@@ -202,7 +203,7 @@ def main() -> None:
         found["dips"], found["kept"] = dips(name, seeds), shares_kept(name, seeds)
         lost.append(found["dips"])
         parts += section(name, found)
-        text = "\n".join([head(options.seeds), overall(lost), *parts])
+        text = "\n".join([head(options.seeds, options.tasks), overall(lost), *parts])
         if options.out is not None:
             options.out.write_text(text)
         print(text)
