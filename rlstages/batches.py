@@ -47,7 +47,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         self.closed = False
         space = self.single_observation_space
         self._seen: np.ndarray = np.zeros((num_envs, *(space.shape or ())), space.dtype)
-        self._seeds = np.random.default_rng()
+        self._seeds = np.random.PCG64()
 
     # --- what a subclass writes ------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         """Return the seeds of the copies' next episodes, drawing those that are not given."""
         if isinstance(seed, (int, np.integer)):
             return np.asarray(copies.astype(np.uint64) + np.uint64(seed))
-        seeds = self._seeds.integers(2**63, size=len(copies), dtype=np.uint64)
+        seeds: np.ndarray = self._seeds.random_raw(len(copies)) >> np.uint64(1)
         if seed is None:
             return seeds
         if len(seed) != self.num_envs:
