@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from rlstages import Curriculum, Environment, FineTuning, RewardThreshold, load_curriculum, train
+from rlstages.arms import UNPROTECTED
 from rlstages.baselines import normalized, value_of
 from rlstages.compare.statistics import Estimate, estimate
 from rlstages.environments.making import make_vec_env
@@ -60,13 +61,12 @@ class Variant:
     continuous: bool = False
 
 
-OFF: dict[str, Any] = {"critic_fit_steps": 0, "anchor_kl": 0.0}
 SHOWN: dict[str, Any] = {"demonstration_loss": 0.1}
 VARIANTS = [
     Variant("**all (the default)**", lambda noise: {}),
-    Variant("none", lambda noise: {**OFF, "exploration": noise}),
+    Variant("none", lambda noise: {**UNPROTECTED, "exploration": noise}),
     Variant("only the critic fit", lambda noise: {"anchor_kl": 0.0, "exploration": noise}),
-    Variant("only the clone's noise", lambda noise: OFF, continuous=True),
+    Variant("only the clone's noise", lambda noise: UNPROTECTED, continuous=True),
     Variant("only the KL anchor", lambda noise: {"critic_fit_steps": 0, "exploration": noise}),
     Variant("all but the critic fit", lambda noise: {"critic_fit_steps": 0}),
     Variant("all but the clone's noise: log std 0", lambda noise: {"exploration": noise}, continuous=True),
@@ -74,7 +74,7 @@ VARIANTS = [
     Variant("all but the KL anchor", lambda noise: {"anchor_kl": 0.0}),
     Variant("all, KL anchor 0.3", lambda noise: {"anchor_kl": 0.3}),
     Variant("all and a demonstration loss of 0.1", lambda noise: SHOWN),
-    Variant("only a demonstration loss of 0.1", lambda noise: {**OFF, **SHOWN, "exploration": noise}),
+    Variant("only a demonstration loss of 0.1", lambda noise: {**UNPROTECTED, **SHOWN, "exploration": noise}),
     Variant("all and target KL 0.02", lambda noise: {"target_kl": 0.02}),
     Variant("all, learning rate a tenth", lambda noise: {"learning_rate": 3e-5}),
 ]

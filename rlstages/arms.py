@@ -18,6 +18,8 @@ from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environm
 UNREACHABLE = RewardThreshold(1e300)
 UNLIMITED_STEPS = 10**12
 GOING_ON = "going on"
+UNPROTECTED: dict[str, Any] = {"critic_fit_steps": 0, "anchor_kl": 0.0, "demonstration_loss": 0.0}
+"""Settings of a fine-tuning stage whose updates nothing holds back."""
 
 
 def staged(curriculum: Curriculum) -> Curriculum:
@@ -58,8 +60,7 @@ def naive_handover(curriculum: Curriculum) -> Curriculum:
         if isinstance(stage, FineTuning):
             cloned = bool(stages) and isinstance(stages[-1], BehaviorCloning)
             noise = curriculum.agent.log_std_init if cloned else stage.exploration
-            off: dict[str, Any] = {"guard_steps": 0, "rehearse": 0.0, "on_collapse": "go on"}
-            off |= {"critic_fit_steps": 0, "anchor_kl": 0.0, "demonstration_loss": 0.0}
+            off = {**UNPROTECTED, "guard_steps": 0, "rehearse": 0.0, "on_collapse": "go on"}
             stage = replace(stage, exploration=noise, **off)
         stages.append(stage)
     return _going_on(curriculum, stages)
@@ -145,11 +146,9 @@ def _going_on(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
         max_steps=UNLIMITED_STEPS,
         rehearse=next(stage.rehearse for stage in reversed(stages) if isinstance(stage, FineTuning)),
         on_collapse="go on",
-        critic_fit_steps=0,
-        anchor_kl=0.0,
-        demonstration_loss=0.0,
         exploration=None,
         evaluation_episodes=0,
+        **UNPROTECTED,
         **settings,
     )
     return _with(curriculum, [*stages, more])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from building import agent, echo, learner_for, tuning
+from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import A2C, PPO
@@ -426,3 +427,16 @@ def test_the_runner_updates_as_the_functions_do():
 
     assert runner.stage_steps == 4 * who.rollout_steps
     assert same(weights(learner.policy), stock(BOX, who, 11, rollouts=4)[1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.integers(1, 300), width=st.integers(2, 40), scale=st.sampled_from([1e-3, 1.0, 30.0]), seed=st.integers(0)
+)
+def test_log_probabilities_have_the_same_bits_with_and_without_gradients(rows, width, scale, seed):
+    raw = torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)) * scale
+    head = torch_head(spaces.Discrete(width))
+
+    acting, learning = head.distribution(raw, None), head.distribution(raw.clone().requires_grad_(), None)
+
+    assert torch.equal(acting, learning.detach())
