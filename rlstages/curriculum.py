@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from rlstages.errors import InputError, nearest, require, require_name, require_number
+from rlstages.errors import InputError, nearest, reason_of, require, require_name, require_number
 from rlstages.references import load_file, resolve
 from rlstages.serialization import digest, from_data, loads, serializable, to_data
 from rlstages.specs import Agent, Environment
@@ -215,7 +215,7 @@ def _guarded(path: Path, run: Callable[[], Any]) -> Any:
 def _explain(error: BaseException) -> str:
     unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not unknown:
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return reason_of(error)
     owner, name = unknown.groups()
     agent_fields = [f.name for f in fields(Agent)]
     if owner in ("FineTuning", "BehaviorCloning") and name in agent_fields:

@@ -35,6 +35,17 @@ class Fault(RuntimeError):
         self.trace = trace
 
 
+def text_of(error: BaseException) -> str:
+    """Return an exception's text in one line and without a full stop, or its type where it has none."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an exception's type and text in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a did-you-mean clause, or an empty string when nothing is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from rlstages.environments.guarding import reason_of, traceback_of
-from rlstages.errors import InputError, require
+from rlstages.environments.guarding import traceback_of
+from rlstages.errors import InputError, reason_of, require
 from rlstages.policies import load_policy
 from rlstages.randomness import random_state_kept
 from rlstages.recording import Act, Show
@@ -86,5 +86,5 @@ def _load_model(expert: Expert, trust_pickle: bool) -> Any:
         with random_state_kept():
             return load.__func__(algorithm, path, device="cpu")
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason_of(error)
         raise InputError(f"{path} cannot be loaded as a {expert.algorithm} model: {reason}.") from error

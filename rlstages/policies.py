@@ -12,7 +12,7 @@ from rlstages.curriculum import Curriculum
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.seeding import Purpose
 from rlstages.episodes import Score, score
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, require, text_of
 from rlstages.evaluation import evaluate
 from rlstages.events import StageFinished
 from rlstages.learners.learner import Learner, Weights, read_policy, require_network
@@ -71,7 +71,7 @@ def learner_of(record: RunRecord, weights: Mapping[str, torch.Tensor] | None = N
     except InputError:
         raise
     except (MemoryError, OverflowError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = text_of(error)
         raise InputError(f"The agent's network and rollouts cannot be made on this machine: {reason}.") from error
 
 

@@ -18,13 +18,13 @@ from rlstages.criteria import spend
 from rlstages.curriculum import Curriculum
 from rlstages.demonstrations import load_demonstrations
 from rlstages.environments.determinism import doubts_about
-from rlstages.environments.guarding import CopyError, Guarded, reason_of, traceback_of
+from rlstages.environments.guarding import CopyError, Guarded, traceback_of
 from rlstages.environments.lookup import batched_maker
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose
 from rlstages.environments.success import success_rule
 from rlstages.environments.watchdog import TimeLimit
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, reason_of, require
 from rlstages.experts import showing
 from rlstages.inheritance import Kept
 from rlstages.learners.cloning import place_demonstrations, require_demonstrations

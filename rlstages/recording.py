@@ -9,13 +9,13 @@ import gymnasium as gym
 import numpy as np
 
 from rlstages.demonstrations import Demonstration, Demonstrations
-from rlstages.environments.guarding import CopyError, Guarded, late, reason_of, traceback_of
+from rlstages.environments.guarding import CopyError, Guarded, late, traceback_of
 from rlstages.environments.making import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.environments.success import success_rule
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.episodes import MAX_EPISODE_STEPS
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, reason_of, require
 from rlstages.spaces import stack
 from rlstages.specs import Environment, Expert
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlstages.errors import InputError, nearest, require
+from rlstages.errors import InputError, nearest, reason_of, require
 
 _SOURCES: dict[str, Path] = {}
 
@@ -77,7 +77,7 @@ def resolve(name: str) -> Any:
         reason = "install it, or correct the name" if wrong else f"{module_name!r} imports it, so install it"
         raise InputError(f"{name!r}: there is no module {missing!r}; {reason}.") from error
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason_of(error)
         raise InputError(f"{name!r}: {module_name!r} cannot be imported: {reason}.") from error
     for part in qualname.split("."):
         if not hasattr(found, part):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlstages.curriculum import Curriculum, load_curriculum
-from rlstages.errors import Fault, InputError, require
+from rlstages.errors import Fault, InputError, reason_of, require
 from rlstages.events import RunFinished, StageFinished, Tracker
 from rlstages.inheritance import inherited
 from rlstages.learners.learner import Learner
@@ -162,7 +162,7 @@ def _fitting(checkpoint: str) -> Iterator[None]:
     except (InputError, Fault):
         raise
     except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason_of(error)
         raise InputError(f"Checkpoint {checkpoint} does not fit this run: {reason}.") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, require, text_of
 from rlstages.serialization import loads
 from rlstages.storage.untrusted import MAX_RANK, inside, open_regular, read_bytes
 
@@ -40,7 +40,7 @@ def read_trajectories(path: Path, most: int) -> dict[str, np.ndarray]:
         return _join([_read_table(inside(path, name), most) for name in _tables(path)])
     except Exception as error:
         # Arrow's exceptions are many, and few are its own.
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = text_of(error)
         raise InputError(f"{path} is not a readable folder of imitation's trajectories: {reason}.") from error
 
 

@@ -11,10 +11,11 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.batches import info_of
 from rlstages.environments.autoreset import Autoreset, autoreset_of
-from rlstages.environments.guarding import CopyError, Note, late, reason_of, traceback_of
+from rlstages.environments.guarding import CopyError, Note, late, traceback_of
 from rlstages.environments.seeding import EpisodeSeeds
 from rlstages.environments.snapshots import put_back, snapshot
 from rlstages.environments.watchdog import Overdue, TimeLimit
+from rlstages.errors import reason_of
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 

@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlstages.environments.watchdog import Overdue, TimeLimit
+from rlstages.errors import reason_of
 from rlstages.spaces import describe_space
 
 SINGLE = "the observation"
@@ -206,12 +207,6 @@ def late(seconds: float, call: str) -> str:
         f"has not come back from {call} within {seconds:g} seconds and was stopped; "
         "if it may take that long, raise Environment(step_timeout=...)"
     )
-
-
-def reason_of(error: BaseException) -> str:
-    """Return an exception's type and text in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def traceback_of(error: BaseException, skip: int = 1) -> str:

@@ -14,14 +14,14 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 from rlstages.batches import SingleEnv
 from rlstages.environments.autoreset import Autoreset, autoreset_of
 from rlstages.environments.batched import BatchedVecEnv
-from rlstages.environments.guarding import CopyError, Guarded, late, reason_of, traceback_of
+from rlstages.environments.guarding import CopyError, Guarded, late, traceback_of
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.lookup import batched_maker, maker_of, takes_copies
 from rlstages.environments.monitor import EnvironmentFault, EpisodeMonitor, Warn, log_warning
 from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.environments.workers import Workers
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, reason_of, require
 from rlstages.randomness import random_state_kept
 from rlstages.references import add_sources, resolve, sources
 from rlstages.specs import Environment

@@ -10,13 +10,13 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from rlstages.environments.batched import BatchedVecEnv
-from rlstages.environments.guarding import CopyError, reason_of, traceback_of
+from rlstages.environments.guarding import CopyError, traceback_of
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.ranges import Finding, Ranges
 from rlstages.environments.success import success_rule
 from rlstages.environments.workers import Workers
 from rlstages.episodes import Episode
-from rlstages.errors import Fault
+from rlstages.errors import Fault, reason_of
 from rlstages.spaces import stack
 from rlstages.specs import Environment
 

@@ -15,10 +15,10 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.env_util import is_wrapped
 
-from rlstages.environments.guarding import CopyError, Note, guard_of, reason_of, traceback_of
+from rlstages.environments.guarding import CopyError, Note, guard_of, traceback_of
 from rlstages.environments.seeding import SeededEpisodes
 from rlstages.environments.sharing import take_over
-from rlstages.errors import InputError
+from rlstages.errors import InputError, reason_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -25,11 +25,11 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.environments.guarding import CopyError, Note, late, reason_of
+from rlstages.environments.guarding import CopyError, Note, late
 from rlstages.environments.seeding import SeededEpisodes
 from rlstages.environments.sharing import SharedObservations
 from rlstages.environments.worker import SIGNALS, work
-from rlstages.errors import Fault
+from rlstages.errors import Fault, reason_of
 
 SECONDS_TO_END, SECONDS_TO_BE_REAPED = 2.0, 4.0
 FILES_PER_COPY, FILES_BESIDES = 3, 32

@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, require, text_of
 from rlstages.serialization import loads
 
 MAX_JSON, MAX_HEADER, MAX_TENSORS, MAX_RANK, MAX_SIZE = 2**22, 2**21, 20_000, 16, 2**48
@@ -176,7 +176,7 @@ def open_arrays(path: Path, most: int) -> Iterator[Arrays]:
         if opened and isinstance(error, InputError):
             raise
         # Which exceptions a broken file can bring out of zipfile, zlib and NumPy is documented nowhere.
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = text_of(error)
         raise InputError(f"{unreadable}: {reason}.") from error
 
 

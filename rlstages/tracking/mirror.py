@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, cast
 
+from rlstages.errors import reason_of
 from rlstages.events import Event
 from rlstages.privacy import without_paths
 from rlstages.serialization import loads
@@ -96,7 +97,7 @@ def main() -> None:
             copy(cast(Mode, mode), project, float(init_seconds), stopped, say)
         code = 0
     except Exception as error:
-        reason = without_paths(" ".join(f"{type(error).__name__}: {error}".split()))
+        reason = without_paths(reason_of(error))
         say(failure=f"W&B {'does not take this run' if mode == 'online' else 'cannot write this run'} ({reason})")
     _leave(code, mode)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlstages.baselines import value_of
+from rlstages.errors import reason_of
 from rlstages.events import (
     DemonstrationsReady,
     EpochFinished,
@@ -225,7 +226,7 @@ class WandbRun:
             self._run.log_artifact(artifact)
         except Exception as error:
             # Such as a name that the project has for something else: the points are worth more than the file.
-            why = without_paths(" ".join(f"{type(error).__name__}: {error}".split()))
+            why = without_paths(reason_of(error))
             self._warn(f"W&B gets no {kind} of stage {about['stage']!r} ({why}).")
             return
         self._logged[about["digest"]] = artifact
