@@ -13,10 +13,10 @@ from rlstages.events import RunFinished, StageFinished, Tracker
 from rlstages.inheritance import inherited
 from rlstages.learners.learner import Learner
 from rlstages.policies import final_weights, last_finished, learner_of
-from rlstages.preflight import preflight
+from rlstages.preflight import Checked, preflight
 from rlstages.resumption import conditions, require_unchanged
 from rlstages.spaces import space_to_data
-from rlstages.stages import BehaviorCloning, FineTuning, Stage, refuse_unfit
+from rlstages.stages import BehaviorCloning, FineTuning, refuse_unfit
 from rlstages.storage.record import new_record, read_record
 from rlstages.storage.rundir import RunDirectory, free_path, read_events, update_curriculum
 from rlstages.storage.trust import is_own, remember, trust_sources
@@ -70,7 +70,7 @@ def train(
     with limited_threads(threads_of(curriculum.agent)):
         learner = learner_of(record)
         if initial is not None:
-            refuse_unfit(curriculum.stages[0], take_over(learner, Path(initial)), curriculum.agent)
+            start_from(learner, curriculum, Path(initial))
         with RunDirectory.create(path, record, state_of(learner, checked.doubts), content) as run:
             remember(path, run.record)
             live = Trainer(run, learner, trust_pickle, watch, resumed=False)
@@ -144,14 +144,31 @@ def how_it_ended(path: Path) -> RunResult | None:
     return RunResult(path, last.outcome, last.reason, finished)
 
 
-def take_over(learner: Learner, run: Path) -> Stage | None:
-    """Start a learner from another run's final policy, which it trusts; return the stage that left it."""
+def check(curriculum: Curriculum, initial: Path | None, trust_pickle: bool) -> Checked:
+    """Check a curriculum, and the run that it is to start from, as `train` does.
+
+    Raises:
+        InputError: If something cannot work.
+    """
+    kept = None if initial is None else inherited(curriculum.stages, initial)
+    checked = preflight(curriculum, trust_pickle=trust_pickle, kept=kept)
+    if initial is not None:
+        start_from(Learner(curriculum.agent, checked.observation, checked.action, 0), curriculum, initial)
+    return checked
+
+
+def start_from(learner: Learner, curriculum: Curriculum, run: Path) -> None:
+    """Give the learner of a curriculum another run's final policy, which it trusts.
+
+    Raises:
+        InputError: If the policy has another network, or the first stage cannot go on from it.
+    """
     stages = dict(enumerate(read_record(run).curriculum.stages))
     learner.load_policy(final_weights(run))
     last = stages.get(last_finished(run)[0])
+    refuse_unfit(curriculum.stages[0], last, curriculum.agent)
     learner.objective = "cloning" if isinstance(last, BehaviorCloning) else "reinforcement"
     learner.trust()
-    return last
 
 
 @contextmanager

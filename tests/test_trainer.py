@@ -304,7 +304,7 @@ def test_a_run_starts_from_the_policy_of_another(here):
     assert read_record(here / "second").initial == "first"
     again = curriculum(cloning(environment=ALWAYS, expert=Expert("toys:tell_zero", episodes=2), max_epochs=1))
     learner = training.learner_of(training.new_record(again, 0, read_record(here / "first").spaces, {}))
-    training.take_over(learner, here / "first")
+    training.start_from(learner, again, here / "first")
     assert all(torch.equal(value, learner.weights()[name]) for name, value in left.items())
     assert learner.objective == "reinforcement" and learner.trusted is not None
 
@@ -314,7 +314,7 @@ def test_what_a_policy_was_trained_for_is_that_of_the_last_stage_that_ended(here
     train(plan, out="run", trackers=[Stop(RolloutFinished)])
     learner = training.learner_of(read_record(here / "run"))
 
-    training.take_over(learner, here / "run")
+    training.start_from(learner, plan, here / "run")
 
     assert learner.objective == "cloning"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from rlstages.errors import InputError
+from rlstages.errors import InputError, require
 
 app = typer.Typer(
     help="Staged reinforcement learning: clone an expert, then fine-tune the same network on harder environments.",
@@ -99,6 +99,10 @@ Jobs = Annotated[
 On = Annotated[str, typer.Option(metavar="local|ray[=ADDRESS]", help="Where runs are made: here, or on a Ray cluster.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command of each run, and run nothing.")]
 Episodes = Annotated[int, typer.Option(help="Episodes to play in each environment.", min=1)]
+From = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--from", metavar="RUN", help="Start from its final policy (and demonstrations)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -110,9 +114,7 @@ def train(
     out: Annotated[Optional[Path], typer.Option(help="Run directory to make; default a free one in runs/.")] = None,  # noqa: UP045
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,  # noqa: UP045
     track: Tracking = Track.auto,
-    from_run: Annotated[
-        Path | None, typer.Option("--from", metavar="RUN", help="Start from its final policy (and demonstrations).")
-    ] = None,  # noqa: UP045
+    from_run: From = None,
     go_on: Annotated[
         bool, typer.Option("--go-on", help="Go on with the run in --out if there is one: for schedulers that restart.")
     ] = False,
@@ -149,14 +151,21 @@ def resume(
 
 
 @app.command()
-def show(source: Source, parameters: Parameters = None, json: Json = False, trust_pickle: TrustPickle = False) -> None:
+def show(
+    source: Source,
+    parameters: Parameters = None,
+    from_run: From = None,
+    json: Json = False,
+    trust_pickle: TrustPickle = False,
+) -> None:
     """Print a curriculum's plan and check it, or how far a run has come; nothing is trained."""
     from rlstages.cli.showing import show_curriculum, show_run
 
     if (Path(source) / "run.json").is_file():
+        require(from_run is None, f"{source} is a run; --from is for a curriculum that is to start from one.")
         show_run(Path(source), json)
     else:
-        show_curriculum(source, _pairs(parameters), json, trust_pickle)
+        show_curriculum(source, _pairs(parameters), from_run, json, trust_pickle)
 
 
 @app.command()

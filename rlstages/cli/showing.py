@@ -20,14 +20,16 @@ from rlstages.tracking.keeping import kept, print_kept
 from rlstages.tracking.state import RunState
 
 
-def show_curriculum(source: str, parameters: Mapping[str, str], as_json: bool, trust_pickle: bool) -> None:
+def show_curriculum(
+    source: str, parameters: Mapping[str, str], initial: Path | None, as_json: bool, trust_pickle: bool
+) -> None:
     """Print a curriculum and check it as `train` would."""
     curriculum = load_curriculum(source, parameters)
     from rlstages.learners.engines.choice import choose_engine
-    from rlstages.preflight import preflight
     from rlstages.spaces import describe_space
+    from rlstages.training import check
 
-    checked = preflight(curriculum, trust_pickle=trust_pickle)
+    checked = check(curriculum, initial, trust_pickle)
     if as_json:
         print(curriculum.to_json())
         return

@@ -230,8 +230,11 @@ def test_a_run_of_another_network_is_refused(rlstages, here):
     file = write(here, "good", plan(TUNE))
 
     outcome = rlstages("train", file, "--track", "none", "--from", "first")
+    shown = rlstages("show", file, "--from", "first")
 
     is_refused(outcome, r"The policy's .* this agent's \(16", here, {file, "first"})
+    is_refused(shown, r"The policy's .* this agent's \(16", here, {file, "first"})
+    is_refused(rlstages("show", "first", "--from", "first"), "first is a run; --from is for", here, {file, "first"})
 
 
 def test_a_mistake_in_a_process_of_its_own(here):

@@ -129,6 +129,18 @@ def test_show_prints_the_plan_and_trains_nothing(rlstages, plan, here):
     assert {path.name for path in here.iterdir()} - {"__pycache__"} == {plan}
 
 
+def test_show_checks_a_curriculum_that_goes_on_from_a_run_as_train_does(rlstages, plan, here):
+    rlstages("train", plan, "--out", "first", "--track", "none")
+    cloned, tuned = PLAN.index("BehaviorCloning("), PLAN.index("FineTuning(")
+    held = (PLAN[:cloned] + PLAN[tuned:]).replace("critic_fit_steps=0", "critic_fit_steps=0, demonstration_loss=0.1")
+    (here / "held_plan.py").write_text(held)
+
+    alone, shown = rlstages("show", "held_plan.py"), rlstages("show", "held_plan.py", "--from", "first")
+
+    assert alone.code == 2 and "demonstration_loss=0.1" in alone.err
+    assert shown.code == 0 and shown.out.endswith("all checks passed, nothing was trained\n")
+
+
 def test_show_of_a_run_says_how_far_it_has_come(rlstages, plan):
     rlstages("train", plan, "--out", "run", "-p", "world=Never", "--track", "none")
 
