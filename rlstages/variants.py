@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
 
+from rlstages.criteria.criterion import Measure
 from rlstages.curriculum import Curriculum
 from rlstages.specs import Environment
 from rlstages.stages import FineTuning, Stage
@@ -26,7 +26,7 @@ class Variant:
 
     name: str
     environment: Environment
-    measure: Literal["success", "return"]
+    measure: Measure
     index: int
     held_out: bool
 
@@ -45,8 +45,6 @@ def variants_of(curriculum: Curriculum) -> tuple[Variant, ...]:
         names[name] += 1
         # Environments that differ in their wrappers alone look the same.
         name += f" ({names[name]})" if names[name] > 1 else ""
-        by_success = stage.until is None or stage.until.needs_success
-        variants.append(
-            Variant(name, environment, "success" if by_success else "return", index, environment not in stages)
-        )
+        measure: Measure = "success" if stage.until is None else stage.until.measure
+        variants.append(Variant(name, environment, measure, index, environment not in stages))
     return tuple(variants)

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rlstages.baselines import normalized
+from rlstages.baselines import normalized, value_of
 from rlstages.compare.curve import read_curve
 from rlstages.compare.plan import run_path
 from rlstages.compare.results import Results
@@ -35,6 +35,7 @@ def write_json(directory: Path, results: Results, verdict: Verdict) -> Path:
         "steps": results.steps,
         "seeds": plan.seeds,
         "episodes": plan.episodes,
+        "measures": results.measures,
         "environments": [str(environment) for environment in plan.environments],
         "verdict": verdict,
         "failures": results.failures,
@@ -59,10 +60,10 @@ def write_csv(directory: Path, results: Results) -> Path:
             for row in read_curve(run_path(directory, name, seed)).rows:
                 if row.why == "final" and row.steps not in (None, results.steps):
                     continue
-                for environment, base, score in zip(plan.environments, results.baselines, row.scores, strict=True):
-                    ends = base.ends(plan.measure)
-                    value = score.success if plan.measure == "success" else score.mean_return
-                    scaled = "" if ends is None or value is None else normalized(value, ends)
+                places = zip(plan.environments, results.baselines, results.measures, row.scores, strict=True)
+                for environment, base, measure, score in places:
+                    ends = base.ends(measure)
+                    scaled = "" if ends is None else normalized(value_of(score, measure), ends)
                     found = [score.episodes, score.mean_return, score.success, scaled]
                     lines.writerow([name, seed, row.cost, row.why, str(environment), *found])
     replace_durably(file, text.getvalue().encode())

@@ -108,7 +108,7 @@ def page(results: Results, verdict: Verdict) -> str:
                 "worst": show(arm.worst, plan.measure),
                 "spread": show(arm.spread, plan.measure),
                 "steps": steps(arm),
-                "held_out": [interval(found, plan.measure) for found in arm.final[1:]],
+                "held_out": list(map(interval, arm.final[1:], results.measures[1:])),
             }
             for arm in results.arms
         ],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlstages.arms import ARMS, last_variant, make_arms, staged
+from rlstages.criteria.criterion import Measure
 from rlstages.curriculum import Curriculum, load_curriculum
 from rlstages.errors import InputError, require, require_name
 from rlstages.resumption import require_unchanged
@@ -61,9 +62,9 @@ class Plan:
         return (last_variant(self.curriculum).environment, *self.curriculum.held_out)
 
     @property
-    def measure(self) -> str:
-        """What is compared: `"success"` where the last gate asks for success, else `"return"`."""
-        return "success" if last_variant(self.curriculum).until.needs_success else "return"
+    def measure(self) -> Measure:
+        """What is compared, as what the last gate asks for: `"success"` or `"return"`."""
+        return last_variant(self.curriculum).until.measure
 
     @property
     def threshold(self) -> float:

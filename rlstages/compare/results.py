@@ -15,6 +15,7 @@ from rlstages.compare.baselines import baselines_of
 from rlstages.compare.curve import Curve, Mark, Row, grid_interval, read_curve
 from rlstages.compare.plan import Plan, run_path
 from rlstages.compare.statistics import (
+    CONFIDENCE,
     Estimate,
     StepsTo,
     band,
@@ -22,13 +23,15 @@ from rlstages.compare.statistics import (
     estimate,
     holm,
     improvement,
-    logrank_p,
     permutation_p,
     profile,
     steps_to,
 )
+from rlstages.criteria.criterion import Measure
 from rlstages.episodes import Score
+from rlstages.errors import Fault
 
+ALPHA = 1 - CONFIDENCE
 PROFILE_LEVELS = 21
 
 
@@ -97,14 +100,26 @@ class Contrast:
         difference: Of the interquartile means in the last variant; above 0, the first arm is better.
         improvement: Probability that a run of the first arm scores higher.
         p: Of a permutation test that they score alike, corrected for the number of arms (Holm).
-        speed_p: Of a log-rank test that they reach the last threshold equally soon, corrected likewise.
+        sooner: Probability that a run of the first arm reaches the last threshold sooner.
+        speed_p: Of a permutation test that they are equally soon there, corrected likewise.
     """
 
     other: str
     difference: Estimate
     improvement: Estimate
     p: float
+    sooner: float
     speed_p: float
+
+    @property
+    def sign(self) -> int:
+        """Beyond luck, 1 if the first arm scores higher and -1 if the other does, as the test sees it; else 0."""
+        return 0 if self.p >= ALPHA else 1 if self.improvement.value > 0.5 else -1
+
+    @property
+    def speed_sign(self) -> int:
+        """Beyond luck, 1 if the first arm is at the last threshold sooner and -1 if the other is; else 0."""
+        return 0 if self.speed_p >= ALPHA else 1 if self.sooner > 0.5 else -1
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,8 @@ class Results:
         grid: Steps at which curves have points.
         levels: Scores at which performance profiles have points.
         baselines: Chance and expert in each environment.
+        measures: What is looked at in each environment: the plan's measure, or the return where held-out ones define no
+            success.
         arms: Those with at least one finished run, the first arm first.
         contrasts: The first arm against each other one.
         failures: Runs that did not come to their end, in words.
@@ -127,6 +144,7 @@ class Results:
     grid: tuple[int, ...]
     levels: tuple[float, ...]
     baselines: tuple[Baselines, ...]
+    measures: tuple[Measure, ...]
     arms: tuple[ArmResult, ...]
     contrasts: tuple[Contrast, ...]
     failures: tuple[str, ...]
@@ -150,8 +168,12 @@ def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str
         plan: Of it.
         steps: What every run could spend.
         failures: Why runs failed, by arm and seed.
+
+    Raises:
+        Fault: If no run came to its end.
     """
     baselines = baselines_of(directory, plan)
+    measures = tuple[Measure, ...](plan.measure if b.random.success is not None else "return" for b in baselines)
     interval = grid_interval(steps, plan.rollout_steps)
     grid = (*range(0, steps, interval), steps)
     curves = {name: [read_curve(run_path(directory, name, seed)) for seed in plan.seeds] for name in plan.arms}
@@ -164,17 +186,20 @@ def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str
     }
     failed = [f"{name}, seed {run.seed}: {run.failure}" for name in plan.arms for run in ends[name] if run.failure]
     finished = {name: runs for name, runs in ends.items() if any(run.failure is None for run in runs)}
+    if not finished:
+        raise Fault(f"No run came to its end, so there is nothing to compare: {failed[0]}")
     levels = _levels(plan, baselines, finished)
     arms = tuple(
-        _arm(plan, name, runs, curves[name], steps, grid, levels, baselines) for name, runs in finished.items()
+        _arm(plan, name, runs, curves[name], steps, grid, levels, baselines, measures)
+        for name, runs in finished.items()
     )
     contrasts = _contrasts(plan, arms) if plan.reference in finished else ()
-    return Results(plan, steps, grid, levels, tuple(baselines), arms, contrasts, tuple(failed))
+    return Results(plan, steps, grid, levels, tuple(baselines), measures, arms, contrasts, tuple(failed))
 
 
-def finals(plan: Plan, arm: ArmResult, environment: int = 0) -> list[float]:
-    """Return the final scores of an arm's finished runs in one environment."""
-    return [value_of(run.scores[environment], plan.measure) for run in arm.runs if run.failure is None]
+def finals(plan: Plan, arm: ArmResult) -> list[float]:
+    """Return the final scores of an arm's finished runs in the last variant."""
+    return [value_of(run.scores[0], plan.measure) for run in arm.runs if run.failure is None]
 
 
 def _run_end(plan: Plan, seed: int, curve: Curve, steps: int, grid: Sequence[int], failure: str | None) -> RunEnd:
@@ -225,10 +250,12 @@ def _arm(
     grid: Sequence[int],
     levels: Sequence[float],
     baselines: Sequence[Baselines],
+    measures: Sequence[Measure],
 ) -> ArmResult:
     done = [run for run in runs if run.failure is None]
-    values = [[value_of(run.scores[i], plan.measure) for run in done] for i in range(len(plan.environments))]
+    values = [[value_of(run.scores[i], measure) for run in done] for i, measure in enumerate(measures)]
     final = tuple(map(estimate, values))
+    ends = [base.ends(measure) for base, measure in zip(baselines, measures, strict=True)]
     rows = [[_at(c, point, steps) for point in grid] for c, run in zip(curves, runs, strict=True) if not run.failure]
     scores = [[math.nan if row is None else value_of(row.scores[0], plan.measure) for row in line] for line in rows]
     middle, low, high = band(np.array(scores))
@@ -241,7 +268,7 @@ def _arm(
         meaning=MEANINGS.get(name, "the curriculum with other parameters"),
         runs=tuple(runs),
         final=final,
-        normalized=tuple(_normalized(one, base.ends(plan.measure)) for one, base in zip(final, baselines, strict=True)),
+        normalized=tuple(map(_normalized, final, ends)),
         spread=float(np.std(values[0], ddof=1)) if len(done) > 1 else None,
         worst=min(values[0]),
         profile=tuple(profile(values[0], levels)),
@@ -262,16 +289,25 @@ def _contrasts(plan: Plan, arms: Sequence[ArmResult]) -> tuple[Contrast, ...]:
     first = next(arm for arm in arms if arm.name == plan.reference)
     others = [arm for arm in arms if arm is not first]
     own = finals(plan, first)
-    ps = holm([permutation_p(own, finals(plan, arm)) if _several(own, finals(plan, arm)) else 1.0 for arm in others])
-    spent, reached = [run.spent for run in first.runs], [run.reached for run in first.runs]
-    speeds = holm(
-        [logrank_p(spent, reached, [r.spent for r in arm.runs], [r.reached for r in arm.runs]) for arm in others]
-    )
+    ps = holm([permutation_p(own, finals(plan, arm)) for arm in others])
+    speeds = holm([permutation_p(_waits(first), _waits(arm)) for arm in others])
     return tuple(
-        Contrast(arm.name, difference(own, finals(plan, arm)), improvement(own, finals(plan, arm)), p, speed)
-        for arm, p, speed in zip(others, ps, speeds, strict=True)
+        Contrast(
+            other=arm.name,
+            difference=difference(own, finals(plan, arm)),
+            improvement=improvement(own, finals(plan, arm)),
+            p=p,
+            sooner=improvement(_waits(arm), _waits(first)).value,
+            speed_p=speed_p,
+        )
+        for arm, p, speed_p in zip(others, ps, speeds, strict=True)
     )
 
 
-def _several(runs: Sequence[float], others: Sequence[float]) -> bool:
-    return len(runs) > 1 and len(others) > 1
+def _waits(arm: ArmResult) -> list[float]:
+    """Return the steps until the threshold of finished runs; those that never reach it come last, and are tied.
+
+    All of them end after the same number of steps, so a test by their order needs no more than this. The log-rank test
+    has an asymptotic p, which is too small for a handful of runs.
+    """
+    return [float(run.spent) if run.reached else math.inf for run in arm.runs if run.failure is None]

@@ -77,16 +77,19 @@ def improvement(runs: Sequence[float], others: Sequence[float]) -> Estimate:
 
 def _wins(a: np.ndarray, b: np.ndarray, axis: int) -> Any:
     """Mann-Whitney's U over the number of pairs; `axis` is the last one."""
-    above = a[..., :, None] - b[..., None, :]
-    return ((above > 0) + 0.5 * (above == 0)).mean(axis=(-2, -1))
+    left, right = a[..., :, None], b[..., None, :]
+    return ((left > right) + 0.5 * (left == right)).mean(axis=(-2, -1))
 
 
 def permutation_p(runs: Sequence[float], others: Sequence[float]) -> float:
-    """Return the two-sided p of a permutation test that both arms score alike, by the probability of improvement.
+    """Return the two-sided p of a permutation test that both arms are alike, by the probability of improvement.
 
-    It is exact for few runs, ties included. A test on interquartile means would not see the runs that they cut off.
+    It is exact for few runs, ties included; 1 where an arm has a single run. A test on interquartile means would not
+    see the runs that they cut off.
     """
     both = np.asarray(runs, dtype=float), np.asarray(others, dtype=float)
+    if min(map(len, both)) < 2:
+        return 1.0
     tested = stats.permutation_test(
         both,
         _wins,
@@ -150,15 +153,6 @@ def steps_to(spent: Sequence[float], reached: Sequence[bool]) -> StepsTo:
     times = np.concatenate([[0.0], survival.quantiles, [max(spent)]])
     alive = np.concatenate([[1.0], survival.probabilities])
     return StepsTo(sum(reached), len(spent), median, float(np.diff(times) @ alive))
-
-
-def logrank_p(spent: Sequence[float], reached: Sequence[bool], others: Sequence[float], those: Sequence[bool]) -> float:
-    """Return the two-sided p of the log-rank test that both arms reach the threshold equally soon."""
-    if not any(reached) and not any(those):
-        return 1.0
-    with np.errstate(invalid="ignore"):
-        p = float(stats.logrank(_censored(spent, reached), _censored(others, those)).pvalue)
-    return 1.0 if math.isnan(p) else p
 
 
 def _censored(spent: Sequence[float], reached: Sequence[bool]) -> Any:

@@ -54,12 +54,12 @@ def _contrasts(results: Results) -> Table:
 
 def _held_out(results: Results) -> Table:
     plan = results.plan
-    table = Table(title=f"{plan.measure} in held-out environments, never trained in and not part of the verdict")
+    table = Table(title="held-out environments, never trained in and not part of the verdict")
     table.add_column("arm")
-    for environment in plan.environments[1:]:
-        table.add_column(str(environment), justify="right")
+    for environment, measure in zip(plan.environments[1:], results.measures[1:], strict=True):
+        table.add_column(f"{environment}: {measure}", justify="right")
     for arm in results.arms:
-        table.add_row(arm.name, *(interval(found, plan.measure) for found in arm.final[1:]))
+        table.add_row(arm.name, *map(interval, arm.final[1:], results.measures[1:]))
     return table
 
 

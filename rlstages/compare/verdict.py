@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlstages.compare.results import ArmResult, Contrast, Results
-from rlstages.compare.statistics import CONFIDENCE, Estimate, seeds_needed
+from rlstages.compare.statistics import Estimate, seeds_needed
 
-ALPHA = 1 - CONFIDENCE
 FEW_SEEDS = 10
 LEAST_FOR_QUARTERS = 4
 
@@ -41,8 +40,8 @@ def judge(results: Results) -> Verdict:
         headline = f"There is nothing to compare: only {_names([arm.name for arm in results.arms])} came to an end."
         return Verdict("none", headline, "", "", "", tuple(_caveats(results)))
     first, contrasts = results.first, results.contrasts
-    worse = [c for c in contrasts if c.p < ALPHA and c.difference.value < 0]
-    better = [c for c in contrasts if c.p < ALPHA and c.difference.value > 0]
+    worse = [c for c in contrasts if c.sign < 0]
+    better = [c for c in contrasts if c.sign > 0]
     rival = min(contrasts, key=lambda c: c.difference.value)
     gap = rival.difference.value
     if len(better) == len(contrasts):
@@ -104,9 +103,7 @@ def _share(results: Results, gap: float) -> str:
 
 def _sureness(results: Results, rival: Contrast) -> str:
     first, runs = results.first.name, results.least_runs
-    beaten = [c.other for c in results.contrasts if c.p < ALPHA and c.difference.value > 0]
-    ahead = [c.other for c in results.contrasts if c.p < ALPHA and c.difference.value < 0]
-    open_ = [c.other for c in results.contrasts if c.p >= ALPHA]
+    beaten, ahead, open_ = ([c.other for c in results.contrasts if c.sign == sign] for sign in (1, -1, 0))
     parts = []
     if beaten:
         parts.append(f"Beyond luck, {first} scores higher than {_others(results, beaten)}")
@@ -121,13 +118,26 @@ def _sureness(results: Results, rival: Contrast) -> str:
         high, low, chance = low, high, 1 - chance
     text += f" A run of {high} scores higher than one of {low} with probability {chance:.2f}."
     needed = seeds_needed(len(results.contrasts))
-    if runs < needed and open_:
+    if runs < needed and not beaten and not ahead:
         others = f"{len(results.contrasts)} others" if len(results.contrasts) > 1 else "another"
         text += (
-            f" With {runs} seeds no arm could be told apart from {others}, even if no two runs overlapped: "
-            f"that takes at least {needed}, so go on with --seeds 0:{needed}."
+            f" With {_count(runs, 'run')} an arm could not be told apart from {others} even if no two runs overlapped: "
+            f"that takes at least {needed}, so {_more_runs(results.plan.seeds, needed)}."
         )
     return text
+
+
+def _more_runs(seeds: Sequence[int], needed: int) -> str:
+    """Return what to do for that many runs of each arm; the seeds that are there stay."""
+    if len(seeds) >= needed:
+        return "have the failed ones made again"
+    if list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"go on with --seeds {seeds[0]}:{seeds[0] + needed}"
+    return f"go on with more --seeds than {','.join(map(str, seeds))}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _speed(results: Results) -> str:
@@ -148,8 +158,7 @@ def _speed(results: Results) -> str:
     if first is not fastest:
         own = _median(first) if first in reached else f"only on {first.steps.reached} of {first.steps.runs} seeds"
         text += "" if len(order) > 1 and order[1] is first else f"; {first.name}: {own}"
-    slower = [c.other for c in results.contrasts if c.speed_p < ALPHA and _later(results, c.other)]
-    sooner = [c.other for c in results.contrasts if c.speed_p < ALPHA and not _later(results, c.other)]
+    slower, sooner = ([c.other for c in results.contrasts if c.speed_sign == sign] for sign in (1, -1))
     if slower:
         text += f". Beyond luck, {first.name} is there sooner than {_others(results, slower)}"
     if sooner:
@@ -159,18 +168,13 @@ def _speed(results: Results) -> str:
     return text + "."
 
 
-def _later(results: Results, name: str) -> bool:
-    other = next(arm for arm in results.arms if arm.name == name)
-    return other.steps.mean > results.first.steps.mean
-
-
 def _median(arm: ArmResult) -> str:
     return f"after {arm.steps.median:,.0f} steps (median; {arm.steps.reached} of {arm.steps.runs} seeds)"
 
 
 def _caveats(results: Results) -> list[str]:
-    runs, measure = results.least_runs, results.plan.measure
-    found = [f"Not finished, and left out of all scores: {failure}." for failure in results.failures]
+    runs = results.least_runs
+    found = [f"Not finished, and left out of all scores: {failure.rstrip('.')}." for failure in results.failures]
     if runs == 1:
         found.append("One seed says nothing about another: there are no intervals, and no test.")
     elif runs < FEW_SEEDS:
@@ -180,7 +184,7 @@ def _caveats(results: Results) -> list[str]:
         )
     if runs < LEAST_FOR_QUARTERS:
         found.append("With fewer than 4 runs no quarter can be cut off: interquartile means are plain means.")
-    for environment, base in zip(results.plan.environments, results.baselines, strict=True):
+    for environment, base, measure in zip(results.plan.environments, results.baselines, results.measures, strict=True):
         if base.expert is None:
             found.append(f"{environment}: scores are not normalised, because {base.reason}.")
         elif base.ends(measure) is None:
@@ -191,7 +195,9 @@ def _caveats(results: Results) -> list[str]:
         arm.name: sum(bool(run.missed) for run in arm.runs) for arm in results.arms if any(r.missed for r in arm.runs)
     }
     for name, count in missed.items():
-        found.append(f"{name} missed the threshold of one of its own stages on {count} seeds, and went on without it.")
+        found.append(
+            f"{name} missed the threshold of one of its own stages on {_count(count, 'seed')}, and went on without it."
+        )
     return found
 
 

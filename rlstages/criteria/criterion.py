@@ -12,12 +12,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rlstages.criteria.sequential import ALPHA
 from rlstages.episodes import Episode
 from rlstages.errors import require
 from rlstages.serialization import serializable
 
+Measure = Literal["success", "return"]
 FIRST_ATTEMPT = 0.8
 LONGEST_WINDOW = 3
 
@@ -89,6 +91,11 @@ class Criterion(ABC):
     def needs_success(self) -> bool:
         """Whether the environment must define success."""
 
+    @property
+    def measure(self) -> Measure:
+        """What `summary` is about; of two combined criteria, what the first looks at."""
+        return "success" if self.needs_success else "return"
+
     @abstractmethod
     def fewest_episodes(self, alpha: float = ALPHA) -> int | None:
         """Return the number of perfect episodes that would meet it, or `None` if none would."""
@@ -134,6 +141,10 @@ class _Pair(Criterion):
     @property
     def needs_success(self) -> bool:
         return self.first.needs_success or self.second.needs_success
+
+    @property
+    def measure(self) -> Measure:
+        return self.first.measure
 
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:
         return self.first.summary(recent)

@@ -117,8 +117,9 @@ class RewardThreshold(Criterion):
     """The mean return of an episode reaches a threshold.
 
     The test is a bet against 'the true mean is threshold minus margin', whose stakes are such that one episode at the
-    lowest possible return would lose nearly all. Its type I error holds at all looks together. A test that trusts the
-    spread of the returns seen would take a policy that crashes once in thirty episodes for one that never does.
+    lowest possible return would lose nearly all. Its type I error holds at all looks together if no episode can fall
+    below `worst`; the verdict says so where one fell below what was assumed. A test that trusts the spread of the
+    returns seen would take a policy that crashes once in thirty episodes for one that never does.
 
     Args:
         threshold: In the environment's own reward units.
@@ -127,7 +128,7 @@ class RewardThreshold(Criterion):
         worst: The lowest return an episode can have. `None` assumes that no episode falls further below threshold
             minus margin than one and a half times the threshold's size, or than the episodes seen. Give it where
             failing costs more, as in tasks that end early on success (Acrobot: -500), and where it costs less: fewer
-            episodes are needed then (CartPole: 0).
+            episodes are needed then (CartPole: 0). A threshold of 0 has no size, so it needs one.
         window: Recent training episodes whose mean must reach the threshold before the first confirmation starts; the
             second needs twice as many, all further ones three times.
         min_episodes: The fewest episodes a confirmation takes.
@@ -148,7 +149,10 @@ class RewardThreshold(Criterion):
             require_number("RewardThreshold", "margin", self.margin, least=0.0)
         scale = self.threshold != 0 or self.margin is not None
         require(scale, "RewardThreshold: 5 % of the threshold 0 is no margin; give margin=... in units of reward.")
-        if self.worst is not None:
+        if self.worst is None:
+            deep = "a threshold of 0 does not say how deep an episode can fall; give worst=..., its lowest return"
+            require(self.threshold != 0, f"RewardThreshold: {deep}.")
+        else:
             require_number("RewardThreshold", "worst", self.worst)
             above = self.threshold - (self.margin or 0.0) > self.worst
             require(above, f"RewardThreshold: worst is {self.worst:g}, not below threshold minus margin.")
@@ -190,12 +194,17 @@ class RewardThreshold(Criterion):
         if not met and n and evidence < goal:
             needed = max(self.min_episodes - n, math.ceil((goal - evidence) * n / evidence)) if evidence > 0 else None
         reason = _sentence("return", mean, bound, null, n, met, futile, needed)
+        lowest = null - self._assumed_reach(null)
+        if n and returns.min() < lowest:
+            reason += f" (an episode returned {returns.min():.3g}, below the {lowest:.3g} assumed; set worst=...)"
         return Verdict(met, futile, mean, bound, self.threshold, n, needed, reason)
 
     def _reach(self, gains: np.ndarray, null: float) -> float:
         """Return how far below the tested value an episode may fall."""
-        assumed = ASSUMED_REACH * abs(self.threshold) if self.worst is None else null - self.worst
-        return max(assumed, float(np.abs(gains).max(initial=0.0)))
+        return max(self._assumed_reach(null), float(np.abs(gains).max(initial=0.0)))
+
+    def _assumed_reach(self, null: float) -> float:
+        return ASSUMED_REACH * abs(self.threshold) if self.worst is None else null - self.worst
 
     def _lower_bound(self, returns: np.ndarray, mean: float, reach: float, goal: float) -> float:
         lowest = mean - 10 * reach

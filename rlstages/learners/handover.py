@@ -201,12 +201,12 @@ class HandoverGuard:
             self._to_recover = float(clone.mean())
 
     def _values(self, episodes: Sequence[Episode]) -> np.ndarray:
-        if self._stage.until.needs_success:
+        if self._stage.until.measure == "success":
             return np.array([float(bool(episode.success)) for episode in episodes])
         return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
 
     def _is_drop(self, before: np.ndarray, after: np.ndarray) -> bool:
-        size = 1.0 if self._stage.until.needs_success else max(abs(float(before.mean())), float(before.std()))
+        size = 1.0 if self._stage.until.measure == "success" else max(abs(float(before.mean())), float(before.std()))
         return bool(before.mean() - after.mean() >= MARGIN * size)
 
     def _warn(self, before: float, after: float) -> None:

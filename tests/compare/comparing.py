@@ -17,7 +17,7 @@ def small_plan(names=("staged", "scratch", "clone-only"), seeds=(0, 1), steps=No
         tuning("short", SHORT, until=SOON, max_steps=settings.pop("max_steps", 20_000)),
         tuning("long", LONG, until=SOON, max_steps=20_000),
     ]
-    whole = curriculum(*stages, name="small", held_out=[echo(steps=12)], **settings)
+    whole = curriculum(*stages, name="small", held_out=[settings.pop("held_out", echo(steps=12))], **settings)
     return Plan(whole, make_arms(whole, names), tuple(seeds), steps, episodes=16)
 
 

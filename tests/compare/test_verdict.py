@@ -1,14 +1,17 @@
 """What a comparison says, for outcomes that are known."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from outcomes import STEPS, outcome
 
+from rlstages import Environment
 from rlstages.compare.files import write_csv, write_json
 from rlstages.compare.page import page
 from rlstages.compare.table import summary
 from rlstages.compare.verdict import judge
+from rlstages.errors import Fault
 
 GOOD, FAIR, POOR = ([base + n / 100 for n in range(5)] for base in (0.9, 0.7, 0.1))
 
@@ -37,8 +40,8 @@ def test_with_three_seeds_nothing_is_beyond_luck_and_it_says_how_many_are_needed
 
     assert (verdict.outcome, verdict.headline) == ("ahead", "staged is ahead, but not beyond luck.")
     assert (
-        "With 3 seeds no arm could be told apart from 2 others, even if no two runs overlapped: that takes at least 5"
-        in verdict.sureness
+        "With 3 runs an arm could not be told apart from 2 others even if no two runs overlapped: that takes at least "
+        "5, so go on with --seeds 0:5." in verdict.sureness
     )
     assert any(caveat.startswith("3 seeds are few") for caveat in verdict.caveats)
     assert any("plain means" in caveat for caveat in verdict.caveats)
@@ -79,6 +82,45 @@ def test_who_is_sooner_is_said_where_final_scores_are_level(tmp_path):
         "staged is the first to reach success 0.50: after 320 steps (median; 5 of 5 seeds); next is no-curriculum, "
         "after 1,600 steps (median; 5 of 5 seeds). Beyond luck, staged is there sooner than no-curriculum."
     )
+
+
+def test_with_three_seeds_nobody_is_sooner_beyond_luck(tmp_path):
+    at = {"staged": 320, "no-curriculum": 1_600}
+
+    verdict = judge(outcome(tmp_path, {"staged": [1.0] * 3, "no-curriculum": [1.0] * 3}, reached_at=at))
+
+    assert verdict.speed.endswith("None of this is beyond luck.")
+
+
+def test_who_is_better_is_said_as_the_test_sees_it(tmp_path):
+    """14 of 20 runs are above all others, but the quarters that the interquartile mean cuts off hide it."""
+    results = outcome(tmp_path, {"staged": [0.51] * 14 + [0.0] * 6, "scratch": [0.5] * 20})
+
+    (contrast,), verdict = results.contrasts, judge(results)
+    assert contrast.p < 0.05 and contrast.difference.value < 0
+    assert verdict.outcome == "wins"
+    assert "Beyond luck, staged scores higher than scratch" in verdict.sureness
+
+
+def test_what_is_to_be_done_for_more_runs_keeps_those_that_are_there(tmp_path):
+    results = outcome(tmp_path, {"staged": GOOD, "scratch": FAIR}, missing=[("scratch", 0), ("scratch", 1)])
+    few = replace(results, plan=replace(results.plan, seeds=(15, 16)), contrasts=results.contrasts)
+    odd = replace(results, plan=replace(results.plan, seeds=(3, 8)))
+
+    assert "so have the failed ones made again." in _open(results)
+    assert "so go on with --seeds 15:19." in _open(few)
+    assert "so go on with more --seeds than 3,8." in _open(odd)
+
+
+def _open(results):
+    """What is said where nothing is beyond luck."""
+    undecided = tuple(replace(contrast, p=1.0) for contrast in results.contrasts)
+    return judge(replace(results, contrasts=undecided)).sureness
+
+
+def test_where_no_run_ends_there_is_nothing_to_report(tmp_path):
+    with pytest.raises(Fault, match="No run came to its end, so there is nothing to compare: staged, seed 0: ended by"):
+        outcome(tmp_path, {"staged": [1.0], "scratch": [1.0]}, missing=[("staged", 0), ("scratch", 0)])
 
 
 def test_runs_that_never_reach_the_threshold_count_as_such(tmp_path):
@@ -147,3 +189,13 @@ def test_the_terminal_shows_the_verdict_and_every_arm(tmp_path):
     assert told.startswith("staged wins.")
     for words in ("clone-only", "0.92 [0.9", "steps to threshold", "held-out", "probability of improvement"):
         assert words in told
+
+
+def test_held_out_environments_without_success_are_compared_by_return(tmp_path):
+    results = outcome(tmp_path, {"staged": GOOD, "scratch": POOR}, silent=Environment("toys:Silent"))
+
+    staged, scratch = results.arms
+    assert results.measures == ("success", "return")
+    assert staged.final[1].value == pytest.approx(8 * 0.92 / 2) and scratch.final[1].value < staged.final[1].value
+    assert not any("no better than chance" in caveat for caveat in judge(results).caveats)
+    assert ">nan" not in page(results, judge(results))

@@ -162,6 +162,21 @@ def test_a_worse_possible_return_asks_for_more_episodes():
     assert needed[0] < needed[1]
 
 
+def test_an_episode_below_what_was_assumed_is_told():
+    """One and a half thresholds below 0.95; where the lowest return is given, nothing is assumed."""
+    short, fallen = RewardThreshold(1.0, margin=0.05), earned([2.0] * 40 + [-500.0])
+    assert "an episode returned -500, below the -0.55 assumed; set worst=" in short.judge(fallen).reason
+    assert "assumed" not in short.judge(fallen[:40]).reason
+    assert "assumed" not in RewardThreshold(1.0, worst=-500.0).judge(fallen).reason
+
+
+def test_of_two_criteria_measure_and_threshold_are_those_of_the_first():
+    paid, solved = RewardThreshold(200.0), SuccessThreshold(0.9)
+    for both in (paid & solved, paid | solved):
+        assert (both.measure, both.summary([])[1], both.needs_success) == ("return", 200.0, True)
+    assert (solved & paid).measure == "success"
+
+
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
 def test_returns_that_are_not_finite_never_open_the_gate(strange):
     with pytest.raises(Fault, match=rf"the return of copy 0's episode 100 is {strange}, which cannot be compared"):
@@ -179,7 +194,7 @@ def test_negative_and_huge_thresholds_work():
 def test_with_a_margin_of_nothing_equality_is_never_proven():
     assert not RewardThreshold(10, margin=0).judge(earned([10.0] * 300)).met
     assert RewardThreshold(10, margin=0).judge(earned([11.0] * 300)).met
-    assert not RewardThreshold(0, margin=0).judge(earned([0.0] * 300)).met
+    assert not RewardThreshold(0, margin=0, worst=-10).judge(earned([0.0] * 300)).met
 
 
 # --- both kinds ---------------------------------------------------------------------------------------------------
@@ -274,6 +289,10 @@ def test_impossible_thresholds_are_refused(make, threshold):
         (lambda: SuccessThreshold(0.9, max_episodes=0.5), "max_episodes is 0.5"),
         (lambda: RewardThreshold(1, margin=-1), "margin is -1"),
         (lambda: RewardThreshold(0), "5 % of the threshold 0 is no margin"),
+        (
+            lambda: RewardThreshold(0, margin=1),
+            "a threshold of 0 does not say how deep an episode can fall",
+        ),
         (lambda: RewardThreshold(1, worst=math.nan), "worst is nan"),
         (lambda: RewardThreshold(1, worst=1), "worst is 1, not below threshold minus margin"),
         (lambda: RewardThreshold(1, min_episodes=9), "min_episodes is 9"),
