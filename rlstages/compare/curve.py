@@ -29,12 +29,14 @@ class Row:
         why: `"grid"`, the end of a `"stage"`, or the `"final"` policy, on more episodes.
         scores: In each environment, the last variant first.
         steps: Of a final policy: the number that the run was to spend; `None` for one that is trained no further.
+        changes: How often the policy had been changed until then: equal numbers, equal policies. `None` is unknown.
     """
 
     cost: int
     why: Reason
     scores: tuple[Score, ...]
     steps: int | None = None
+    changes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def read_curve(run: Path) -> Curve:
     try:
         data = loads(file.read_bytes())
         require(data["version"] == VERSION, f"it is of version {data['version']!r}.")
-        rows = [Row(r["cost"], r["why"], _scores(r["scores"]), r["steps"]) for r in data["rows"]]
+        rows = [Row(r["cost"], r["why"], _scores(r["scores"]), r["steps"], r.get("changes")) for r in data["rows"]]
         return Curve(tuple(rows), tuple(Mark(**mark) for mark in data["marks"]), data["own_cost"])
     except (InputError, KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged: {error}; delete the run directory to have the run made again.") from error

@@ -96,12 +96,12 @@ def _draw_curves(axes: Any, results: Results, theme: Theme) -> None:
             low, high = [p.low for p in arm.curve], [p.high for p in arm.curve]
             axes.fill_between(results.grid, low, high, color=style["color"], alpha=0.13, linewidth=0)
     for cost, stage in _stage_ends(results):
-        axes.axvline(cost, color=_COLORS[0], linewidth=0.8, linestyle=":")
+        axes.axvline(cost, color=color_of(results.arms.index(results.first)), linewidth=0.8, linestyle=":")
         place = {"xy": (cost, 1.0), "xycoords": ("data", "axes fraction"), "xytext": (2, 2)}
         axes.annotate(stage, **place, textcoords="offset points", fontsize=7, color=theme.ink, rotation=30)
     axes.axhline(results.plan.threshold, color=theme.ink, linewidth=0.8, linestyle=(0, (1, 3)))
     note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "color": theme.ink}
-    axes.annotate("threshold", xy=(1.0, results.plan.threshold), xytext=(-2, 2), ha="right", **note)
+    axes.annotate("threshold", xy=(0.0, results.plan.threshold), xytext=(2, 2), ha="left", **note)
     axes.set_xlabel("environment steps, all counted", color=theme.ink)
     axes.set_ylabel(f"{measure} in the last variant", color=theme.ink)
     axes.set_xlim(0, results.steps)

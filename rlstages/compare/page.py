@@ -112,6 +112,7 @@ def page(results: Results, verdict: Verdict) -> str:
             }
             for arm in results.arms
         ],
+        held_out=[": ".join(map(str, both)) for both in zip(plan.environments[1:], results.measures[1:], strict=True)],
         threshold=show(plan.threshold, plan.measure),
         versions=versions(),
     )

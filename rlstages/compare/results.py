@@ -179,7 +179,7 @@ def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str
     curves = {name: [read_curve(run_path(directory, name, seed)) for seed in plan.seeds] for name in plan.arms}
     ends = {
         name: [
-            _run_end(plan, seed, curve, steps, grid, failures.get((name, seed)))
+            _run_end(plan, seed, curve, steps, failures.get((name, seed)))
             for seed, curve in zip(plan.seeds, curves[name], strict=True)
         ]
         for name in plan.arms
@@ -202,15 +202,11 @@ def finals(plan: Plan, arm: ArmResult) -> list[float]:
     return [value_of(run.scores[0], plan.measure) for run in arm.runs if run.failure is None]
 
 
-def _run_end(plan: Plan, seed: int, curve: Curve, steps: int, grid: Sequence[int], failure: str | None) -> RunEnd:
+def _run_end(plan: Plan, seed: int, curve: Curve, steps: int, failure: str | None) -> RunEnd:
     final = curve.final(steps)
     failure = (failure or "not finished") if final is None else None
-    looks = [row for row in (_at(curve, point, steps) for point in grid) if row is not None]
-    if final is not None:
-        looks += [final]
-    spent, reached = _crossing(
-        plan, looks, steps if final is not None else max((r.cost for r in curve.rows), default=0)
-    )
+    end = steps if final is not None else max((row.cost for row in curve.rows), default=0)
+    spent, reached = _crossing(plan, _looks(curve, steps), end)
     # Of a stage that the run came back to, its last end counts.
     outcomes = {mark.stage: mark.outcome for mark in curve.marks}
     missed = tuple(stage for stage, outcome in outcomes.items() if outcome == "missed")
@@ -219,9 +215,25 @@ def _run_end(plan: Plan, seed: int, curve: Curve, steps: int, grid: Sequence[int
 
 
 def _at(curve: Curve, point: int, steps: int) -> Row | None:
-    """Return the score at a point of the grid; that of a policy that is trained no further stands at all of them."""
+    """Return the score at a point of the grid; that of a policy that is trained no further stands at all later ones."""
     final = curve.final(steps)
-    return final if final is not None and final.steps is None else curve.at(point)
+    return final if final is not None and final.steps is None and point >= final.cost else curve.at(point)
+
+
+def _looks(curve: Curve, steps: int) -> list[Row]:
+    """Return the scores of policies that differ: the last of each cost, and the first of a policy that stood still.
+
+    A policy that is trained no further is seen twice: it stays what it is.
+    """
+    final = curve.final(steps)
+    by_cost = {row.cost: row for row in curve.rows if row.why != "final"}
+    if final is not None:
+        by_cost[final.cost] = final
+    looks: list[Row] = []
+    for row in by_cost.values():
+        if not looks or row is final or row.changes is None or row.changes != looks[-1].changes:
+            looks.append(row)
+    return looks + [final] if final is not None and final.steps is None else looks
 
 
 def _crossing(plan: Plan, looks: Sequence[Row], end: int) -> tuple[int, bool]:

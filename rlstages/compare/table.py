@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +20,7 @@ def summary(results: Results, verdict: Verdict) -> Group:
     parts += [Text(), _finals(results), Text(), _contrasts(results)]
     if len(results.plan.environments) > 1:
         parts += [Text(), _held_out(results)]
-    parts += [Text(), *(Text(f"but: {caveat}", "dim") for caveat in verdict.caveats)]
+    parts += [Text("To keep in mind:", "dim"), *(Text(f"- {caveat}", "dim") for caveat in verdict.caveats)]
     return Group(*parts)
 
 
@@ -30,20 +31,27 @@ def print_summary(results: Results, verdict: Verdict) -> None:
 
 def _finals(results: Results) -> Table:
     plan = results.plan
-    title = f"{plan.measure} in the last variant after {results.steps:,} steps, {len(plan.seeds)} seeds"
-    table = Table(title=title)
+    goal = f"{plan.measure} {show(plan.threshold, plan.measure)}"
+    title = f"{plan.measure} in the last variant after {results.steps:,} steps; the threshold is {goal}"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for column in ("arm", "score", "of expert", "worst", "spread", "steps to threshold"):
-        table.add_column(column, justify="left" if column == "arm" else "right")
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=column != "steps to threshold")
     for arm in results.arms:
-        score, scaled = interval(arm.final[0], plan.measure), interval(arm.normalized[0], "success")
+        scaled = None if arm.normalized[0] is None else arm.normalized[0].value
+        score = interval(arm.final[0], plan.measure)
         table.add_row(
-            arm.name, score, scaled, show(arm.worst, plan.measure), show(arm.spread, plan.measure), steps(arm)
+            arm.name,
+            score,
+            show(scaled, "success"),
+            show(arm.worst, plan.measure),
+            show(arm.spread, plan.measure),
+            steps(arm),
         )
     return table
 
 
 def _contrasts(results: Results) -> Table:
-    table = Table(title=f"{results.plan.reference} against each other arm")
+    table = Table(title=f"{results.plan.reference} against each other arm", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("against", "difference", "probability of improvement", "p"):
         table.add_column(column, justify="left" if column == "against" else "right")
     for contrast in results.contrasts:
@@ -54,7 +62,9 @@ def _contrasts(results: Results) -> Table:
 
 def _held_out(results: Results) -> Table:
     plan = results.plan
-    table = Table(title="held-out environments, never trained in and not part of the verdict")
+    table = Table(
+        title="held-out environments, never trained in and not part of the verdict", box=SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("arm")
     for environment, measure in zip(plan.environments[1:], results.measures[1:], strict=True):
         table.add_column(f"{environment}: {measure}", justify="right")
@@ -64,6 +74,6 @@ def _held_out(results: Results) -> Table:
 
 
 def steps(arm: ArmResult) -> str:
-    """Return an arm's steps to the threshold as text."""
-    count = f"{arm.steps.reached} of {arm.steps.runs}"
-    return f"{count} reach it" if arm.steps.median is None else f"{arm.steps.median:,.0f} ({count})"
+    """Return an arm's median steps to the threshold, and how many of its seeds reach it, as text."""
+    median = "-" if arm.steps.median is None else f"{arm.steps.median:,.0f}"
+    return f"{median} ({arm.steps.reached}/{arm.steps.runs})"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlstages.compare.results import ArmResult, Contrast, Results
+from rlstages.compare.results import ArmResult, Contrast, Results, finals
 from rlstages.compare.statistics import Estimate, seeds_needed
 
 FEW_SEEDS = 10
+NEGLIGIBLE = 0.01
 LEAST_FOR_QUARTERS = 4
 
 
@@ -43,7 +44,7 @@ def judge(results: Results) -> Verdict:
     worse = [c for c in contrasts if c.sign < 0]
     better = [c for c in contrasts if c.sign > 0]
     rival = min(contrasts, key=lambda c: c.difference.value)
-    gap = rival.difference.value
+    gap = 0.0 if _is_nothing(results, rival) else rival.difference.value
     if len(better) == len(contrasts):
         outcome, headline = "wins", f"{first.name} wins."
     elif worse:
@@ -75,6 +76,13 @@ def interval(found: Estimate | None, measure: str) -> str:
     if found.low is None:
         return show(found.value, measure)
     return f"{show(found.value, measure)} [{show(found.low, measure)}, {show(found.high, measure)}]"
+
+
+def _is_nothing(results: Results, contrast: Contrast) -> bool:
+    """Whether a difference is too small to care for: less than 1 % of the way from chance to the expert."""
+    ends = results.baselines[0].ends(results.plan.measure)
+    size = ends[1] - ends[0] if ends else max(abs(value) for arm in results.arms for value in finals(results.plan, arm))
+    return abs(contrast.difference.value) < NEGLIGIBLE * size
 
 
 def _size(results: Results, rival: Contrast) -> str:
@@ -191,6 +199,7 @@ def _caveats(results: Results) -> list[str]:
             found.append(
                 f"{environment}: scores are not normalised, because the expert is no better than chance there."
             )
+    found += filter(None, (_short_of_it(results, arm) for arm in results.arms))
     missed = {
         arm.name: sum(bool(run.missed) for run in arm.runs) for arm in results.arms if any(r.missed for r in arm.runs)
     }
@@ -199,6 +208,25 @@ def _caveats(results: Results) -> list[str]:
             f"{name} missed the threshold of one of its own stages on {_count(count, 'seed')}, and went on without it."
         )
     return found
+
+
+def _short_of_it(results: Results, arm: ArmResult) -> str | None:
+    """Say so if runs of an arm spent all their steps before the last variant, which is what scores are compared in."""
+    stages = results.plan.arms[arm.name].stages
+    after = [
+        max((i for i, stage in enumerate(stages) if any(mark.stage == stage.name for mark in run.marks)), default=-1)
+        for run in arm.runs
+        if run.failure is None and run.own_cost is None
+    ]
+    under_way = [stages[index + 1] for index in after if index + 1 < len(stages)]
+    stuck = [stage for stage in under_way if stage.environment != results.plan.environments[0]]
+    if not stuck:
+        return None
+    where = _names(list(dict.fromkeys(repr(stage.name) for stage in stuck)))
+    return (
+        f"{arm.name} never trained in the last variant on {len(stuck)} of {_count(len(arm.runs), 'seed')}: its "
+        f"{results.steps:,} steps were spent in {where}; raise --steps."
+    )
 
 
 def _others(results: Results, names: Sequence[str]) -> str:

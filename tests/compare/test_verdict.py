@@ -4,11 +4,15 @@ import json
 from dataclasses import replace
 
 import pytest
-from outcomes import STEPS, outcome
+from comparing import placed
+from outcomes import STEPS, outcome, score
 
 from rlstages import Environment
+from rlstages.compare.curve import Curve, Mark, Row, write_curve
 from rlstages.compare.files import write_csv, write_json
 from rlstages.compare.page import page
+from rlstages.compare.plan import run_path
+from rlstages.compare.results import collect
 from rlstages.compare.table import summary
 from rlstages.compare.verdict import judge
 from rlstages.errors import Fault
@@ -199,3 +203,67 @@ def test_held_out_environments_without_success_are_compared_by_return(tmp_path):
     assert staged.final[1].value == pytest.approx(8 * 0.92 / 2) and scratch.final[1].value < staged.final[1].value
     assert not any("no better than chance" in caveat for caveat in judge(results).caveats)
     assert ">nan" not in page(results, judge(results))
+
+
+def test_a_difference_of_nothing_is_level(tmp_path):
+    close = [0.901, 0.902, 0.9, 0.903, 0.901], [0.9, 0.899, 0.901, 0.902, 0.9]
+    verdict = judge(outcome(tmp_path, dict(zip(["staged", "scratch"], close, strict=True))))
+
+    assert verdict.headline == "staged does not win here: it is level with scratch."
+
+
+def test_an_arm_that_never_came_to_the_last_variant_is_told_of(tmp_path):
+    results = outcome(tmp_path, {"staged": GOOD, "scratch": POOR})
+    staged = results.arms[0]
+    stuck = [replace(run, own_cost=None, marks=run.marks[:1]) for run in staged.runs[:2]]
+    short = replace(staged, runs=(*stuck, *staged.runs[2:]))
+
+    caveats = judge(replace(results, arms=(short, *results.arms[1:]))).caveats
+
+    told = "staged never trained in the last variant on 2 of 5 seeds: its 2,000 steps were spent in 'short'; raise"
+    assert f"{told} --steps." in caveats
+    assert not any("never trained" in caveat for caveat in judge(results).caveats)
+
+
+def looked(*rows):
+    """A run whose looks are of these costs, successes and numbers of changes; the last is the final one."""
+    *looks, (cost, success, changes) = rows
+    final = Row(cost, "final", (score(success), score(0.0)), STEPS, changes)
+    return Curve((*(Row(c, "grid", (score(s), score(0.0)), None, n) for c, s, n in looks), final), (), None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps"),
+    [
+        ([(0, 0.0, 0), (500, 0.9, 1), (1_000, 0.9, 2), (2_000, 0.4, 3)], 500),
+        # One policy, seen twice, is one look; so is a score that stands at several points of the grid.
+        ([(0, 0.0, 0), (500, 0.9, 1), (1_000, 0.9, 1), (1_500, 0.4, 2), (2_000, 0.4, 3)], None),
+        ([(0, 0.0, 0), (500, 0.4, 1), (2_000, 0.9, 2)], None),
+        # What is not known to be the same policy counts as another.
+        ([(0, 0.0, None), (500, 0.9, None), (1_000, 0.9, None), (2_000, 0.4, None)], 500),
+    ],
+)
+def test_the_threshold_is_reached_by_two_policies_in_a_row(rows, steps, tmp_path):
+    plan = placed(tmp_path, names=["staged", "scratch"], seeds=[0], steps=STEPS)
+    for name in plan.arms:
+        path = run_path(tmp_path, name, 0)
+        path.mkdir()
+        write_curve(path, looked(*rows))
+
+    (run,) = collect(tmp_path, plan, STEPS, {}).arms[0].runs
+
+    assert (run.spent, run.reached) == ((steps, True) if steps else (STEPS, False))
+
+
+def test_an_arm_is_at_the_threshold_as_soon_as_its_clone_is(tmp_path):
+    """The clone of an arm that is trained further scores what the clone alone does, for the same steps."""
+    plan = placed(tmp_path, names=["staged", "clone-only"], seeds=[0], steps=STEPS)
+    untrained, cloned = ((score(s), score(0.0)) for s in (0.0, 0.9))
+    rows = Row(160, "grid", untrained), Row(160, "stage", cloned)
+    ends = {"staged": Row(STEPS, "final", cloned, STEPS), "clone-only": Row(160, "final", cloned)}
+    for name, end in ends.items():
+        path = run_path(tmp_path, name, 0)
+        path.mkdir()
+        write_curve(path, Curve((*rows, end), (Mark(160, "clone", "completed"),), None))
+
+    assert [arm.steps.median for arm in collect(tmp_path, plan, STEPS, {}).arms] == [160, 160]
