@@ -121,8 +121,8 @@ class FineTuning(Hyperparameters):
             forgotten: each in one of them, the latest first. Their steps count; their episodes are neither shown nor
             judged. 0 is off, and more is at least one copy.
         on_collapse: What happens when the policy has lost what the fine-tuning stage before had reached: `"go on"`,
-            or `"return"` to that stage with the policy as it is. To find out, 5 % of the stage's steps are played in
-            the environment of the stage before.
+            or `"return"` to that stage with the policy as it is. To find out, 48 episodes and then 5 % of the
+            stage's steps are played in the environment of the stage before.
         max_returns: How often in a run this stage may go back; then it goes on.
         critic_fit_steps: Environment steps during which only the critic learns, if the policy comes from cloning: a
             critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588). 0 is off.

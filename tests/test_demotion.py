@@ -54,6 +54,20 @@ def test_a_curriculum_that_collapses_again_and_again_comes_to_its_end(collapsed)
     assert warned.message == "Stage 'contrary' has gone back 2 times; now it goes on."
 
 
+def test_a_level_that_takes_much_of_the_stage_to_measure_is_told(tmp_path):
+    """48 episodes of 32 steps are more than a quarter of 3,000."""
+    first = tuning("long", echo(steps=32), until=SuccessThreshold(0.05, margin=0.04, window=4), critic_fit_steps=0)
+    then = tuning("short", echo(), until=UNREACHED, critic_fit_steps=0, on_collapse="return", on_timeout="advance")
+    for steps, name in ((3_000, "dear"), (9_000, "cheap")):
+        train(curriculum(first, dataclasses.replace(then, max_steps=steps), n_epochs=8), out=tmp_path / name)
+
+    [warned] = payloads(tmp_path / "dear", Warned)
+    assert warned.message.startswith(
+        "To measure what the stage before had reached took 1,536 of this stage's 3,000 steps"
+    )
+    assert payloads(tmp_path / "cheap", Warned) == []
+
+
 def test_a_collapse_is_a_bound_under_the_level_beyond_luck(collapsed):
     path, _ = collapsed
     looks = [event.payload for event in read_events(path) if isinstance(event.payload, LookedBack)]

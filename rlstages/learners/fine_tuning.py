@@ -18,7 +18,7 @@ from rlstages.demonstrations import Observations
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import monitor_of
 from rlstages.episodes import Episode, Score, score
-from rlstages.events import Emit, Judged, RolloutFinished
+from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import copies_state, open_copies
 from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters
 from rlstages.learners.engines.rollouts import collect, steps_in
@@ -34,6 +34,11 @@ from rlstages.stages import FineTuning
 
 CRITIC_LEARNING_RATE = 1e-3
 SCREEN_EVERY = 10
+LEVEL_SHARE = 0.25
+_DEAR_LEVEL = (
+    "To measure what the stage before had reached took {spent:,} of this stage's {most:,} steps; "
+    "raise max_steps, or leave on_collapse out."
+)
 
 
 class FineTuningRunner:
@@ -138,7 +143,10 @@ class FineTuningRunner:
         played = self._examiner.play(self.stage.evaluation_episodes)
         self._before = self._examiner.score("before", played)
         if self._look_back is not None:
-            self._count(self._look_back.begin())
+            spent = self._look_back.begin()
+            self._count(spent)
+            if spent > LEVEL_SHARE * self.stage.max_steps:
+                self.emit(Warned(_DEAR_LEVEL.format(spent=spent, most=self.stage.max_steps)))
         policy = self.learner.policy
         if self.learner.objective == "cloning":
             self.learner.rebuild_optimizer()
