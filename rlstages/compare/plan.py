@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,8 @@ def read_arm(text: str) -> tuple[str, dict[str, str]]:
     good = bool(colon) and bool(pairs) and all(equals and key for key, equals, _ in pairs)
     require(good, f"--arm {text!r} is not of the form 'name: parameter=value'.")
     require_name("--arm", name.strip())
+    for key, count in Counter(key for key, _, _ in pairs).items():
+        require(count == 1, f"--arm {text!r}: {key!r} is given a value twice; give it once.")
     return name.strip(), {key: value for key, _, value in pairs}
 
 

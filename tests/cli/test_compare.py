@@ -28,6 +28,12 @@ WRONG = {
     "seeds in words": (["--seeds", "five"], "--seeds is 'five'; give 0:5 for 0 to 4, or 1,4,7."),
     "no seed": (["--seeds", "3:3"], "--seeds '3:3' names no seed"),
     "a seed twice": (["--seeds", "1,1"], "A seed is given twice, or none"),
+    "a seed too large": (["--seeds", "7,4294967296"], "--seeds '7,4294967296': a seed is 4294967296; give a whole"),
+    "a negative seed": (["--seeds", "-1:3"], "--seeds '-1:3': a seed is -1; give a whole number from 0"),
+    "seeds that no memory holds": (["--seeds", "0:99999999999"], "a seed is 99999999998; give a whole number"),
+    "seeds that no life is long enough for": (["--seeds", "0:4294967295"], "4,294,967,295 seeds; give at most 10,000"),
+    "a parameter twice": (["-p", "episodes=3", "-p", "episodes=4"], "'episodes' is given a value twice"),
+    "a parameter of an arm twice": (["--arm", "a: episodes=3 episodes=4"], "'episodes' is given a value twice"),
     "an unknown arm": (["--arms", "staged,scrach"], "There is no arm 'scrach'.*Did you mean 'scratch'"),
     "one arm": (["--arms", "staged"], "needs at least two arms"),
     "an arm of nothing": (["--arm", "short"], "--arm 'short' is not of the form 'name: parameter=value'"),
@@ -36,6 +42,9 @@ WRONG = {
     "on nothing": (["--on", "slurm"], "--on is 'slurm'; give local, ray or ray=ADDRESS"),
     "a run of no arm": (["--run", "stages/0"], "--run stages/0: there is no such arm"),
     "a run without a seed": (["--run", "staged"], "--run is 'staged'; give an arm and a seed"),
+    "a run of a raised seed": (["--run", "staged/²"], "--run is 'staged/²'; give an arm and a seed"),
+    "a run of a seed too large": (["--run", "staged/4294967296"], "The seed of --run is 4294967296; give a whole"),
+    "a run that is not made": (["--run", "staged/0", "--dry-run"], "--run makes a run, and --dry-run makes none"),
 }
 
 
@@ -178,9 +187,10 @@ def test_a_run_that_fails_is_reported_and_the_others_are_compared(source, here):
     process = start(arguments, here)
     told, _ = process.communicate(timeout=300)
 
-    assert process.returncode == 0, told
+    assert process.returncode == 1, told
     assert re.search(r"clone-only, seed 1: failed: error: .*clone-only-s1", told)
     assert "Not finished, and left out of all scores: clone-only, seed 1" in " ".join(told.split())
+    assert (here / "cmp" / "compare.html").is_file()
 
 
 def test_a_sweep_refuses_what_it_cannot_make(rlstages, source):
