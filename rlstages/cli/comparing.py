@@ -85,6 +85,7 @@ def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> 
     plan = options.plan()
     plan.require_comparable()
     from rlstages.compare.comparison import next_jobs, prepare, run_comparison
+    from rlstages.compare.plan import require_free
 
     directory = options.directory(plan)
 
@@ -92,6 +93,7 @@ def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> 
         return options.job(directory, arm, seed, steps)
 
     if dry_run:
+        require_free(directory, plan)
         work = next_jobs(directory, plan, job_of)
         for job in work:
             print(job)

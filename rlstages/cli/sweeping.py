@@ -14,7 +14,7 @@ from rlstages.cli.launching import launcher, read_seeds, say
 from rlstages.curriculum import load_factory
 from rlstages.errors import require
 from rlstages.launch import teller
-from rlstages.sweep import Outcome, job_of, make_variants, outcome_of, write_csv
+from rlstages.sweep import Outcome, claim, job_of, make_variants, outcome_of, write_csv
 
 
 def sweep_parameters(
@@ -38,6 +38,7 @@ def sweep_parameters(
     missing = [variant for variant in variants if outcome_of(variant).outcome == "unfinished"]
     work = [job_of(source, variant, track, trust_pickle) for variant in missing]
     if dry_run:
+        claim(directory, variants)
         print(*work, sep="\n")
         return
     from rlstages.preflight import preflight
@@ -45,6 +46,7 @@ def sweep_parameters(
     run = launcher(on, jobs)
     for curriculum in {variant.curriculum.digest: variant.curriculum for variant in variants}.values():
         preflight(curriculum, trust_pickle=trust_pickle)
+    claim(directory, variants)
     say(f"{len(work)} of {len(variants)} runs to make.")
     ended = run(work, teller(len(work), say))
     outcomes = [outcome_of(variant) for variant in variants]

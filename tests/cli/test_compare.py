@@ -89,9 +89,10 @@ def test_a_directory_of_something_else_is_left_alone(rlstages, source, here):
     (here / "mine").mkdir()
     (here / "mine" / "thesis.tex").touch()
 
-    outcome = rlstages("compare", source, "--seeds", "0:2", "--arms", "staged,scratch", "--out", "mine")
+    for more in ([], ["--dry-run"]):
+        outcome = rlstages("compare", source, "--seeds", "0:2", "--arms", "staged,scratch", "--out", "mine", *more)
 
-    assert outcome.code == 2 and "mine is there already and is no comparison" in outcome.err
+        assert outcome.code == 2 and "mine is there already and is no comparison" in outcome.err
     assert [path.name for path in (here / "mine").iterdir()] == ["thesis.tex"]
 
 
@@ -106,6 +107,8 @@ def test_a_single_run_is_made_by_its_plain_command(rlstages, source, here):
     assert left.out.count("\n") == 1 and left.out.endswith("--run staged/0 --steps 900\n")
     other = rlstages("compare", source, *common, "--run", "clone-only/0", "-p", "episodes=7")
     assert other.code == 2 and "a comparison with another curriculum" in other.err
+    dry = rlstages("compare", source, *common, "--dry-run", "-p", "episodes=7")
+    assert dry.code == 2 and "a comparison with another curriculum" in dry.err
 
 
 def start(arguments, where):
@@ -198,7 +201,11 @@ def test_a_sweep_refuses_what_it_cannot_make(rlstages, source):
         (["-p", "episodes=3,,4"], "a value is empty"),
         (["-p", "depth=3"], "there is no parameter 'depth'"),
         (["-p", "episodes=3,3"], "Two runs of the sweep are the same"),
+        (["-p", "episodes=3", "-p", "episodes=4"], "'episodes' is given a value twice"),
         (["--seeds", "x"], "--seeds is 'x'"),
+        (["--seeds", "4294967296"], "a seed is 4294967296"),
+        (["--out", source], f"{source} cannot be written: File exists; give another --out"),
+        (["--out", source, "--dry-run"], f"{source} cannot be written: File exists; give another --out"),
     ):
         outcome = rlstages("sweep", source, *arguments)
         assert outcome.code == 2 and said in outcome.err, outcome.err
@@ -213,7 +220,61 @@ def test_the_commands_of_a_sweep_are_ordinary_ones(rlstages, source, here):
         for shown in (3, 4)
         for seed in (0, 1)
     ]
-    assert not (here / "runs").exists()
+    # The runs are to find what they belong to.
+    (file,) = (path for path in here.glob("runs/**/*") if path.is_file() and path.name != "lock")
+    said = json.loads(file.read_text())
+    assert file.name == "sweep.json" and re.fullmatch("sweep-small-[0-9a-f]{8}", said["group"])
+    rlstages("sweep", source, "--seeds", "0:3", "--track", "none", "--dry-run")
+    assert json.loads(file.read_text()) == said
+
+
+OWN_ENVIRONMENT = """
+import toys
+
+
+class Mine(toys.Echo):
+    pass
+"""
+
+
+def test_a_sweep_does_not_keep_runs_that_were_made_with_other_code(rlstages, source, here):
+    own = CURRICULUM.replace("def curriculum", f"{OWN_ENVIRONMENT}\n\ndef curriculum").replace('"toys:Echo"', "Mine")
+    (here / source).write_text(own)
+    sweep = ["sweep", source, "--seeds", "0", "-p", "episodes=16", "--track", "none", "--dry-run"]
+    (command,) = rlstages(*sweep).out.splitlines()
+    assert rlstages(*command.split()[1:]).code in (0, 3)
+    assert rlstages(*sweep).out.split() == []
+
+    (here / source).write_text(own.replace("    pass", "    again = True"))
+
+    outcome = rlstages(*sweep)
+    assert outcome.code == 2 and f"{source}, which its functions come from, has been changed" in outcome.err
+    assert outcome.err.endswith("Undo that, or give another --out.\n")
+
+
+NAMED = """
+from rlstages import *
+
+
+def curriculum(note: str = "") -> Curriculum:
+    echo = Environment("toys:Echo", steps=4)
+    stage = FineTuning("tune", echo, until=RewardThreshold(1.0), max_steps=90_000)
+    return Curriculum("named", agent=Agent("PPO"), stages=[stage])
+"""
+
+
+def test_runs_of_a_sweep_have_directories_of_their_own_however_long_their_values(rlstages, source, here):
+    (here / source).write_text(NAMED)
+    start = "long" * 30
+    sweep = ["sweep", source, "--seeds", "0", "--track", "none", "--dry-run", "-p"]
+
+    lines = rlstages(*sweep, f"note={start}a,{start}b").out.splitlines()
+
+    places = [re.search(r"--out (\S+)", line)[1] for line in lines]
+    assert len(set(places)) == 2 and all(len(Path(place).name) <= 103 for place in places)
+    assert rlstages(*sweep, f"note={start}b").out.splitlines() == lines[1:]
+    alike = rlstages(*sweep, "note=a/b,a-b")
+    assert alike.code == 2 and "note=a/b, seed 0 and note=a-b, seed 0 would share the directory" in alike.err
 
 
 @pytest.mark.slow
