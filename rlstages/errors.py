@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
+import signal
 import sys
 from collections.abc import Iterable
 from typing import Any
+
+MAX_SEED = 2**32 - 1
+"""NumPy's generators take no larger one."""
 
 
 class InputError(ValueError):
@@ -46,6 +50,14 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def signal_name(number: int) -> str:
+    """Return what a signal is called; most real-time signals have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a did-you-mean clause, or an empty string when nothing is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -62,6 +74,12 @@ def require_int(where: str, name: str, value: Any, least: int = 1) -> None:
     """Require a whole number of at least `least`."""
     ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
     require(ok, f"{where}: {name} is {value!r}; give a whole number of at least {least}.")
+
+
+def require_seed(what: str, value: Any) -> None:
+    """Require a whole number that every random generator takes."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    require(whole and 0 <= value <= MAX_SEED, f"{what} is {value!r}; give a whole number from 0 to {MAX_SEED:,}.")
 
 
 def require_number(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shlex
 import signal
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from rlstages.errors import signal_name
 
 LAUNCHER = "RLSTAGES_LAUNCHER"
 _POLL_SECONDS = 0.1
@@ -52,22 +55,37 @@ class Ended:
         job: Which.
         code: Its exit code; minus the number of the signal that ended it.
         seconds: How long it took.
+        lost: Why nothing is known of its end, where that is so.
     """
 
     job: Job
     code: int
     seconds: float
+    lost: str | None = None
 
     @property
     def failure(self) -> str | None:
         """Why it did not do its work, in one line, or `None` if it did."""
         if self.code in self.job.completed:
             return None
+        if self.lost is not None:
+            return self.lost
         if self.code < 0:
-            return f"ended by {signal.Signals(-self.code).name}"
+            return f"ended by {signal_name(-self.code)}"
         lines = self.job.log.read_text(errors="replace").split("\n") if self.job.log.is_file() else []
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if said else f"exit code {self.code}"
+
+
+def teller(count: int, say: Callable[[str], None]) -> Callable[[Ended], None]:
+    """Return what tells a person of each of `count` jobs, as it ends."""
+    numbers = itertools.count(1)
+
+    def tell(ended: Ended) -> None:
+        how = f"failed: {ended.failure}" if ended.failure else f"done in {ended.seconds:.0f} s"
+        say(f"  {next(numbers)} of {count}  {ended.job.name}: {how}")
+
+    return tell
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) -> list[Ended]:

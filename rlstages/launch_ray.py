@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rlstages import codes
 from rlstages.errors import InputError
 from rlstages.launch import Ended, Job, start_process
 
@@ -59,7 +60,8 @@ def run_jobs_on_ray(
             done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
             for one in done:
                 job, started = running.pop(one)
-                ended.append(Ended(job, _code(ray, one), time.monotonic() - started))
+                code, lost = _end_of(ray, one)
+                ended.append(Ended(job, code, time.monotonic() - started, lost))
                 tell(ended[-1])
         return ended
     finally:
@@ -78,18 +80,25 @@ def _run(job: Job, where: str, variables: dict[str, str]) -> int:
             process.wait()
 
 
-def _code(ray: Any, task: Any) -> int:
+def _end_of(ray: Any, task: Any) -> tuple[int, str | None]:
+    """Return the exit code of a job, and where its task did not come to its end, Ray's word for why."""
     try:
-        return int(ray.get(task))
-    except ray.exceptions.RayError:
-        # The machines that it was given to have died more often than it may be tried again.
-        return 1
+        return int(ray.get(task)), None
+    except ray.exceptions.RayError as error:
+        # Such as machines that have died more often than it may be tried again. What the task itself raised is inside.
+        inner = getattr(error, "cause", None) or error
+        first = next(iter(str(inner).strip().splitlines()), "")
+        return codes.FAULT, f"{type(inner).__name__}: {first}" if first else type(inner).__name__
 
 
 def _variables() -> dict[str, str]:
-    """Return what the processes of a run take over from this one; all else is the other machine's."""
-    names = ("PYTHONPATH", "WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL")
-    return {name: os.environ[name] for name in names if name in os.environ}
+    """Return what the processes of a run take over from this one; all else is the other machine's.
+
+    Of Weights & Biases that is everything but directories, which are this machine's, and the service of this process.
+    """
+    own = {name for name in os.environ if name.startswith("WANDB_") and not name.endswith("_DIR")}
+    names = {"PYTHONPATH", *own} - {"WANDB_SERVICE"}
+    return {name: os.environ[name] for name in sorted(names) if name in os.environ}
 
 
 def _ray() -> Any:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from stable_baselines3.common.utils import get_device
 
-from rlstages.errors import InputError
+from rlstages.curriculum import Curriculum
+from rlstages.errors import InputError, require
 from rlstages.references import sources
 from rlstages.specs import Agent
 from rlstages.storage.checkpoints import sha256
-from rlstages.storage.record import RunRecord, digest_from, recorded_digest, versions
+from rlstages.storage.record import RunRecord, digest_from, read_record, recorded_digest, versions
 from rlstages.threads import threads_of
 
 
@@ -51,6 +52,20 @@ def require_unchanged(path: Path, record: RunRecord, force: bool) -> list[str]:
         differences = "; ".join(f"{name} {then[name]} then, {now.get(name, 'none')} now" for name in others)
         told.append(f"Not as when this run was started: {differences}. Results may differ in their last bits.")
     return told
+
+
+def require_own_run(path: Path, curriculum: Curriculum) -> None:
+    """Refuse a run directory whose run is of another curriculum, or was made with other code.
+
+    Raises:
+        InputError: Saying what is different.
+    """
+    other = f"{path} is a run of another curriculum; give another --out, or delete it."
+    require(recorded_digest(path) == digest_from(path, curriculum), other)
+    try:
+        require_unchanged(path, read_record(path), force=False)
+    except InputError as error:
+        raise InputError(f"{str(error).partition(' Undo that')[0]} Undo that, or give another --out.") from None
 
 
 def _changes(path: Path, record: RunRecord) -> list[str]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlstages import codes
 from rlstages.curriculum import Curriculum, load_curriculum
 from rlstages.errors import require
 from rlstages.events import RunFinished, StageFinished
 from rlstages.launch import Job
+from rlstages.resumption import require_own_run
 from rlstages.storage.checkpoints import replace_durably
-from rlstages.storage.record import digest_from, recorded_digest
+from rlstages.storage.groups import SWEEP, found
 from rlstages.storage.rundir import read_events, slug
 
-MISSED = 3
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -75,22 +78,44 @@ def make_variants(
         directory: Takes the run directories.
 
     Raises:
-        InputError: If a combination cannot be made, or a directory holds a run of something else.
+        InputError: If a combination cannot be made, or a directory holds a run of something else or of other code.
     """
     variants = []
     for combination in itertools.product(*values.values()):
         parameters = dict(zip(values, combination, strict=True))
         curriculum = load_curriculum(source, parameters)
-        stem = slug("-".join([curriculum.name, *(f"{key}={value}" for key, value in parameters.items())]))
+        stem = _stem("-".join([curriculum.name, *(f"{key}={value}" for key, value in parameters.items())]))
         for seed in seeds:
             variants.append(Variant(parameters, seed, directory / f"{stem}-s{seed}", curriculum))
-    paths = [variant.path for variant in variants]
-    require(len(set(paths)) == len(paths), "Two runs of the sweep are the same; give each value and each seed once.")
+    taken: dict[Path, Variant] = {}
     for variant in variants:
+        other = taken.setdefault(variant.path, variant)
+        same = other.parameters == variant.parameters
+        twice = "Two runs of the sweep are the same; give each value and each seed once."
+        shared = f"{other.name} and {variant.name} would share the directory {variant.path}; give them to two sweeps."
+        require(other is variant, twice if same else shared)
         if (variant.path / "run.json").is_file():
-            same = recorded_digest(variant.path) == digest_from(variant.path, variant.curriculum)
-            require(same, f"{variant.path} is a run of another curriculum; give another --out, or delete it.")
+            require_own_run(variant.path, variant.curriculum)
     return variants
+
+
+def _stem(text: str) -> str:
+    """Return what the names of the run directories of a combination begin with."""
+    whole, cut = slug(text, most=None), slug(text)
+    if whole == cut:
+        return cut
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{slug(text, most=91)}-{digest}"
+
+
+def claim(directory: Path, variants: Sequence[Variant]) -> None:
+    """Make the directory of a sweep, with the file that says so, or go on with it.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    name = variants[0].curriculum.name
+    found(directory, SWEEP, {"version": VERSION, "name": name}, f"sweep-{slug(name)}")
 
 
 def job_of(source: str, variant: Variant, track: str, trust_pickle: bool) -> Job:
@@ -101,7 +126,7 @@ def job_of(source: str, variant: Variant, track: str, trust_pickle: bool) -> Job
     arguments += ["--seed", str(variant.seed), "--out", str(variant.path), "--go-on", "--track", track]
     arguments += ["--trust-pickle"] if trust_pickle else []
     log = variant.path.parent / "logs" / f"{variant.path.name}.txt"
-    return Job(variant.name, tuple(arguments), log, completed=(0, MISSED))
+    return Job(variant.name, tuple(arguments), log, completed=(0, codes.MISSED))
 
 
 def outcome_of(variant: Variant) -> Outcome:

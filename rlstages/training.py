@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlstages.curriculum import Curriculum, load_curriculum
-from rlstages.errors import Fault, InputError, reason_of, require
+from rlstages.errors import Fault, InputError, reason_of, require, require_seed
 from rlstages.events import RunFinished, StageFinished, Tracker
 from rlstages.inheritance import inherited
 from rlstages.learners.learner import Learner
@@ -58,8 +58,7 @@ def train(
     """
     if not isinstance(curriculum, Curriculum):
         curriculum = load_curriculum(str(curriculum))
-    whole = isinstance(seed, int) and not isinstance(seed, bool)
-    require(whole and 0 <= seed < 2**32, f"The seed is {seed!r}; give a whole number from 0 to 4,294,967,295.")
+    require_seed("The seed", seed)
     kept = None if initial is None else inherited(curriculum.stages, Path(initial))
     checked = preflight(curriculum, trust_pickle=trust_pickle, kept=kept)
     spaces = {"observation": space_to_data(checked.observation), "action": space_to_data(checked.action)}

@@ -1,4 +1,5 @@
 import math
+import signal
 
 import pytest
 
@@ -11,6 +12,8 @@ from rlstages.errors import (
     require_int,
     require_name,
     require_number,
+    require_seed,
+    signal_name,
 )
 
 
@@ -73,3 +76,17 @@ def test_a_name_must_be_printable_and_short(value):
 
 def test_names_of_any_script_are_taken():
     require_name("stage", "zwei Räume 二")
+
+
+@pytest.mark.parametrize("value", [-1, 2**32, True, 1.0, "3", None])
+def test_a_seed_must_be_one_that_every_generator_takes(value):
+    assert sentence_of(require_seed, "The seed", value) == (
+        f"The seed is {value!r}; give a whole number from 0 to 4,294,967,295."
+    )
+    require_seed("The seed", 0)
+    require_seed("The seed", 2**32 - 1)
+
+
+def test_every_signal_can_be_named():
+    assert {signal_name(number) for number in signal.Signals} == {one.name for one in signal.Signals}
+    assert signal_name(signal.SIGRTMIN + 6) == f"signal {signal.SIGRTMIN + 6}"

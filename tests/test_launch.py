@@ -11,7 +11,7 @@ import pytest
 from building import surroundings
 from launching import script
 
-from rlstages.launch import Job, run_jobs
+from rlstages.launch import Ended, Job, run_jobs, teller
 
 
 def test_jobs_run_a_few_at_a_time_and_in_order(tmp_path):
@@ -46,6 +46,7 @@ def test_a_failed_job_is_told_with_its_last_words_and_stops_nothing(tmp_path):
     jobs = [
         script(tmp_path, "bad", "import sys; print('starting'); sys.exit('error: no such thing')"),
         script(tmp_path, "killed", "import os; os.kill(os.getpid(), 9)"),
+        script(tmp_path, "nameless", f"import os; os.kill(os.getpid(), {signal.SIGRTMIN + 6})"),
         script(tmp_path, "silent", "import sys; sys.exit(4)"),
         script(tmp_path, "missed", "import sys; sys.exit(3)", completed=(0, 3)),
         script(tmp_path, "good", "print('fine')"),
@@ -56,6 +57,7 @@ def test_a_failed_job_is_told_with_its_last_words_and_stops_nothing(tmp_path):
     assert ended == {
         "bad": "error: no such thing",
         "killed": "ended by SIGKILL",
+        "nameless": f"ended by signal {signal.SIGRTMIN + 6}",
         "silent": "exit code 4",
         "missed": None,
         "good": None,
@@ -77,6 +79,19 @@ def test_a_job_reads_as_what_a_person_would_type():
 
     assert str(job) == "rlstages compare 'runs/my dir' --run staged/0"
     assert job.command[1:] == ["-m", "rlstages", "compare", "runs/my dir", "--run", "staged/0"]
+
+
+def test_a_person_is_told_of_every_job_and_why_it_failed(tmp_path):
+    told = []
+    tell = teller(2, told.append)
+
+    tell(Ended(script(tmp_path, "staged, seed 0", ""), 0, 7.4))
+    tell(Ended(script(tmp_path, "staged, seed 1", ""), 1, 2.0, lost="WorkerCrashedError: The worker died."))
+
+    assert told == [
+        "  1 of 2  staged, seed 0: done in 7 s",
+        "  2 of 2  staged, seed 1: failed: WorkerCrashedError: The worker died.",
+    ]
 
 
 ENDLESS = """

@@ -1,6 +1,7 @@
 """A real Ray cluster of two nodes on this machine, one of which is killed while it works."""
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from building import payloads, surroundings
+from launching import script
 
 from rlstages.events import RunFinished, RunStarted, StageFinished, StageStarted
+from rlstages.launch_ray import run_jobs_on_ray
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -97,3 +100,24 @@ def test_a_sweep_outlives_a_node_and_repeats_no_stage(cluster, tmp_path):
         assert len(payloads(path, StageFinished)) == 2
     assert [start.resumed for start in payloads(victim, RunStarted)] == [False, True]
     assert len(payloads(victim)) > before and not os.path.exists(f"/proc/{process}")
+
+
+def test_a_run_elsewhere_has_the_settings_of_weights_and_biases_and_what_fails_says_why(cluster, tmp_path, monkeypatch):
+    made, _ = cluster
+    # After the nodes have begun, so they have these from the task alone.
+    passed = {"WANDB_PROJECT": "rooms", "WANDB_ENTITY": "us", "WANDB_RUN_GROUP": "mine", "WANDB_TAGS": "a,b"}
+    passed |= {"WANDB_IDENTITY_TOKEN_FILE": "token", "WANDB_CREDENTIALS_FILE": "credentials"}
+    for name, value in {**passed, "WANDB_SERVICE": "of this process", "WANDB_CACHE_DIR": "here"}.items():
+        monkeypatch.setenv(name, value)
+    code = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k.startswith('WANDB_')}))"
+    (tmp_path / "file").touch()
+
+    ended = run_jobs_on_ray(
+        [script(tmp_path, "good", code), script(tmp_path / "file", "bad", code)], None, lambda one: None, made.address
+    )
+
+    failures = {one.job.name: one.failure for one in ended}
+    assert failures["good"] is None
+    had = json.loads((tmp_path / "logs" / "good.txt").read_text())
+    assert passed.items() <= had.items() and not {"WANDB_SERVICE", "WANDB_CACHE_DIR"} & had.keys()
+    assert re.match(r"NotADirectoryError: .*file/logs", failures["bad"])

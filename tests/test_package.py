@@ -15,7 +15,7 @@ LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs
 
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
-    ["errors"],
+    ["errors", "codes"],
     ["serialization", "references", "episodes", "places"],
     ["privacy", "baselines"],
     ["criteria"],
@@ -28,7 +28,7 @@ ORDER = [
     ["storage.checkpoints", "trajectories"],
     ["demonstrations"],
     ["events", "storage.eventlog"],
-    ["storage", "storage.record"],
+    ["storage", "storage.groups", "storage.record"],
     ["storage.rundir"],
     ["storage.trust"],
     [
@@ -68,8 +68,8 @@ ORDER = [
     ["__main__"],
 ]
 RANKS = {module: rank for rank, line in enumerate(ORDER) for module in line}
-LOGGED = {"baselines", "variants", "events", "storage.record", "storage.rundir", "privacy"}
-READ_BY_TRACKING = {*LIGHT, *LOGGED, "tracking"} - {"references"}
+LOGGED = {"baselines", "variants", "events", "storage.record", "storage.rundir", "privacy", "storage.groups"}
+READ_BY_TRACKING = {*LIGHT, "codes", *LOGGED, "tracking"} - {"references"}
 MAY_TRACK = {"", "trainer", "training", "compare", "cli", "tracking"}
 
 

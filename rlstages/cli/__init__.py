@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-from rlstages.cli import codes
+from rlstages import codes
 
 
 def main() -> None:

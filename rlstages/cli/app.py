@@ -253,6 +253,7 @@ def compare(
     options = Options(
         source, _pairs(parameters), seeds, arms, arm or [], steps, episodes, out, track.value, trust_pickle
     )
+    require(run is None or not dry_run, "--run makes a run, and --dry-run makes none; give one of the two.")
     if run is not None:
         run_one(options, run)
     else:
@@ -335,5 +336,6 @@ def _pairs(given: list[str] | None) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise InputError(f"{text!r} is not of the form NAME=VALUE.")
+        require(name.strip() not in pairs, f"{name.strip()!r} is given a value twice; give it once.")
         pairs[name.strip()] = value
     return pairs

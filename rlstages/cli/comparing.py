@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlstages import codes
 from rlstages.arms import ARMS
-from rlstages.cli import codes
 from rlstages.cli.launching import launcher, read_seeds, say
-from rlstages.errors import require
+from rlstages.errors import MAX_SEED, require, require_seed
 from rlstages.launch import Job
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ class Options:
         arguments += ["--episodes", str(self.episodes), "--out", str(directory), "--track", self.track]
         arguments += ["--trust-pickle"] if self.trust_pickle else []
         arguments += ["--run", f"{arm}/{seed}"] + ([] if steps is None else ["--steps", str(steps)])
-        return Job(f"{arm}/{seed}", tuple(arguments), directory / "logs" / f"{run_path(directory, arm, seed).name}.txt")
+        return Job(
+            f"{arm}, seed {seed}", tuple(arguments), directory / "logs" / f"{run_path(directory, arm, seed).name}.txt"
+        )
 
 
 def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> None:
@@ -83,6 +85,7 @@ def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> 
     plan = options.plan()
     plan.require_comparable()
     from rlstages.compare.comparison import next_jobs, prepare, run_comparison
+    from rlstages.compare.plan import require_free
 
     directory = options.directory(plan)
 
@@ -90,6 +93,7 @@ def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> 
         return options.job(directory, arm, seed, steps)
 
     if dry_run:
+        require_free(directory, plan)
         work = next_jobs(directory, plan, job_of)
         for job in work:
             print(job)
@@ -100,12 +104,16 @@ def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> 
     prepare(directory, plan)
     progress = run_comparison(directory, plan, job_of, run, say)
     _report(directory, plan, progress)
+    if progress.failures:
+        sys.exit(codes.FAULT)
 
 
 def run_one(options: Options, which: str) -> None:
     """Make one run of a comparison, or go on with it."""
     arm, slash, seed = which.rpartition("/")
-    require(bool(slash) and seed.isdigit(), f"--run is {which!r}; give an arm and a seed, such as staged/0.")
+    good = bool(slash) and seed.isdecimal() and len(seed) <= len(str(MAX_SEED))
+    require(good, f"--run is {which!r}; give an arm and a seed, such as staged/0.")
+    require_seed("The seed of --run", int(seed))
     plan = options.plan(only=(arm, int(seed)))
     from rlstages.compare.worker import run_arm
 

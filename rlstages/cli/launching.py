@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, require, require_seed
 from rlstages.launch import Ended, Job, run_jobs
+
+MOST_SEEDS = 10_000
 
 Launcher = Callable[[Sequence[Job], Callable[[Ended], None]], list[Ended]]
 
@@ -36,19 +38,24 @@ def launcher(on: str, jobs: int | None) -> Launcher:
     return lambda work, tell: run_jobs_on_ray(work, jobs, tell, address or None)
 
 
-def read_seeds(text: str) -> list[int]:
+def read_seeds(text: str) -> Sequence[int]:
     """Read `0:5` (0 to 4), `3`, or `1,4,7`.
 
     Raises:
-        InputError: If it is none of these.
+        InputError: If it is none of these, or names seeds that `train` does not take.
     """
+    seeds: Sequence[int]
     try:
         if ":" in text:
             start, stop = (int(part) for part in text.split(":"))
-            seeds = list(range(start, stop))
+            seeds = range(start, stop)
+            ends = [*seeds[:1], *seeds[-1:]]
         else:
-            seeds = [int(part) for part in text.split(",")]
+            seeds = ends = [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--seeds is {text!r}; give 0:5 for 0 to 4, or 1,4,7.") from None
-    require(bool(seeds) and min(seeds) >= 0, f"--seeds {text!r} names no seed of at least 0; give 0:5 for 0 to 4.")
+    require(bool(ends), f"--seeds {text!r} names no seed; give 0:5 for 0 to 4.")
+    for seed in ends:
+        require_seed(f"--seeds {text!r}: a seed", seed)
+    require(len(seeds) <= MOST_SEEDS, f"--seeds {text!r} names {len(seeds):,} seeds; give at most {MOST_SEEDS:,}.")
     return seeds

@@ -9,12 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rlstages.cli import codes
+from rlstages import codes
 from rlstages.cli.launching import launcher, read_seeds, say
 from rlstages.curriculum import load_factory
 from rlstages.errors import require
-from rlstages.launch import Ended
-from rlstages.sweep import Outcome, job_of, make_variants, outcome_of, write_csv
+from rlstages.launch import teller
+from rlstages.sweep import Outcome, claim, job_of, make_variants, outcome_of, write_csv
 
 
 def sweep_parameters(
@@ -38,6 +38,7 @@ def sweep_parameters(
     missing = [variant for variant in variants if outcome_of(variant).outcome == "unfinished"]
     work = [job_of(source, variant, track, trust_pickle) for variant in missing]
     if dry_run:
+        claim(directory, variants)
         print(*work, sep="\n")
         return
     from rlstages.preflight import preflight
@@ -45,20 +46,13 @@ def sweep_parameters(
     run = launcher(on, jobs)
     for curriculum in {variant.curriculum.digest: variant.curriculum for variant in variants}.values():
         preflight(curriculum, trust_pickle=trust_pickle)
+    claim(directory, variants)
     say(f"{len(work)} of {len(variants)} runs to make.")
-    failed: list[Ended] = []
-
-    def tell(ended: Ended) -> None:
-        if ended.failure is not None:
-            failed.append(ended)
-        how = f"failed: {ended.failure}" if ended.failure else f"done in {ended.seconds:.0f} s"
-        say(f"  {ended.job.name}: {how}")
-
-    run(work, tell)
+    ended = run(work, teller(len(work), say))
     outcomes = [outcome_of(variant) for variant in variants]
     Console().print(_table(outcomes))
     print(f"Written: {write_csv(directory, outcomes)}")
-    if failed:
+    if any(one.failure is not None for one in ended):
         sys.exit(codes.FAULT)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlstages.cli import codes
+from rlstages import codes
 from rlstages.curriculum import Curriculum, load_curriculum
 from rlstages.errors import InputError, require
 from rlstages.storage.lock import patiently

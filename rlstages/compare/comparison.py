@@ -10,7 +10,7 @@ from rlstages.compare.baselines import baselines_of
 from rlstages.compare.curve import read_curve
 from rlstages.compare.plan import Plan, claim, run_path
 from rlstages.errors import Fault
-from rlstages.launch import Ended, Job
+from rlstages.launch import Ended, Job, teller
 from rlstages.preflight import preflight
 
 MakeJob = Callable[[str, int, int | None], Job]
@@ -80,7 +80,7 @@ def run_comparison(
     directory: Path,
     plan: Plan,
     job_of: MakeJob,
-    run: Callable[[Sequence[Job], Callable[[Ended], None]], object],
+    run: Callable[[Sequence[Job], Callable[[Ended], None]], list[Ended]],
     say: Callable[[str], None],
 ) -> Progress:
     """Make all runs that are not there yet.
@@ -100,20 +100,10 @@ def run_comparison(
     def launch(steps: int | None, what: str) -> None:
         keys = [key for key in missing(directory, plan, steps) if key not in failures]
         jobs = {job_of(arm, seed, steps): (arm, seed) for arm, seed in keys}
-        count = 0
-
-        def tell(one: Ended) -> None:
-            nonlocal count
-            count += 1
-            arm, seed = jobs[one.job]
-            if one.failure is not None:
-                failures[arm, seed] = one.failure
-            how = f"failed: {one.failure}" if one.failure else f"done in {one.seconds:.0f} s"
-            say(f"  {count} of {len(jobs)}  {arm}, seed {seed}: {how}")
-
         if jobs:
             say(f"{what}: {len(jobs)} runs.")
-            run(list(jobs), tell)
+            ended = run(list(jobs), teller(len(jobs), say))
+            failures.update({jobs[one.job]: one.failure for one in ended if one.failure is not None})
 
     if plan.steps is None:
         launch(None, f"How many steps {plan.reference!r} needs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +10,18 @@ from pathlib import Path
 from rlstages.arms import ARMS, last_variant, make_arms, staged
 from rlstages.criteria.criterion import Measure
 from rlstages.curriculum import Curriculum, load_curriculum
-from rlstages.errors import InputError, require, require_name
-from rlstages.resumption import require_unchanged
+from rlstages.errors import require, require_name
+from rlstages.resumption import require_own_run
 from rlstages.serialization import loads
 from rlstages.specs import Environment
 from rlstages.stages import FineTuning, refuse_undemonstrated
-from rlstages.storage.checkpoints import replace_durably
-from rlstages.storage.record import digest_from, read_record, recorded_digest
+from rlstages.storage.groups import COMPARISON, found, is_unused
+from rlstages.storage.record import digest_from
 from rlstages.storage.rundir import slug
 from rlstages.storage.untrusted import read_bytes
 
 VERSION = 1
-FILE = "comparison.json"
+FILE = COMPARISON
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Of the comparison, and of its group in Weights & Biases."""
+        """Of the comparison."""
         return self.curriculum.name
 
     @property
@@ -145,6 +145,8 @@ def read_arm(text: str) -> tuple[str, dict[str, str]]:
     good = bool(colon) and bool(pairs) and all(equals and key for key, equals, _ in pairs)
     require(good, f"--arm {text!r} is not of the form 'name: parameter=value'.")
     require_name("--arm", name.strip())
+    for key, count in Counter(key for key, _, _ in pairs).items():
+        require(count == 1, f"--arm {text!r}: {key!r} is given a value twice; give it once.")
     return name.strip(), {key: value for key, _, value in pairs}
 
 
@@ -159,33 +161,26 @@ def claim(directory: Path, plan: Plan) -> None:
     Raises:
         InputError: If the directory holds something else, or cannot be written.
     """
-    file = directory / FILE
+    require_free(directory, plan)
     said = {"version": VERSION, "name": plan.name, "episodes": plan.episodes}
-    try:
-        if file.exists():
-            _require_same(directory, plan, loads(read_bytes(file)))
-        elif directory.exists() and any(directory.iterdir()):
-            raise InputError(f"{directory} is there already and is no comparison; give another --out.")
-        else:
-            directory.mkdir(parents=True, exist_ok=True)
-            said["digest"] = digest_from(directory / "run", plan.curriculum)
-            replace_durably(file, json.dumps(said, indent=1).encode())
-    except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror}; give another --out.") from error
+    said["digest"] = digest_from(directory / "run", plan.curriculum)
+    found(directory, FILE, said, f"compare-{slug(plan.name)}")
+    # Another process may have been quicker, with a comparison of its own.
+    require_free(directory, plan)
 
 
-def require_own_run(path: Path, curriculum: Curriculum) -> None:
-    """Refuse a run directory whose run is of another curriculum, or was made with other code.
+def require_free(directory: Path, plan: Plan) -> None:
+    """Refuse a directory that holds something else than this comparison; nothing is written.
 
     Raises:
-        InputError: Saying what is different.
+        InputError: If it does, or cannot be read.
     """
-    other = f"{path} is a run of another curriculum; give another --out, or delete it."
-    require(recorded_digest(path) == digest_from(path, curriculum), other)
-    try:
-        require_unchanged(path, read_record(path), force=False)
-    except InputError as error:
-        raise InputError(f"{str(error).partition(' Undo that')[0]} Undo that, or give another --out.") from None
+    # In this order: what a comparison's runs write, they write after its file.
+    unused = is_unused(directory, FILE)
+    if (directory / FILE).exists():
+        _require_same(directory, plan, loads(read_bytes(directory / FILE)))
+    else:
+        require(unused, f"{directory} is there already and is no comparison; give another --out.")
 
 
 def _require_same(directory: Path, plan: Plan, said: object) -> None:

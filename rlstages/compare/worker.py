@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -45,8 +44,6 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
     """
     claim(directory, plan)
     path = run_path(directory, arm, seed)
-    # What Weights & Biases reads for every run that is opened in this process.
-    os.environ.update(WANDB_RUN_GROUP=plan.name, WANDB_TAGS=arm.replace(",", " "))
     watch = Watch(path, plan, arm, seed, steps)
     more: dict[str, Any] = {
         "track": cast(Track, plan.track),

@@ -29,7 +29,7 @@ from rlstages.environments.guarding import CopyError, Note, late
 from rlstages.environments.seeding import SeededEpisodes
 from rlstages.environments.sharing import SharedObservations
 from rlstages.environments.worker import SIGNALS, work
-from rlstages.errors import Fault, reason_of
+from rlstages.errors import Fault, reason_of, signal_name
 
 SECONDS_TO_END, SECONDS_TO_BE_REAPED = 2.0, 4.0
 FILES_PER_COPY, FILES_BESIDES = 3, 32
@@ -222,7 +222,7 @@ class Workers(VecEnv):
         elif code >= 0:
             how = f"ended its own process, with exit code {code}"
         else:
-            how = f"was ended by {_signal_name(-code)}"
+            how = f"was ended by {signal_name(-code)}"
             how += ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
         return CopyError(copy, how)
 
@@ -288,10 +288,3 @@ def _end(pipes: Sequence[Connection], processes: Sequence[BaseProcess], busy: se
             pipe.close()
     for process in processes:
         process.join()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -257,7 +257,7 @@ def free_path(base: Path, curriculum: Curriculum, seed: int) -> Path:
     return path
 
 
-def slug(name: str) -> str:
-    """Return a name as it can stand in a file name, at most 100 bytes long."""
+def slug(name: str, most: int | None = 100) -> str:
+    """Return a name as it can stand in a file name, at most so many bytes long."""
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name.lower()).strip(".-")
-    return plain.encode()[:100].decode(errors="ignore") or "unnamed"
+    return plain.encode()[:most].decode(errors="ignore") or "unnamed"

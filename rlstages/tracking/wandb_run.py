@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from rlstages import codes
 from rlstages.baselines import value_of
 from rlstages.errors import reason_of
 from rlstages.events import (
@@ -29,12 +29,12 @@ from rlstages.serialization import to_data
 from rlstages.tracking.keeping import kept, matrix_of
 from rlstages.tracking.metrics import CLONE_AXIS, STEP_AXIS, STEP_PREFIXES, metrics
 from rlstages.tracking.state import RunState, StageState
-from rlstages.tracking.wandb_session import open_run
+from rlstages.tracking.wandb_session import group_and_tags, open_run
 
 _ARTIFACT_SECONDS = 10
 # A row costs W&B about a millisecond, and A2C finishes a hundred rollouts a second.
 _LEAST_SECONDS_BETWEEN_ROLLOUTS = 0.25
-_EXIT_CODES = {"reached": 0, "paused": 0, "missed": 3, "interrupted": 130}
+_EXIT_CODES = {"reached": 0, "paused": 0, "missed": codes.MISSED, "interrupted": codes.INTERRUPTED}
 _COLUMNS: list[str | int] = [
     *("stage", "visit", "kind", "outcome", "steps", "seconds"),
     *("measure", "before", "after", "bound", "threshold"),
@@ -82,7 +82,7 @@ class WandbRun:
         self._place, self._first = 0, 0
         self._logged: dict[str, Any] = {}
         self._edges = mode == "online"
-        self._exit_code = 1
+        self._exit_code = codes.FAULT
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -107,9 +107,9 @@ class WandbRun:
             if isinstance(event.payload, StageFinished):
                 self._summarise_stages()
             self._add_policy(event.payload, stage)
-        self._exit_code = 1
+        self._exit_code = codes.FAULT
         if isinstance(event.payload, RunFinished):
-            self._exit_code = _EXIT_CODES.get(event.payload.outcome, 1)
+            self._exit_code = _EXIT_CODES.get(event.payload.outcome, codes.FAULT)
             self._run.summary.update({"outcome": event.payload.outcome, "reason": without_paths(event.payload.reason)})
 
     def finish(self) -> None:
@@ -127,9 +127,8 @@ class WandbRun:
             "seed": started.seed,
             "versions": dict(started.versions),
         }
-        group = os.environ.get("WANDB_RUN_GROUP") or started.curriculum.name
-        options = {"name": self._name, "project": self._project, "group": group, "config": config}
-        self._run = open_run(self._mode, started.run_id, self._init_seconds, **options)
+        options = {"name": self._name, "project": self._project, **group_and_tags(started.curriculum.name)}
+        self._run = open_run(self._mode, started.run_id, self._init_seconds, config=config, **options)
         self.url = self._run.url
         self._first = self.points = self._run.starting_step
         self._run.define_metric(STEP_AXIS, hidden=True)

@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+from rlstages.storage.groups import membership_of
+
 FOLDER = Path("wandb")
 # W&B makes the path of its staging area absolute and writes it into an offline run, where `wandb sync` reads it. This
 # name of the current directory says nothing.
@@ -52,6 +54,22 @@ def open_run(mode: Literal["online", "offline"], run_id: str, init_seconds: floa
     if mode == "online":
         options["resume"] = "allow"
     return wandb.init(id=run_id, mode=mode, dir=".", settings=_settings(wandb, init_seconds), **options)
+
+
+def group_and_tags(otherwise: str) -> dict[str, Any]:
+    """Return the arguments of `wandb.init` that say what the run belongs to.
+
+    The user's own group (`WANDB_RUN_GROUP`) goes before that of the comparison or sweep whose directory the run lies
+    in; an arm's tag is added to the user's own (`WANDB_TAGS`).
+
+    Args:
+        otherwise: The group of a run that belongs to neither.
+    """
+    member = membership_of(Path.cwd())
+    group = os.environ.get("WANDB_RUN_GROUP") or (member.group if member else otherwise)
+    tags = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
+    tags += [member.tag] if member and member.tag and member.tag not in tags else []
+    return {"group": group, "tags": tags or None}
 
 
 def remove_runs() -> None:

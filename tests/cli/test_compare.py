@@ -28,6 +28,12 @@ WRONG = {
     "seeds in words": (["--seeds", "five"], "--seeds is 'five'; give 0:5 for 0 to 4, or 1,4,7."),
     "no seed": (["--seeds", "3:3"], "--seeds '3:3' names no seed"),
     "a seed twice": (["--seeds", "1,1"], "A seed is given twice, or none"),
+    "a seed too large": (["--seeds", "7,4294967296"], "--seeds '7,4294967296': a seed is 4294967296; give a whole"),
+    "a negative seed": (["--seeds", "-1:3"], "--seeds '-1:3': a seed is -1; give a whole number from 0"),
+    "seeds that no memory holds": (["--seeds", "0:99999999999"], "a seed is 99999999998; give a whole number"),
+    "seeds that no life is long enough for": (["--seeds", "0:4294967295"], "4,294,967,295 seeds; give at most 10,000"),
+    "a parameter twice": (["-p", "episodes=3", "-p", "episodes=4"], "'episodes' is given a value twice"),
+    "a parameter of an arm twice": (["--arm", "a: episodes=3 episodes=4"], "'episodes' is given a value twice"),
     "an unknown arm": (["--arms", "staged,scrach"], "There is no arm 'scrach'.*Did you mean 'scratch'"),
     "one arm": (["--arms", "staged"], "needs at least two arms"),
     "an arm of nothing": (["--arm", "short"], "--arm 'short' is not of the form 'name: parameter=value'"),
@@ -36,6 +42,9 @@ WRONG = {
     "on nothing": (["--on", "slurm"], "--on is 'slurm'; give local, ray or ray=ADDRESS"),
     "a run of no arm": (["--run", "stages/0"], "--run stages/0: there is no such arm"),
     "a run without a seed": (["--run", "staged"], "--run is 'staged'; give an arm and a seed"),
+    "a run of a raised seed": (["--run", "staged/²"], "--run is 'staged/²'; give an arm and a seed"),
+    "a run of a seed too large": (["--run", "staged/4294967296"], "The seed of --run is 4294967296; give a whole"),
+    "a run that is not made": (["--run", "staged/0", "--dry-run"], "--run makes a run, and --dry-run makes none"),
 }
 
 
@@ -80,9 +89,10 @@ def test_a_directory_of_something_else_is_left_alone(rlstages, source, here):
     (here / "mine").mkdir()
     (here / "mine" / "thesis.tex").touch()
 
-    outcome = rlstages("compare", source, "--seeds", "0:2", "--arms", "staged,scratch", "--out", "mine")
+    for more in ([], ["--dry-run"]):
+        outcome = rlstages("compare", source, "--seeds", "0:2", "--arms", "staged,scratch", "--out", "mine", *more)
 
-    assert outcome.code == 2 and "mine is there already and is no comparison" in outcome.err
+        assert outcome.code == 2 and "mine is there already and is no comparison" in outcome.err
     assert [path.name for path in (here / "mine").iterdir()] == ["thesis.tex"]
 
 
@@ -97,6 +107,8 @@ def test_a_single_run_is_made_by_its_plain_command(rlstages, source, here):
     assert left.out.count("\n") == 1 and left.out.endswith("--run staged/0 --steps 900\n")
     other = rlstages("compare", source, *common, "--run", "clone-only/0", "-p", "episodes=7")
     assert other.code == 2 and "a comparison with another curriculum" in other.err
+    dry = rlstages("compare", source, *common, "--dry-run", "-p", "episodes=7")
+    assert dry.code == 2 and "a comparison with another curriculum" in dry.err
 
 
 def start(arguments, where):
@@ -178,9 +190,10 @@ def test_a_run_that_fails_is_reported_and_the_others_are_compared(source, here):
     process = start(arguments, here)
     told, _ = process.communicate(timeout=300)
 
-    assert process.returncode == 0, told
+    assert process.returncode == 1, told
     assert re.search(r"clone-only, seed 1: failed: error: .*clone-only-s1", told)
     assert "Not finished, and left out of all scores: clone-only, seed 1" in " ".join(told.split())
+    assert (here / "cmp" / "compare.html").is_file()
 
 
 def test_a_sweep_refuses_what_it_cannot_make(rlstages, source):
@@ -188,7 +201,11 @@ def test_a_sweep_refuses_what_it_cannot_make(rlstages, source):
         (["-p", "episodes=3,,4"], "a value is empty"),
         (["-p", "depth=3"], "there is no parameter 'depth'"),
         (["-p", "episodes=3,3"], "Two runs of the sweep are the same"),
+        (["-p", "episodes=3", "-p", "episodes=4"], "'episodes' is given a value twice"),
         (["--seeds", "x"], "--seeds is 'x'"),
+        (["--seeds", "4294967296"], "a seed is 4294967296"),
+        (["--out", source], f"{source} cannot be written: File exists; give another --out"),
+        (["--out", source, "--dry-run"], f"{source} cannot be written: File exists; give another --out"),
     ):
         outcome = rlstages("sweep", source, *arguments)
         assert outcome.code == 2 and said in outcome.err, outcome.err
@@ -203,7 +220,61 @@ def test_the_commands_of_a_sweep_are_ordinary_ones(rlstages, source, here):
         for shown in (3, 4)
         for seed in (0, 1)
     ]
-    assert not (here / "runs").exists()
+    # The runs are to find what they belong to.
+    (file,) = (path for path in here.glob("runs/**/*") if path.is_file() and path.name != "lock")
+    said = json.loads(file.read_text())
+    assert file.name == "sweep.json" and re.fullmatch("sweep-small-[0-9a-f]{8}", said["group"])
+    rlstages("sweep", source, "--seeds", "0:3", "--track", "none", "--dry-run")
+    assert json.loads(file.read_text()) == said
+
+
+OWN_ENVIRONMENT = """
+import toys
+
+
+class Mine(toys.Echo):
+    pass
+"""
+
+
+def test_a_sweep_does_not_keep_runs_that_were_made_with_other_code(rlstages, source, here):
+    own = CURRICULUM.replace("def curriculum", f"{OWN_ENVIRONMENT}\n\ndef curriculum").replace('"toys:Echo"', "Mine")
+    (here / source).write_text(own)
+    sweep = ["sweep", source, "--seeds", "0", "-p", "episodes=16", "--track", "none", "--dry-run"]
+    (command,) = rlstages(*sweep).out.splitlines()
+    assert rlstages(*command.split()[1:]).code in (0, 3)
+    assert rlstages(*sweep).out.split() == []
+
+    (here / source).write_text(own.replace("    pass", "    again = True"))
+
+    outcome = rlstages(*sweep)
+    assert outcome.code == 2 and f"{source}, which its functions come from, has been changed" in outcome.err
+    assert outcome.err.endswith("Undo that, or give another --out.\n")
+
+
+NAMED = """
+from rlstages import *
+
+
+def curriculum(note: str = "") -> Curriculum:
+    echo = Environment("toys:Echo", steps=4)
+    stage = FineTuning("tune", echo, until=RewardThreshold(1.0), max_steps=90_000)
+    return Curriculum("named", agent=Agent("PPO"), stages=[stage])
+"""
+
+
+def test_runs_of_a_sweep_have_directories_of_their_own_however_long_their_values(rlstages, source, here):
+    (here / source).write_text(NAMED)
+    start = "long" * 30
+    sweep = ["sweep", source, "--seeds", "0", "--track", "none", "--dry-run", "-p"]
+
+    lines = rlstages(*sweep, f"note={start}a,{start}b").out.splitlines()
+
+    places = [re.search(r"--out (\S+)", line)[1] for line in lines]
+    assert len(set(places)) == 2 and all(len(Path(place).name) <= 103 for place in places)
+    assert rlstages(*sweep, f"note={start}b").out.splitlines() == lines[1:]
+    alike = rlstages(*sweep, "note=a/b,a-b")
+    assert alike.code == 2 and "note=a/b, seed 0 and note=a-b, seed 0 would share the directory" in alike.err
 
 
 @pytest.mark.slow

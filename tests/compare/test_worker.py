@@ -1,5 +1,7 @@
 """One run of a comparison: what it costs, where it is scored, and that scoring does not change it."""
 
+import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +24,6 @@ from wandb_file import records  # noqa: E402
 
 ROLLOUT = 64
 """Of the toy agent; a wave of a confirmation plays no more steps."""
-
-
-@pytest.fixture(autouse=True)
-def surroundings_kept(monkeypatch):
-    """`run_arm` sets these for its own process."""
-    for name in ("WANDB_RUN_GROUP", "WANDB_TAGS"):
-        monkeypatch.setenv(name, "")
 
 
 def run_arm(directory, arm, seed, steps, plan=None, **settings):
@@ -201,15 +196,21 @@ def test_arms_of_a_users_own_are_the_curriculum_with_other_parameters(tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_and_biases_gets_one_group_with_the_arm_as_a_tag(tmp_path):
+@pytest.mark.parametrize("own", ["", "mine"])
+def test_weights_and_biases_gets_one_group_with_the_arm_as_a_tag(tmp_path, monkeypatch, own):
     pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_RUN_GROUP", own)
+    monkeypatch.setenv("WANDB_TAGS", "a, scratch,b")
     plan = replace(small_plan(seeds=(0,)), track="offline")
 
     path = run_arm(tmp_path, "scratch", 0, 600, plan).path
 
     (file,) = path.glob("wandb/**/*.wandb")
     found = {record.WhichOneof("record_type"): record for record in records(file)}
-    assert (found["run"].run.run_group, list(found["run"].run.tags)) == ("small", ["scratch"])
+    group = json.loads((tmp_path / "comparison.json").read_text())["group"]
+    assert re.fullmatch("compare-small-[0-9a-f]{8}", group)
+    assert found["run"].run.run_group == (own or group)
+    assert sorted(found["run"].run.tags) == ["a", "b", "scratch"]
     assert found["exit"].exit.exit_code == 0
 
 
