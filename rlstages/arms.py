@@ -134,11 +134,18 @@ def _going_on(curriculum: Curriculum, stages: Sequence[Stage]) -> Curriculum:
     """Append a stage that trains in the last variant without end, as the stage before left off.
 
     Nothing is handed over there, so there is no critic fit, no KL term and no demonstration loss; schedules stay at
-    their ends.
+    their ends, or where these are 0, which no setting may be, at what the stage's last update has.
     """
     last = last_variant(curriculum)
+    rollout = curriculum.agent.rollout_steps
+    progress = (last.max_steps - 1) // rollout * rollout / last.max_steps
     schedules = {**curriculum.agent.given(), **last.given()}
-    settings: dict[str, Any] = {name: value.end for name, value in schedules.items() if isinstance(value, Linear)}
+    settings: dict[str, Any] = {
+        # A schedule that is 0 all along stays one.
+        name: value.end or value.at(progress) or value
+        for name, value in schedules.items()
+        if isinstance(value, Linear)
+    }
     more = replace(
         last,
         name=f"{GOING_ON} in {last.name}"[:80].strip(),

@@ -214,6 +214,11 @@ class FineTuning(Hyperparameters):
 Stage = BehaviorCloning | FineTuning
 
 
+def goes_on_when_missed(stage: Stage) -> bool:
+    """Say whether the next stage follows where this one misses its threshold."""
+    return (stage.on_timeout if isinstance(stage, FineTuning) else stage.on_failure) == "advance"
+
+
 def refuse_unfit(stage: Stage, before: Stage | None, agent: Agent) -> None:
     """Refuse a stage whose settings the agent's algorithm would ignore, or whose budget is too small to learn in.
 

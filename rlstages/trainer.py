@@ -28,7 +28,7 @@ from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
 from rlstages.learners.runner import Result, StageRunner
 from rlstages.retention import Retention
-from rlstages.stages import BehaviorCloning, FineTuning, earlier_environments
+from rlstages.stages import BehaviorCloning, FineTuning, earlier_environments, goes_on_when_missed
 from rlstages.stopping import add_place, fault_of, interrupts
 from rlstages.storage.record import versions
 from rlstages.storage.rundir import RunDirectory, read_events
@@ -140,7 +140,7 @@ class Trainer:
             if result.outcome == "collapsed":
                 self._leave_stage(self.stage - 1)
                 continue
-            if result.outcome == "missed" and not self._goes_on_when_missed():
+            if result.outcome == "missed" and not goes_on_when_missed(self.spec):
                 outcome, reason = "missed", f"Stage {self.spec.name!r}: {result.reason}"
                 break
             self.retention.begin(self.stage, result.after)
@@ -293,10 +293,6 @@ class Trainer:
                     saved = time.monotonic()
         finally:
             self.retention.close()
-
-    def _goes_on_when_missed(self) -> bool:
-        stage = self.spec
-        return (stage.on_timeout if isinstance(stage, FineTuning) else stage.on_failure) == "advance"
 
     def _let_go(self, tracker: Tracker) -> None:
         """Close a tracker; what it warns of then is for those that still follow, as the log has ended."""

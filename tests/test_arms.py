@@ -7,6 +7,7 @@ from rlstages import BehaviorCloning, FineTuning, InputError, Linear, load_curri
 from rlstages.arms import ARMS, GOING_ON, MEANINGS, last_variant, make_arms, staged
 from rlstages.curriculum import Curriculum, named_curricula
 from rlstages.episodes import Episode
+from rlstages.specs import value_at
 
 SHORT, LONG = echo(steps=4), echo(steps=8)
 PLAN = curriculum(cloning("clone", SHORT), tuning("short", SHORT), tuning("long", LONG))
@@ -75,6 +76,25 @@ def test_schedules_stay_at_their_ends_while_an_arm_goes_on():
 
     assert (last.clip_range, last.learning_rate) == (0.1, 1e-3)
     assert plan.stages[0].learning_rate is None and last.ent_coef is None
+
+
+def test_a_schedule_that_ends_at_0_stays_at_what_the_last_update_has():
+    plan = curriculum(tuning("only", clip_range=Linear(0.3, 0.0), max_steps=4_000), learning_rate=Linear(1e-2, 0.0))
+
+    last = staged(plan).stages[-1]
+
+    # Of a rollout of 64 steps that begins at step 3,968 of 4,000.
+    assert last.clip_range == pytest.approx(0.3 * 32 / 4_000) and last.learning_rate == pytest.approx(1e-2 * 32 / 4_000)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(640, 10**7))
+def test_arms_go_on_with_any_schedule(start, end, max_steps):
+    plan = curriculum(cloning(), tuning("only", clip_range=Linear(start, end), max_steps=max_steps, critic_fit_steps=0))
+
+    for name, arm in make_arms(plan).items():
+        if name != "clone-only":
+            value = arm.stages[-1].clip_range
+            assert value == end or (end == 0 and (0 < value_at(value, 0.0) <= start or value == Linear(start, 0.0)))
 
 
 def test_arms_that_would_be_the_same_are_made_once():

@@ -102,6 +102,14 @@ def test_no_field_hides_the_events_own(payload):
     assert own < set(json.loads(Event(payload, 0).to_json()))
 
 
+def test_logs_of_before_recorded_steps_were_kept_count_those_of_the_episodes_that_were():
+    shown = DemonstrationsReady("plan", "demonstrations/a", "0" * 64, SCORE, 2, recorded_steps=900)
+    data = json.loads(Event(shown, 0).to_json())
+    before = Event.from_data({key: value for key, value in data.items() if key != "recorded_steps"})
+
+    assert (through_json(Event(shown, 0)).payload.cost, before.payload.cost) == (900, SCORE.steps)
+
+
 def test_numbers_that_are_not_finite_become_null():
     nothing = RewardThreshold(10).judge([])
     assert math.isnan(nothing.value) and math.isinf(nothing.bound)

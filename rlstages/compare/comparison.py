@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlstages.compare.baselines import baselines_of
+from rlstages.compare.budget import settle_steps, steps_of
 from rlstages.compare.curve import read_curve
 from rlstages.compare.plan import Plan, claim, run_path
 from rlstages.errors import Fault
@@ -41,6 +42,8 @@ def prepare(directory: Path, plan: Plan) -> None:
     for curriculum in dict.fromkeys([plan.arms[plan.reference], *own]):
         preflight(curriculum, trust_pickle=plan.trust_pickle)
     claim(directory, plan)
+    # Fewer than before are refused here rather than by every run.
+    steps_of(directory, plan)
     baselines_of(directory, plan)
 
 
@@ -56,17 +59,6 @@ def missing(directory: Path, plan: Plan, steps: int | None) -> list[tuple[str, i
     if steps is None:
         wanted = [(plan.reference, seed) for seed in plan.seeds]
     return [(arm, seed) for arm, seed in wanted if not _done(run_path(directory, arm, seed), steps)]
-
-
-def steps_of(directory: Path, plan: Plan) -> int | None:
-    """Return what every run may spend: as planned, or the most that the first arm's runs needed for their stages.
-
-    `None` if no run of it has come so far.
-    """
-    if plan.steps is not None:
-        return plan.steps
-    curves = [read_curve(run_path(directory, plan.reference, seed)) for seed in plan.seeds]
-    return max((curve.own_cost for curve in curves if curve.own_cost is not None), default=None)
 
 
 def next_jobs(directory: Path, plan: Plan, job_of: MakeJob) -> list[Job]:
@@ -111,6 +103,7 @@ def run_comparison(
     if steps is None:
         why = next(iter(failures.values()), "it has no run")
         raise Fault(f"No run of {plan.reference!r} came to its end, so there is nothing to compare with: {why}")
+    settle_steps(directory, steps)
     launch(steps, f"Every arm for {steps:,} steps")
     return Progress(steps, failures)
 

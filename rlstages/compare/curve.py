@@ -61,7 +61,8 @@ class Curve:
     Attributes:
         rows: In order of time.
         marks: The ends of its own stages, in order.
-        own_cost: Environment steps it spent until its stages were done, or one was missed; `None` before that.
+        own_cost: Environment steps it spent until its stages were done, or until its curriculum stops because one
+            was missed; `None` before that.
     """
 
     rows: tuple[Row, ...] = ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from rlstages.arms import ARMS, last_variant, make_arms, staged
 from rlstages.criteria.criterion import Measure
 from rlstages.curriculum import Curriculum, load_curriculum
-from rlstages.errors import require, require_name
+from rlstages.errors import InputError, require, require_name
 from rlstages.resumption import require_own_run
 from rlstages.serialization import loads
 from rlstages.specs import Environment
@@ -30,9 +30,9 @@ class Plan:
 
     Attributes:
         curriculum: What the arms are made from.
-        arms: Curricula by name; the first that is fine-tuned is the one that the others are compared with.
+        arms: Curricula by name; the others are compared with `staged`, or else with the first that is fine-tuned.
         seeds: Every arm is run with each.
-        steps: Environment steps that every run may spend, or `None`: as many as the first arm needs, at most.
+        steps: Environment steps that every run may spend, or `None`: as many as `reference` needs, at most.
         episodes: Played for a final score; an eighth as many for a point of a curve.
         track: Where Weights & Biases runs.
         trust_pickle: Whether an expert's model zip may be loaded.
@@ -53,7 +53,9 @@ class Plan:
 
     @property
     def reference(self) -> str:
-        """The arm that the others are compared with, whose needs set the steps: the first that is fine-tuned."""
+        """The arm that the others are compared with, whose needs set the steps."""
+        if "staged" in self.arms:
+            return "staged"
         return next(name for name, arm in self.arms.items() if isinstance(arm.stages[-1], FineTuning))
 
     @property
@@ -82,7 +84,10 @@ class Plan:
         Raises:
             InputError: If it has too few arms or seeds, or two that are the same.
         """
-        require(len(self.arms) >= 2, "A comparison needs at least two arms; give more names to --arms.")
+        advice = "give more names to --arms"
+        if len(make_arms(self.curriculum)) < 2:
+            advice = f"{self.name!r} has nothing to leave out, so add one with --arm 'name: parameter=value'"
+        require(len(self.arms) >= 2, f"A comparison needs at least two arms; {advice}.")
         require(len(set(self.seeds)) == len(self.seeds) > 0, "A seed is given twice, or none; give each once.")
         trained = any(isinstance(arm.stages[-1], FineTuning) for arm in self.arms.values())
         require(trained, "A comparison needs an arm that is fine-tuned; give more names to --arms.")
@@ -123,8 +128,18 @@ def make_plan(
     for text in more:
         name, changed = read_arm(text)
         require(name not in ARMS and name not in made, f"--arm {text!r}: there is an arm {name!r} already; rename it.")
-        made[name] = staged(_load(source, {**parameters, **changed}))
+        own = _own_arm(name, source, {**parameters, **changed})
+        same = next((other for other, arm in made.items() if arm == own), None)
+        require(same is None, f"--arm {text!r} would be {same!r} again; give it other values, or leave it out.")
+        made[name] = own
     return Plan(curriculum, made, tuple(seeds), steps, episodes, track, trust_pickle)
+
+
+def _own_arm(name: str, source: str, parameters: Mapping[str, str]) -> Curriculum:
+    try:
+        return staged(_load(source, parameters))
+    except InputError as error:
+        raise InputError(f"Arm {name!r}: {error}", trace=error.trace) from None
 
 
 def _load(source: str, parameters: Mapping[str, str]) -> Curriculum:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rlstages.arms import GOING_ON, MEANINGS
+from rlstages.arms import MEANINGS
 from rlstages.baselines import Baselines, normalized, value_of
 from rlstages.compare.baselines import baselines_of
+from rlstages.compare.budget import excess
 from rlstages.compare.curve import Curve, Mark, Row, grid_interval, read_curve
 from rlstages.compare.plan import Plan, run_path
 from rlstages.compare.statistics import (
@@ -45,6 +46,7 @@ class RunEnd:
         own_cost: Steps that its own stages took, or `None` if they are not done.
         missed: The stages whose threshold it missed.
         scores: Of its final policy in each environment, or empty.
+        excess: Steps that it overspent, where its last step of training does not explain them; else 0.
         spent: Steps until it reached the last threshold, or until it ended.
         reached: Whether it reached the last threshold.
         marks: The ends of its stages.
@@ -55,6 +57,7 @@ class RunEnd:
     own_cost: int | None
     missed: tuple[str, ...]
     scores: tuple[Score, ...]
+    excess: int
     spent: int
     reached: bool
     marks: tuple[Mark, ...]
@@ -210,8 +213,8 @@ def _run_end(plan: Plan, seed: int, curve: Curve, steps: int, failure: str | Non
     # Of a stage that the run came back to, its last end counts.
     outcomes = {mark.stage: mark.outcome for mark in curve.marks}
     missed = tuple(stage for stage, outcome in outcomes.items() if outcome == "missed")
-    marks = tuple(mark for mark in curve.marks if not mark.stage.startswith(GOING_ON))
-    return RunEnd(seed, failure, curve.own_cost, missed, final.scores if final else (), spent, reached, marks)
+    scores, over = (final.scores, excess(plan, final.cost, final.scores, steps)) if final is not None else ((), 0)
+    return RunEnd(seed, failure, curve.own_cost, missed, scores, over, spent, reached, curve.marks)
 
 
 def _at(curve: Curve, point: int, steps: int) -> Row | None:

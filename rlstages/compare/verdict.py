@@ -200,6 +200,14 @@ def _caveats(results: Results) -> list[str]:
                 f"{environment}: scores are not normalised, because the expert is no better than chance there."
             )
     found += filter(None, (_short_of_it(results, arm) for arm in results.arms))
+    over = {arm.name: most for arm in results.arms if (most := max(run.excess for run in arm.runs))}
+    if over:
+        spent = results.steps + max(over.values())
+        found.append(
+            f"Costs are not equal: of {results.steps:,} steps, runs of {_names(list(over))} spent up to {spent:,}. "
+            "Cloning and its demonstrations are never cut short, and what is spent is not taken back; "
+            f"give --steps {spent} or more."
+        )
     missed = {
         arm.name: sum(bool(run.missed) for run in arm.runs) for arm in results.arms if any(r.missed for r in arm.runs)
     }

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.arms import GOING_ON
+from rlstages.compare.budget import settle_steps
 from rlstages.compare.curve import Curve, Mark, Reason, Row, grid_interval, read_curve, write_curve
 from rlstages.compare.plan import Plan, claim, run_path
 from rlstages.environments.making import make_vec_env
@@ -18,6 +18,7 @@ from rlstages.evaluation import evaluate
 from rlstages.events import DemonstrationsReady, Event, StageFinished, StageStarted
 from rlstages.learners.learner import Learner
 from rlstages.randomness import random_state_kept
+from rlstages.stages import BehaviorCloning, FineTuning, goes_on_when_missed
 from rlstages.storage.lock import patiently
 from rlstages.storage.rundir import clear_unborn, read_events
 from rlstages.tracking import Track
@@ -37,12 +38,15 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
         plan: With this arm, and the comparison's number of episodes.
         arm: Its name.
         seed: Of the run.
-        steps: Environment steps that it may spend; `None` pauses it when its own stages are done or one is missed.
+        steps: Environment steps that it may spend; `None` pauses it when its own stages are done, or one is missed at
+            which the curriculum stops.
 
     Raises:
-        InputError: If the directory holds another comparison, or the run is one of something else.
+        InputError: If the directory holds another comparison or one of more steps, or the run is one of something else.
     """
     claim(directory, plan)
+    if steps is not None:
+        settle_steps(directory, steps)
     path = run_path(directory, arm, seed)
     watch = Watch(path, plan, arm, seed, steps)
     more: dict[str, Any] = {
@@ -91,11 +95,14 @@ class Watch:
     def __init__(self, run: Path, plan: Plan, arm: str, seed: int, steps: int | None) -> None:
         self._run, self._plan, self._seed, self._steps = run, plan, seed, steps
         self._stages = plan.arms[arm].stages
+        # In an arm every stage is followed by the next; where its own curriculum stops, what it needs for that ends.
+        self._patient = {stage.name for stage in plan.curriculum.stages if goes_on_when_missed(stage)}
         self._copies: list[VecEnv] = []
         self._curve: Curve | None = None
         self._shown = 0
         self._marks: list[Mark] = []
-        self._kind, self._missed, self._going_on, self._done = "", False, False, False
+        self._own_cost: int | None = None
+        self._cloning, self._done = False, False
 
     def take(self, event: Event) -> None:
         """Follow one event of the run; those before the first look at the learner are read from its log."""
@@ -105,32 +112,43 @@ class Watch:
     def _take(self, event: Event) -> None:
         payload = event.payload
         if isinstance(payload, DemonstrationsReady):
-            self._shown += payload.score.steps
+            self._shown += payload.cost
         elif isinstance(payload, StageStarted):
-            self._kind, self._going_on = payload.kind, event.stage_name.startswith(GOING_ON)
+            self._cloning = isinstance(self._stages[event.stage_index], BehaviorCloning)
+            if event.stage_index == len(self._stages) - 1 and isinstance(self._stages[-1], FineTuning):
+                self._end_own(event)
         elif isinstance(payload, StageFinished):
-            self._missed = self._missed or payload.outcome == "missed"
+            if self._cloning and payload.verdict is not None and payload.after is not None:
+                # The confirmation, which a cloning stage leaves out of the run's steps.
+                self._shown += payload.after.steps
             self._done = event.stage_index == len(self._stages) - 1
+            if self._done or (payload.outcome == "missed" and event.stage_name not in self._patient):
+                self._end_own(event)
             self._marks.append(Mark(event.global_step + self._shown, event.stage_name, payload.outcome))
+
+    def _end_own(self, event: Event) -> None:
+        if self._own_cost is None:
+            self._own_cost = event.global_step + self._shown
 
     def __call__(self, learner: Learner) -> str | None:
         """Score the policy if it is time to; a sentence when the run's steps are spent."""
         curve = self._curve if self._curve is not None else self._begin(learner)
         cost = learner.global_step + self._shown
-        if curve.own_cost is None and (self._missed or self._going_on or self._done):
-            curve = self._keep(replace(curve, own_cost=cost))
-        if len(self._marks) > len(curve.marks):
-            curve = self._keep(replace(curve, marks=tuple(self._marks)))
-            self._score(curve, learner, cost, "stage")
-        elif self._is_due(curve, cost):
-            self._score(curve, learner, cost, "grid")
+        now = replace(curve, marks=tuple(self._marks), own_cost=self._own_cost)
+        # A mark is kept together with its score: a kill in between would leave it without one for good.
+        if len(now.marks) > len(curve.marks):
+            self._score(now, learner, cost, "stage")
+        elif self._is_due(now, cost):
+            self._score(now, learner, cost, "grid")
+        elif now.own_cost != curve.own_cost:
+            self._keep(now)
         if self._done:
             self._finish(learner, cost, None)
             return None
         if self._steps is None:
-            return "Its own stages are done." if curve.own_cost is not None else None
-        # Cloning spends no steps, so it is never cut short.
-        if cost < self._steps or self._kind == "BehaviorCloning":
+            return "Its own stages are done." if self._own_cost is not None else None
+        # Cloning is never cut short: without its end, its demonstrations would be paid for in vain.
+        if cost < self._steps or self._cloning:
             return None
         self._finish(learner, cost, self._steps)
         return f"{self._steps:,} steps are spent."
@@ -145,9 +163,8 @@ class Watch:
         for event in read_events(self._run):
             self._take(event)
         curve, cost = read_curve(self._run), learner.global_step + self._shown
-        own_cost = curve.own_cost if curve.own_cost is not None and curve.own_cost <= cost else None
         rows = tuple(row for row in curve.rows if row.cost <= cost)
-        self._curve = Curve(rows, curve.marks[: len(self._marks)], own_cost)
+        self._curve = Curve(rows, curve.marks[: len(self._marks)], curve.own_cost)
         return self._curve
 
     def _is_due(self, curve: Curve, cost: int) -> bool:

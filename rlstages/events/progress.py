@@ -68,6 +68,8 @@ class DemonstrationsReady:
         digest: SHA-256 of that file.
         score: Of the demonstrated episodes.
         held_out_episodes: How many of them are only measured on.
+        recorded_steps: Environment steps of all episodes that were shown, those included that were filtered out; `None`
+            in logs of before this was kept.
     """
 
     source: str
@@ -75,6 +77,12 @@ class DemonstrationsReady:
     digest: str
     score: Score
     held_out_episodes: int
+    recorded_steps: int | None = None
+
+    @property
+    def cost(self) -> int:
+        """Environment steps that they took, as far as that is known."""
+        return self.score.steps if self.recorded_steps is None else self.recorded_steps
 
 
 @serializable

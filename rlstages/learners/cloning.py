@@ -138,7 +138,8 @@ class CloningRunner:
         self._data = self._prepare(kept)
         self._digest = kept.save(self._file)
         place = f"{self._file.parent.name}/{self._file.name}"
-        self.emit(DemonstrationsReady(source, place, self._digest, kept.score(), self._data.held_out_episodes))
+        held_out = self._data.held_out_episodes
+        self.emit(DemonstrationsReady(source, place, self._digest, kept.score(), held_out, shown.steps))
         for sentence in doubtful(kept, self.learner.policy.observation_space):
             self.emit(Warned(f"{source}: {sentence}"))
         normalizer = normalizer_of(self.learner.policy)

@@ -18,6 +18,7 @@ sys.path.insert(0, str(HERE / "compare"))
 
 from comparing import CURRICULUM  # noqa: E402
 
+from rlstages.compare.budget import settle_steps  # noqa: E402
 from rlstages.compare.curve import read_curve  # noqa: E402
 from rlstages.compare.plan import claim, make_plan  # noqa: E402
 from rlstages.storage.record import read_record  # noqa: E402
@@ -39,6 +40,9 @@ WRONG = {
     "an arm of nothing": (["--arm", "short"], "--arm 'short' is not of the form 'name: parameter=value'"),
     "an arm of an unknown parameter": (["--arm", "short: depth=3"], "there is no parameter 'depth'"),
     "an arm that is there": (["--arm", "scratch: episodes=3"], "there is an arm 'scratch' already"),
+    "an arm that is one already": (["--arm", "same: max_steps=20000"], "'same: .*' would be 'staged' again"),
+    "an arm that cannot be": (["--arm", "tiny: max_steps=10"], "Arm 'tiny': .*stage 'short': max_steps is 10"),
+    "an arm twice": (["--arm", "a: episodes=3", "--arm", "b: episodes=3"], "'b: episodes=3' would be 'a' again"),
     "on nothing": (["--on", "slurm"], "--on is 'slurm'; give local, ray or ray=ADDRESS"),
     "a run of no arm": (["--run", "stages/0"], "--run stages/0: there is no such arm"),
     "a run without a seed": (["--run", "staged"], "--run is 'staged'; give an arm and a seed"),
@@ -109,6 +113,19 @@ def test_a_single_run_is_made_by_its_plain_command(rlstages, source, here):
     assert other.code == 2 and "a comparison with another curriculum" in other.err
     dry = rlstages("compare", source, *common, "--dry-run", "-p", "episodes=7")
     assert dry.code == 2 and "a comparison with another curriculum" in dry.err
+
+
+def test_fewer_steps_than_a_comparison_has_are_refused(rlstages, source, here):
+    plan = make_plan(source, {}, seeds=[0], arms=["staged", "scratch"], episodes=8, steps=6_000)
+    claim(here / "cmp", plan)
+    settle_steps(here / "cmp", 6_000)
+    common = ["--track", "none", "--episodes", "8", "--out", "cmp", "--steps", "3000", "--seeds", "0"]
+
+    for more in ([], ["--arms", "staged,no-curriculum"], ["--dry-run"], ["--run", "scratch/0"]):
+        outcome = rlstages("compare", source, *common, *more)
+
+        assert outcome.code == 2 and "--steps is 3,000, but runs in cmp were given 6,000" in outcome.err, outcome.err
+    assert [path.name for path in (here / "cmp").glob("*-s0")] == []
 
 
 def start(arguments, where):

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from building import pathological, payloads
-from comparing import LONG, placed, small_plan
+from building import HALF, cloning, curriculum, pathological, payloads, tuning
+from comparing import LONG, SHORT, placed, small_plan
 
 from rlstages import InputError, train
 from rlstages.arms import make_arms
 from rlstages.compare import worker
 from rlstages.compare.curve import grid_interval, read_curve, write_curve
 from rlstages.compare.plan import Plan, claim, make_plan, read_arm, run_path
+from rlstages.compare.results import collect
 from rlstages.events import DemonstrationsReady, RunFinished, StageFinished
 from rlstages.storage.rundir import read_events
 
@@ -43,7 +44,7 @@ def test_every_arm_spends_the_same_number_of_steps(tmp_path):
 
         assert (result.outcome, result.reason) == ("paused", "1,500 steps are spent.")
         curve = read_curve(result.path)
-        shown = sum(payload.score.steps for payload in payloads(result.path, DemonstrationsReady))
+        shown = sum(payload.cost for payload in payloads(result.path, DemonstrationsReady))
         spent = list(read_events(result.path))[-1].global_step + shown
         final = curve.final(steps)
         assert steps <= final.cost == spent < steps + ROLLOUT
@@ -126,6 +127,64 @@ def test_a_missed_stage_ends_the_first_arms_own_cost_and_the_next_stage_follows(
     assert list(read_events(later.path))[-2].stage_name == "long"
 
 
+def test_a_missed_stage_that_the_curriculum_passes_over_is_not_the_end_of_its_own_cost(tmp_path):
+    slow = {"max_steps": 900, "on_timeout": "advance"}
+    whole = curriculum(
+        cloning("clone", SHORT, max_epochs=1, until=HALF, on_failure="advance"),
+        tuning("going on in short", SHORT, **slow),
+        tuning("long", LONG, **slow),
+        learning_rate=1e-9,
+    )
+    plan = Plan(whole, make_arms(whole, ["staged", "clone-only"]), (0,), episodes=16)
+
+    path = run_arm(tmp_path, "staged", 0, None, plan).path
+
+    curve = read_curve(path)
+    assert [(mark.stage, mark.outcome) for mark in curve.marks] == [
+        ("clone", "missed"),
+        ("going on in short", "missed"),
+        ("long", "missed"),
+    ]
+    assert curve.own_cost == curve.marks[-1].cost
+    later = run_arm(tmp_path, "staged", 0, curve.own_cost, plan)
+    (end,) = collect(tmp_path, plan, curve.own_cost, {}).arms[0].runs
+    assert later.outcome == "paused" and end.own_cost == curve.own_cost
+    assert [mark.stage for mark in end.marks] == ["clone", "going on in short", "long"]
+
+
+def test_demonstrations_that_are_left_out_and_the_confirmation_of_a_clone_are_paid_for(tmp_path):
+    clone = cloning("clone", SHORT, episodes=20, best=5, until=HALF, max_epochs=1)
+    whole = curriculum(clone, tuning("long", LONG))
+    plan = Plan(whole, make_arms(whole, ["staged", "clone-only"]), (0,), episodes=16)
+
+    for arm in plan.arms:
+        path = run_arm(tmp_path, arm, 0, 1_500, plan).path
+
+        (shown,) = payloads(path, DemonstrationsReady)
+        cloned = payloads(path, StageFinished)[0].after
+        curve, spent = read_curve(path), list(read_events(path))[-1].global_step
+        assert (shown.score.steps, shown.recorded_steps) == (20, 80) and cloned.steps > 0
+        assert curve.marks[0].cost == 80 + cloned.steps
+        assert curve.final(1_500).cost == spent + 80 + cloned.steps
+        assert (spent > 0) == (arm == "staged")
+
+
+def test_no_kill_can_leave_the_end_of_a_stage_without_its_score(tmp_path, monkeypatch):
+    placed(tmp_path, seeds=(0,))
+    written = []
+
+    def write(run, curve):
+        written.append(curve)
+        write_curve(run, curve)
+
+    monkeypatch.setattr(worker, "write_curve", write)
+    run_arm(tmp_path, "staged", 0, None)
+
+    assert len(written[-1].marks) == 3
+    for curve in written:
+        assert len(curve.marks) == sum(row.why == "stage" for row in curve.rows)
+
+
 def test_scores_lie_on_the_grid(tmp_path):
     placed(tmp_path, seeds=(0,))
     steps = 3_000
@@ -184,7 +243,8 @@ def test_a_plan_says_what_is_compared(tmp_path):
     plan = small_plan()
 
     assert plan.environments[0] == LONG and plan.measure == "success" and plan.threshold == 0.5
-    assert plan.reference == "staged"
+    assert plan.reference == small_plan(names=["scratch", "staged"]).reference == "staged"
+    assert small_plan(names=["clone-only", "scratch", "no-curriculum"]).reference == "scratch"
 
 
 def test_arms_of_a_users_own_are_the_curriculum_with_other_parameters(tmp_path):
@@ -229,3 +289,10 @@ def test_a_comparison_needs_two_arms_and_a_seed():
     ):
         with pytest.raises(InputError, match=said):
             plan.require_comparable()
+
+
+def test_a_curriculum_that_has_nothing_to_leave_out_needs_an_arm_of_the_users_own():
+    whole = curriculum(tuning("only"))
+
+    with pytest.raises(InputError, match="'tiny' has nothing to leave out, so add one with --arm"):
+        Plan(whole, make_arms(whole), (0,)).require_comparable()

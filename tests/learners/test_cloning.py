@@ -193,6 +193,7 @@ def test_only_the_best_episodes_are_cloned(tmp_path):
         kept = clone.recorder.payloads(DemonstrationsReady)[0]
         assert kept.score.episodes == expected
         assert kept.score.mean_return == 8.0
+        assert (kept.score.steps, kept.recorded_steps) == (8 * expected, 8 * 6)
         assert len(load_demonstrations(clone.file)) == expected
 
 
