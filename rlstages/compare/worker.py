@@ -15,7 +15,16 @@ from rlstages.environments.making import make_vec_env
 from rlstages.environments.seeding import Purpose
 from rlstages.episodes import Score, score
 from rlstages.evaluation import evaluate
-from rlstages.events import DemonstrationsReady, Event, StageFinished, StageStarted
+from rlstages.events import (
+    DemonstrationsReady,
+    Event,
+    Judged,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+    Warned,
+)
 from rlstages.learners.learner import Learner
 from rlstages.randomness import random_state_kept
 from rlstages.stages import BehaviorCloning, FineTuning, goes_on_when_missed
@@ -28,6 +37,8 @@ from rlstages.training import resume, train
 EVALUATION_SEED = 2_000_000
 LOOK_SHARE = 8
 """A point of a curve is measured on this part of the episodes of a final score."""
+_NO_CHANGE = (Judged, RunStarted, RunFinished, Warned)
+"""Between these the policy certainly stands still: a confirmation is of a frozen policy, however long it takes."""
 
 
 def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None) -> RunResult:
@@ -102,6 +113,7 @@ class Watch:
         self._shown = 0
         self._marks: list[Mark] = []
         self._own_cost: int | None = None
+        self._changes = 0
         self._cloning, self._done = False, False
 
     def take(self, event: Event) -> None:
@@ -111,6 +123,7 @@ class Watch:
 
     def _take(self, event: Event) -> None:
         payload = event.payload
+        self._changes += not isinstance(payload, _NO_CHANGE)
         if isinstance(payload, DemonstrationsReady):
             self._shown += payload.cost
         elif isinstance(payload, StageStarted):
@@ -177,15 +190,21 @@ class Watch:
             self._score(self._curve, learner, cost, "final", steps)
 
     def _score(self, curve: Curve, learner: Learner, cost: int, why: Reason, steps: int | None = None) -> None:
-        plan = self._plan
-        episodes = plan.episodes if why == "final" else max(1, plan.episodes // LOOK_SHARE)
+        before = curve.rows[-1] if curve.rows else None
+        if before is not None and before.changes == self._changes and why != "final":
+            scores = before.scores
+        else:
+            scores = self._played(learner, self._plan.episodes // (1 if why == "final" else LOOK_SHARE))
+        self._keep(replace(curve, rows=(*curve.rows, Row(cost, why, scores, steps, self._changes))))
+
+    def _played(self, learner: Learner, episodes: int) -> tuple[Score, ...]:
         deterministic = learner.agent.action_mode == "deterministic"
         scores: list[Score] = []
         with random_state_kept():
             for index, env in enumerate(self._open_copies()):
-                played = evaluate(learner.engine, env, episodes, EVALUATION_SEED + self._seed, index, deterministic)
-                scores.append(score(played))
-        self._keep(replace(curve, rows=(*curve.rows, Row(cost, why, tuple(scores), steps))))
+                seed = EVALUATION_SEED + self._seed
+                scores.append(score(evaluate(learner.engine, env, max(1, episodes), seed, index, deterministic)))
+        return tuple(scores)
 
     def _open_copies(self) -> list[VecEnv]:
         if not self._copies:

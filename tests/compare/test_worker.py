@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,18 @@ def test_scores_lie_on_the_grid(tmp_path):
     for point in range(0, steps, interval):
         assert point <= curve.at(point).cost < point + ROLLOUT
     assert all(len(row.scores) == 2 for row in curve.rows)
+
+
+def test_a_policy_that_is_being_confirmed_is_played_once(tmp_path):
+    """A confirmation takes more steps than two points of the grid are apart."""
+    placed(tmp_path, seeds=(0,), steps=3_000)
+
+    rows = read_curve(run_arm(tmp_path, "staged", 0, 3_000).path).rows
+
+    pairs = [(one, two) for one, two in pairwise(rows) if one.changes == two.changes and two.why != "final"]
+    assert pairs and all(one.cost < two.cost and one.scores == two.scores for one, two in pairs)
+    assert [row.changes for row in rows] == sorted(row.changes for row in rows)
+    assert len({row.changes for row in rows}) > 10
 
 
 def test_scores_after_the_checkpoint_of_a_killed_session_are_made_again(tmp_path):
