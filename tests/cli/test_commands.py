@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from stable_baselines3 import A2C, PPO
 
 from rlstages import Environment, SuccessThreshold, load_demonstrations, load_policy, train
+from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import StageFinished
 from rlstages.storage.record import read_record
 from rlstages.storage.rundir import RunDirectory, read_events
@@ -105,7 +106,9 @@ def test_a_run_starts_from_another(rlstages, plan, here):
 
 
 def test_a_fault_of_the_environment_is_one_sentence_and_exit_code_1(rlstages, here):
-    body = PLAN.replace('Environment(f"toys:{world}"), until', 'Environment("toys:Echo", fault="reward"), until')
+    seed = episode_seed(0, 1, Purpose.TRAINING, 0, 0)
+    faulty = f'Environment("toys:Echo", fault="reward", fault_seed={seed}), until'
+    body = PLAN.replace('Environment(f"toys:{world}"), until', faulty)
     body = body.replace('Environment(f"toys:{world}"), expert', 'Environment("toys:Echo"), expert')
     (here / "faulty_plan.py").write_text(body)
 
@@ -113,7 +116,7 @@ def test_a_fault_of_the_environment_is_one_sentence_and_exit_code_1(rlstages, he
 
     assert outcome.code == 1
     assert outcome.err.startswith(
-        "stopped: Echo(fault='reward'): copy 0 gave the reward inf at step 3 of its episode 0"
+        f"stopped: Echo(fault='reward', fault_seed={seed}): copy 0 gave the reward inf at step 3 of its episode 0"
     )
     assert outcome.err.count("\n") == 1
 
