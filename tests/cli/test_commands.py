@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from building import COMMAND, cloning, curriculum, echo, surroundings, tuning
+from building import rlstages as apart
 from safetensors.torch import load_file
 from stable_baselines3 import A2C, PPO
 
@@ -177,6 +178,25 @@ def test_evaluate_prints_scores_as_a_table_and_as_json(rlstages, here):
     assert [row["environment"]["id"] for row in told["scores"]] == ["toys:Always", "toys:Never"]
     assert [row["success"] for row in told["scores"]] == [1.0, 0.0]
     assert [row["episodes"] for row in told["scores"]] == [8, 8]
+    assert re.search(r"Always .* 8 .* 2 \[2, 2\] .* 1\.00 \[0\.68, 1\.00\]", table.out), table.out
+
+
+def test_evaluate_says_that_the_code_has_changed_since_and_what_the_scores_are_of(rlstages, here):
+    file = here / "walking.py"
+    file.write_text(PLAN + "from toys import Always as Walk\n\nclass Walk(Walk):\n    pass\n")
+    file.write_text(file.read_text().replace('f"toys:{world}"', '"walking:Walk"'))
+    assert apart("train", "walking.py", "--out", "run", "--track", "none", cwd=here).returncode == 0
+    assert apart("evaluate", "run", "--episodes", "4", cwd=here).stderr == ""
+    file.write_text(file.read_text() + "# changed\n")
+
+    outcome = apart("evaluate", "run", "--episodes", "4", "--json", cwd=here)
+
+    assert outcome.returncode == 0
+    assert outcome.stderr == (
+        "warning: run: walking.py, which its functions come from, has been changed. "
+        "These scores are of what is there now.\n"
+    )
+    assert len(json.loads(outcome.stdout)["scores"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -198,8 +218,8 @@ def test_an_exported_model_acts_as_the_run_does(stage, settings, kind, rlstages,
     outcome = rlstages("export", "run", "--out", "deep/model.zip")
 
     assert outcome.code == 0
-    assert f"load it with stable_baselines3.{kind.__name__}.load('model.zip')" in outcome.out
-    model = kind.load(here / "deep" / "model.zip", device="cpu")
+    assert f"load it with stable_baselines3.{kind.__name__}.load('deep/model.zip')" in outcome.out
+    model = kind.load("deep/model.zip", device="cpu")
     model.observation_space.seed(0)
     for _ in range(10):
         seen = model.observation_space.sample()
@@ -224,9 +244,9 @@ def test_an_exported_model_can_be_loaded_where_nothing_of_ours_was_imported(rlst
 def test_exported_weights_are_the_runs(rlstages, here):
     result = train(curriculum(easy(), normalize_observations=True), out="run")
 
-    outcome = rlstages("export", "run", "--out", "weights.safetensors", "--format", "safetensors")
+    outcome = rlstages("export", "run", "--out", "weights.safetensors")
 
-    assert outcome.code == 0
+    assert outcome.code == 0, outcome.err
     assert result.stages["easy"].digest.startswith(outcome.out.split()[-1])
     found = load_file("weights.safetensors")
     assert all(torch.equal(value, found[name]) for name, value in load_policy("run").state_dict().items())
