@@ -112,7 +112,6 @@ def evaluate_policy(
     """Print the scores of a run's final policy."""
     curriculum = None if source is None else load_curriculum(source, parameters)
     from rlstages.policies import evaluate_run
-
     from rlstages.resumption import changes
 
     scores = evaluate_run(run, episodes, seed, curriculum=curriculum, trust_imports=trust_imports)
@@ -128,7 +127,8 @@ def evaluate_policy(
     for column in ("environment", "episodes", "return", "success"):
         table.add_column(column)
     for environment, score in scores:
-        solved = "-" if score.success is None else _interval(score.success, [score.success_low, score.success_high], ".2f")
+        ends = [score.success_low, score.success_high]
+        solved = "-" if score.success is None else _interval(score.success, ends, ".2f")
         returned = _interval(score.mean_return, [score.return_low, score.return_high], ".3g")
         table.add_row(str(environment), str(score.episodes), returned, solved)
     Console().print(table)

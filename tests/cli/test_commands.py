@@ -55,6 +55,7 @@ def test_train_reaches_the_end_and_says_where_the_run_is(rlstages, plan, here):
 
     assert outcome.code == 0
     assert outcome.err == ""
+    assert outcome.out.startswith("small: checking 2 stages ...\n")
     assert outcome.out.endswith("The curriculum is done. Run directory: runs/small-s3\n")
     assert read_record(here / "runs" / "small-s3").seed == 3
 
@@ -199,6 +200,24 @@ def test_evaluate_says_that_the_code_has_changed_since_and_what_the_scores_are_o
     assert len(json.loads(outcome.stdout)["scores"]) == 1
 
 
+def test_a_curriculum_file_that_was_renamed_helps_under_its_old_name(rlstages, here):
+    text = PLAN.replace('f"toys:{world}"', '"strolling:Walk"')
+    text += "from toys import Always\n\nclass Walk(Always):\n    pass\n"
+    (here / "strolling.py").write_text(text)
+    assert apart("train", "strolling.py", "--out", "run", "--track", "none", cwd=here).returncode == 0
+    (here / "strolling.py").rename(here / "renamed.py")
+
+    other = apart("evaluate", "run", "renamed.py", "--episodes", "4", cwd=here)
+    (here / "new").mkdir()
+    (here / "new" / "strolling.py").write_text(text)
+    moved = apart("evaluate", "run", "new/strolling.py", "--episodes", "4", cwd=here)
+
+    assert other.returncode == 2
+    assert f"The file {here}/strolling.py, which the module 'strolling' came from, is gone; " in other.stderr
+    assert other.stderr.endswith("give it as FILE under its old name, strolling.py.\n")
+    assert (moved.returncode, moved.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("stage", "settings", "kind"),
     [
@@ -297,6 +316,24 @@ def test_a_stage_may_clone_a_model_that_is_trusted(rlstages, here):
         "completed",
         "reached",
     ]
+
+
+def test_train_and_compare_say_what_they_do_before_they_import_anything_heavy(here, plan):
+    names = "Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold"
+    (here / plan).write_text(PLAN.replace("import *", f"import {names}"))
+    heard = "import builtins, sys\nfirst = builtins.print\n" + (
+        "def heard(*said, **more):\n"
+        "    first(*said, 'torch' in sys.modules, **more)\n"
+        "    builtins.print = first\n"
+        "builtins.print = heard\n"
+    )
+
+    trained = apart("train", plan, "--out", "run", "--track", "none", cwd=here, before=heard)
+    compared = apart("compare", plan, "--seeds", "0:1", "--arms", "staged", cwd=here, before=heard)
+
+    assert trained.stdout.startswith("small: checking 2 stages ... False\n")
+    assert compared.stdout == "small_plan.py: checking the arms ... False\n"
+    assert "at least two arms" in compared.stderr
 
 
 def test_help_and_version_import_nothing_heavy(here):
