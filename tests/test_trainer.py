@@ -324,7 +324,7 @@ def test_what_a_policy_was_trained_for_is_that_of_the_last_stage_that_ended(here
 def test_a_run_of_another_network_cannot_be_started_from(here):
     train(curriculum(easy()), out="first")
 
-    with pytest.raises(InputError, match="this agent's"):
+    with pytest.raises(InputError, match="this curriculum's has network"):
         train(curriculum(easy(), network=(8,)), out="second", initial="first")
     with pytest.raises(InputError, match="nowhere is not a run directory"):
         train(curriculum(easy()), out="second", initial="nowhere")

@@ -53,7 +53,11 @@ Parameters = Annotated[
     typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the curriculum; repeatable."),
 ]
 Tracking = Annotated[
-    Track, typer.Option(help="Weights & Biases: auto is online where a key is configured, else offline.")
+    Track,
+    typer.Option(
+        metavar="MODE",
+        help="Weights & Biases: online, offline, none, or auto: online where a key is configured, else offline.",
+    ),
 ]
 OfRun = Annotated[
     Optional[str],  # noqa: UP045

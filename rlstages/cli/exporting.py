@@ -7,7 +7,6 @@ from pathlib import Path
 from rlstages.errors import require
 from rlstages.storage.checkpoints import make_parent
 
-
 ENDINGS = {".zip": "sb3", ".safetensors": "safetensors"}
 
 
