@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from rlstages.errors import InputError, nearest, reason_of, require, require_name, require_number
+from rlstages.errors import InputError, in_short, nearest, reason_of, require, require_name, require_number
 from rlstages.references import load_file, resolve
 from rlstages.serialization import digest, from_data, loads, serializable, to_data
 from rlstages.specs import Agent, Environment
@@ -55,11 +55,13 @@ class Curriculum:
     ) -> None:
         require_name("Curriculum", name)
         where = f"curriculum {name!r}"
-        require(isinstance(agent, Agent), f"{where}: agent is {agent!r}; give an Agent(...).")
+        require(isinstance(agent, Agent), f"{where}: agent is {in_short(agent)}; give an Agent(...).")
         require(isinstance(stages, (list, tuple)) and len(stages) > 0, f"{where}: give a list of at least one stage.")
-        for before, stage in zip((None, *stages), stages, strict=False):
+        for number, stage in enumerate(stages, 1):
             known = isinstance(stage, (BehaviorCloning, FineTuning))
-            require(known, f"{where}: {stage!r} is not a stage; give BehaviorCloning(...) or FineTuning(...).")
+            what = f"number {number} in stages is {in_short(stage)}"
+            require(known, f"{where}: {what}; each is one BehaviorCloning(...) or FineTuning(...), in one flat list.")
+        for before, stage in zip((None, *stages), stages, strict=False):
             refuse_unfit(stage, before, agent)
             refuse_return(stage, before)
         for index in range(len(stages)):
@@ -67,9 +69,11 @@ class Curriculum:
         names = [stage.name for stage in stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         require(not twice, f"{where}: two stages are named {', '.join(map(repr, twice))}; give each a name of its own.")
-        require(isinstance(held_out, (list, tuple)), f"{where}: held_out is {held_out!r}; give a list of environments.")
+        several = isinstance(held_out, (list, tuple))
+        require(several, f"{where}: held_out is {in_short(held_out)}; give a list of environments, be it of one.")
         for environment in held_out:
-            require(isinstance(environment, Environment), f"{where}: held_out takes Environment(...) only.")
+            what = f"held_out has {in_short(environment)} in it"
+            require(isinstance(environment, Environment), f"{where}: {what}; it takes Environment(...) only.")
         require_number(where, "retention_share", retention_share, least=0.0, most=1.0)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "agent", agent)

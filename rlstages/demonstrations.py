@@ -152,6 +152,11 @@ def load_demonstrations(path: Path | str) -> Demonstrations:
     path = Path(path)
     folder = is_folder_of_trajectories(path)
     require(folder or path.is_file(), f"There are no demonstrations at {path}.")
+    require(
+        path.suffix != ".zip",
+        f"{path} is a model's zip file, and no demonstrations: 'rlstages demos record' writes down what it does, and "
+        f"Expert({str(path)!r}) lets it show.",
+    )
     require(path.suffix not in PICKLED, f"{path} is pickled, which can run any code when it is loaded; {CONVERT}")
     if folder:
         arrays = read_trajectories(path, MAX_BYTES)
@@ -163,8 +168,16 @@ def load_demonstrations(path: Path | str) -> Demonstrations:
 
 def _assemble(path: Path, layouts: Mapping[str, Layout], read: Callable[[str], np.ndarray]) -> Demonstrations:
     """Check that the arrays fit together, before all but the lengths are read, and cut them into episodes."""
-    for name in ("actions", "rewards", "lengths"):
-        require(name in layouts, f"{path}: the array {name!r} is missing.")
+    watched = sorted(key for key in layouts if key.split("/")[0] == "observations")
+    missing = [] if watched else ["observations"]
+    missing += [name for name in ("actions", "rewards", "lengths") if name not in layouts]
+    names = ", ".join(map(repr, missing))
+    which = f"arrays {names} are" if len(missing) > 1 else f"array {names} is"
+    require(
+        not missing,
+        f"{path}: the {which} missing; give observations (of each episode one more than actions), actions, rewards and "
+        "lengths (the steps of each episode), as docs/demonstrations.md says.",
+    )
     for name, layout in layouts.items():
         require(len(layout.shape) > 0, f"{path}: {name} is a single value, not a list.")
     lengths_fit = len(layouts["lengths"].shape) == 1 and layouts["lengths"].dtype.kind in "iu"
@@ -178,8 +191,6 @@ def _assemble(path: Path, layouts: Mapping[str, Layout], read: Callable[[str], n
         require(rows[name] == steps, f"{path}: {name} has {rows[name]} rows, but lengths add to {steps}.")
     numbers = len(layouts["rewards"].shape) == 1 and layouts["rewards"].dtype.kind in "fiub"
     require(numbers, f"{path}: rewards must be a list of numbers.")
-    watched = sorted(key for key in layouts if key.split("/")[0] == "observations")
-    require(bool(watched), f"{path}: the array 'observations' is missing.")
     one_kind = "observations" not in watched or len(watched) == 1
     require(one_kind, f"{path} has both 'observations' and 'observations/KEY' arrays; leave out one of the two.")
     wanted = steps + len(lengths)

@@ -58,9 +58,20 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def in_short(value: Any) -> str:
+    """Return a value as Python writes it, or its type where that is long."""
+    text = " ".join(repr(value).split())
+    kind = type(value).__name__
+    return text if len(text) <= 40 else f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a did-you-mean clause, or an empty string when nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    """Return a did-you-mean clause, or an empty string when nothing is near, upper and lower case aside."""
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if not near:
+        lower = {name.lower(): name for name in names}
+        near = [lower[name] for name in difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)]
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

@@ -31,6 +31,11 @@ def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
         return _scripted(expert)
     if expert.kind == "run":
         path = Path(expert.source)
+        require(
+            path.is_dir() or not expert.source.isidentifier(),
+            f"There is no run directory {expert.source!r}; of a function write module:{expert.source} or, on the "
+            f"command line, FILE.py:{expert.source}.",
+        )
         with random_state_kept():
             policy = load_policy(path)
         return _acting(policy, read_record(path).curriculum.agent.action_mode == "deterministic")

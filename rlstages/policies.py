@@ -118,7 +118,7 @@ def evaluate_run(
 
     Args:
         run: A run directory.
-        episodes: How many to play in each environment.
+        episodes: How many to score in each environment.
         seed: Of the episodes.
         environments: Where; default every environment of the curriculum and its held-out ones, each once.
         curriculum: A curriculum whose environments may be imported, where the run was made by somebody else.
@@ -143,5 +143,6 @@ def evaluate_run(
                 played = evaluate(engine, env, episodes, seed, index, agent.action_mode == "deterministic")
             finally:
                 env.close()
-            scores.append((environment, score(played)))
+            # Waves are whole; of the last one those count that began first, however long they took.
+            scores.append((environment, score(played[:episodes])))
     return scores

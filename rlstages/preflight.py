@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 
 from rlstages.criteria import spend
 from rlstages.curriculum import Curriculum
 from rlstages.demonstrations import load_demonstrations
 from rlstages.environments.determinism import doubts_about
-from rlstages.environments.guarding import CopyError, Guarded, traceback_of
 from rlstages.environments.lookup import batched_maker
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose
-from rlstages.environments.success import success_rule
-from rlstages.environments.watchdog import TimeLimit
-from rlstages.errors import InputError, reason_of, require
+from rlstages.errors import InputError, require
 from rlstages.experts import showing
 from rlstages.inheritance import Kept
 from rlstages.learners.cloning import place_demonstrations, require_demonstrations
@@ -33,9 +28,9 @@ from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments, refuse_undemonstrated
 from rlstages.threads import processors
+from rlstages.trial import Trial, try_episode, try_expert
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
-TRIAL_STEPS, TRIAL_SECONDS = 2_000, 2.0
 DEAR_STEP = 1e-3
 """Seconds of a step from which copies in processes of their own may pay (benchmarks/environments.py)."""
 DECIDABLE_ATTEMPTS = 10
@@ -58,18 +53,6 @@ class Checked(Spaces):
     """
 
     doubts: tuple[str, ...]
-
-
-class Trial(NamedTuple):
-    """What came out of an episode of random actions.
-
-    Attributes:
-        silent: Whether it ended without saying whether it succeeded.
-        step_seconds: Median wall-clock time of a step: one that compiles, or waits for another process, says nothing.
-    """
-
-    silent: bool
-    step_seconds: float
 
 
 def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept | None = None) -> Checked:
@@ -98,13 +81,13 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
         with _naming(stage):
             _check_criterion(stage)
             if stage.environment not in tried:
-                tried[stage.environment] = _try_episode(stage.environment)
+                tried[stage.environment] = try_episode(stage.environment)
             _check_success(stage, tried[stage.environment].silent)
             if isinstance(stage, BehaviorCloning):
                 _check_cloning(stage, spaces, trust_pickle)
     for environment in set(curriculum.held_out) - set(tried):
         with _naming("held_out"):
-            _try_episode(environment)
+            try_episode(environment)
     doubts: list[str] = []
     for environment in _trained(curriculum):
         doubts += doubts_about(environment)
@@ -201,39 +184,6 @@ def _slowness(environment: Environment, step_seconds: float, copies: int) -> lis
     ]
 
 
-def _try_episode(environment: Environment) -> Trial:
-    """Play one episode at random."""
-    env = Guarded(make_environment(environment), 0, environment.step_timeout)
-    solved = success_rule(environment.success)
-    total, step, silent, taken = 0.0, 0, False, list[float]()
-    try:
-        env.action_space.seed(0)
-        env.reset(seed=0)
-        started = time.monotonic()
-        for step in range(1, TRIAL_STEPS + 1):
-            action, asked = env.action_space.sample(), time.monotonic()
-            _, reward, terminated, truncated, info = env.step(action)
-            taken.append(time.monotonic() - asked)
-            total += reward
-            if terminated or truncated:
-                silent = solved(info, total, step) is None
-                break
-            if time.monotonic() - started > TRIAL_SECONDS:
-                break
-        return Trial(silent, float(np.median(taken)))
-    except CopyError as error:
-        raise InputError(
-            f"{environment} fails in an episode of random actions, at step {step}: it {error.what}.", trace=error.trace
-        ) from error
-    except Exception as error:
-        raise InputError(
-            f"{environment}: whether an episode succeeded cannot be told: {reason_of(error)}.",
-            trace=traceback_of(error) if ":" in str(environment.success) else "",
-        ) from error
-    finally:
-        env.close()
-
-
 def _check_success(stage: Stage, unknown: bool) -> None:
     require(
         not (unknown and stage.until is not None and stage.until.needs_success),
@@ -252,39 +202,7 @@ def _check_cloning(stage: BehaviorCloning, spaces: Spaces, trust_pickle: bool) -
         require_demonstrations(stage, shown.filtered(stage.best, stage.min_return), spaces.observation, spaces.action)
     if stage.expert is not None:
         show = showing(stage.expert, trust_pickle=trust_pickle)
-        env = make_environment(stage.environment)
-        try:
-            _try_expert(stage, env, show)
-        finally:
-            env.close()
-
-
-def _try_expert(stage: BehaviorCloning, env: gym.Env[Any, Any], show: Callable[..., Any]) -> None:
-    """Ask the expert for one action."""
-    assert stage.expert is not None
-    try:
-        observation, _ = Guarded(env, 0, stage.environment.step_timeout).reset(seed=0)
-        with TimeLimit(stage.environment.step_timeout, f"The first action of {stage.expert.source}"):
-            action = show(env)(observation)
-    except InputError:
-        raise
-    except CopyError as error:
-        raise InputError(f"{stage.environment} {error.what}, before the first step.", trace=error.trace) from error
-    except Exception as error:
-        raise InputError(
-            f"the expert {stage.expert.source} fails at its first action: {reason_of(error)}.",
-            trace=traceback_of(error),
-        ) from error
-    fits = env.action_space.contains(_as_dtype(action, env.action_space))
-    require(fits, f"the expert {stage.expert.source} gives the action {action!r}, which is not in {env.action_space}.")
-
-
-def _as_dtype(action: Any, space: gym.Space[Any]) -> Any:
-    """Return an action in the space's type, as recording stores it."""
-    array = np.asarray(action)
-    if array.dtype.kind not in "fiub" or array.shape != space.shape:
-        return action
-    return array.astype(space.dtype) if np.can_cast(array.dtype, space.dtype or array.dtype, "same_kind") else action
+        try_expert(stage.environment, stage.expert, show)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,11 @@ def _play(
             elif isinstance(error, Overdue):
                 reason = f"it {late(limit.seconds, 'its action')}"
             raise InputError(f"{failing}, {place}: {reason}.", trace=trace) from error
+        require(
+            math.isfinite(reward),
+            f"{environment} gave the reward {reward} at step {len(actions)} of the episode with seed {seed}, played by "
+            f"{expert.source}; rewards must be finite numbers.",
+        )
         seen.append(observation)
         actions.append(action)
         rewards.append(float(reward))

@@ -89,7 +89,10 @@ def resolve(name: str) -> Any:
 def _module(name: str) -> ModuleType:
     """Import a module, from the file that is known for it rather than from one of the same name elsewhere."""
     if name in _SOURCES and name not in sys.modules:
-        return load_file(_SOURCES[name])
+        path = _SOURCES[name]
+        gone = f"The file {path}, which the module {name!r} came from, is gone"
+        require(path.is_file(), f"{gone}; put it back, or give it as FILE under its old name, {path.name}.")
+        return load_file(path)
     return importlib.import_module(name)
 
 

@@ -41,7 +41,7 @@ def require_unchanged(path: Path, record: RunRecord, force: bool) -> list[str]:
     Raises:
         InputError: If what the run does has changed and `force` is not set.
     """
-    changed = _changes(path, record)
+    changed = changes(path, record)
     if changed and not force:
         raise InputError(f"{path}: {' '.join(changed)} Undo that, or go on all the same with --force.")
     told = [f"Forced to go on: {sentence}" for sentence in changed]
@@ -68,8 +68,8 @@ def require_own_run(path: Path, curriculum: Curriculum) -> None:
         raise InputError(f"{str(error).partition(' Undo that')[0]} Undo that, or give another --out.") from None
 
 
-def _changes(path: Path, record: RunRecord) -> list[str]:
-    """Return a sentence for each change of what the run does."""
+def changes(path: Path, record: RunRecord) -> list[str]:
+    """Return a sentence for each change of what a run does, since it was started."""
     changed = []
     if recorded_digest(path) != digest_from(path, record.curriculum):
         changed.append("The curriculum in run.json has been changed since it was written.")

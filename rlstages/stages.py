@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from rlstages.criteria import Criterion
-from rlstages.errors import InputError, require, require_choice, require_int, require_name, require_number
+from rlstages.errors import InputError, in_short, require, require_choice, require_int, require_name, require_number
 from rlstages.serialization import serializable
 from rlstages.specs import Agent, Environment, Expert, Hyperparameters, refuse_ppo_only
 
@@ -75,7 +75,11 @@ class BehaviorCloning:
             (self.expert is None) != (self.demonstrations is None),
             f"{where}: give either expert=Expert(...) or demonstrations='file', and not both.",
         )
-        require(self.expert is None or isinstance(self.expert, Expert), f"{where}: expert must be an Expert(...).")
+        named = getattr(self.expert, "__name__", None) or in_short(self.expert)
+        require(
+            self.expert is None or isinstance(self.expert, Expert),
+            f"{where}: expert must be an Expert(...); write Expert({named}).",
+        )
         require(
             self.demonstrations is None or (isinstance(self.demonstrations, str) and bool(self.demonstrations)),
             f"{where}: demonstrations is {self.demonstrations!r}; give the path of a file.",

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
 
 from rlstages.curriculum import Curriculum, load_curriculum
 from rlstages.errors import Fault, InputError, reason_of, require, require_seed
@@ -15,7 +18,8 @@ from rlstages.learners.learner import Learner
 from rlstages.policies import final_weights, last_finished, learner_of
 from rlstages.preflight import Checked, preflight
 from rlstages.resumption import conditions, require_unchanged
-from rlstages.spaces import space_to_data
+from rlstages.spaces import describe_space, space_from_data, space_to_data
+from rlstages.specs import Agent
 from rlstages.stages import BehaviorCloning, FineTuning, refuse_unfit
 from rlstages.storage.record import new_record, read_record
 from rlstages.storage.rundir import RunDirectory, free_path, read_events, update_curriculum
@@ -162,12 +166,30 @@ def start_from(learner: Learner, curriculum: Curriculum, run: Path) -> None:
     Raises:
         InputError: If the policy has another network, or the first stage cannot go on from it.
     """
-    stages = dict(enumerate(read_record(run).curriculum.stages))
-    learner.load_policy(final_weights(run))
+    record = read_record(run)
+    stages = dict(enumerate(record.curriculum.stages))
+    try:
+        learner.load_policy(final_weights(run))
+    except InputError as error:
+        seen, acts = (space_from_data(record.spaces.get(name, {})) for name in ("observation", "action"))
+        theirs = _network(record.curriculum.agent, seen, acts)
+        own = _network(curriculum.agent, learner.policy.observation_space, learner.policy.action_space)
+        if theirs == own:
+            raise
+        raise InputError(f"The policy of {run} has {theirs}; this curriculum's has {own}.") from error
     last = stages.get(last_finished(run)[0])
     refuse_unfit(curriculum.stages[0], last, curriculum.agent)
     learner.objective = "cloning" if isinstance(last, BehaviorCloning) else "reinforcement"
     learner.trust()
+
+
+def _network(agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> str:
+    """Return in words what decides which weights a policy has."""
+    standardised = "standardised " if agent.normalize_observations else ""
+    return (
+        f"network {list(agent.network)} ({agent.policy}), {standardised}observations "
+        f"{describe_space(observation_space)} and actions {describe_space(action_space)}"
+    )
 
 
 @contextmanager

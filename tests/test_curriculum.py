@@ -53,10 +53,15 @@ def size_given(curriculum):
         ({"agent": "PPO"}, "curriculum 'c': agent is 'PPO'; give an Agent(...)"),
         ({"stages": []}, "give a list of at least one stage"),
         ({"stages": TUNE}, "give a list of at least one stage"),
-        ({"stages": [ENV]}, "is not a stage; give BehaviorCloning(...) or FineTuning(...)"),
+        (
+            {"stages": [ENV]},
+            "number 1 in stages is an Environment; each is one BehaviorCloning(...) or FineTuning(...), in",
+        ),
+        ({"stages": [TUNE, [TUNE]]}, "number 2 in stages is a list; each is one"),
         ({"stages": [TUNE, TUNE]}, "curriculum 'c': two stages are named 'tune'; give each a name of its own"),
-        ({"held_out": ENV}, "held_out is Environment("),
-        ({"held_out": ["CartPole-v1"]}, "held_out takes Environment(...) only"),
+        ({"held_out": ENV}, "held_out is an Environment; give a list of environments, be it of one"),
+        ({"held_out": [[ENV]]}, "held_out has a list in it; it takes Environment(...) only"),
+        ({"held_out": ["CartPole-v1"]}, "held_out has 'CartPole-v1' in it; it takes Environment(...) only"),
         ({"agent": Agent(n_envs=1000)}, "stage 'tune': max_steps is 100,000, but ten rollouts"),
     ],
 )

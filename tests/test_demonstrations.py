@@ -150,7 +150,8 @@ MISFITS = {
     "no lengths": (arrays(lengths=None), "the array 'lengths' is missing"),
     "no observations": (arrays(observations=None), "the array 'observations' is missing"),
     "wrong key": ({**arrays(observations=None), "obs": np.zeros((7, 3))}, "the array 'observations' is missing"),
-    "nothing": ({"x": np.zeros(0)}, "the array 'actions' is missing"),
+    "nothing": ({"x": np.zeros(0)}, "the arrays 'observations', 'actions', 'rewards', 'lengths' are missing"),
+    "two": (arrays(rewards=None, lengths=None), "the arrays 'rewards', 'lengths' are missing"),
     "no episode": (arrays(lengths=np.zeros(0, np.int64)), "holds no episode"),
     "negative length": (arrays(lengths=np.array([-2, 7])), "every episode must have at least one step"),
     "length of zero": (arrays(lengths=np.array([0, 5])), "every episode must have at least one step"),
@@ -511,6 +512,10 @@ def test_a_folder_that_imitation_saved_is_read(tmp_path, image):
 def test_a_folder_without_rewards_and_a_pickle_say_what_to_do(tmp_path):
     folder = save_trajectories(tmp_path / "shown", trajectories(3, rewards=False))
     assert "the array 'rewards' is missing" in sentence_of(load_demonstrations, folder)
+    (tmp_path / "model.zip").write_bytes(b"PK")
+    assert "model.zip is a model's zip file, and no demonstrations: 'rlstages demos record'" in sentence_of(
+        load_demonstrations, tmp_path / "model.zip"
+    )
     (tmp_path / "shown.pkl").write_bytes(pickle.dumps([]))
     assert "is pickled, which can run any code when it is loaded; if you trust" in sentence_of(
         load_demonstrations, tmp_path / "shown.pkl"

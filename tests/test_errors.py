@@ -5,6 +5,7 @@ import pytest
 
 from rlstages.errors import (
     InputError,
+    in_short,
     nearest,
     require,
     require_bool,
@@ -32,6 +33,13 @@ def test_input_error_is_a_value_error_with_the_sentence():
 def test_the_nearest_word_is_offered_and_a_far_one_is_not():
     assert nearest("max_step", ["max_steps", "seed"]) == " Did you mean 'max_steps'?"
     assert nearest("xyz", ["max_steps", "seed"]) == ""
+    assert nearest("ppo", ["A2C", "PPO"]) == " Did you mean 'PPO'?"
+
+
+def test_a_long_value_is_named_by_its_type():
+    assert in_short([1, 2]) == "[1, 2]"
+    assert in_short(list(range(100))) == "a list"
+    assert in_short(OverflowError("long" * 100)) == "an OverflowError"
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "3", None, math.nan])

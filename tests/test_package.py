@@ -48,6 +48,7 @@ ORDER = [
     ["environments.joined"],
     ["environments.rewards"],
     ["recording", "evaluation", "environments.determinism"],
+    ["trial"],
     ["learners", "learners.normalizer", "learners.engines", "learners.learner"],
     ["policies"],
     ["experts"],

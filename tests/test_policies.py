@@ -6,6 +6,8 @@ import torch
 from building import cloning, curriculum, echo, tuning
 
 from rlstages import Environment, Expert, InputError, SuccessThreshold, load_policy, train
+from rlstages.environments.making import make_environment
+from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.learners.learner import read_policy
 from rlstages.policies import evaluate_run, final_policy_file, load_learner
 
@@ -39,9 +41,20 @@ def test_a_run_is_scored_in_each_environment_once_held_out_ones_included(run):
     scores = evaluate_run(run, episodes=10, seed=5)
 
     assert [environment for environment, _ in scores] == [echo(), ALWAYS, echo(steps=4)]
-    assert [score.episodes for _, score in scores] == [12, 12, 12]
+    assert [score.episodes for _, score in scores] == [10, 10, 10]
     assert scores[1][1].success == 1.0
-    assert scores[2][1].steps == 48
+    assert scores[2][1].steps == 40
+
+
+def test_a_score_is_of_as_many_episodes_as_asked_for_counted_by_their_start(run):
+    uneven = Environment("toys:Uneven")
+    agent = load_learner(run).agent
+    sim = make_environment(uneven).unwrapped
+    lengths = [sim.length_of(episode_seed(5, 0, Purpose.EVALUATION, 0, 0) + copy) for copy in range(agent.n_envs)]
+
+    for asked in range(1, agent.n_envs + 1):
+        assert evaluate_run(run, asked, 5, [uneven])[0][1].steps == sum(lengths[:asked])
+    assert lengths != sorted(lengths)
 
 
 def test_a_score_can_be_had_again_and_depends_on_its_seed(run):

@@ -10,6 +10,7 @@ from building import cloning, curriculum, echo, tuning
 
 from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, train
 from rlstages.demonstrations import Demonstration, Demonstrations
+from rlstages.environments.making import make_environment
 from rlstages.experts import showing
 from rlstages.preflight import preflight
 from rlstages.recording import record
@@ -79,6 +80,28 @@ def test_an_environment_that_fails_in_its_episode_is_named():
     refused(
         plan,
         "^stage 'tune': fails_in_step fails in an episode of random actions, at step 2: it raised RuntimeError: the",
+    )
+
+
+def test_rewards_that_are_not_finite_are_refused_of_chance_and_of_the_expert():
+    refused(
+        curriculum(tuning(environment=toy("Spoilt"))),
+        "^stage 'tune': Spoilt gives the reward nan at step 1 of an episode of random actions; rewards must be finite",
+    )
+    chosen = make_environment(echo()).action_space
+    chosen.seed(0)
+    only_expert = Environment("toys:Spoilt", spoilt_action=int(chosen.sample() + 1) % 3)
+    who = Expert("toys:tell_of_spoilt")
+    refused(
+        curriculum(cloning(environment=only_expert, expert=who)),
+        r"^stage 'clone': Spoilt\(.*\) gives the reward nan for the first action of the expert toys:tell_of_spoilt;",
+    )
+
+
+def test_an_environment_that_fails_with_the_experts_action_is_named():
+    refused(
+        curriculum(cloning(environment=toy("Picky"), expert=Expert("toys:tell_zero"))),
+        "^stage 'clone': Picky raised ValueError: not 0 in step.*, with the first action of the expert toys:tell_zero",
     )
 
 

@@ -36,6 +36,11 @@ def test_episodes_have_the_seeds_of_demonstrations():
         np.testing.assert_array_equal(episode.observations[0], first)
 
 
+def test_a_reward_that_is_not_finite_is_refused_with_its_step():
+    with pytest.raises(InputError, match=r"gave the reward inf at step 2 of the episode with seed \d+, played by"):
+        play(echo(fault="reward"), "toys:tell")
+
+
 @pytest.mark.parametrize(
     ("sees", "acts", "kind", "shape"),
     [

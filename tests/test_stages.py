@@ -1,3 +1,4 @@
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def tune(**changes):
         (lambda: tune(environment=None), "stage 'tune': the environment is None; wrap it"),
         (lambda: clone(expert=None), "give either expert=Expert(...) or demonstrations='file', and not both"),
         (lambda: clone(demonstrations="a"), "give either expert=Expert(...) or demonstrations='file', and not both"),
-        (lambda: clone(expert="tasks:plan"), "expert must be an Expert(...)"),
+        (lambda: clone(expert="tasks:plan"), "expert must be an Expert(...); write Expert('tasks:plan')."),
+        (lambda: clone(expert=textwrap.dedent), "expert must be an Expert(...); write Expert(dedent)."),
         (lambda: clone(expert=None, demonstrations=5), "demonstrations is 5; give the path of a file"),
         (lambda: clone(expert=None, demonstrations=""), "demonstrations is ''; give the path of a file"),
         (lambda: clone(until=0.9), "until is 0.9; give a criterion such as SuccessThreshold(0.9)"),

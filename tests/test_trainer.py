@@ -9,6 +9,7 @@ import torch
 from building import Recorder, agent, cloning, curriculum, echo, payloads, tuning
 
 from rlstages import Environment, Expert, InputError, SuccessThreshold, resume, train, training
+from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import (
     EpochFinished,
     Judged,
@@ -275,7 +276,8 @@ def test_trackers_are_told_everything_and_closed_once(here):
 
 def test_a_tracker_is_closed_when_the_run_fails(here):
     recorder = Recorder()
-    fault = easy(environment=echo(fault="reward", fault_step=8), max_steps=10_000)
+    seed = episode_seed(0, 0, Purpose.TRAINING, 1, 0)
+    fault = easy(environment=echo(fault="reward", fault_step=8, fault_seed=seed), max_steps=10_000)
 
     with pytest.raises(Exception, match="Echo.*gave the reward inf at step 8"):
         train(curriculum(fault), out="run", trackers=[recorder])
@@ -322,7 +324,7 @@ def test_what_a_policy_was_trained_for_is_that_of_the_last_stage_that_ended(here
 def test_a_run_of_another_network_cannot_be_started_from(here):
     train(curriculum(easy()), out="first")
 
-    with pytest.raises(InputError, match="this agent's"):
+    with pytest.raises(InputError, match="this curriculum's has network"):
         train(curriculum(easy(), network=(8,)), out="second", initial="first")
     with pytest.raises(InputError, match="nowhere is not a run directory"):
         train(curriculum(easy()), out="second", initial="nowhere")

@@ -186,6 +186,27 @@ class Always(First):
         return np.zeros(3, np.float32), 1.0, self.time >= 2, False, {"is_success": True}
 
 
+class Spoilt(First):
+    """Its rewards are not finite: always, or for one action only."""
+
+    def __init__(self, spoilt_action=None):
+        super().__init__()
+        self.spoilt_action = spoilt_action
+
+    def step(self, action):
+        spoilt = self.spoilt_action in (None, action)
+        return np.zeros(3, np.float32), np.nan if spoilt else 0.0, True, False, {"is_success": False}
+
+
+class Picky(First):
+    """Takes no action that is a plain number of Python's, which its space never samples."""
+
+    def step(self, action):
+        if type(action) is int:
+            raise ValueError(f"not {action}")
+        return np.zeros(3, np.float32), 0.0, True, False, {"is_success": False}
+
+
 class Silent(First):
     """Never says whether an episode is solved."""
 
@@ -259,6 +280,10 @@ WORD = "a word"
 def tell_zero(env):
     """An expert that does the same whatever is shown."""
     return lambda observation: 0
+
+
+def tell_of_spoilt(env):
+    return lambda observation: env.unwrapped.spoilt_action
 
 
 class Strict(Echo):

@@ -53,7 +53,11 @@ Parameters = Annotated[
     typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the curriculum; repeatable."),
 ]
 Tracking = Annotated[
-    Track, typer.Option(help="Weights & Biases: auto is online where a key is configured, else offline.")
+    Track,
+    typer.Option(
+        metavar="MODE",
+        help="Weights & Biases: online, offline, none, or auto: online where a key is configured, else offline.",
+    ),
 ]
 OfRun = Annotated[
     Optional[str],  # noqa: UP045
@@ -197,13 +201,14 @@ def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="File to write.")],
     form: Annotated[
-        Format, typer.Option("--format", help="A stable-baselines3 zip, or the plain weights.")
-    ] = Format.sb3,
+        Optional[Format],  # noqa: UP045
+        typer.Option("--format", help="A stable-baselines3 .zip, or plain weights; default what --out ends in."),
+    ] = None,
 ) -> None:
     """Write a run's final policy to a file."""
     from rlstages.cli.exporting import export_policy
 
-    export_policy(run, out, form.value)
+    export_policy(run, out, None if form is None else form.value)
 
 
 @app.command()

@@ -82,6 +82,8 @@ class Options:
 
 def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> None:
     """Make what is missing of a comparison, and report."""
+    if not dry_run:
+        say(f"{options.source}: checking the arms ...")
     plan = options.plan()
     plan.require_comparable()
     from rlstages.compare.comparison import next_jobs, prepare, run_comparison

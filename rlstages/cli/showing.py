@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -111,9 +112,13 @@ def evaluate_policy(
     """Print the scores of a run's final policy."""
     curriculum = None if source is None else load_curriculum(source, parameters)
     from rlstages.policies import evaluate_run
+    from rlstages.resumption import changes
 
     scores = evaluate_run(run, episodes, seed, curriculum=curriculum, trust_imports=trust_imports)
-    mode = read_record(run).curriculum.agent.action_mode
+    record = read_record(run)
+    for sentence in changes(run, record):
+        print(f"warning: {run}: {sentence} These scores are of what is there now.", file=sys.stderr)
+    mode = record.curriculum.agent.action_mode
     if as_json:
         rows = [{"environment": to_data(environment), **_plain(score)} for environment, score in scores]
         print(json.dumps({"run": run.name, "action_mode": mode, "seed": seed, "scores": rows}, indent=1))
@@ -122,8 +127,9 @@ def evaluate_policy(
     for column in ("environment", "episodes", "return", "success"):
         table.add_column(column)
     for environment, score in scores:
-        solved = "-" if score.success is None else _interval(score.success, [score.success_low, score.success_high])
-        returned = _interval(score.mean_return, [score.return_low, score.return_high])
+        ends = [score.success_low, score.success_high]
+        solved = "-" if score.success is None else _interval(score.success, ends, ".2f")
+        returned = _interval(score.mean_return, [score.return_low, score.return_high], ".3g")
         table.add_row(str(environment), str(score.episodes), returned, solved)
     Console().print(table)
 
@@ -132,8 +138,8 @@ def _plain(score: Score) -> dict[str, object]:
     return {key: value for key, value in to_data(score, nan_as_null=True).items() if key != "$type"}
 
 
-def _interval(value: float, ends: Sequence[float | None]) -> str:
-    return f"{value:.3g} [{ends[0]:.3g}, {ends[1]:.3g}]"
+def _interval(value: float, ends: Sequence[float | None], form: str) -> str:
+    return f"{value:{form}} [{ends[0]:{form}}, {ends[1]:{form}}]"
 
 
 def _brief(score: Score | None) -> str:

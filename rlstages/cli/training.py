@@ -36,6 +36,9 @@ def start(
 ) -> None:
     """Train and exit with the code that says how it ended."""
     curriculum = _load(source, parameters, device)
+    # The imports and checks that follow take seconds.
+    count = len(curriculum.stages)
+    print(f"{curriculum.name}: checking {count} stage{'s' if count > 1 else ''} ...", flush=True)
     from rlstages.training import train
 
     with _stopping_at_once():

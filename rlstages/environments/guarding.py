@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlstages.environments.watchdog import Overdue, TimeLimit
-from rlstages.errors import reason_of
+from rlstages.errors import in_short, reason_of
 from rlstages.spaces import describe_space
 
 SINGLE = "the observation"
@@ -234,5 +234,4 @@ def _brief(value: Any) -> str:
         return f"{len(value)} values"
     if isinstance(value, np.ndarray) and value.size > 1:
         return f"an array of {value.dtype} in the shape {value.shape}"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 40 else f"a {type(value).__name__}"
+    return in_short(value)

@@ -51,6 +51,8 @@ def find_spec(id: str) -> Any:
     except gym.error.Error as error:
         hint = nearest(name, gym.registry) or nearest(re.sub(r"-v\d+$", "", name), gym.registry)
         reason = "" if hint else f" {error}"
+        if not hint and id.isidentifier():
+            reason = f" Of a function write module:{id} or, on the command line, FILE.py:{id}."
         raise InputError(f"There is no environment {id!r}.{hint}{reason}") from None
 
 

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from building import curriculum, tuning
 from building import rlstages as apart
 
+import rlstages as package
 from rlstages import Environment, SuccessThreshold, train
 from rlstages.demonstrations import Demonstration, Demonstrations
 
@@ -20,6 +22,7 @@ expert = Expert("toys:tell", episodes=2)
 until = SuccessThreshold(0.5, window=8)
 demonstrations = "shown.safetensors"
 """
+OURS = f"{Path(package.__file__).parent}/"
 
 
 def write(where, name, body):
@@ -121,7 +124,7 @@ def is_refused(outcome, sentence, where, kept):
     *trace, last = outcome.err.splitlines()
     assert last.startswith("error: ")
     # The traceback of what is the user's own, and of nothing else.
-    assert not trace or ("toys.py" in outcome.err and "/rlstages/" not in outcome.err)
+    assert not trace or ("toys.py" in outcome.err and OURS not in outcome.err)
     assert "Traceback" not in outcome.out
     assert {path.name for path in where.iterdir()} - {"__pycache__"} == kept
 
@@ -200,7 +203,10 @@ def test_bad_options_are_refused(arguments, sentence, rlstages, here):
         (["resume", "."], r"\. is not a run directory: it has no run.json"),
         (["evaluate", "gone"], "gone is not a run directory: it has no run.json"),
         (["export", "gone", "--out", "a.zip"], "gone is not a run directory: it has no run.json"),
-        (["export", "gone", "--out", "a.pt"], "--out is a.pt; for this format give a name that ends in .zip"),
+        (["export", "gone", "--out", "a.pt"], r"--out is a\.pt; give a name that ends in \.zip or \.safetensors"),
+        (["export", "gone", "--out", "a.zip", "--format", "safetensors"], "for --format safetensors give a name that"),
+        (["demos", "record", "make_echo", "toys:tell", "--out", "a.safetensors"], "write .*FILE.py:make_echo"),
+        (["demos", "record", "toys:Echo", "tell", "--out", "a.safetensors"], "no run directory 'tell'.* FILE.py:tell"),
         (["demos", "inspect", "gone.npz"], "There are no demonstrations at gone.npz"),
         (["demos", "record", "toys:Echo", "toys:tell", "--out", "a.npz"], "give a name that ends in .safetensors"),
         (["demos", "record", "toys:Ecko", "toys:tell", "--out", "a.safetensors"], "'toys' has no 'Ecko'"),
@@ -233,8 +239,10 @@ def test_a_run_of_another_network_is_refused(rlstages, here):
     outcome = rlstages("train", file, "--track", "none", "--from", "first")
     shown = rlstages("show", file, "--from", "first")
 
-    is_refused(outcome, r"The policy's .* this agent's \(16", here, {file, "first"})
-    is_refused(shown, r"The policy's .* this agent's \(16", here, {file, "first"})
+    spaces = r"\(MlpPolicy\), observations Box\(3,\) of float32 and actions Discrete\(3\)"
+    other = rf"The policy of first has network \[8\] {spaces}; this curriculum's has network \[16\] {spaces}\.$"
+    is_refused(outcome, other, here, {file, "first"})
+    is_refused(shown, other, here, {file, "first"})
     is_refused(rlstages("show", "first", "--from", "first"), "first is a run; --from is for", here, {file, "first"})
 
 
@@ -270,6 +278,16 @@ def test_without_imitation_the_line_that_installs_it_is_shown(here):
     assert not (here / "runs").exists()
     only_tuning = write(here, "tuner", plan(TUNE))
     assert apart("show", only_tuning, cwd=here, before=blocker).returncode == 0
+
+
+def test_a_choice_is_not_broken_within_a_word_on_a_narrow_screen(rlstages, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    for command in ("train", "resume", "compare", "sweep"):
+        (line,) = [line for line in rlstages(command, "--help").out.splitlines() if "--track" in line]
+        assert " MODE " in line
+    wrong = rlstages("train", "rooms", "--track", "of")
+    assert wrong.code == 2 and all(f"'{mode}'" in wrong.err for mode in ("auto", "online", "offline", "none"))
 
 
 def test_wrong_options_are_explained_by_the_command_line_itself(rlstages):

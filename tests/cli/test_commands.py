@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from building import COMMAND, cloning, curriculum, echo, surroundings, tuning
+from building import rlstages as apart
 from safetensors.torch import load_file
 from stable_baselines3 import A2C, PPO
 
 from rlstages import Environment, SuccessThreshold, load_demonstrations, load_policy, train
+from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import StageFinished
 from rlstages.storage.record import read_record
 from rlstages.storage.rundir import RunDirectory, read_events
@@ -53,6 +55,7 @@ def test_train_reaches_the_end_and_says_where_the_run_is(rlstages, plan, here):
 
     assert outcome.code == 0
     assert outcome.err == ""
+    assert outcome.out.startswith("small: checking 2 stages ...\n")
     assert outcome.out.endswith("The curriculum is done. Run directory: runs/small-s3\n")
     assert read_record(here / "runs" / "small-s3").seed == 3
 
@@ -105,7 +108,9 @@ def test_a_run_starts_from_another(rlstages, plan, here):
 
 
 def test_a_fault_of_the_environment_is_one_sentence_and_exit_code_1(rlstages, here):
-    body = PLAN.replace('Environment(f"toys:{world}"), until', 'Environment("toys:Echo", fault="reward"), until')
+    seed = episode_seed(0, 1, Purpose.TRAINING, 0, 0)
+    faulty = f'Environment("toys:Echo", fault="reward", fault_seed={seed}), until'
+    body = PLAN.replace('Environment(f"toys:{world}"), until', faulty)
     body = body.replace('Environment(f"toys:{world}"), expert', 'Environment("toys:Echo"), expert')
     (here / "faulty_plan.py").write_text(body)
 
@@ -113,7 +118,7 @@ def test_a_fault_of_the_environment_is_one_sentence_and_exit_code_1(rlstages, he
 
     assert outcome.code == 1
     assert outcome.err.startswith(
-        "stopped: Echo(fault='reward'): copy 0 gave the reward inf at step 3 of its episode 0"
+        f"stopped: Echo(fault='reward', fault_seed={seed}): copy 0 gave the reward inf at step 3 of its episode 0"
     )
     assert outcome.err.count("\n") == 1
 
@@ -174,6 +179,43 @@ def test_evaluate_prints_scores_as_a_table_and_as_json(rlstages, here):
     assert [row["environment"]["id"] for row in told["scores"]] == ["toys:Always", "toys:Never"]
     assert [row["success"] for row in told["scores"]] == [1.0, 0.0]
     assert [row["episodes"] for row in told["scores"]] == [8, 8]
+    assert re.search(r"Always .* 8 .* 2 \[2, 2\] .* 1\.00 \[0\.68, 1\.00\]", table.out), table.out
+
+
+def test_evaluate_says_that_the_code_has_changed_since_and_what_the_scores_are_of(rlstages, here):
+    file = here / "walking.py"
+    file.write_text(PLAN + "from toys import Always as Walk\n\nclass Walk(Walk):\n    pass\n")
+    file.write_text(file.read_text().replace('f"toys:{world}"', '"walking:Walk"'))
+    assert apart("train", "walking.py", "--out", "run", "--track", "none", cwd=here).returncode == 0
+    assert apart("evaluate", "run", "--episodes", "4", cwd=here).stderr == ""
+    file.write_text(file.read_text() + "# changed\n")
+
+    outcome = apart("evaluate", "run", "--episodes", "4", "--json", cwd=here)
+
+    assert outcome.returncode == 0
+    assert outcome.stderr == (
+        "warning: run: walking.py, which its functions come from, has been changed. "
+        "These scores are of what is there now.\n"
+    )
+    assert len(json.loads(outcome.stdout)["scores"]) == 1
+
+
+def test_a_curriculum_file_that_was_renamed_helps_under_its_old_name(rlstages, here):
+    text = PLAN.replace('f"toys:{world}"', '"strolling:Walk"')
+    text += "from toys import Always\n\nclass Walk(Always):\n    pass\n"
+    (here / "strolling.py").write_text(text)
+    assert apart("train", "strolling.py", "--out", "run", "--track", "none", cwd=here).returncode == 0
+    (here / "strolling.py").rename(here / "renamed.py")
+
+    other = apart("evaluate", "run", "renamed.py", "--episodes", "4", cwd=here)
+    (here / "new").mkdir()
+    (here / "new" / "strolling.py").write_text(text)
+    moved = apart("evaluate", "run", "new/strolling.py", "--episodes", "4", cwd=here)
+
+    assert other.returncode == 2
+    assert f"The file {here}/strolling.py, which the module 'strolling' came from, is gone; " in other.stderr
+    assert other.stderr.endswith("give it as FILE under its old name, strolling.py.\n")
+    assert (moved.returncode, moved.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -195,8 +237,8 @@ def test_an_exported_model_acts_as_the_run_does(stage, settings, kind, rlstages,
     outcome = rlstages("export", "run", "--out", "deep/model.zip")
 
     assert outcome.code == 0
-    assert f"load it with stable_baselines3.{kind.__name__}.load('model.zip')" in outcome.out
-    model = kind.load(here / "deep" / "model.zip", device="cpu")
+    assert f"load it with stable_baselines3.{kind.__name__}.load('deep/model.zip')" in outcome.out
+    model = kind.load("deep/model.zip", device="cpu")
     model.observation_space.seed(0)
     for _ in range(10):
         seen = model.observation_space.sample()
@@ -221,9 +263,9 @@ def test_an_exported_model_can_be_loaded_where_nothing_of_ours_was_imported(rlst
 def test_exported_weights_are_the_runs(rlstages, here):
     result = train(curriculum(easy(), normalize_observations=True), out="run")
 
-    outcome = rlstages("export", "run", "--out", "weights.safetensors", "--format", "safetensors")
+    outcome = rlstages("export", "run", "--out", "weights.safetensors")
 
-    assert outcome.code == 0
+    assert outcome.code == 0, outcome.err
     assert result.stages["easy"].digest.startswith(outcome.out.split()[-1])
     found = load_file("weights.safetensors")
     assert all(torch.equal(value, found[name]) for name, value in load_policy("run").state_dict().items())
@@ -274,6 +316,24 @@ def test_a_stage_may_clone_a_model_that_is_trusted(rlstages, here):
         "completed",
         "reached",
     ]
+
+
+def test_train_and_compare_say_what_they_do_before_they_import_anything_heavy(here, plan):
+    names = "Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold"
+    (here / plan).write_text(PLAN.replace("import *", f"import {names}"))
+    heard = "import builtins, sys\nfirst = builtins.print\n" + (
+        "def heard(*said, **more):\n"
+        "    first(*said, 'torch' in sys.modules, **more)\n"
+        "    builtins.print = first\n"
+        "builtins.print = heard\n"
+    )
+
+    trained = apart("train", plan, "--out", "run", "--track", "none", cwd=here, before=heard)
+    compared = apart("compare", plan, "--seeds", "0:1", "--arms", "staged", cwd=here, before=heard)
+
+    assert trained.stdout.startswith("small: checking 2 stages ... False\n")
+    assert compared.stdout == "small_plan.py: checking the arms ... False\n"
+    assert "at least two arms" in compared.stderr
 
 
 def test_help_and_version_import_nothing_heavy(here):

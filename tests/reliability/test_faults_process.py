@@ -17,6 +17,7 @@ import pytest
 from building import COMMAND, descendants, is_alive, lines, surroundings
 from test_end_to_end import ALWAYS_SAVED
 
+import rlstages
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.environments.sharing import NAME
 
@@ -181,7 +182,7 @@ def test_a_failing_environment_shows_its_own_traceback_and_nothing_else(form, tm
     assert code == 1
     *trace, last = err.splitlines()
     assert trace[0] == "Traceback (most recent call last):" and trace[-1] == "RuntimeError: the motor is stuck"
-    assert "faulty.py" in err and "/rlstages/" not in err and "multiprocessing" not in err
+    assert "faulty.py" in err and f"{Path(rlstages.__file__).parent}/" not in err and "multiprocessing" not in err
     assert last.startswith("stopped: Faulty(") and last.endswith(
         "copy 2 raised RuntimeError: the motor is stuck in step(), at step 4 of its episode 3. "
         "The last checkpoint is of step 48; 'rlstages resume run' goes on from there."
