@@ -11,14 +11,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rlstages.cli.training import what_next
 from rlstages.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
 from rlstages.episodes import Score
 from rlstages.events import RunFinished, StageCollapsed, StageFinished
 from rlstages.serialization import to_data
 from rlstages.storage.record import read_record
 from rlstages.storage.rundir import read_events
+from rlstages.tracking import text
 from rlstages.tracking.keeping import kept, print_kept
-from rlstages.tracking.state import RunState
+from rlstages.tracking.ladder import phase
+from rlstages.tracking.state import RunState, StageState
 
 
 def show_curriculum(
@@ -55,6 +58,7 @@ def show_run(run: Path, as_json: bool) -> None:
             finished[event.stage_index] = event.payload
         last = event.payload
         outcome, reason = (last.outcome, last.reason) if isinstance(last, RunFinished) else ("unfinished", "")
+    current = state.current
     if as_json:
         stages = [to_data(finished.get(i), nan_as_null=True) for i in range(len(record.curriculum.stages))]
         about = {
@@ -63,29 +67,43 @@ def show_run(run: Path, as_json: bool) -> None:
             "reason": reason,
             "global_step": step,
             "stages": stages,
+            "under_way": None if current is None or current.ended else _under_way(current),
             **kept(state),
         }
         print(json.dumps(about, indent=1))
         return
     print(record.curriculum)
-    table = Table(title=f"{run.name}: {outcome}, {step:,} steps, seed {record.seed}")
-    for column in ("stage", "outcome", "steps", "seconds", "before", "after"):
-        table.add_column(column, justify="right" if column in ("steps", "seconds") else "left")
-    for index, stage in enumerate(record.curriculum.stages):
-        end = finished.get(index)
-        if end is None:
-            table.add_row(stage.name, "-", "-", "-", "-", "-")
-            continue
-        name = stage.name if end.visit == 1 else f"{stage.name} ({end.visit})"
-        if isinstance(end, StageCollapsed):
-            outcome, scores = "collapsed", ["-", "-"]
-        else:
-            outcome, scores = end.outcome, [_brief(end.before), _brief(end.after)]
-        table.add_row(name, outcome, f"{end.stage_steps:,}", f"{end.seconds:.0f}", *scores)
-    Console().print(table)
-    print_kept(state, Console())
+    console = Console(markup=False, highlight=False)
+    console.print(_stage_table(state, f"{run.name}: {outcome}, {step:,} steps, seed {record.seed}"))
+    print_kept(state, console)
     if reason:
         print(f"{outcome}: {reason}")
+    for line in what_next(outcome, run, trained=current is not None and current.steps > 0):
+        print(line)
+
+
+def _stage_table(state: RunState, title: str) -> Table:
+    table = Table(title=title)
+    for column in ("stage", "outcome", "steps", "seconds", "before", "after"):
+        table.add_column(column, justify="right" if column in ("steps", "seconds") else "left")
+    for stage in state.stages:
+        if not stage.started:
+            table.add_row(stage.name, *"-----")
+            continue
+        end = stage.ended
+        name = stage.name if stage.visit == 1 else f"{stage.name} ({stage.visit})"
+        outcome = phase(stage) if end else f"under way: {phase(stage)}"
+        seconds = f"{end.seconds:.0f}" if end else "-"
+        after = stage.finished.after if stage.finished else None
+        before = stage.finished.before if stage.finished else stage.before
+        table.add_row(name, outcome, f"{stage.steps:,}", seconds, _brief(stage, before), _brief(stage, after))
+    return table
+
+
+def _under_way(stage: StageState) -> dict[str, object]:
+    before = to_data(stage.before, nan_as_null=True)
+    about = {"stage": stage.name, "visit": stage.visit, "phase": phase(stage)}
+    return {**about, "stage_steps": stage.steps, "before": before}
 
 
 def list_curricula() -> None:
@@ -142,7 +160,5 @@ def _interval(value: float, ends: Sequence[float | None], form: str) -> str:
     return f"{value:{form}} [{ends[0]:{form}}, {ends[1]:{form}}]"
 
 
-def _brief(score: Score | None) -> str:
-    if score is None:
-        return "-"
-    return f"return {score.mean_return:.3g}" if score.success is None else f"success {score.success:.2f}"
+def _brief(stage: StageState, score: Score | None) -> str:
+    return "-" if score is None else f"{stage.measure_of(score)} {text.number(stage.measured(score))}"

@@ -120,14 +120,26 @@ def _load(source: str, parameters: Mapping[str, str], device: str | None) -> Cur
     return curriculum if device is None else replace(curriculum, agent=replace(curriculum.agent, device=device))
 
 
+def what_next(outcome: str, run: Path, trained: bool) -> list[str]:
+    """Return how a run goes on that has not reached its end, in at most one line.
+
+    Args:
+        outcome: As `RunFinished` says, or `"unfinished"` where a log ends without it.
+        run: Its directory.
+        trained: Of a missed threshold, whether more steps could help, which a cloning stage takes none of.
+    """
+    if outcome == "missed" and trained:
+        return [f"Give it more: rlstages resume {run} --max-steps N"]
+    if outcome == "missed":
+        return ["Give the clone more or better demonstrations, or ask less of it, and train again."]
+    if outcome == "unfinished":
+        return [f"If nothing trains it any more, it goes on from its last checkpoint: rlstages resume {run}"]
+    return [] if outcome == "reached" else [f"Go on: rlstages resume {run}"]
+
+
 def _end(result: RunResult) -> None:
-    lines = [f"{result.reason} Run directory: {result.path}"]
-    if result.outcome == "missed" and list(result.stages.values())[-1].stage_steps:
-        lines.append(f"Give it more: rlstages resume {result.path} --max-steps N")
-    elif result.outcome == "missed":
-        lines.append("Give the clone more or better demonstrations, or ask less of it, and train again.")
-    elif result.outcome == "interrupted":
-        lines.append(f"Go on: rlstages resume {result.path}")
+    trained = result.outcome == "missed" and list(result.stages.values())[-1].stage_steps > 0
+    lines = [f"{result.reason} Run directory: {result.path}", *what_next(result.outcome, result.path, trained)]
     try:
         print(*lines, sep="\n", flush=True)
     except OSError:

@@ -1,0 +1,66 @@
+"""What `rlstages show` says of a run that has not reached its end, and of a plan."""
+
+import json
+
+import pytest
+from building import cloning, curriculum, payloads, tuning
+from test_trainer import Stop
+
+from rlstages import RewardThreshold, train
+from rlstages.events import Evaluated, RolloutFinished
+
+NEVER = RewardThreshold(1e9)
+PLAN = curriculum(cloning("copy"), tuning("easy", max_steps=2_000, until=NEVER, on_timeout="advance"), tuning("late"))
+
+
+@pytest.fixture
+def stopped(here):
+    """A run that was interrupted at the fifth rollout of its second stage."""
+    assert train(PLAN, out="run", trackers=[Stop(RolloutFinished, 5)]).outcome == "interrupted"
+
+
+def row(outcome, name):
+    [found] = [line for line in outcome.out.splitlines() if line.startswith(f"│ {name} ")]
+    return [cell.strip() for cell in found.strip("│").split("│")]
+
+
+def test_an_interrupted_run_is_said_to_be_interrupted_and_how_it_goes_on(rlstages, stopped):
+    shown = rlstages("show", "run")
+
+    assert "run: interrupted, " in shown.out
+    assert shown.out.splitlines()[-2:] == [
+        "interrupted: Interrupted in stage 'easy'; resume goes on from here.",
+        "Go on: rlstages resume run",
+    ]
+
+
+def test_the_stage_under_way_is_shown_with_what_is_known_of_it(rlstages, stopped):
+    before = payloads("run", Evaluated)[-1].score.mean_return
+    shown, told = rlstages("show", "run"), json.loads(rlstages("show", "run", "--json").out)
+
+    name, outcome, steps, seconds, entered, left = row(shown, "easy")
+    assert (name, outcome, steps, seconds, left) == ("easy", "under way: training", "320", "-", "-")
+    assert entered == f"return {before:.2f}"
+    assert row(shown, "late") == ["late", "-", "-", "-", "-", "-"]
+    assert told["under_way"]["stage"] == "easy" and told["under_way"]["stage_steps"] == 320
+    assert told["under_way"]["before"]["mean_return"] == before
+
+
+def test_a_run_that_was_killed_says_that_it_goes_on(rlstages, stopped, here):
+    """The log of a killed run ends anywhere."""
+    log = here / "run" / "events.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-2]))
+
+    shown = rlstages("show", "run")
+
+    assert "run: unfinished, " in shown.out
+    assert row(shown, "easy")[:3] == ["easy", "under way: training", "256"]
+    assert shown.out.splitlines()[-1] == (
+        "If nothing trains it any more, it goes on from its last checkpoint: rlstages resume run"
+    )
+
+
+def test_a_missed_run_says_what_would_give_it_more(rlstages, here):
+    train(curriculum(tuning("easy", max_steps=2_000, until=NEVER)), out="run")
+
+    assert rlstages("show", "run").out.splitlines()[-1] == "Give it more: rlstages resume run --max-steps N"
