@@ -33,8 +33,8 @@ class Curriculum:
         stages: In order.
         held_out: Environments that are never trained in: policies are scored there, and no gate looks at it.
         retention_share: At the end of each stage the policy plays in the environments of all stages and in those held
-            out. This takes at most this share of the run's steps so far, and 30,000 steps in short runs
-            (docs/keeping.md). 0 is off.
+            out. This takes at most this share of the run's steps so far, and 10,000 steps in short runs; the last
+            policy is scored everywhere once all the same (docs/keeping.md). 0 is off.
     """
 
     name: str

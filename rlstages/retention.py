@@ -32,7 +32,8 @@ WAVE, MOST_EPISODES = 8, 48
 FREE_STEPS = 10_000
 """What a run may take where its share is less: clones are scored before any step is trained, and short runs have few.
 
-It is at most the share of all steps that its stages may take, and of that the part for the stages that have ended.
+It is at most the share of all steps that its stages may take, and of that the part for the stages that have ended. The
+last policy's first waves are played whatever was taken before: it is the one that a run is made for.
 """
 
 
@@ -126,21 +127,31 @@ class Retention:
         share = self._curriculum.retention_share * self._learner.global_step
         free = self._free * (self._stage + 1) / len(self._curriculum.stages)
         elsewhere = [variant for variant in self._variants if not self._is_scored(variant)]
-        if self.steps < max(share, free):
-            for variant in elsewhere:
-                if not self._played[variant.index]:
-                    self._play(variant)
-                    return True
+        unplayed = [variant for variant in elsewhere if not self._played[variant.index]]
+        if unplayed and (self._is_last or self.steps < max(share, free)):
+            # No environment goes without a score because others come before it.
+            self._play(min(unplayed, key=lambda variant: self._wave_steps[variant.index] > 0))
+            return True
+        left = share - self.steps - self._reserve()
         for variant in self._variants:
             expected = 2 * self._wave_steps[variant.index]
-            if self._baselines[variant.index] is None and 0 < expected <= share - self.steps:
+            if self._baselines[variant.index] is None and 0 < expected <= left:
                 self._measure(variant)
                 return True
         fewest = min(elsewhere, key=lambda variant: len(self._played[variant.index]), default=None)
-        if fewest is None or self.steps >= share or len(self._played[fewest.index]) >= MOST_EPISODES:
+        if fewest is None or left <= 0 or len(self._played[fewest.index]) >= MOST_EPISODES:
             return False
         self._play(fewest)
         return True
+
+    @property
+    def _is_last(self) -> bool:
+        return self._stage == len(self._curriculum.stages) - 1
+
+    def _reserve(self) -> int:
+        """Return the steps to keep for the last policy's first waves, by the waves that were played so far."""
+        known = max(self._wave_steps)
+        return 0 if self._is_last else sum(steps or known for steps in self._wave_steps)
 
     def _is_scored(self, variant: Variant) -> bool:
         """Whether the policy need not play there: the stage that it left has scored it, or the next one will."""

@@ -175,7 +175,35 @@ def test_it_takes_its_share_of_the_steps_and_one_piece_more(share, trained):
         looking.retention.begin(stage, None)
         looking.finish()
         allowed = max(share * looking.learner.global_step, min(FREE_STEPS, share * 2_000) * (stage + 1) / 3)
-        assert looking.retention.steps <= allowed + piece
+        # The last policy is scored everywhere once, whatever was taken before.
+        assert looking.retention.steps <= allowed + piece + (stage == 2) * 4 * (4 + 8 + 16)
+
+
+def test_the_last_policy_is_scored_everywhere_once_though_the_share_is_spent():
+    for stage, scored in ((1, False), (2, True)):
+        looking = Looking(ladder(retention_share=0.05), global_step=1_000)
+        looking.retention.steps = 10**6
+        looking.retention.begin(stage, None)
+        row = looking.finish()
+        episodes = [0 if cell.score is None else cell.score.episodes for cell in (*row.scores, *row.held_out)]
+        assert episodes == ([4, 4, 4] if scored else [0, 0, 0])
+
+
+def test_where_no_policy_has_played_one_plays_first():
+    looking = Looking(ladder(retention_share=0.03))
+    for steps, has_long, has_far in ((0, True, False), (1_200, False, True)):
+        looking.learner.global_step = steps
+        looking.retention.begin(0, None)
+        row = looking.finish()
+        assert (row.scores[1].score is not None, row.held_out[0].score is not None) == (has_long, has_far)
+
+
+def test_more_than_first_waves_leaves_steps_for_those_of_the_last_policy():
+    looking = Looking(ladder(retention_share=0.05), global_step=20_000)
+    looking.retention.begin(1, None)
+    looking.finish()
+
+    assert 1_000 - 4 * (8 + 16 + 16) - 2 * WAVE * 16 <= looking.retention.steps <= 1_000 - 4 * (8 + 16)
 
 
 def test_a_long_run_plays_more_episodes_up_to_a_limit():
