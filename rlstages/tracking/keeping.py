@@ -19,6 +19,10 @@ from rlstages.variants import Variant, variants_of
 
 KEPT = 0.9
 """A smaller share of what the policy scored there when that variant's own stage ended is shown in colour."""
+FEW = 30
+"""Scores of fewer episodes are marked: the 95 % interval of a success then spans a third of the scale."""
+
+_MEASURES = {"normalized": "normalized score", "success": "success", "return": "return"}
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,16 @@ class Column:
 
     Attributes:
         name: Of the stage that trains there, or of an environment that is held out.
-        measure: `"normalized"`, or `"success"` or `"return"` where that cannot be.
         held_out: Whether it is never trained in.
         values: Of each policy, in the order of the rows; `None` where there is none.
+        episodes: Of each of them; 0 where there is none.
         own: The row of the last stage that trains there, or `None`.
     """
 
     name: str
-    measure: str
     held_out: bool
     values: tuple[float | None, ...]
+    episodes: tuple[int, ...]
     own: int | None
 
 
@@ -48,6 +52,8 @@ class Matrix:
         stages: The rows, by the name of the stage that the policy left.
         columns: The environments; those held out come last.
         cells: The same in full, row by row.
+        measure: Of all values: `"normalized"` where every one of them can be, else `"success"` or `"return"`.
+        unplayed: Cells that are empty as the run had no steps for them.
         steps: Environment steps it took.
         seconds: Likewise.
         share: Of the run's time, all of its stages and this counted.
@@ -56,6 +62,8 @@ class Matrix:
     stages: tuple[str, ...]
     columns: tuple[Column, ...]
     cells: tuple[tuple[Retained, ...], ...]
+    measure: str
+    unplayed: int
     steps: int
     seconds: float
     share: float
@@ -69,11 +77,43 @@ def matrix_of(state: RunState) -> Matrix | None:
         return None
     variants = variants_of(state.curriculum)
     cells = [tuple(_cell(state, stage, variant) for variant in variants) for stage in rows]
-    columns = tuple(_column(state, rows, variant, [row[variant.index] for row in cells]) for variant in variants)
+    measure = common_measure([cell for row in cells for cell in row])
+    columns = tuple(
+        _column(state, rows, variant, [row[variant.index] for row in cells], measure) for variant in variants
+    )
+    unplayed = sum(
+        cell.score is None and not _is_next(state, stage, variant)
+        for stage, row in zip(rows, cells, strict=True)
+        for cell, variant in zip(row, variants, strict=True)
+    )
     steps, seconds = max(row.steps for row in told), max(row.seconds for row in told)
     trained = sum(stage.finished.seconds for stage in state.stages if stage.finished)
     share = seconds / (trained + seconds) if trained + seconds > 0 else 0.0
-    return Matrix(tuple(stage.name for stage in rows), columns, tuple(cells), steps, seconds, share)
+    names = tuple(stage.name for stage in rows)
+    return Matrix(names, columns, tuple(cells), measure, unplayed, steps, seconds, share)
+
+
+def common_measure(cells: Sequence[Retained]) -> str:
+    """Return one measure that all scores can be told in: the normalised one, else their own, else what all have."""
+    scored = [cell for cell in cells if cell.score is not None]
+    if scored and all(cell.normalized is not None for cell in scored):
+        return "normalized"
+    measures = {cell.measure for cell in scored}
+    if len(measures) == 1:
+        return measures.pop()
+    return "success" if all(cell.score and cell.score.success is not None for cell in scored) else "return"
+
+
+def _value(cell: Retained, measure: str) -> float | None:
+    if cell.score is None:
+        return None
+    return cell.normalized if measure == "normalized" else value_of(cell.score, measure)
+
+
+def _is_next(state: RunState, stage: StageState, variant: Variant) -> bool:
+    """Whether the next stage scores the policy in an environment, before it begins."""
+    following = state.curriculum.stages[stage.index + 1 : stage.index + 2]
+    return any(spec.environment == variant.environment and spec.evaluation_episodes > 0 for spec in following)
 
 
 def _cell(state: RunState, stage: StageState, variant: Variant) -> Retained:
@@ -93,24 +133,22 @@ def _cell(state: RunState, stage: StageState, variant: Variant) -> Retained:
     return Retained(found.environment, measure, score, scaled)
 
 
-def _column(state: RunState, rows: Sequence[StageState], variant: Variant, cells: Sequence[Retained]) -> Column:
-    scored = [cell for cell in cells if cell.score is not None]
-    scaled = bool(scored) and all(cell.normalized is not None for cell in scored)
-    raw = [None if cell.score is None else value_of(cell.score, cell.measure) for cell in cells]
-    values = [cell.normalized for cell in cells] if scaled else raw
+def _column(
+    state: RunState, rows: Sequence[StageState], variant: Variant, cells: Sequence[Retained], measure: str
+) -> Column:
+    values = tuple(_value(cell, measure) for cell in cells)
+    episodes = tuple(cell.score.episodes if cell.score else 0 for cell in cells)
     specs = state.curriculum.stages
     own = [row for row, stage in enumerate(rows) if specs[stage.index].environment == variant.environment]
-    measure = "normalized" if scaled else scored[0].measure if scored else variant.measure
-    return Column(variant.name, measure, variant.held_out, tuple(values), own[-1] if own else None)
+    return Column(variant.name, variant.held_out, values, episodes, own[-1] if own else None)
 
 
 def matrix_table(matrix: Matrix) -> Table:
     """Return a table with a row for each policy and a column for each environment."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("score in\nafter", no_wrap=True)
+    table.add_column(f"{_MEASURES[matrix.measure]} in\nafter", no_wrap=True)
     for column in matrix.columns:
-        kind = f"held out, {column.measure}" if column.held_out else column.measure
-        table.add_column(f"{column.name}\n{kind}", justify="right")
+        table.add_column(f"{column.name}\n{'held out' * column.held_out}", justify="right")
     for row, stage in enumerate(matrix.stages):
         table.add_row(Text(stage), *(_shown(column, row) for column in matrix.columns))
     return table
@@ -122,7 +160,11 @@ def _shown(column: Column, row: int) -> Text:
     then = column.values[own] if own is not None and own < row else None
     if value is not None and then is not None and then > 0 and value < KEPT * then:
         style = "yellow"
-    return Text(text.number(value), style)
+    return Text(_rough(value, column.episodes[row]), style)
+
+
+def _rough(value: float | None, episodes: int) -> str:
+    return ("~" if 0 < episodes < FEW else "") + text.number(value)
 
 
 def print_kept(state: RunState, console: Console) -> None:
@@ -130,9 +172,32 @@ def print_kept(state: RunState, console: Console) -> None:
     matrix = matrix_of(state)
     if matrix is not None:
         console.print(matrix_table(matrix))
-        console.print(Text(cost_line(matrix), "dim"), soft_wrap=True)
+        for note in [*notes(state, matrix), cost_line(matrix)]:
+            console.print(Text(note, "dim"), soft_wrap=True)
     for line in handover_lines(state):
         console.print(Text(line), soft_wrap=True)
+
+
+def notes(state: RunState, matrix: Matrix) -> list[str]:
+    """Return what a reader of the matrix needs to know, in a line each."""
+    told = []
+    if matrix.measure == "normalized":
+        told.append("normalized: (score - chance) / (expert - chance)")
+    few = [number for column in matrix.columns for number in column.episodes if 0 < number < FEW]
+    if few:
+        told.append(f"~ : of {_span(few)} episodes only, so it may be luck")
+    if matrix.unplayed:
+        share = f"retention_share={state.curriculum.retention_share:g} is spent"
+        told.append(f"- : not played; {share}: raise it, or let rlstages evaluate RUN score the last policy")
+    last = state.current
+    if last and last.finished and last.retention is None and state.finish and state.finish.outcome == "missed":
+        told.append(f"The run stopped in {last.name!r}, so its policy has no row: rlstages evaluate RUN scores it.")
+    return told
+
+
+def _span(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def cost_line(matrix: Matrix) -> str:
@@ -143,14 +208,12 @@ def cost_line(matrix: Matrix) -> str:
 
 def retention_line(told: RetentionMeasured) -> str:
     """Return what a policy scores where it has just been measured, in one line."""
-    cells = [*told.scores, *told.held_out]
-    shown = [f"{cell.environment} {_brief(cell)}" for cell in cells if cell.score is not None]
-    return f"scores elsewhere: {', '.join(shown)}" if shown else ""
-
-
-def _brief(cell: Retained) -> str:
-    assert cell.score is not None
-    return text.number(cell.normalized if cell.normalized is not None else value_of(cell.score, cell.measure))
+    scored = [cell for cell in (*told.scores, *told.held_out) if cell.score is not None]
+    measure = common_measure(scored)
+    shown = [
+        f"{cell.environment} {_rough(_value(cell, measure), cell.score.episodes)}" for cell in scored if cell.score
+    ]
+    return f"scores elsewhere ({measure}): {', '.join(shown)}" if shown else ""
 
 
 def handover_line(check: HandoverChecked, stage: StageState) -> str:
@@ -168,7 +231,8 @@ def handover_lines(state: RunState) -> list[str]:
 def dip_of(state: RunState, stage: StageState) -> tuple[float, bool]:
     """Return how far the policy fell at the first look after the hand-over, and whether that is normalised.
 
-    It is a share of the distance from chance to the expert where both are known, and else in the measure's own units.
+    It is a share of the distance from chance to the expert where both are known and the matrix is normalised, and else
+    in the measure's own units.
     """
     first = stage.handover[0]
     measure = "success" if stage.measure == "success" and first.before.success is not None else "return"
@@ -176,7 +240,9 @@ def dip_of(state: RunState, stage: StageState) -> tuple[float, bool]:
     environment = state.curriculum.stages[stage.index].environment
     names = [variant.name for variant in variants_of(state.curriculum) if variant.environment == environment]
     baselines = state.baselines.get(names[0])
-    ends = baselines.ends(measure) if baselines is not None else None
+    matrix = matrix_of(state)
+    told_so = matrix is None or matrix.measure == "normalized"
+    ends = baselines.ends(measure) if baselines is not None and told_so else None
     return (dip, False) if ends is None else (dip / (ends[1] - ends[0]), True)
 
 
@@ -212,9 +278,10 @@ def kept(state: RunState) -> dict[str, Any]:
         return {"handover": handovers}
     columns = {
         column.name: {
-            "measure": column.measure,
+            "measure": matrix.measure,
             "held_out": column.held_out,
             "after": dict(zip(matrix.stages, column.values, strict=True)),
+            "episodes": dict(zip(matrix.stages, column.episodes, strict=True)),
         }
         for column in matrix.columns
     }

@@ -7,6 +7,7 @@ import following
 import pytest
 import wandb_file
 from building import cloning, curriculum, echo, tuning
+from rich.console import Console
 from test_tensorboard_tracker import scalars
 
 from rlstages import RewardThreshold, train
@@ -21,10 +22,12 @@ from rlstages.events import (
     HandoverRecovered,
     Retained,
     RetentionMeasured,
+    RunFinished,
+    StageFinished,
 )
 from rlstages.storage.rundir import read_events
 from rlstages.tracking.console import console_tracker
-from rlstages.tracking.keeping import dip_of, handover_lines, kept, matrix_of
+from rlstages.tracking.keeping import dip_of, handover_lines, kept, matrix_of, print_kept
 from rlstages.tracking.state import RunState
 from rlstages.tracking.tensorboard import tensorboard_tracker
 
@@ -56,10 +59,11 @@ def test_the_matrix_has_a_row_for_each_policy_and_a_column_for_each_environment(
     matrix = matrix_of(state_of(run))
 
     assert matrix.stages == ("copy", "short", "long")
-    assert [(column.name, column.measure, column.held_out, column.own) for column in matrix.columns] == [
-        ("short", "normalized", False, 1),
-        ("long", "normalized", False, 2),
-        ("Echo(acts='box', steps=16)", "normalized", True, None),
+    assert matrix.measure == "normalized"
+    assert [(column.name, column.held_out, column.own) for column in matrix.columns] == [
+        ("short", False, 1),
+        ("long", False, 2),
+        ("Echo(acts='box', steps=16)", True, None),
     ]
     assert all(value is not None and value <= 1.0 for column in matrix.columns for value in column.values)
     # What the next stage scored before it began has its place there.
@@ -76,14 +80,16 @@ def test_the_console_ends_with_the_matrix_what_it_cost_and_the_handover(run):
     tracker.close()
     lines = stream.getvalue().splitlines()
 
-    head = next(number for number, line in enumerate(lines) if line.startswith("score in"))
-    assert lines[head].split() == ["score", "in", "short", "long", "Echo(acts='box',", "steps=16)"]
+    head = next(number for number, line in enumerate(lines) if line.startswith("normalized score in"))
+    assert lines[head].split()[3:] == ["short", "long", "Echo(acts='box',", "steps=16)"]
+    assert lines[head + 1].split() == ["after", "held", "out"]
+    assert "normalized: (score - chance) / (expert - chance)" in lines
     assert [lines[head + n].split()[0] for n in (2, 3, 4)] == ["copy", "short", "long"]
     assert any(line.startswith("These scores took ") and line.endswith("% of the run's time.") for line in lines)
     [handover] = [line for line in lines if line.startswith("hand-over to 'short': a dip of 0.")]
     assert "(normalized), 1 rollback" in handover
     assert any("[2/3 short] hand-over: return" in line and line.endswith("the clone is back") for line in lines)
-    assert any(line.startswith("[3/3 long] scores elsewhere: short ") for line in lines)
+    assert any(line.startswith("[3/3 long] scores elsewhere (normalized): short ") for line in lines)
 
 
 def test_show_prints_the_same(run, capsys):
@@ -155,14 +161,84 @@ def test_the_dip_is_normalised_where_chance_and_the_expert_are_known():
     assert handover_lines(state) == [f"hand-over to 'short': {recovered}"]
 
 
-def test_a_column_is_normalised_as_a_whole_or_not_at_all():
-    cells = (Retained("short", "success", scored(0.5), None), Retained("long", "success", None, None))
-    state, _ = told(
-        RetentionMeasured(cells, (), 10, 0.5), BaselinesMeasured("long", Baselines(scored(0.1), scored(0.9)))
+def retained(*cells, held_out=()):
+    names = ("short", "long")
+    return RetentionMeasured(
+        tuple(Retained(name, "success", cell, None) for name, cell in zip(names, cells, strict=True)),
+        tuple(Retained(str(FAR), "success", cell, None) for cell in held_out),
+        10,
+        0.5,
     )
-    columns = matrix_of(state).columns
 
-    assert [(column.measure, column.values) for column in columns] == [("success", (0.5,)), ("success", (None,))]
+
+def shown(state):
+    stream = io.StringIO()
+    print_kept(state, Console(file=stream, width=120, markup=False))
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def test_a_matrix_is_normalised_as_a_whole_or_not_at_all_and_the_handover_with_it():
+    check = HandoverChecked(1, 900, scored(0.8), scored(0.6), 0.01, True, False)
+    known = Baselines(scored(0.1), scored(0.9))
+    row, short, long = (
+        retained(scored(0.5), scored(0.3)),
+        BaselinesMeasured("short", known),
+        BaselinesMeasured("long", known),
+    )
+    half, _ = told(check, row, short)
+    whole, _ = told(check, row, short, long)
+
+    assert matrix_of(half).measure == "success"
+    assert [column.values for column in matrix_of(half).columns] == [(0.5,), (0.3,)]
+    assert handover_lines(half) == ["hand-over to 'short': a dip of 0.20 in success, not recovered yet"]
+    assert not any("normalized" in line for line in shown(half))
+    assert matrix_of(whole).measure == "normalized"
+    assert [column.values for column in matrix_of(whole).columns] == [
+        (pytest.approx(0.5),),
+        (pytest.approx(0.25),),
+    ]
+    assert handover_lines(whole) == ["hand-over to 'short': a dip of 0.25 (normalized), not recovered yet"]
+
+
+def test_scores_without_success_are_told_as_returns_with_all_others():
+    lacking = Score(48, 480, 3.0, 0.0, 8.0)
+    state, _ = told(retained(scored(0.5), lacking))
+
+    assert matrix_of(state).measure == "return"
+    assert [column.values for column in matrix_of(state).columns] == [(4.0,), (3.0,)]
+
+
+def test_scores_of_few_episodes_and_cells_without_any_are_explained():
+    few = Score(8, 64, 0.0, 0.0, 0.0, 0.0, 0.0, 0.32)
+    plan = curriculum(
+        tuning("short", SHORT), tuning("long", LONG), tuning("again", SHORT), held_out=[FAR], retention_share=0.03
+    )
+    state, _ = told(retained(scored(0.5), None, held_out=[None]), plan=plan, stage=0)
+    state.take(Event(retained(few, scored(0.4), held_out=[few]), 10, 1, "long"))
+    lines = shown(state)
+
+    assert lines[2].split() == ["short", "0.50", "-", "-"]
+    assert lines[3].split() == ["long", "~0.00", "0.40", "~0.00"]
+    assert lines[4:6] == [
+        "~ : of 8 episodes only, so it may be luck",
+        "- : not played; retention_share=0.03 is spent: raise it, or let rlstages evaluate RUN score the last policy",
+    ]
+    assert kept(state)["retention"]["short"]["episodes"] == {"short": 48, "long": 8}
+
+
+def test_an_empty_cell_that_the_next_stage_fills_is_no_lack_of_steps():
+    state, _ = told(retained(scored(0.5), None))
+
+    assert matrix_of(state).unplayed == 0
+
+
+def test_a_missed_run_says_that_its_last_policy_has_no_row():
+    missed = StageFinished("missed", "Not reached.", 2_000, 1.0, None, None, None, "policies/a.safetensors", "b")
+    state, _ = told(retained(scored(0.5), scored(0.4)))
+    for payload, index in ((missed, 2), (RunFinished("missed", "Not reached."), -1)):
+        state.take(Event(payload, 10, index, "long" if index > 0 else ""))
+
+    assert "The run stopped in 'long', so its policy has no row: rlstages evaluate RUN scores it." in shown(state)
 
 
 def test_there_is_no_matrix_before_a_stage_has_ended():
