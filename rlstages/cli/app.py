@@ -156,19 +156,25 @@ def resume(
 
 @app.command()
 def show(
-    source: Source,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A curriculum (a Python file, or a name that 'rlstages curricula' lists), or a run directory."
+        ),
+    ],
     parameters: Parameters = None,
     from_run: From = None,
     json: Json = False,
     trust_pickle: TrustPickle = False,
 ) -> None:
     """Print a curriculum's plan and check it, or how far a run has come; nothing is trained."""
-    from rlstages.cli.showing import show_curriculum, show_run
+    from rlstages.cli.showing import refuse_directory, show_curriculum, show_run
 
     if (Path(source) / "run.json").is_file():
         require(from_run is None, f"{source} is a run; --from is for a curriculum that is to start from one.")
         show_run(Path(source), json)
     else:
+        refuse_directory(source)
         show_curriculum(source, _pairs(parameters), from_run, json, trust_pickle)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rlstages.cli.training import what_next
 from rlstages.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
 from rlstages.episodes import Score
+from rlstages.errors import InputError, require
 from rlstages.events import RunFinished, StageCollapsed, StageFinished
 from rlstages.serialization import to_data
 from rlstages.storage.record import read_record
@@ -43,6 +44,19 @@ def show_curriculum(
     for doubt in checked.doubts:
         print(f"  but: {doubt}")
     print(f"  digest {curriculum.digest[:12]}; all checks passed, nothing was trained")
+
+
+def refuse_directory(source: str) -> None:
+    """Refuse what is meant as a run directory and is none."""
+    path = Path(source)
+    if path.suffix == ".py" or source in named_curricula():
+        return
+    for file, what, told in (("comparison.json", "comparison", "compare.html"), ("sweep.csv", "sweep", "sweep.csv")):
+        if (path / file).is_file():
+            raise InputError(f"{source} is a {what}, not a run: open {path / told}, or show one of the runs in it.")
+    require(not path.is_dir(), f"{source} is not a run directory: it has no run.json.")
+    separated = path.name != source
+    require(not separated, f"There is no run directory {source}; give one, a curriculum's file, or its name.")
 
 
 def show_run(run: Path, as_json: bool) -> None:

@@ -64,3 +64,30 @@ def test_a_missed_run_says_what_would_give_it_more(rlstages, here):
     train(curriculum(tuning("easy", max_steps=2_000, until=NEVER)), out="run")
 
     assert rlstages("show", "run").out.splitlines()[-1] == "Give it more: rlstages resume run --max-steps N"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("runs/nope", "There is no run directory runs/nope; give one, a curriculum's file, or its name."),
+        ("nope", "There is no curriculum 'nope'; known are "),
+        ("runs", "runs is not a run directory: it has no run.json."),
+        (
+            "runs/compared",
+            "runs/compared is a comparison, not a run: open runs/compared/compare.html, or show one of the runs in it.",
+        ),
+        ("runs/swept", "runs/swept is a sweep, not a run: open runs/swept/sweep.csv, or show one of the runs in it."),
+    ],
+)
+def test_what_is_no_run_directory_is_said_to_be_none(given, sentence, rlstages, here):
+    for folder, file in (("compared", "comparison.json"), ("swept", "sweep.csv")):
+        (here / "runs" / folder).mkdir(parents=True)
+        (here / "runs" / folder / file).touch()
+
+    outcome = rlstages("show", given)
+
+    assert outcome.code == 2 and outcome.err.startswith(f"error: {sentence}")
+
+
+def test_the_help_of_show_names_run_directories(rlstages):
+    assert "run directory" in " ".join(rlstages("show", "--help").out.replace("│", " ").split())
