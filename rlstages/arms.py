@@ -13,10 +13,9 @@ from rlstages.criteria import RewardThreshold
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, nearest, require
 from rlstages.specs import Linear
-from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments, undemonstrated
+from rlstages.stages import UNLIMITED_STEPS, BehaviorCloning, FineTuning, Stage, earlier_environments, undemonstrated
 
 UNREACHABLE = RewardThreshold(1e300)
-UNLIMITED_STEPS = 10**12
 GOING_ON = "going on"
 UNPROTECTED: dict[str, Any] = {"critic_fit_steps": 0, "anchor_kl": 0.0, "demonstration_loss": 0.0}
 """Settings of a fine-tuning stage whose updates nothing holds back."""
@@ -95,6 +94,12 @@ def last_variant(curriculum: Curriculum) -> FineTuning:
     tuning = [stage for stage in curriculum.stages if isinstance(stage, FineTuning)]
     require(bool(tuning), f"{curriculum.name!r} has no fine-tuning stage, so there is nothing to compare.")
     return tuning[-1]
+
+
+def is_compared(curriculum: Curriculum) -> bool:
+    """Whether it is an arm that goes on until its comparison's steps are spent."""
+    last = curriculum.stages[-1]
+    return isinstance(last, FineTuning) and last.max_steps >= UNLIMITED_STEPS
 
 
 def make_arms(curriculum: Curriculum, names: Sequence[str] | None = None) -> dict[str, Curriculum]:

@@ -12,6 +12,10 @@ from rlstages.criteria import Criterion
 from rlstages.errors import InputError, in_short, require, require_choice, require_int, require_name, require_number
 from rlstages.serialization import serializable
 from rlstages.specs import Agent, Environment, Expert, Hyperparameters, refuse_ppo_only
+from rlstages.wording import unusual
+
+UNLIMITED_STEPS = 10**12
+"""The limit of a stage that goes on until whoever watches the run has seen enough, as those of comparisons do."""
 
 
 @serializable
@@ -103,7 +107,8 @@ class BehaviorCloning:
     def __str__(self) -> str:
         source = str(self.expert) if self.expert else self.demonstrations
         demand = f", until {self.until}" if self.until else ""
-        return f"clone {source} in {self.environment}{demand}"
+        settings = unusual(self, "expert", "demonstrations", "until")
+        return f"clone {source} in {self.environment}{demand}{settings}"
 
 
 @serializable
@@ -194,7 +199,11 @@ class FineTuning(Hyperparameters):
 
     def __str__(self) -> str:
         rehearsing = f", {self.rehearse:.0%} of the copies in earlier variants" if self.rehearse else ""
-        return f"train in {self.environment} until {self.until}, at most {self.max_steps:,} steps{rehearsing}"
+        if self.max_steps >= UNLIMITED_STEPS:
+            return f"train in {self.environment} until the comparison's steps are spent{rehearsing}"
+        limit = f"at most {self.max_steps:,} steps"
+        settings = unusual(self, "rehearse")
+        return f"train in {self.environment} until {self.until}, {limit}{rehearsing}{settings}"
 
     def rehearsal_copies(self, n_envs: int) -> int:
         """Return how many of so many copies rehearse."""

@@ -38,6 +38,7 @@ def test_every_trained_arm_goes_on_in_the_last_variant_and_never_stops_by_itself
     last = ARMS[name](PLAN).stages[-1]
 
     assert last.environment == LONG and last.max_steps > 10**9
+    assert str(last) == f"train in {LONG} until the comparison's steps are spent"
     assert last.critic_fit_steps == 0 and last.anchor_kl == 0.0 and last.demonstration_loss == 0.0
     perfect = [Episode(0, number, 1e6, 8, True) for number in range(last.until.window)]
     assert HALF.promising(perfect) and not last.until.promising(perfect)

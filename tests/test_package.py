@@ -16,7 +16,7 @@ LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
     ["errors", "codes"],
-    ["serialization", "references", "episodes", "places"],
+    ["serialization", "references", "episodes", "places", "wording"],
     ["privacy", "baselines"],
     ["criteria"],
     ["specs"],

@@ -3,7 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from rlstages import Agent, BehaviorCloning, Environment, Expert, FineTuning, InputError, SuccessThreshold
+from rlstages import (
+    Agent,
+    BehaviorCloning,
+    Environment,
+    Expert,
+    FineTuning,
+    InputError,
+    Linear,
+    RewardThreshold,
+    SuccessThreshold,
+)
 from rlstages.stages import refuse_undemonstrated, refuse_unfit
 
 ENV = Environment("CartPole-v1")
@@ -76,6 +86,17 @@ def test_a_path_of_demonstrations_may_be_a_path():
 def test_stages_read_like_prose():
     assert str(clone(until=UNTIL)) == "clone 100 episodes of plan in CartPole-v1, until success of at least 0.9"
     assert str(tune()) == "train in CartPole-v1 until success of at least 0.9, at most 100,000 steps"
+
+
+def test_a_stage_tells_the_settings_that_are_not_the_defaults():
+    told = str(tune(demonstration_loss=0.1, on_collapse="return", rehearse=0.25, learning_rate=Linear(1e-3, 1e-4)))
+    assert told == (
+        "train in CartPole-v1 until success of at least 0.9, at most 100,000 steps, 25% of the copies in earlier "
+        "variants; learning_rate=0.001 to 0.0001, on_collapse='return', demonstration_loss=0.1"
+    )
+    assert str(clone(until=UNTIL, held_out=0.2)).endswith("in CartPole-v1, until success of at least 0.9; held_out=0.2")
+    wide, plain = SuccessThreshold(0.9, margin=0.1), RewardThreshold(200, margin=20)
+    assert str(wide & plain) == "success of at least 0.9 (margin 0.1) and a mean return of at least 200 (margin 20)"
 
 
 def test_the_anchors_weight_falls_to_nothing_in_a_straight_line():

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rlstages.arms import is_compared
 from rlstages.cli.training import what_next
 from rlstages.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
 from rlstages.episodes import Score
@@ -92,6 +93,10 @@ def show_run(run: Path, as_json: bool) -> None:
     print_kept(state, console)
     if reason:
         print(f"{outcome}: {reason}")
+    if is_compared(record.curriculum):
+        if outcome not in ("reached", "paused"):
+            print("The command of its comparison goes on with it.")
+        return
     for line in what_next(outcome, run, trained=current is not None and current.steps > 0):
         print(line)
 

@@ -17,6 +17,7 @@ from rlstages.serialization import serializable
 
 ASSUMED_REACH = 1.5
 """A lander that crashes for -100 at a threshold of 200 falls this far below it, in thresholds."""
+_MARGIN = 0.05
 
 
 @serializable
@@ -38,7 +39,7 @@ class SuccessThreshold(Criterion):
     """
 
     threshold: float
-    margin: float = 0.05
+    margin: float = _MARGIN
     window: int = 30
     max_episodes: int = 540
 
@@ -56,7 +57,8 @@ class SuccessThreshold(Criterion):
         )
 
     def __str__(self) -> str:
-        return f"success of at least {self.threshold:g}"
+        margin = f" (margin {self.margin:g})" if self.margin != _MARGIN else ""
+        return f"success of at least {self.threshold:g}{margin}"
 
     def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
         last = recent[-self.window_for(attempt) :]
@@ -161,7 +163,8 @@ class RewardThreshold(Criterion):
         require_int("RewardThreshold", "max_episodes", self.max_episodes, least=self.min_episodes)
 
     def __str__(self) -> str:
-        return f"a mean return of at least {self.threshold:g}"
+        margin = f" (margin {self.margin:g})" if self.margin is not None else ""
+        return f"a mean return of at least {self.threshold:g}{margin}"
 
     def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
         last = recent[-self.window_for(attempt) :]

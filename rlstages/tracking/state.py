@@ -28,7 +28,7 @@ from rlstages.events import (
     StageFinished,
     StageStarted,
 )
-from rlstages.stages import BehaviorCloning, FineTuning, Stage
+from rlstages.stages import UNLIMITED_STEPS, BehaviorCloning, FineTuning, Stage
 
 _CURVE = 512
 
@@ -157,7 +157,7 @@ class RunState:
             self.start = payload
             for stage, spec in zip(self.stages, payload.curriculum.stages, strict=False):
                 # A resumed run may have been given more steps.
-                stage.max_steps = spec.max_steps if isinstance(spec, FineTuning) else None
+                stage.max_steps = _limit(spec.max_steps if isinstance(spec, FineTuning) else None)
         elif isinstance(payload, RunFinished):
             self.finish = payload
         elif isinstance(payload, BaselinesMeasured):
@@ -183,7 +183,7 @@ class RunState:
         payload = event.payload
         if isinstance(payload, StageStarted):
             stage.kind, stage.description = payload.kind, payload.description
-            stage.max_steps, stage.max_epochs = payload.max_steps, payload.max_epochs
+            stage.max_steps, stage.max_epochs = _limit(payload.max_steps), payload.max_epochs
             stage.threshold = payload.threshold
         elif isinstance(payload, DemonstrationsReady):
             stage.demonstrations = payload
@@ -229,9 +229,13 @@ def _pending(index: int, stage: Stage) -> StageState:
         description=str(stage),
         measure=_measure(stage.until),
         threshold=None if stage.until is None else stage.until.summary(())[1],
-        max_steps=None if isinstance(stage, BehaviorCloning) else stage.max_steps,
+        max_steps=None if isinstance(stage, BehaviorCloning) else _limit(stage.max_steps),
         max_epochs=stage.max_epochs if isinstance(stage, BehaviorCloning) else None,
     )
+
+
+def _limit(max_steps: int | None) -> int | None:
+    return None if max_steps is not None and max_steps >= UNLIMITED_STEPS else max_steps
 
 
 def _measure(criterion: Criterion | None) -> str:

@@ -7,6 +7,7 @@ from building import cloning, curriculum, payloads, tuning
 from test_trainer import Stop
 
 from rlstages import RewardThreshold, train
+from rlstages.arms import staged
 from rlstages.events import Evaluated, RolloutFinished
 
 NEVER = RewardThreshold(1e9)
@@ -64,6 +65,16 @@ def test_a_missed_run_says_what_would_give_it_more(rlstages, here):
     train(curriculum(tuning("easy", max_steps=2_000, until=NEVER)), out="run")
 
     assert rlstages("show", "run").out.splitlines()[-1] == "Give it more: rlstages resume run --max-steps N"
+
+
+def test_a_run_of_a_comparison_is_gone_on_with_by_its_command(rlstages, here):
+    plan = staged(curriculum(tuning("easy", until=NEVER)))
+    assert train(plan, out="run", trackers=[Stop(RolloutFinished, 65)]).outcome == "interrupted"
+
+    shown = rlstages("show", "run")
+
+    assert "2. going on in easy: train in Echo until the comparison's steps are spent\n" in shown.out
+    assert shown.out.splitlines()[-1] == "The command of its comparison goes on with it."
 
 
 @pytest.mark.parametrize(
