@@ -1,6 +1,6 @@
 """The README's picture: a run's live view as the terminal showed it, drawn from its event log.
 
-Example: `python benchmarks/terminal_picture.py runs/rooms-s0 --stage 3 --out docs/train.svg`
+Example: `python benchmarks/terminal_picture.py runs/rooms-s0 --stage 3 --judged 16 --out docs/train.svg`
 """
 
 from __future__ import annotations

@@ -133,11 +133,12 @@ class Retention:
             self._play(min(unplayed, key=lambda variant: self._wave_steps[variant.index] > 0))
             return True
         left = share - self.steps - self._reserve()
-        for variant in self._variants:
-            expected = 2 * self._wave_steps[variant.index]
-            if self._baselines[variant.index] is None and 0 < expected <= left:
-                self._measure(variant)
-                return True
+        lacking = [variant for variant in self._variants if self._baselines[variant.index] is None]
+        expected = [2 * self._wave_steps[variant.index] for variant in lacking]
+        # A table is normalised as a whole or not at all, so some of them would be of no use.
+        if lacking and min(expected) > 0 and sum(expected) <= left:
+            self._measure(lacking[0])
+            return True
         fewest = min(elsewhere, key=lambda variant: len(self._played[variant.index]), default=None)
         if fewest is None or left <= 0 or len(self._played[fewest.index]) >= MOST_EPISODES:
             return False

@@ -206,6 +206,15 @@ def test_more_than_first_waves_leaves_steps_for_those_of_the_last_policy():
     assert 1_000 - 4 * (8 + 16 + 16) - 2 * WAVE * 16 <= looking.retention.steps <= 1_000 - 4 * (8 + 16)
 
 
+@pytest.mark.parametrize(("steps", "measured"), [(6_000, 0), (20_000, 3)])
+def test_chance_and_the_expert_play_in_all_environments_or_in_none(steps, measured):
+    looking = Looking(ladder(retention_share=0.05), global_step=steps)
+    looking.retention.begin(2, None)
+    looking.finish()
+
+    assert len(looking.recorder.payloads(BaselinesMeasured)) == measured
+
+
 def test_a_long_run_plays_more_episodes_up_to_a_limit():
     few, many = Looking(ladder(retention_share=0.05)), Looking(ladder(retention_share=0.05), global_step=10**6)
     for looking in (few, many):

@@ -67,8 +67,9 @@ def go_on(
     """Resume and exit with the code that says how it ended."""
     require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
     curriculum = None if source is None else load_curriculum(source, parameters)
-    from rlstages.training import resume
+    from rlstages.training import how_it_ended, resume
 
+    had_ended = max_steps is None and how_it_ended(run) is not None
     with _stopping_at_once():
         result = resume(
             run,
@@ -80,6 +81,8 @@ def go_on(
             trust_pickle=trust_pickle,
             trust_imports=trust_imports,
         )
+    if had_ended:
+        print(result.reason)
     _end(result)
 
 
@@ -138,8 +141,9 @@ def what_next(outcome: str, run: Path, trained: bool) -> list[str]:
 
 
 def _end(result: RunResult) -> None:
+    """Exit with the code that says how a run ended; why it did, the console has just said."""
     trained = result.outcome == "missed" and list(result.stages.values())[-1].stage_steps > 0
-    lines = [f"{result.reason} Run directory: {result.path}", *what_next(result.outcome, result.path, trained)]
+    lines = [f"Run directory: {result.path}", *what_next(result.outcome, result.path, trained)]
     try:
         print(*lines, sep="\n", flush=True)
     except OSError:

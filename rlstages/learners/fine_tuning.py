@@ -219,7 +219,7 @@ class FineTuningRunner:
             self.learner.trust()
             self._guard.settle(self._examiner.episodes, self.stage_steps)
             examined = score(self._examiner.episodes)
-            self.result = Result("reached", f"Reached: {self._verdict.reason}.", self._before, examined, self._verdict)
+            self.result = Result("reached", f"{self._verdict.reason}.", self._before, examined, self._verdict)
         elif self._verdict.futile:
             # The episodes that looked promising have been tested and are spent.
             self._recent = []
@@ -242,7 +242,9 @@ class FineTuningRunner:
 
     def _give_up(self) -> None:
         after = self._examiner.score("after", self._examiner.play(self.stage.evaluation_episodes))
-        reason = f"{self.stage.max_steps:,} steps were spent and {self.stage.until} was not reached: {self._waiting()}."
+        reason = (
+            f"{self.stage.max_steps:,} steps were spent and {self.stage.until} was not reached: {self._shortfall()}."
+        )
         self.result = Result("missed", reason, self._before, after, self._verdict)
 
     # --- pieces ------------------------------------------------------------------------------------------------
@@ -299,14 +301,22 @@ class FineTuningRunner:
     def _waiting(self) -> str:
         """Say why the gate has not opened."""
         if self._phase == "critic fit":
-            return f"the critic is being fitted, {max(0, self._fit_until - self.stage_steps):,} steps left"
-        until, recent = self.stage.until, len(self._recent)
-        value, threshold = until.summary(self._recent)
-        left = max(0, self.stage.max_steps - self.stage_steps)
+            return f"the critic is being fitted for {max(0, self._fit_until - self.stage_steps):,} more steps"
+        recent = len(self._recent)
         if recent < self._window:
-            return f"{recent} of {self._window} fresh episodes seen, {left:,} steps left"
+            return f"{recent} of {self._window} fresh episodes seen"
+        value, threshold = self.stage.until.summary(self._recent)
         relation = "is below" if value < threshold else "has reached"
-        return f"the last {recent} episodes' {value:.3g} {relation} {threshold:g}, {left:,} steps left"
+        return f"the last {recent} episodes' {value:.3g} {relation} {threshold:g}"
+
+    def _shortfall(self) -> str:
+        """Say what the steps were not enough for, beside the threshold."""
+        recent = len(self._recent)
+        if recent < self._window:
+            return f"{recent} of {self._window} fresh episodes were seen"
+        value, threshold = self.stage.until.summary(self._recent)
+        unconfirmed = "" if value < threshold else ", and no confirmation bore that out"
+        return f"the last {recent} episodes have {value:.3g}{unconfirmed}"
 
     def _count(self, steps: int) -> None:
         self.stage_steps += steps

@@ -39,6 +39,7 @@ from rlstages.tracking.ladder import (
     UNICODE,
     demonstrations_line,
     epoch_line,
+    heading,
     ladder,
     live_view,
     look_line,
@@ -118,6 +119,9 @@ class LiveConsole:
         """Take the live view away and print the table of stages."""
         if self._started:
             self._live.stop()
+            with self._lock:
+                now = time.time() - self._lag
+            self._console.print(heading(self._state, now))
             _print_end(self._state, self._console)
 
 
@@ -210,7 +214,7 @@ class PlainConsole:
 
 def _rollout_line(payload: RolloutFinished, stage: StageState) -> str:
     limit = f" of {text.count(stage.max_steps)}" if stage.max_steps else ""
-    measured = f"{stage.measure} {text.number(payload.value)} of {text.number(payload.threshold)}"
+    measured = f"{stage.measure} {text.number(payload.value)}, wanted {text.number(payload.threshold)}"
     left = f", at most {text.span(stage.seconds_left)} left" if stage.seconds_left is not None else ""
     speed = f"{text.count(payload.steps_per_second)} steps/s"
     line = f"{phase(stage)}: {text.count(stage.steps)}{limit} steps, {measured}, {speed}{left}"

@@ -39,12 +39,23 @@ ASCII = Glyphs("+", "x", ">", ".", "#", "-", text.ASCII_BARS, "...")
 
 def live_view(state: RunState, glyphs: Glyphs, width: int, height: int, now: float) -> RenderableType:
     """Return heading, ladder and the current stage, within a terminal of this size."""
-    parts: list[RenderableType] = [_heading(state, now), ladder(state, glyphs, width, now, height - _DETAIL_LINES)]
+    parts: list[RenderableType] = [heading(state, now), ladder(state, glyphs, width, now, height - _DETAIL_LINES)]
     stage = state.current
     if stage and not stage.ended:
         title = Text(stage.name, "bold")
         parts.append(Panel(detail(stage, glyphs, width - 4), title=title, title_align="left", border_style="dim"))
     return Group(*parts)
+
+
+def heading(state: RunState, now: float) -> Table:
+    """Return a line with what is run, its seed and how long it has taken in this session."""
+    grid = Table.grid(expand=True)
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    grid.add_column(justify="right", no_wrap=True)
+    seed = f"  seed {state.start.seed}" if state.start else ""
+    elapsed = text.span(now - state.began) if state.began else ""
+    grid.add_row(Text.assemble((state.curriculum.name, "bold"), (seed, "dim")), Text(elapsed, "dim"))
+    return grid
 
 
 def ladder(state: RunState, glyphs: Glyphs, width: int, now: float | None = None, room: int | None = None) -> Table:
@@ -151,7 +162,7 @@ def _fine_tuning(stage: StageState, glyphs: Glyphs, width: int) -> list[tuple[st
         spent = f"{text.count(stage.steps)} of {text.count(stage.max_steps)}, {speed}{left}"
         lines.append(("steps", _progress(stage.steps / stage.max_steps, glyphs, width, spent)))
     if rollout:
-        measured = f"{text.number(rollout.value)} of {text.number(rollout.threshold)}"
+        measured = f"{text.number(rollout.value)}, wanted {text.number(rollout.threshold)}"
         lines.append((stage.measure, _curve(measured, stage, glyphs, width)))
     if rollout and not stage.confirming and rollout.waiting_for:
         lines.append(("gate", Text(rollout.waiting_for)))
@@ -176,16 +187,6 @@ def _progress(share: float, glyphs: Glyphs, width: int, caption: str) -> Text:
 def _curve(caption: str, stage: StageState, glyphs: Glyphs, width: int) -> Text:
     room = min(40, width - len(caption) - 14)
     return Text.assemble(f"{caption}  ", (text.sparkline(tuple(stage.curve), room, glyphs.bars), "cyan"))
-
-
-def _heading(state: RunState, now: float) -> Table:
-    grid = Table.grid(expand=True)
-    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    grid.add_column(justify="right", no_wrap=True)
-    seed = f"  seed {state.start.seed}" if state.start else ""
-    elapsed = text.span(now - state.began) if state.began else ""
-    grid.add_row(Text.assemble((state.curriculum.name, "bold"), (seed, "dim")), Text(elapsed, "dim"))
-    return grid
 
 
 def _row(state: RunState, stage: StageState, glyphs: Glyphs, now: float | None) -> list[Text]:

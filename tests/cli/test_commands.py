@@ -56,14 +56,16 @@ def test_train_reaches_the_end_and_says_where_the_run_is(rlstages, plan, here):
     assert outcome.code == 0
     assert outcome.err == ""
     assert outcome.out.startswith("small: checking 2 stages ...\n")
-    assert outcome.out.endswith("The curriculum is done. Run directory: runs/small-s3\n")
+    assert outcome.out.endswith("reached: The curriculum is done.\nRun directory: runs/small-s3\n")
     assert read_record(here / "runs" / "small-s3").seed == 3
 
 
 def test_a_threshold_that_is_not_reached_is_exit_code_3_and_more_steps_go_on(rlstages, plan):
     missed = rlstages("train", plan, "--out", "run", "-p", "world=Never", "--track", "none")
     assert missed.code == 3
-    assert "Stage 'tune': 1,500 steps were spent and success of at least 0.5 was not reached" in missed.out
+    [why] = [line for line in missed.out.splitlines() if "was not reached" in line and line.startswith("missed: ")]
+    assert why.startswith("missed: Stage 'tune': 1,500 steps were spent and success of at least 0.5 was not reached: ")
+    assert missed.out.count(why.removeprefix("missed: ")) == 1
     assert missed.out.endswith("Give it more: rlstages resume run --max-steps N\n")
 
     again = rlstages("resume", "run", "--max-steps", "2500", "--track", "none")

@@ -55,7 +55,7 @@ def test_plain_lines_tell_the_story():
     assert "[1/4 copy] epoch 3 of 3: loss 0.23, held out loss 0.27, accuracy 0.87 (best)" in lines
     assert "[1/4 copy] completed after 4.80k steps, 1 min 02 s: all epochs are done" in lines
     assert any(
-        line.startswith("[2/4 short] critic fit: 1.02k of 40.0k steps, return - of 100, 4.10k") for line in lines
+        line.startswith("[2/4 short] critic fit: 1.02k of 40.0k steps, return -, wanted 100, 4.10k") for line in lines
     )
     confirmations = [line for line in lines if "confirmation" in line]
     assert confirmations[0].startswith("[2/4 short] confirmation 1: return 79.4 over 40 episodes")
@@ -134,7 +134,7 @@ def test_live_view_while_training():
     assert re.search(r"▶\s+short\s+training\s+return\s+95.0\s+100\s+22.5k", shown)
     assert "22.5k of 40.0k" in shown
     assert "at most 4.3 s left" in shown
-    assert "95.0 of 100" in shown and "▇" in shown
+    assert "95.0, wanted 100" in shown and "▇" in shown
     assert "return 95 over the last 30 episodes, 100 wanted" in shown
 
 
@@ -164,6 +164,7 @@ def test_live_console_prints_warnings_and_the_final_table():
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
     assert "warning: rewards of 1e30 were seen [31m in" in shown
     assert re.search(r"✗\s+long\s+missed", shown.splitlines()[-2])
+    assert re.match(r"balance  seed 7\s+\d", shown.splitlines()[-7])
     assert shown.splitlines()[-1].startswith("missed: 'long' did not reach")
 
 
