@@ -166,7 +166,7 @@ def _check_criterion(stage: Stage) -> None:
     decidable = stage.until.fewest_episodes(spend(DECIDABLE_ATTEMPTS)) is not None
     require(
         decidable,
-        f"{stage.until} within a margin this small cannot be decided in {stage.until.max_episodes} episodes by each of "
+        f"{stage.until} cannot be decided in {stage.until.max_episodes} episodes by each of "
         f"{DECIDABLE_ATTEMPTS} confirmations, not even if all episodes succeed; raise max_episodes or margin.",
     )
 

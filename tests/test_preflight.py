@@ -142,7 +142,7 @@ def test_a_threshold_that_no_number_of_episodes_decides_is_refused():
     until = SuccessThreshold(0.9, margin=0.001, max_episodes=40)
 
     refused(
-        curriculum(tuning(until=until)), r"^stage 'tune': success of at least 0\.9 within a margin this small cannot"
+        curriculum(tuning(until=until)), r"^stage 'tune': success of at least 0\.9 \(margin 0\.001\) cannot be decided"
     )
 
 

@@ -111,7 +111,7 @@ def _stage_table(state: RunState, title: str) -> Table:
             continue
         end = stage.ended
         name = stage.name if stage.visit == 1 else f"{stage.name} ({stage.visit})"
-        outcome = phase(stage) if end else f"under way: {phase(stage)}"
+        outcome = phase(stage) if end else "under way"
         seconds = f"{end.seconds:.0f}" if end else "-"
         after = stage.finished.after if stage.finished else None
         before = stage.finished.before if stage.finished else stage.before

@@ -78,7 +78,7 @@ BAD = {
     "endless threshold": (plan(tune(until="RewardThreshold(float('inf'))")), "threshold is inf; give a finite number"),
     "undecidable threshold": (
         plan(tune(until="SuccessThreshold(0.9, margin=0.001, max_episodes=40)")),
-        "stage 'tune': success of at least 0.9 within a margin this small cannot be decided in 40 episodes",
+        r"stage 'tune': success of at least 0.9 \(margin 0.001\) cannot be decided in 40 episodes",
     ),
     "no threshold": (plan(tune(until="0.9")), "until is 0.9; give a criterion such as SuccessThreshold"),
     "large batch": (plan(tune(), "n_envs=4, n_steps=16"), "a rollout has 64 steps, less than batch_size=256"),

@@ -40,7 +40,7 @@ def test_the_stage_under_way_is_shown_with_what_is_known_of_it(rlstages, stopped
     shown, told = rlstages("show", "run"), json.loads(rlstages("show", "run", "--json").out)
 
     name, outcome, steps, seconds, entered, left = row(shown, "easy")
-    assert (name, outcome, steps, seconds, left) == ("easy", "under way: training", "320", "-", "-")
+    assert (name, outcome, steps, seconds, left) == ("easy", "under way", "320", "-", "-")
     assert entered == f"return {before:.2f}"
     assert row(shown, "late") == ["late", "-", "-", "-", "-", "-"]
     assert told["under_way"]["stage"] == "easy" and told["under_way"]["stage_steps"] == 320
@@ -55,7 +55,7 @@ def test_a_run_that_was_killed_says_that_it_goes_on(rlstages, stopped, here):
     shown = rlstages("show", "run")
 
     assert "run: unfinished, " in shown.out
-    assert row(shown, "easy")[:3] == ["easy", "under way: training", "256"]
+    assert row(shown, "easy")[:3] == ["easy", "under way", "256"]
     assert shown.out.splitlines()[-1] == (
         "If nothing trains it any more, it goes on from its last checkpoint: rlstages resume run"
     )
