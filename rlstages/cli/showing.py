@@ -18,6 +18,7 @@ from rlstages.episodes import Score
 from rlstages.errors import InputError, require
 from rlstages.events import RunFinished, StageCollapsed, StageFinished
 from rlstages.serialization import to_data
+from rlstages.storage.groups import COMPARISON, SWEEP
 from rlstages.storage.record import read_record
 from rlstages.storage.rundir import read_events
 from rlstages.tracking import text
@@ -52,7 +53,7 @@ def refuse_directory(source: str) -> None:
     path = Path(source)
     if path.suffix == ".py" or source in named_curricula():
         return
-    for file, what, told in (("comparison.json", "comparison", "compare.html"), ("sweep.csv", "sweep", "sweep.csv")):
+    for file, what, told in ((COMPARISON, "comparison", "compare.html"), (SWEEP, "sweep", "sweep.csv")):
         if (path / file).is_file():
             raise InputError(f"{source} is a {what}, not a run: open {path / told}, or show one of the runs in it.")
     require(not path.is_dir(), f"{source} is not a run directory: it has no run.json.")

@@ -91,7 +91,7 @@ def test_a_run_of_a_comparison_is_gone_on_with_by_its_command(rlstages, here):
     ],
 )
 def test_what_is_no_run_directory_is_said_to_be_none(given, sentence, rlstages, here):
-    for folder, file in (("compared", "comparison.json"), ("swept", "sweep.csv")):
+    for folder, file in (("compared", "comparison.json"), ("swept", "sweep.json")):
         (here / "runs" / folder).mkdir(parents=True)
         (here / "runs" / folder / file).touch()
 
