@@ -77,13 +77,18 @@ class Ended:
         return said[-1] if said else f"exit code {self.code}"
 
 
-def teller(count: int, say: Callable[[str], None]) -> Callable[[Ended], None]:
-    """Return what tells a person of each of `count` jobs, as it ends."""
-    numbers = itertools.count(1)
+def teller(
+    count: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[Ended], None]:
+    """Return what tells a person of each of `count` jobs, as it ends, and how long the others take at this pace."""
+    numbers, started = itertools.count(1), clock()
 
     def tell(ended: Ended) -> None:
         how = f"failed: {ended.failure}" if ended.failure else f"done in {ended.seconds:.0f} s"
-        say(f"  {next(numbers)} of {count}  {ended.job.name}: {how}")
+        number = next(numbers)
+        left = (clock() - started) * (count - number) / number / 60
+        pace = f"; about {left:.0f} min left" if left >= 1 else ""
+        say(f"  {number} of {count}  {ended.job.name}: {how}{pace}")
 
     return tell
 

@@ -83,13 +83,14 @@ def test_a_job_reads_as_what_a_person_would_type():
 
 def test_a_person_is_told_of_every_job_and_why_it_failed(tmp_path):
     told = []
-    tell = teller(2, told.append)
+    times = iter([0.0, 190.0, 200.0])
+    tell = teller(2, told.append, clock=lambda: next(times))
 
     tell(Ended(script(tmp_path, "staged, seed 0", ""), 0, 7.4))
     tell(Ended(script(tmp_path, "staged, seed 1", ""), 1, 2.0, lost="WorkerCrashedError: The worker died."))
 
     assert told == [
-        "  1 of 2  staged, seed 0: done in 7 s",
+        "  1 of 2  staged, seed 0: done in 7 s; about 3 min left",
         "  2 of 2  staged, seed 1: failed: WorkerCrashedError: The worker died.",
     ]
 
