@@ -41,7 +41,7 @@ from rlstages.storage.rundir import read_events
 BASE = Path("runs/flagship")
 TASKS = ["rooms", "pointmaze", "minigrid-multiroom", "minigrid-doorkey", "lunarlander"]
 COMPARED = "staged,no-curriculum,scratch,clone-only,naive-handover"
-STEPS = {"minigrid-multiroom": 250_000, "lunarlander": 600_000}
+STEPS = {"minigrid-multiroom": 250_000, "minigrid-doorkey": 200_000, "lunarlander": 600_000}
 """Environment steps of each run, demonstrations included; elsewhere as many as the dearest run of `staged` takes."""
 HANDED_OVER = ["staged", "naive-handover"]
 FIRST_STEPS = 8_192
