@@ -167,6 +167,6 @@ def test_a_whole_run_rehearses_says_so_and_is_repeated_by_its_seed(here):
     results = [train(plan, seed=1, out=f"run{number}") for number in range(2)]
 
     assert len({result.stages["tune"].digest for result in results}) == 1
-    assert payloads("run0", StageStarted)[1].description.endswith(", 25% of the copies in earlier variants")
+    assert ", 25% of the copies in earlier variants; " in payloads("run0", StageStarted)[1].description
     assert payloads("run0", RolloutFinished)
     assert resume("run0").outcome == "reached"
