@@ -6,8 +6,8 @@ For each task `rlstages compare` trains all arms for the same number of environm
 beside it, on 200 episodes each, with the same seeds for both policies. The dip at the hand-over: one clone for each
 seed goes into its first fine-tuning stage, with the protections and without, and plays in that stage's environment
 before, and one rollout after the first 8,192 steps of updates; the guard has looked by then. And what `staged` keeps:
-the policy that its last stage left plays in each earlier stage's environment, as the policy did that had left that
-stage.
+the policy that its last stage left, or was training when the steps were spent, plays in each earlier stage's
+environment, as the policy did that had left that stage.
 
 What was measured lies in `runs/flagship/` and is gone on with, not repeated, when the command is given again. `--tasks`
 picks some of them.
@@ -34,8 +34,9 @@ from rlstages.arms import ARMS
 from rlstages.baselines import normalized
 from rlstages.cli.launching import read_seeds
 from rlstages.events import StageFinished
-from rlstages.learners.learner import read_policy
+from rlstages.learners.learner import Weights, read_policy, tensors
 from rlstages.policies import load_learner
+from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
 from rlstages.storage.rundir import read_events
 
 BASE = Path("runs/flagship")
@@ -78,20 +79,28 @@ def shares_kept(name: str, seeds: list[int]) -> dict[int, dict[str, float]]:
         run = BASE / name / f"staged-s{seed}"
         if str(seed) in found or not run.is_dir():
             continue
-        finished = [e for e in read_events(run) if isinstance(e.payload, StageFinished)]
-        tuned = [e for e in finished if e.stage_name in {stage.name for stage in task.curriculum.stages[1:]}]
+        last = len(task.curriculum.stages) - 1
+        left = {e.stage_index: e.payload for e in read_events(run) if isinstance(e.payload, StageFinished)}
         learner, shares = load_learner(run), dict[str, float]()
-        for event in tuned[:-1]:
-            where = task.curriculum.stages[event.stage_index].environment
+        for index in range(1, last):
+            if index not in left:
+                continue
+            where = task.curriculum.stages[index].environment
             ends[where] = ends.get(where) or ends_of(task, where)
             scores = []
-            for left in (event, tuned[-1]):
-                learner.load_policy(read_policy(run / left.payload.policy, left.payload.digest))
+            for end in (left[index], left.get(last)):
+                learner.load_policy(newest_policy(run) if end is None else read_policy(run / end.policy, end.digest))
                 scores.append(normalized(played(task, where, learner, seed), ends[where]))
-            shares[event.stage_name] = scores[1] / scores[0]
+            shares[task.curriculum.stages[index].name] = scores[1] / scores[0]
         found[str(seed)] = shares
         file.write_text(json.dumps(found))
     return {int(seed): shares for seed, shares in found.items()}
+
+
+def newest_policy(run: Path) -> Weights:
+    """Return the policy of a run whose last stage had not ended when its steps were spent."""
+    checkpoints = run / "checkpoints"
+    return tensors(read_checkpoint(checkpoints / checkpoint_names(checkpoints)[-1])["learner"]["policy"])
 
 
 def dips(name: str, seeds: list[int]) -> dict[str, list[float]]:
