@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,7 @@ from rlstages.events import StageFinished
 from rlstages.learners.learner import Weights, read_policy, tensors
 from rlstages.policies import load_learner
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
+from rlstages.storage.record import versions
 from rlstages.storage.rundir import read_events
 
 BASE = Path("runs/flagship")
@@ -54,16 +57,32 @@ def compare(name: str, seeds: str, jobs: int) -> dict[str, Any] | None:
     options = ["--seeds", seeds, "--arms", COMPARED, "--episodes", "200", "--jobs", str(jobs), "--track", "none"]
     if name in STEPS:
         options += ["--steps", str(STEPS[name])]
-    started = time.monotonic()
+    started, looks = time.monotonic(), curves_of(out)
     command = [sys.executable, "-m", "rlstages", "compare", name, *options, "--out", str(out)]
     ended = subprocess.run(command, check=False)
     took = out / "seconds.json"
-    spent = time.monotonic() - started + (json.loads(took.read_text()) if took.is_file() else 0.0)
+    before = json.loads(took.read_text()) if took.is_file() else 0.0
     if ended.returncode != 0:
         return None
+    # To summarise runs that are there takes no time of theirs.
+    spent = before if looks == curves_of(out) else before + time.monotonic() - started
     took.write_text(json.dumps(spent))
+    made = out / "commit.txt"
+    if not made.is_file():
+        made.write_text(commit())
     found: dict[str, Any] = json.loads((out / "compare.json").read_text())
-    return {**found, "seconds": spent}
+    return {**found, "seconds": spent, "commit": made.read_text()}
+
+
+def curves_of(directory: Path) -> set[tuple[str, int]]:
+    """Return the curves that a comparison has so far, and when each was written."""
+    return {(str(file), file.stat().st_mtime_ns) for file in directory.glob("*/curve.json")}
+
+
+def commit() -> str:
+    """Return the commit that is checked out."""
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip()
 
 
 def shares_kept(name: str, seeds: list[int]) -> dict[int, dict[str, float]]:
@@ -130,7 +149,16 @@ def dips(name: str, seeds: list[int]) -> dict[str, list[float]]:
     return {arm: [found[f"{arm} / {seed}"] for seed in seeds] for arm in HANDED_OVER}
 
 
-def section(name: str, found: dict[str, Any]) -> list[str]:
+def keep_picture(name: str, directory: Path) -> bool:
+    """Copy a comparison's figure to the pages; whether there is one (it takes matplotlib)."""
+    picture = BASE / name / "compare.svg"
+    if picture.is_file():
+        directory.mkdir(exist_ok=True)
+        shutil.copyfile(picture, directory / f"{name}.svg")
+    return picture.is_file()
+
+
+def section(name: str, found: dict[str, Any], pictured: bool) -> list[str]:
     """Return one task's part of the page."""
     verdict = found["verdict"]
     lines = [
@@ -139,9 +167,11 @@ def section(name: str, found: dict[str, Any]) -> list[str]:
         f"**{verdict['headline']}** {verdict['size']} {verdict['sureness']} {verdict['speed']}",
         "",
     ]
+    minutes = f"{found['seconds'] / 60:.0f} minutes for all of them"
     lines += [
-        f"{found['steps']:,} environment steps for each run, {found['seconds'] / 60:.0f} minutes in all.",
+        f"{found['steps']:,} environment steps for each run; {minutes}; made at commit {found['commit']}.",
         "",
+        *([f"![{name}: learning curves and final scores](results/{name}.svg)", ""] if pictured else []),
         f"| arm | {found['measure']} in the last variant | worst seed | normalised | reached the threshold | steps |",
         "|---|---|---|---|---|---|",
     ]
@@ -184,13 +214,15 @@ def _numbers(values: list[float]) -> str:
 
 def head(seeds: str, tasks: list[str]) -> str:
     """Return what the page says of its circumstances."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     picked = "" if tasks == TASKS else f" --tasks {' '.join(tasks)}"
+    used = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"""# Results: staged against its own ablations
 
-Made by `python benchmarks/flagship.py{picked} --seeds {seeds} --out docs/results.md` at commit
-{commit.stdout.strip()}, on {platform.machine()} with Python {platform.python_version()}. Scores are interquartile means
-over seeds with 95 % bootstrap intervals, each of 200 fresh episodes. [compare.md](compare.md) says what the arms are.
+Made by `python benchmarks/flagship.py{picked} --seeds {seeds} --out docs/results.md`, summarised at commit {commit()},
+on {platform.machine()} with {os.cpu_count()} cores; {used}.
+
+Scores are interquartile means over seeds with 95 % bootstrap intervals, each of 200 fresh episodes. Minutes are
+wall-clock on a machine that did other work besides. [compare.md](compare.md) says what the arms are.
 """
 
 
@@ -211,7 +243,7 @@ def main() -> None:
             continue
         found["dips"], found["kept"] = dips(name, seeds), shares_kept(name, seeds)
         lost.append(found["dips"])
-        parts += section(name, found)
+        parts += section(name, found, options.out is not None and keep_picture(name, options.out.parent / "results"))
         text = "\n".join([head(options.seeds, options.tasks), overall(lost), *parts])
         if options.out is not None:
             options.out.write_text(text)
