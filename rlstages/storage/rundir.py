@@ -199,6 +199,15 @@ class RunDirectory:
         why = "all of its checkpoints are damaged" if damaged else "it has no checkpoint"
         raise InputError(f"{self.path}: {why}; train again, with another --out.")
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the event log has gone on since the newest checkpoint; of none, or of a damaged one, it has not."""
+        names = checkpoint_names(self.path / CHECKPOINTS)
+        size = None
+        with suppress(DamagedCheckpoint):
+            size = read_checkpoint(self.path / CHECKPOINTS / names[-1]).get("events_bytes") if names else None
+        return isinstance(size, int) and size < self._log.size
+
     def _require_events(self, name: str, size: object) -> None:
         """Refuse a checkpoint whose events are not there any more."""
         if not isinstance(size, int) or not 0 <= size <= self._log.size:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import RESETS_ITSELF, surroundings
+from building import RESETS_ITSELF, cloning, curriculum, echo, surroundings, tuning
 from ladders import Case
 
-from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
+from rlstages import resume, train
+from rlstages.storage.checkpoints import checkpoint_names, delete, read_checkpoint
 
 HERE = Path(__file__).parent
 NO_MUJOCO = importlib.util.find_spec("mujoco") is None
@@ -139,6 +140,26 @@ def survives(zygote, case, tmp_path, kills, seed):
 @pytest.mark.parametrize("case", QUICK, ids=str)
 def test_a_killed_run_ends_with_the_same_bits(case, zygote, tmp_path):
     survives(zygote, case, tmp_path, kills=3, seed=0)
+
+
+def test_a_run_killed_between_its_last_event_and_its_last_checkpoint_comes_to_its_end_again(tmp_path):
+    plan = curriculum(
+        cloning(episodes=4, max_epochs=2),
+        tuning("tune", echo(steps=6), max_steps=1_000, on_timeout="advance"),
+        held_out=[echo(steps=12)],
+    )
+    whole = train(plan, out=tmp_path / "whole")
+    shutil.copytree(whole.path, tmp_path / "killed")
+    delete(tmp_path / "killed" / "checkpoints" / checkpoint_names(whole.path / "checkpoints")[-1])
+
+    again = resume(tmp_path / "killed", curriculum=plan)
+
+    assert (again.outcome, again.reason, again.stages) == (whole.outcome, whole.reason, whole.stages)
+    assert told(again.path) == told(whole.path)
+    np.testing.assert_equal(left(again.path), left(whole.path))
+    log = (again.path / "events.jsonl").read_bytes()
+    assert resume(again.path, curriculum=plan).outcome == whole.outcome
+    assert (again.path / "events.jsonl").read_bytes() == log
 
 
 @pytest.mark.soak
