@@ -135,6 +135,9 @@ def start_process(job: Job, variables: Mapping[str, str]) -> subprocess.Popen[by
     job.log.parent.mkdir(parents=True, exist_ok=True)
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     surroundings = {**threads, **variables, LAUNCHER: str(os.getpid())}
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        # With -m Python would look for modules here first: a clone of this project may lie here, which is no package.
+        surroundings["PYTHONSAFEPATH"] = "1"
     with job.log.open("wb") as log:
         return subprocess.Popen(
             job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=surroundings

@@ -81,6 +81,19 @@ def test_a_job_reads_as_what_a_person_would_type():
     assert job.command[1:] == ["-m", "rlstages", "compare", "runs/my dir", "--run", "staged/0"]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="this Python always looks there first")
+def test_a_directory_named_as_this_package_is_not_taken_for_it(tmp_path, monkeypatch):
+    """Such as a clone of its repository, in whose parent directory somebody works."""
+    (tmp_path / "rlstages").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    job = Job("curricula", ("curricula",), tmp_path / "log")
+
+    (ended,) = run_jobs([job], 1, lambda _: None)
+
+    assert (ended.failure, "rooms" in job.log.read_text()) == (None, True)
+
+
 def test_a_person_is_told_of_every_job_and_why_it_failed(tmp_path):
     told = []
     times = iter([0.0, 190.0, 200.0])
