@@ -26,7 +26,7 @@ from rlstages.measuring import expert_of, measure_baselines
 from rlstages.randomness import random_state_kept
 from rlstages.serialization import from_data, to_data
 from rlstages.stages import FineTuning
-from rlstages.variants import Variant, variants_of
+from rlstages.variants import Variant, is_scored_next, variants_of
 
 WAVE, MOST_EPISODES = 8, 48
 FREE_STEPS = 10_000
@@ -156,16 +156,12 @@ class Retention:
 
     def _is_scored(self, variant: Variant) -> bool:
         """Whether the policy need not play there: the stage that it left has scored it, or the next one will."""
-        return self._is_own(variant) or self._is_next(variant)
+        assert self._stage is not None
+        return self._is_own(variant) or is_scored_next(self._curriculum, self._stage, variant.environment)
 
     def _is_own(self, variant: Variant) -> bool:
         assert self._stage is not None
         return self._own is not None and variant.environment == self._curriculum.stages[self._stage].environment
-
-    def _is_next(self, variant: Variant) -> bool:
-        assert self._stage is not None
-        following = self._curriculum.stages[self._stage + 1 : self._stage + 2]
-        return any(stage.environment == variant.environment and stage.evaluation_episodes for stage in following)
 
     def _measure(self, variant: Variant) -> None:
         expert = expert_of(self._curriculum.stages)

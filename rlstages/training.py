@@ -115,9 +115,9 @@ def resume(
         InputError: If there is nothing to go on with, or the run names code that may not be imported.
     """
     with RunDirectory(Path(path)) as run:
+        ended = None if max_steps is not None else how_it_ended(run.path)
         # One that was killed between its last event and its last checkpoint comes to its end once more.
-        ended = None if max_steps is not None or run.is_ahead else how_it_ended(run.path)
-        if ended is not None:
+        if ended is not None and not run.is_ahead:
             return ended
         if curriculum is not None and not isinstance(curriculum, Curriculum):
             curriculum = load_curriculum(str(curriculum))

@@ -31,6 +31,12 @@ class Variant:
     held_out: bool
 
 
+def is_scored_next(curriculum: Curriculum, stage: int, environment: Environment) -> bool:
+    """Whether the stage after this one scores the policy in an environment, before it begins."""
+    following = curriculum.stages[stage + 1 : stage + 2]
+    return any(spec.environment == environment and spec.evaluation_episodes > 0 for spec in following)
+
+
 def variants_of(curriculum: Curriculum) -> tuple[Variant, ...]:
     """Return the environments of all stages in their order, then those that are held out."""
     stages: dict[Environment, Stage] = {}

@@ -15,7 +15,7 @@ from rlstages.baselines import normalized, value_of
 from rlstages.events import HandoverChecked, Retained, RetentionMeasured
 from rlstages.tracking import text
 from rlstages.tracking.state import RunState, StageState
-from rlstages.variants import Variant, variants_of
+from rlstages.variants import Variant, is_scored_next, variants_of
 
 KEPT = 0.9
 """A smaller share of what the policy scored there when that variant's own stage ended is shown in colour."""
@@ -82,7 +82,7 @@ def matrix_of(state: RunState) -> Matrix | None:
         _column(state, rows, variant, [row[variant.index] for row in cells], measure) for variant in variants
     )
     unplayed = sum(
-        cell.score is None and not _is_next(state, stage, variant)
+        cell.score is None and not is_scored_next(state.curriculum, stage.index, variant.environment)
         for stage, row in zip(rows, cells, strict=True)
         for cell, variant in zip(row, variants, strict=True)
     )
@@ -108,12 +108,6 @@ def _value(cell: Retained, measure: str) -> float | None:
     if cell.score is None:
         return None
     return cell.normalized if measure == "normalized" else value_of(cell.score, measure)
-
-
-def _is_next(state: RunState, stage: StageState, variant: Variant) -> bool:
-    """Whether the next stage scores the policy in an environment, before it begins."""
-    following = state.curriculum.stages[stage.index + 1 : stage.index + 2]
-    return any(spec.environment == variant.environment and spec.evaluation_episodes > 0 for spec in following)
 
 
 def _cell(state: RunState, stage: StageState, variant: Variant) -> Retained:
