@@ -95,6 +95,13 @@ def score(episodes: Iterable[Episode], confidence: float = 0.95) -> Score:
     return Score(n, summary.steps, mean, mean - half, mean + half, solved / n, low, high)
 
 
+def values_of(measure: str, episodes: Iterable[Episode]) -> np.ndarray:
+    """Return each episode's success, as 0 or 1, or its return; shape `(n,)`."""
+    if measure == "success":
+        return np.array([float(bool(episode.success)) for episode in episodes])
+    return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
+
+
 def wilson_interval(solved: int, n: int, confidence: float) -> tuple[float, float]:
     """Return Wilson's interval of a share (1927), which keeps its level for few episodes and for shares near 0 or 1."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)

@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 from rlstages.criteria.criterion import AllOf, AnyOf, Criterion
 from rlstages.criteria.sequential import ALPHA, bet
 from rlstages.criteria.thresholds import RewardThreshold, SuccessThreshold
-from rlstages.episodes import Episode, score
+from rlstages.episodes import Episode, score, values_of
 from rlstages.serialization import serializable
 
 HYSTERESIS = 0.05
@@ -74,7 +74,7 @@ class Level:
             episodes: At least one, of a frozen policy; the test may be repeated whenever one is added.
             alpha: Probability, over all looks, of calling lost what is at the level or above.
         """
-        values = _values(self.measure, episodes)
+        values = values_of(self.measure, episodes)
         best, mean, goal = max(self.best, float(values.max())), float(values.mean()), math.log(1 / alpha)
         lost = _evidence(values, self.value, best) >= goal
         return Decline(lost, self.measure, mean, _upper_bound(values, mean, best, goal), self.value, len(values))
@@ -100,7 +100,7 @@ def level_of(criterion: Criterion, episodes: Sequence[Episode]) -> Level | None:
         level = min(low, criterion.threshold - criterion.margin) - HYSTERESIS
         return Level("success", level, 1.0) if level > 0.0 else None
     assert isinstance(criterion, RewardThreshold)
-    returns = _values("return", episodes)
+    returns = values_of("return", episodes)
     spread, best = float(returns.std()), float(returns.max())
     margin = criterion.margin
     if margin is None:
@@ -108,12 +108,6 @@ def level_of(criterion: Criterion, episodes: Sequence[Episode]) -> Level | None:
     size = max(abs(measured.mean_return), spread)
     level = min(measured.return_low, criterion.threshold - margin) - HYSTERESIS * size
     return Level("return", level, best) if level < best else None
-
-
-def _values(measure: str, episodes: Sequence[Episode]) -> np.ndarray:
-    if measure == "success":
-        return np.array([float(bool(episode.success)) for episode in episodes])
-    return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
 
 
 def _evidence(values: np.ndarray, level: float, best: float) -> float:

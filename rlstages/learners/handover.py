@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from rlstages.criteria import spend
-from rlstages.episodes import Episode, score
+from rlstages.episodes import Episode, score, values_of
 from rlstages.events import Emit, HandoverChecked, HandoverRecovered, Warned
 from rlstages.learners.learner import Learner, Weights, arrays, tensors
 from rlstages.stages import FineTuning
@@ -201,9 +201,7 @@ class HandoverGuard:
             self._to_recover = float(clone.mean())
 
     def _values(self, episodes: Sequence[Episode]) -> np.ndarray:
-        if self._stage.until.measure == "success":
-            return np.array([float(bool(episode.success)) for episode in episodes])
-        return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
+        return values_of(self._stage.until.measure, episodes)
 
     def _is_drop(self, before: np.ndarray, after: np.ndarray) -> bool:
         size = 1.0 if self._stage.until.measure == "success" else max(abs(float(before.mean())), float(before.std()))
