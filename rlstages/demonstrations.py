@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_tensors
 
 from rlstages.episodes import Episode, Score, score
 from rlstages.errors import InputError, require
-from rlstages.spaces import describe_space
+from rlstages.spaces import describe_space, outside
 from rlstages.storage.checkpoints import replace_durably, sha256
 from rlstages.storage.untrusted import Layout, open_arrays
 from rlstages.trajectories import is_folder_of_trajectories, read_trajectories
@@ -223,6 +223,34 @@ def check_demonstrations(
         require(bool(finite.all()), f"{where}, step {int(np.argmin(finite))}: the reward is not finite.")
 
 
+def typed(
+    demonstrations: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+) -> Demonstrations:
+    """Return demonstrations with whole numbers in the types of their spaces, whatever types a file has them in.
+
+    Args:
+        demonstrations: Episodes that `check_demonstrations` has let pass.
+        observation_space: Of the observations; a Box keeps its numbers as they are.
+        action_space: Of the actions.
+    """
+
+    def cast_to(array: np.ndarray, space: gym.Space[Any]) -> np.ndarray:
+        return array if isinstance(space, spaces.Box) else array.astype(space.dtype, copy=False)
+
+    def seen(observations: Observations) -> Observations:
+        if isinstance(observations, dict):
+            parts = cast(spaces.Dict, observation_space).spaces
+            return {key: cast_to(array, parts[key]) for key, array in observations.items()}
+        return cast_to(observations, observation_space)
+
+    return Demonstrations(
+        tuple(
+            replace(e, observations=seen(e.observations), actions=cast_to(e.actions, action_space))
+            for e in demonstrations.episodes
+        )
+    )
+
+
 def _cut(
     watched: Mapping[str, np.ndarray],
     actions: np.ndarray,
@@ -262,17 +290,19 @@ def _check_observations(where: str, observations: Observations, space: gym.Space
 def _check_actions(where: str, actions: np.ndarray, space: gym.Space[Any]) -> None:
     _check_array(where, actions, space, "actions")
     if isinstance(space, spaces.Box):
-        inside = ((actions >= space.low - 1e-6) & (actions <= space.high + 1e-6)).reshape(len(actions), -1).all(axis=1)
-        step = int(np.argmin(inside))
-        low, high = float(space.low.min()), float(space.high.max())
-        require(bool(inside.all()), f"{where}, step {step}: the action {actions[step]} is outside [{low:g}, {high:g}].")
+        wrong = outside(actions, space)
+        if wrong is not None:
+            step, what = wrong
+            raise InputError(f"{where}, step {step}: the action is {actions[step]}, and {what}.")
 
 
 def _check_array(where: str, array: np.ndarray, space: gym.Space[Any], what: str) -> None:
     shape = space.shape or ()
+    column = array.shape[1:] == (*shape, 1)
     require(
         array.shape[1:] == shape,
-        f"{where}: the {what} have the shape {array.shape[1:]}, but the space is {describe_space(space)}.",
+        f"{where}: the {what} have the shape {array.shape[1:]}, but the space is {describe_space(space)}"
+        f"{f'; write {what}[..., 0]' if column else ''}.",
     )
     kind = array.dtype.kind
     require(kind in "fiub", f"{where}: the {what} are of type {array.dtype}; give numbers.")

@@ -11,17 +11,26 @@ import gymnasium as gym
 from rlstages.baselines import Baselines
 from rlstages.errors import Fault, InputError
 from rlstages.experts import showing
-from rlstages.recording import Act, record
+from rlstages.recording import Act, Show, record
 from rlstages.specs import Environment, Expert
 from rlstages.stages import BehaviorCloning, Stage
 
 SEED = 3_000_000
 
 
-def act_at_random(env: gym.Env[Any, Any]) -> Act:
-    """Return an 'expert' that draws its actions at random, the same ones every time."""
-    env.action_space.seed(SEED)
-    return lambda observation: env.action_space.sample()
+def acting_at_random() -> Show:
+    """Return an 'expert' that draws its actions at random, from where its first episode begins the same ones."""
+    seeded = False
+
+    def act_at_random(env: gym.Env[Any, Any]) -> Act:
+        space = env.action_space
+        nonlocal seeded
+        if not seeded:
+            space.seed(SEED)
+            seeded = True
+        return lambda observation: space.sample()
+
+    return act_at_random
 
 
 def expert_of(stages: Sequence[Stage]) -> Expert | None:
@@ -42,8 +51,8 @@ def measure_baselines(
         index: Of the environment, which decides the episodes' seeds.
         trust_pickle: Whether an expert's model zip may be loaded.
     """
-    chance = Expert(f"{__name__}:{act_at_random.__name__}", episodes=episodes)
-    at_random = record(environment, chance, act_at_random, SEED, index).score()
+    chance = Expert(f"{__name__}:{acting_at_random.__name__}", episodes=episodes)
+    at_random = record(environment, chance, acting_at_random(), SEED, index).score()
     if expert is None:
         return Baselines(at_random, None, "the curriculum names no expert")
     try:

@@ -14,7 +14,7 @@ import torch
 
 from rlstages.criteria import spend
 from rlstages.curriculum import Curriculum
-from rlstages.demonstrations import load_demonstrations
+from rlstages.demonstrations import Demonstrations, load_demonstrations
 from rlstages.environments.determinism import doubts_about
 from rlstages.environments.lookup import batched_maker
 from rlstages.environments.making import make_environment, make_vec_env
@@ -28,7 +28,7 @@ from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments, refuse_undemonstrated
 from rlstages.threads import processors
-from rlstages.trial import Trial, try_episode, try_expert
+from rlstages.trial import ENDLESS, Trial, try_episode, try_expert
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 DEAR_STEP = 1e-3
@@ -77,6 +77,7 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
     else:
         place_demonstrations(str(kept.file), kept.demonstrations(), spaces.observation, spaces.action)
     tried: dict[Environment, Trial] = {}
+    shown: dict[Environment, Demonstrations] = {}
     for stage in curriculum.stages:
         with _naming(stage):
             _check_criterion(stage)
@@ -84,11 +85,13 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
                 tried[stage.environment] = try_episode(stage.environment)
             _check_success(stage, tried[stage.environment].silent)
             if isinstance(stage, BehaviorCloning):
-                _check_cloning(stage, spaces, trust_pickle)
+                shown[stage.environment] = _check_cloning(stage, spaces, trust_pickle)
     for environment in set(curriculum.held_out) - set(tried):
         with _naming("held_out"):
             try_episode(environment)
     doubts: list[str] = []
+    for environment, trial in tried.items():
+        doubts += _endlessness(environment, trial.unended, len(shown.get(environment, ())) > 0)
     for environment in _trained(curriculum):
         doubts += doubts_about(environment)
         doubts += _slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
@@ -184,6 +187,27 @@ def _slowness(environment: Environment, step_seconds: float, copies: int) -> lis
     ]
 
 
+def _endlessness(environment: Environment, steps: int, ends: bool) -> list[str]:
+    """Return that episodes may not end, where one has not and no limit is known.
+
+    Args:
+        environment: Where.
+        steps: Those of random play after which an episode had not ended; 0 if all is well.
+        ends: Whether whole episodes of an expert were seen.
+
+    Raises:
+        InputError: If it has had so many steps that scoring a policy would wait for ever.
+    """
+    if not steps:
+        return []
+    sentence = (
+        f"An episode of random actions in {environment} has not ended within {steps:,} steps, and no limit of steps "
+        "was found; give it a time limit, such as gymnasium.wrappers.TimeLimit."
+    )
+    require(ends or steps < ENDLESS, sentence)
+    return [sentence]
+
+
 def _check_success(stage: Stage, unknown: bool) -> None:
     require(
         not (unknown and stage.until is not None and stage.until.needs_success),
@@ -192,17 +216,19 @@ def _check_success(stage: Stage, unknown: bool) -> None:
     )
 
 
-def _check_cloning(stage: BehaviorCloning, spaces: Spaces, trust_pickle: bool) -> None:
+def _check_cloning(stage: BehaviorCloning, spaces: Spaces, trust_pickle: bool) -> Demonstrations:
+    """Check what a stage clones; return what its file holds, or what its expert has played for a while."""
     require(
         importlib.util.find_spec("imitation") is not None,
         f"Cloning needs the package imitation, which is not installed: {INSTALL_IMITATION}",
     )
     if stage.demonstrations is not None:
         shown = load_demonstrations(Path(stage.demonstrations))
-        require_demonstrations(stage, shown.filtered(stage.best, stage.min_return), spaces.observation, spaces.action)
-    if stage.expert is not None:
-        show = showing(stage.expert, trust_pickle=trust_pickle)
-        try_expert(stage.environment, stage.expert, show)
+        kept = shown.filtered(stage.best, stage.min_return)
+        require_demonstrations(stage, kept, spaces.observation, spaces.action)
+        return kept
+    assert stage.expert is not None
+    return try_expert(stage.environment, stage.expert, showing(stage.expert, trust_pickle=trust_pickle))
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 
 from rlstages.demonstrations import Demonstration, Demonstrations
 from rlstages.environments.guarding import CopyError, Guarded, late, traceback_of
@@ -17,11 +19,23 @@ from rlstages.environments.success import success_rule
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.episodes import MAX_EPISODE_STEPS
 from rlstages.errors import InputError, reason_of, require
-from rlstages.spaces import stack
+from rlstages.spaces import describe_space, detached, outside, stack
 from rlstages.specs import Environment, Expert
 
 Act = Callable[[Any], Any]
 Show = Callable[[gym.Env[Any, Any]], Act]
+
+
+class Budget(NamedTuple):
+    """How much play a trial may take: whichever of the two is spent first.
+
+    Attributes:
+        steps: Of the environment.
+        seconds: Of wall-clock time.
+    """
+
+    steps: int
+    seconds: float
 
 
 def record(environment: Environment, expert: Expert, show: Show, run_seed: int = 0, stage: int = 0) -> Demonstrations:
@@ -30,89 +44,163 @@ def record(environment: Environment, expert: Expert, show: Show, run_seed: int =
     Args:
         environment: Where it plays, one copy.
         expert: Who plays, and how many episodes.
-        show: Makes the expert's function from observation to action, given the copy (`experts.showing`).
+        show: Makes the expert's function from observation to action, given the copy (`experts.showing`). It is called
+            for every episode, after the reset.
         run_seed: Of the run; with `stage` and the episode's number it seeds every episode.
         stage: Index of the stage.
 
     Raises:
-        InputError: If the expert does not exist, fails, or its episodes do not end.
+        InputError: If the expert does not exist, fails or leaves the action space, or its episodes do not end.
     """
+    return _record(environment, expert, show, run_seed, stage, None)
+
+
+def rehearse(environment: Environment, expert: Expert, show: Show, budget: Budget) -> Demonstrations:
+    """Let an expert play for a while, as it will when it is recorded, so that what fails then fails now.
+
+    Args:
+        environment: Where it plays.
+        expert: Who plays, at most as many episodes as it is asked for.
+        show: As in `record`.
+        budget: When it stops.
+
+    Returns:
+        The whole episodes.
+
+    Raises:
+        InputError: As `record` does.
+    """
+    return _record(environment, expert, show, 0, 0, budget)
+
+
+def _record(
+    environment: Environment, expert: Expert, show: Show, run_seed: int, stage: int, budget: Budget | None
+) -> Demonstrations:
     env = make_environment(environment)
+    played: list[Demonstration] = []
+    steps, started = 0, time.monotonic()
     try:
-        act = show(env)
-        solved = success_rule(environment.success)
-        seeds = [episode_seed(run_seed, stage, Purpose.DEMONSTRATION, 0, i) for i in range(expert.episodes)]
-        copy = Guarded(env, 0, environment.step_timeout)
-        return Demonstrations(tuple(_play(environment, expert, copy, act, seed, solved) for seed in seeds))
+        play = _Play(environment, expert, env, show)
+        for number in range(expert.episodes):
+            left = None
+            if budget is not None:
+                left = Budget(budget.steps - steps, budget.seconds - (time.monotonic() - started))
+                if min(left) <= 0:
+                    break
+            episode = play(episode_seed(run_seed, stage, Purpose.DEMONSTRATION, 0, number), left)
+            if episode is None:
+                break
+            played.append(episode)
+            steps += len(episode)
+        return Demonstrations(tuple(played))
     finally:
         env.close()
 
 
-def _play(
-    environment: Environment,
-    expert: Expert,
-    env: gym.Env[Any, Any],
-    act: Act,
-    seed: int,
-    solved: Callable[..., bool | None],
-) -> Demonstration:
-    failing = f"{environment} failed"
-    limit = TimeLimit(environment.step_timeout, f"An action of the expert {expert.source}")
-    try:
-        observation, info = env.reset(seed=seed)
-    except CopyError as error:
-        place = f"at the start of the episode with seed {seed}"
-        raise InputError(f"{failing}, {place}: it {error.what}.", trace=error.trace) from error
-    seen: list[Any] = [observation]
-    actions: list[Any] = []
-    rewards: list[float] = []
-    ended = False
-    while not ended:
-        require(
-            len(actions) < MAX_EPISODE_STEPS,
-            f"An episode of {expert.source} did not end within {MAX_EPISODE_STEPS:,} steps; "
-            "give the environment a time limit.",
-        )
-        failing = f"The expert {expert.source} failed"
+class _Play:
+    """Plays episodes of an expert in one copy of an environment."""
+
+    def __init__(self, environment: Environment, expert: Expert, env: gym.Env[Any, Any], show: Show) -> None:
+        self._environment, self._expert, self._env, self._show = environment, expert, env, show
+        self._copy = Guarded(env, 0, environment.step_timeout)
+        self._solved = success_rule(environment.success)
+        self._limit = TimeLimit(environment.step_timeout, f"An action of the expert {expert.source}")
+
+    def __call__(self, seed: int, budget: Budget | None) -> Demonstration | None:
+        """Play one whole episode; `None` if the budget is spent before it ends."""
+        expert, space = self._expert, self._env.action_space
+        observation, act = self._begin(seed)
+        seen: list[Any] = [observation]
+        actions: list[np.ndarray] = []
+        rewards: list[float] = []
+        ended, started = False, time.monotonic()
+        while not ended:
+            if budget is not None and (len(actions) >= budget.steps or time.monotonic() - started > budget.seconds):
+                return None
+            require(
+                len(actions) < MAX_EPISODE_STEPS,
+                f"An episode of {expert.source} did not end within {MAX_EPISODE_STEPS:,} steps; "
+                "give the environment a time limit.",
+            )
+            place = f"at step {len(actions)} of the episode with seed {seed}"
+            action = self._ask(act, observation, place)
+            actions.append(_checked(expert, action, space, place))
+            observation, reward, terminated, truncated, info = self._step(action, place)
+            seen.append(observation)
+            rewards.append(reward)
+            ended = terminated or truncated
         try:
-            with limit:
-                action = act(observation)
-            failing = f"{environment} failed with the action {action!r} of the expert {expert.source}"
-            observation, reward, terminated, truncated, info = env.step(action)
+            success = self._solved(info, sum(rewards), len(rewards))
+        except Exception as error:
+            place = f"the episode with seed {seed}"
+            reason = reason_of(error)
+            raise InputError(f"{self._environment}: whether {place} succeeded cannot be told: {reason}.") from error
+        watched = stack(seen, self._env.observation_space)
+        return Demonstration(watched, np.stack(actions), np.array(rewards), success)
+
+    def _begin(self, seed: int) -> tuple[Any, Act]:
+        """Reset the environment and have the expert look at the new episode."""
+        try:
+            observation, _ = self._copy.reset(seed=seed)
+        except CopyError as error:
+            place = f"at the start of the episode with seed {seed}"
+            raise InputError(f"{self._environment} failed, {place}: it {error.what}.", trace=error.trace) from error
+        with self._limit:
+            return observation, self._show(self._env)
+
+    def _ask(self, act: Act, observation: Any, place: str) -> Any:
+        """Return the expert's action; neither its arrays nor those that it was given are shared."""
+        try:
+            with self._limit:
+                return detached(act(detached(observation)))
         except InputError:
             raise
         except Exception as error:
-            place = f"at step {len(actions)} of the episode with seed {seed}"
             reason, trace = reason_of(error), traceback_of(error)
-            if isinstance(error, CopyError):
-                reason, trace = f"it {error.what}", error.trace
-            elif isinstance(error, Overdue):
-                reason = f"it {late(limit.seconds, 'its action')}"
-            raise InputError(f"{failing}, {place}: {reason}.", trace=trace) from error
+            if isinstance(error, Overdue):
+                reason = f"it {late(self._limit.seconds, 'its action')}"
+            raise InputError(f"The expert {self._expert.source} failed, {place}: {reason}.", trace=trace) from error
+
+    def _step(self, action: Any, place: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        try:
+            result = self._copy.step(detached(action))
+        except CopyError as error:
+            raise InputError(
+                f"{self._environment} failed with the action {action!r} of the expert {self._expert.source}, {place}: "
+                f"it {error.what}.",
+                trace=error.trace,
+            ) from error
         require(
-            math.isfinite(reward),
-            f"{environment} gave the reward {reward} at step {len(actions)} of the episode with seed {seed}, played by "
-            f"{expert.source}; rewards must be finite numbers.",
+            math.isfinite(result[1]),
+            f"{self._environment} gave the reward {result[1]} {place}, played by {self._expert.source}; "
+            "rewards must be finite numbers.",
         )
-        seen.append(observation)
-        actions.append(action)
-        rewards.append(float(reward))
-        ended = terminated or truncated
-    try:
-        success = solved(info, sum(rewards), len(rewards))
-    except Exception as error:
-        place = f"the episode with seed {seed}"
-        raise InputError(f"{environment}: whether {place} succeeded cannot be told: {reason_of(error)}.") from error
-    watched = stack(seen, env.observation_space)
-    return Demonstration(watched, _as_array(expert, actions, env.action_space), np.array(rewards), success)
+        return result
 
 
-def _as_array(expert: Expert, actions: list[Any], space: gym.Space[Any]) -> np.ndarray:
-    """Return actions in their space's type, and refuse what that would change."""
+def _checked(expert: Expert, action: Any, space: gym.Space[Any], place: str) -> np.ndarray:
+    """Return an action in its space's type.
+
+    Raises:
+        InputError: If it is not in the space, naming the number that is wrong.
+    """
+    given: Any = None
     try:
-        stored = np.array(actions, dtype=space.dtype)
-        same = stored.dtype.kind == "f" or np.array_equal(stored, np.array(actions))
+        given = np.asarray(action)
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored: np.ndarray = given.astype(space.dtype)
+        fits = given.dtype.kind in "fiub" and given.shape == space.shape
+        if stored.dtype.kind != "f":
+            # No whole float: an environment may use the action as an index.
+            fits = fits and np.can_cast(given.dtype, stored.dtype, "same_kind") and np.array_equal(stored, given)
     except (TypeError, ValueError, OverflowError):
-        same = False
-    require(same, f"The expert {expert.source} gives actions that are not in {space}, such as {actions[-1]!r}.")
+        fits = False
+    gives = f"The expert {expert.source} gives the action {action!r} {place}"
+    if fits and isinstance(space, spaces.Box):
+        require(bool(np.isfinite(stored).all()), f"{gives}; actions must be finite numbers.")
+        wrong = outside(stored[None], space)
+        require(wrong is None, f"{gives}, and {wrong and wrong[1]}; let the expert clip or rescale its actions.")
+    elif fits:
+        fits = space.contains(stored if stored.shape else stored[()])
+    require(fits, f"{gives}, which is not in {space if space.shape == () else describe_space(space)}.")
     return stored

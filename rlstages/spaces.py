@@ -14,6 +14,8 @@ from gymnasium import spaces
 from rlstages.errors import InputError
 
 MOST_NUMBERS = 2**24
+ROUNDING = 1e-6
+"""By how much, relative to a bound and at least to 1, an action may pass it."""
 DTYPES = [str(np.dtype(code)) for code in "?bBhHiIqQefd"]
 
 
@@ -95,6 +97,47 @@ def describe_space(space: gym.Space[Any]) -> str:
     if isinstance(space, spaces.Discrete):
         return f"Discrete({int(space.n)})"
     return str(space)
+
+
+def detached(value: Any) -> Any:
+    """Return plain data whose arrays are nobody else's.
+
+    Environments and experts may write into an array again after they have handed it out, and into one that they were
+    given. Whatever is kept of theirs, and whatever they are given that is kept, goes through here.
+
+    Args:
+        value: An array, or dictionaries, lists and tuples with arrays in them. Anything else is returned as it is.
+    """
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: detached(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(detached(part) for part in value)
+    return value
+
+
+def outside(values: np.ndarray, space: spaces.Box) -> tuple[int, str] | None:
+    """Find the first number that is out of the bounds of a Box by more than rounding.
+
+    Args:
+        values: Shape `(n, *space.shape)`.
+        space: With the bounds.
+
+    Returns:
+        Its row, and a clause on it: its place in the row, the number, the bounds there; `None` if there is none.
+    """
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    spare = ROUNDING * np.maximum(1.0, np.maximum(np.abs(low), np.abs(high)))
+    with np.errstate(invalid="ignore"):
+        wrong = np.argwhere(~((values >= low - spare) & (values <= high + spare)))
+    if not len(wrong):
+        return None
+    row, *place = wrong[0].tolist()
+    index = tuple(place)
+    where = f"number {','.join(map(str, place))} of it" if place else "it"
+    number = values[row][index]
+    return row, f"{where} ({number:g}) is outside [{space.low[index]:g}, {space.high[index]:g}]"
 
 
 def stack(observations: Sequence[Any], space: gym.Space[Any]) -> np.ndarray | dict[str, np.ndarray]:

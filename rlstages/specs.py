@@ -315,8 +315,9 @@ class Expert:
     """Who shows the task, by name, and how many episodes.
 
     Args:
-        source: A function `expert(env) -> act(obs)`, itself or as `"module:name"`; or a run directory, whose final
-            policy shows; or the zip file of a trained stable-baselines3 model.
+        source: A function `expert(env) -> act(obs)`, itself or as `"module:name"`, which is called for every episode
+            after its reset; or a run directory, whose final policy shows; or the zip file of a trained
+            stable-baselines3 model.
         episodes: How many episodes to record.
         algorithm: Only for a zip file: the class that saved it, such as `"PPO"`.
     """

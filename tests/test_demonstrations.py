@@ -339,8 +339,18 @@ BAD = {
     ),
     "reward nan": ("vectors and forces", 1, {"rewards": at(0, value=np.nan)}, "episode 1, step 0: the reward is not"),
     "action nan": ("vectors and forces", 2, {"actions": at(3, 1, value=np.nan)}, "episode 2, step 3: the actions hold"),
-    "action too large": ("vectors and forces", 2, {"actions": at(2, 1, value=5.1)}, "episode 2, step 2: the action ["),
-    "action too small": ("vectors and forces", 0, {"actions": at(1, 1, value=-0.1)}, "is outside [-1, 5]"),
+    "action too large": (
+        "vectors and forces",
+        2,
+        {"actions": at(2, 1, value=5.1)},
+        "episode 2, step 2: the action is [",
+    ),
+    "action too small": (
+        "vectors and forces",
+        0,
+        {"actions": at(1, 1, value=-0.1)},
+        "number 1 of it (-0.1) is outside [0, 5]",
+    ),
     "action shape": ("vectors and forces", 1, {"actions": lambda a: a[:, :1]}, "the actions have the shape (1,), but"),
     "observation shape": ("images", 0, {"observations": lambda o: o[:, 0]}, "but the space is Box(2, 4, 4) of uint8"),
     "choice too large": (

@@ -94,14 +94,14 @@ def test_rewards_that_are_not_finite_are_refused_of_chance_and_of_the_expert():
     who = Expert("toys:tell_of_spoilt")
     refused(
         curriculum(cloning(environment=only_expert, expert=who)),
-        r"^stage 'clone': Spoilt\(.*\) gives the reward nan for the first action of the expert toys:tell_of_spoilt;",
+        r"^stage 'clone': Spoilt\(.*\) gave the reward nan at step 0 of .*, played by toys:tell_of_spoilt;",
     )
 
 
 def test_an_environment_that_fails_with_the_experts_action_is_named():
     refused(
         curriculum(cloning(environment=toy("Picky"), expert=Expert("toys:tell_zero"))),
-        "^stage 'clone': Picky raised ValueError: not 0 in step.*, with the first action of the expert toys:tell_zero",
+        "^stage 'clone': Picky failed with the action 0 of the expert toys:tell_zero, at step 0 .*ValueError: not 0",
     )
 
 
@@ -155,7 +155,7 @@ def test_a_threshold_that_no_number_of_episodes_decides_is_refused():
         ("toys:no_function", "^stage 'clone': The expert toys:no_function returned a int"),
         (
             "toys:tell_wrongly",
-            r"^stage 'clone': the expert toys:tell_wrongly gives the action .*which is not in Discrete",
+            r"^stage 'clone': The expert toys:tell_wrongly gives the action .*which is not in Discrete",
         ),
         ("runs/nothing", "^stage 'clone': runs/nothing is not a run directory"),
         ("nothing.zip", "^stage 'clone': There is no model at nothing.zip"),
@@ -167,7 +167,9 @@ def test_experts_that_cannot_show(expert, sentence):
 
 def test_a_discrete_action_may_be_a_numpy_number_or_a_whole_float_of_none():
     preflight(curriculum(cloning(expert=Expert("toys:tell_numpy"))))
-    refused(curriculum(cloning(expert=Expert("toys:tell_float"))), r"gives the action 1\.0, which is not in Discrete")
+    refused(
+        curriculum(cloning(expert=Expert("toys:tell_float"))), r"gives the action 1\.0 at .*, which is not in Discr"
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_continuous_actions_out_of_range_are_refused(tmp_path):
     Demonstrations((Demonstration(np.zeros((5, 2), np.float32), actions, np.zeros(4)),)).save(file)
     plan = curriculum(cloning(demonstrations=file, environment=echo(acts="box")))
 
-    refused(plan, r"step 0: the action \[1.5 1.5\] is outside \[-1, 1\]")
+    refused(plan, r"step 0: the action is \[1.5 1.5\], and number 0 of it \(1.5\) is outside \[-1, 1\]")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -239,6 +241,19 @@ def test_preflight_changes_nothing_and_draws_no_number_of_the_run(here):
     preflight(plan)
 
     assert train(plan, out="two").stages["clone"].digest == first
+
+
+def test_episodes_that_do_not_end_are_noticed_where_no_limit_is_known(monkeypatch):
+    endless = toy("Endless")
+    refused(
+        curriculum(tuning(environment=endless)), "Endless has not ended within 20,000 steps.*; give it a time limit"
+    )
+
+    limited = Environment("toys:Endless", wrappers=["toys:limit"])
+    assert not any("has not ended" in doubt for doubt in preflight(curriculum(tuning(environment=limited))).doubts)
+
+    monkeypatch.setattr("rlstages.preflight.ENDLESS", 50_000)
+    assert any("within 20,000 steps" in doubt for doubt in preflight(curriculum(tuning(environment=endless))).doubts)
 
 
 def test_a_threshold_that_only_a_first_confirmation_could_decide_is_refused():

@@ -8,7 +8,8 @@ from rlstages import Environment, Expert, InputError, recording
 from rlstages.environments.making import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.experts import showing
-from rlstages.recording import record
+from rlstages.recording import Budget, record, rehearse
+from rlstages.trial import try_expert
 
 
 def play(environment, expert, episodes=3, **where):
@@ -93,11 +94,6 @@ def test_an_expert_that_fails_is_named(expert, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_an_action_that_the_environment_does_not_take_is_named_with_expert_and_step():
-    with pytest.raises(InputError, match=r"failed with the action 'left' of the expert toys:wrong_later, at step 5"):
-        play(Environment("toys:Strict"), "toys:wrong_later")
-
-
 def test_an_episode_that_does_not_end_is_refused(monkeypatch):
     monkeypatch.setattr(recording, "MAX_EPISODE_STEPS", 50)
 
@@ -105,3 +101,34 @@ def test_an_episode_that_does_not_end_is_refused(monkeypatch):
         InputError, match=r"An episode of toys:tell_zero did not end within 50 steps; give .* time limit"
     ):
         play(Environment("toys:Endless"), "toys:tell_zero")
+
+
+def test_an_expert_is_made_for_every_episode_after_its_reset():
+    shown = play(Environment("toys:Corridor"), "toys:plan_ahead", episodes=12)
+
+    assert shown.score().success == 1.0
+    assert {episode.actions[0].item() for episode in shown.episodes} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expert", "sentence"),
+    [
+        ("toys:Cars", "toys:steer_hard", r"at step 3 of .*, and number 1 of it \(0.6\) is outside \[-0.4, 0.4\]; let"),
+        ("toys:Cars", "toys:steer_to_nan", "at step 3 of .*; actions must be finite numbers"),
+        ("toys:Strict", "toys:wrong_later", r"'left' at step 5 of the episode with seed \d+, which is not in Discrete"),
+    ],
+)
+def test_recording_stops_at_the_first_action_that_is_not_in_the_space(environment, expert, sentence):
+    with pytest.raises(InputError, match=f"The expert {expert} gives the action .*{sentence}"):
+        play(Environment(environment), expert)
+    with pytest.raises(InputError, match=sentence):
+        who = Expert(expert)
+        try_expert(Environment(environment), who, showing(who))
+
+
+def test_a_trial_of_an_expert_ends_when_its_budget_is_spent():
+    who = Expert("toys:tell", episodes=100)
+
+    assert len(rehearse(echo(), who, showing(who), Budget(20, 60.0))) == 2
+    assert len(rehearse(echo(), who, showing(who), Budget(7, 60.0))) == 0
+    assert len(rehearse(echo(), who, showing(who), Budget(10_000, 60.0))) == 100

@@ -221,6 +221,10 @@ class Endless(First):
         return np.zeros(3, np.float32), 0.0, False, False, {}
 
 
+def limit(env):
+    return gym.wrappers.TimeLimit(env, 5_000)
+
+
 class OtherSpaces(Echo):
     """Any spaces, by keyword; it is only looked at, or stepped at random."""
 
@@ -374,3 +378,51 @@ class Contrary(Echo):
     def _show(self):
         super()._show()
         return np.eye(3, dtype=np.float32)[(self.wanted + 1) % 3]
+
+
+class Corridor(gym.Env):
+    """Three steps to a goal that a reset chooses: to the left or to the right."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.goal, self.time = 0, int(self.np_random.choice([-3, 3])), 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.place += 2 * int(action) - 1
+        self.time += 1
+        there = self.place == self.goal
+        return np.full(1, self.place / 10, np.float32), float(there), there, self.time >= 5, {"is_success": there}
+
+
+def plan_ahead(env):
+    """An expert that looks at the episode once, and then does what it has planned."""
+    plan = [int(env.unwrapped.goal > 0)] * 3
+    return lambda observation: plan.pop()
+
+
+class Cars(gym.Env):
+    """Throttle and steering have bounds of their own."""
+
+    observation_space = spaces.Box(0.0, 10.0, (1,), np.float32)
+    action_space = spaces.Box(np.array([-1.0, -0.4], np.float32), np.array([3.0, 0.4], np.float32))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.full(1, self.time, np.float32), 1.0, False, self.time >= 6, {"is_success": True}
+
+
+def steer_hard(env):
+    return lambda observation: np.array([2.0, 0.2 * observation[0]], np.float32)
+
+
+def steer_to_nan(env):
+    return lambda observation: np.array([2.0, 0.1 if observation[0] < 3 else np.nan], np.float32)

@@ -16,6 +16,7 @@ from rlstages.environments.seeding import EpisodeSeeds
 from rlstages.environments.snapshots import put_back, snapshot
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.errors import reason_of
+from rlstages.spaces import detached
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -81,7 +82,7 @@ class BatchedVecEnv(VecEnv):
         if np.count_nonzero(dones):
             for copy in np.flatnonzero(dones).tolist():
                 infos[copy] = {
-                    **info_of(more, copy),
+                    **detached(info_of(more, copy)),
                     "terminal_observation": row_of(observations, copy),
                     "TimeLimit.truncated": bool(truncated[copy] and not terminated[copy]),
                 }
@@ -96,7 +97,7 @@ class BatchedVecEnv(VecEnv):
     def state_dict(self) -> dict[str, Any] | None:
         """Return the state of all copies, or `None` if the environment does not give it away."""
         if callable(getattr(self.batched, "restore", None)):
-            return dict(self.batched.state())
+            return dict(detached(self.batched.state()))
         inside = snapshot(self.batched)
         ended = np.zeros(self.num_envs, bool) if self._ended is None else self._ended
         return None if inside is None else {"inside": inside, "ended": ended}
@@ -119,7 +120,7 @@ class BatchedVecEnv(VecEnv):
         if state is None:
             return self.reset(), list(range(self.num_envs))
         if callable(getattr(self.batched, "restore", None)):
-            return self.batched.restore(state), []
+            return _arrays(self.batched.restore(state)), []
         self._guard("reset", self.batched.reset, seed=0)
         put_back(self.batched, state["inside"])
         ended = np.array(state["ended"], bool)
@@ -157,9 +158,10 @@ class BatchedVecEnv(VecEnv):
 
 
 def _arrays(observations: Any) -> Any:
+    """Return observations in arrays of their own: the batch may write its next ones into those that it gave."""
     if isinstance(observations, dict):
-        return {key: np.asarray(part) for key, part in observations.items()}
-    return np.asarray(observations)
+        return {key: np.array(part) for key, part in observations.items()}
+    return np.array(observations)
 
 
 def row_of(observations: Any, copy: int) -> Any:

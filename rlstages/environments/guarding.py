@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.errors import in_short, reason_of
-from rlstages.spaces import describe_space
+from rlstages.spaces import describe_space, detached
 
 SINGLE = "the observation"
 
@@ -94,7 +94,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         observation, info = given
         if not isinstance(info, dict):
             raise self._no_dictionary(info)
-        return self._fit(observation, begun=True), info
+        return detached(self._fit(observation, begun=True)), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the environment.
@@ -108,10 +108,12 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         except (Exception, SystemExit) as error:
             raise self.failure(error, "step") from error
         observation, reward, terminated, truncated, info = self.accept(given)
-        return observation, reward, bool(terminated), bool(truncated), info
+        return detached(observation), reward, bool(terminated), bool(truncated), info
 
     def accept(self, given: Any) -> tuple[Any, float, Any, Any, dict[str, Any]]:
         """Return what a step gave, with the observation and the reward in the types that they should have.
+
+        The observation may still be the environment's own array; `step` returns a copy.
 
         Raises:
             CopyError: If it is something else than gymnasium's five values.

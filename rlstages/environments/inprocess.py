@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from rlstages.environments.guarding import CopyError, Note, guard_of
 from rlstages.environments.seeding import SeededEpisodes
 from rlstages.environments.watchdog import TimeLimit
+from rlstages.spaces import detached
 
 
 class InProcess(DummyVecEnv):
@@ -52,11 +53,11 @@ class InProcess(DummyVecEnv):
                     seen, rewards[copy], terminated, truncated, info = guard.accept(guard.env.step(action))
                     dones[copy] = ended = terminated or truncated
                     if ended:
-                        # In a dictionary of its own: the environment may go on using its one.
+                        # Before the reset: the environment may go on using its dictionary and its arrays.
                         info = {
-                            **info,
+                            **detached(info),
                             "TimeLimit.truncated": bool(truncated and not terminated),
-                            "terminal_observation": seen,
+                            "terminal_observation": detached(seen),
                         }
                         seen, self.reset_infos[copy] = self.envs[copy].reset()
                     infos.append(info)

@@ -8,6 +8,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rlstages.spaces import detached
+
 
 class Purpose(IntEnum):
     """What episodes are played for; each has seeds of its own."""
@@ -67,7 +69,8 @@ class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
         self._episode_seeds.number = number
         observation, _ = self.reset()
         for action in actions:
-            observation, _, terminated, truncated, _ = self.env.step(action)
+            # A copy: the environment may write into its action, and a resumed run keeps these.
+            observation, _, terminated, truncated, _ = self.env.step(detached(action))
             if terminated or truncated:
                 return self.reset()[0], False
         return observation, True

@@ -19,6 +19,7 @@ from rlstages.environments.guarding import CopyError, Note, guard_of, traceback_
 from rlstages.environments.seeding import SeededEpisodes
 from rlstages.environments.sharing import take_over
 from rlstages.errors import InputError, reason_of
+from rlstages.spaces import detached
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -68,7 +69,12 @@ class _Copy:
         done = terminated or truncated
         reset_info: dict[str, Any] = {}
         if done:
-            info = {**info, "TimeLimit.truncated": truncated and not terminated, "terminal_observation": observation}
+            # Before the reset: the environment may go on using its dictionary and its arrays.
+            info = {
+                **detached(info),
+                "TimeLimit.truncated": truncated and not terminated,
+                "terminal_observation": observation,
+            }
             observation, reset_info = self._env.reset()
         self._shared.write(self._place, observation)
         return reward, done, info, reset_info, self._guard.take_notes()

@@ -25,6 +25,7 @@ from rlstages.demonstrations import (
     check_demonstrations,
     load_demonstrations,
     take,
+    typed,
 )
 from rlstages.environments.guarding import SINGLE
 from rlstages.environments.ranges import Ranges
@@ -332,7 +333,7 @@ def place_demonstrations(
     """
     placed = _channels_first(kept, observation_space)
     check_demonstrations(name, placed, observation_space, action_space)
-    return placed
+    return typed(placed, observation_space, action_space)
 
 
 def doubtful(shown: Demonstrations, space: gym.Space[Any]) -> Iterator[str]:

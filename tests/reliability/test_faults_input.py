@@ -46,7 +46,7 @@ def clone(demonstrations, **settings):
     ("settings", "sentence"),
     [
         ({"width": 1}, r"shown.safetensors, episode 0: the actions have the shape \(1,\), but the space is Box\(2,\)"),
-        ({"wanted": [np.full((9, 2), 3.0)]}, r"shown.safetensors, episode 0, step 0: the action .* is outside"),
+        ({"wanted": [np.full((9, 2), 3.0)]}, r"shown.safetensors, episode 0, step 0: the action is .* is outside"),
         ({"scale": np.nan}, r"shown.safetensors, episode 0, step 0: the observations hold a number that is not finite"),
         ({"wanted": []}, "There is no episode"),
     ],
