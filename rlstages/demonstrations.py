@@ -34,12 +34,14 @@ class Demonstration:
         actions: Shape `(T, ...)`.
         rewards: Shape `(T,)`.
         success: Whether it counts as solved, or `None` where that is not known.
+        solved_before: Whether its rule of success held in an earlier step, where the last one decides. Not in files.
     """
 
     observations: Observations
     actions: np.ndarray
     rewards: np.ndarray
     success: bool | None = None
+    solved_before: bool = False
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -114,9 +116,8 @@ class Demonstrations:
             "rewards": np.concatenate([e.rewards for e in self.episodes]),
             "lengths": np.array([len(e) for e in self.episodes], dtype=np.int64),
         }
-        known = all(e.success is not None for e in self.episodes)
-        if known:
-            arrays["success"] = np.array([e.success for e in self.episodes], dtype=np.bool_)
+        if any(e.success is not None for e in self.episodes):
+            arrays["success"] = np.array([bool(e.success) for e in self.episodes])
         first = self.episodes[0].observations
         if isinstance(first, dict):
             parts = [cast("dict[str, np.ndarray]", e.observations) for e in self.episodes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from rlstages.recording import Act, Show
 from rlstages.references import resolve
 from rlstages.specs import Expert
 from rlstages.storage.record import read_record
+from rlstages.storage.vecnormalize import read_statistics
 
 
 def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
@@ -39,7 +41,24 @@ def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
         with random_state_kept():
             policy = load_policy(path)
         return _acting(policy, read_record(path).curriculum.agent.action_mode == "deterministic")
-    return _acting(_load_model(expert, trust_pickle), True)
+    model = _load_model(expert, trust_pickle)
+    if expert.normalize is None:
+        return _acting(model, True)
+    statistics = read_statistics(Path(expert.normalize))
+    statistics.require_fit(expert.normalize, model.observation_space)
+    return _acting(model, True, statistics.apply)
+
+
+def remedy_for(expert: Expert) -> str:
+    """Return what may be wrong with an expert that cannot do its task, as half a sentence, or nothing."""
+    if expert.kind != "model" or expert.normalize is not None:
+        return ""
+    beside = sorted(path.name for path in Path(expert.source).parent.glob("*.pkl") if "norm" in path.name.lower())
+    file = f"{beside[0]} lies beside it" if beside else "its statistics are in a .pkl file"
+    example = beside[0] if beside else "vecnormalize.pkl"
+    return (
+        f"if the model was trained behind VecNormalize ({file}), give Expert(..., normalize={example!r}), with the path"
+    )
 
 
 def _scripted(expert: Expert) -> Show:
@@ -64,9 +83,9 @@ def _scripted(expert: Expert) -> Show:
     return show
 
 
-def _acting(policy: Any, deterministic: bool) -> Show:
+def _acting(policy: Any, deterministic: bool, prepare: Callable[[Any], Any] = lambda observation: observation) -> Show:
     def act(observation: Any) -> Any:
-        return policy.predict(observation, deterministic=deterministic)[0]
+        return policy.predict(prepare(observation), deterministic=deterministic)[0]
 
     return lambda env: act
 

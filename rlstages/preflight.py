@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,23 +12,32 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from rlstages.criteria import spend
+from rlstages.criteria import Criterion, spend
 from rlstages.curriculum import Curriculum
-from rlstages.demonstrations import Demonstrations, load_demonstrations
+from rlstages.demonstrations import Demonstration, Demonstrations, load_demonstrations
+from rlstages.doubts import doubts_about_expert, doubts_about_reward
 from rlstages.environments.determinism import doubts_about
 from rlstages.environments.lookup import batched_maker
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose
+from rlstages.episodes import Episode
 from rlstages.errors import InputError, require
-from rlstages.experts import showing
+from rlstages.experts import remedy_for, showing
 from rlstages.inheritance import Kept
 from rlstages.learners.cloning import place_demonstrations, require_demonstrations
 from rlstages.learners.learner import require_fit
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
-from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments, refuse_undemonstrated
+from rlstages.stages import (
+    BehaviorCloning,
+    FineTuning,
+    Stage,
+    earlier_environments,
+    gate_after,
+    refuse_undemonstrated,
+)
 from rlstages.threads import processors
-from rlstages.trial import ENDLESS, Trial, try_episode, try_expert
+from rlstages.trial import ENDLESS, Trial, try_episodes, try_expert
 
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 DEAR_STEP = 1e-3
@@ -78,20 +87,26 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
         place_demonstrations(str(kept.file), kept.demonstrations(), spaces.observation, spaces.action)
     tried: dict[Environment, Trial] = {}
     shown: dict[Environment, Demonstrations] = {}
-    for stage in curriculum.stages:
+    doubts: list[str] = []
+    for index, stage in enumerate(curriculum.stages):
         with _naming(stage):
             _check_criterion(stage)
             if stage.environment not in tried:
-                tried[stage.environment] = try_episode(stage.environment)
-            _check_success(stage, tried[stage.environment].silent)
+                tried[stage.environment] = try_episodes(stage.environment)
             if isinstance(stage, BehaviorCloning):
                 shown[stage.environment] = _check_cloning(stage, spaces, trust_pickle)
+                doubts += _doubts_about_cloning(
+                    stage, shown[stage.environment], tried[stage.environment], gate_after(curriculum.stages, index)
+                )
+    for stage in curriculum.stages:
+        with _naming(stage):
+            _check_success(stage, tried, shown)
     for environment in set(curriculum.held_out) - set(tried):
         with _naming("held_out"):
-            try_episode(environment)
-    doubts: list[str] = []
+            try_episodes(environment)
     for environment, trial in tried.items():
         doubts += _endlessness(environment, trial.unended, len(shown.get(environment, ())) > 0)
+        doubts += _silence(environment, trial)
     for environment in _trained(curriculum):
         doubts += doubts_about(environment)
         doubts += _slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
@@ -208,9 +223,38 @@ def _endlessness(environment: Environment, steps: int, ends: bool) -> list[str]:
     return [sentence]
 
 
-def _check_success(stage: Stage, unknown: bool) -> None:
+def _doubts_about_cloning(
+    stage: BehaviorCloning, shown: Demonstrations, trial: Trial, gate: Criterion | None
+) -> list[str]:
+    name = stage.expert.name if stage.expert is not None else Path(str(stage.demonstrations)).name
+    chance, remedy = trial.episodes, "" if stage.expert is None else remedy_for(stage.expert)
+    found = doubts_about_expert(name, stage.environment, shown.episodes, chance, gate, remedy)
+    played = [Episode(0, i, e.total_reward, len(e), e.success) for i, e in enumerate(shown.episodes)]
+    return found + doubts_about_reward(stage.environment, [*chance, *played])
+
+
+def _silence(environment: Environment, trial: Trial) -> list[str]:
+    """Return that some episodes do not tell whether they succeeded, where others do."""
+    told = [episode.success is not None for episode in trial.episodes]
+    if all(told) or not any(told):
+        return []
+    return [
+        f"Some episodes of {environment} end without {environment.success!r} in their info; they count as not solved."
+    ]
+
+
+def _check_success(
+    stage: Stage, tried: Mapping[Environment, Trial], shown: Mapping[Environment, Demonstrations]
+) -> None:
+    """Refuse a criterion of success where no episode told, neither there nor in another variant of the environment."""
+    if stage.until is None or not stage.until.needs_success or not tried[stage.environment].silent:
+        return
+    variants = [e for e in tried if (e.id, e.success) == (stage.environment.id, stage.environment.success)]
+    played: list[Episode | Demonstration] = []
+    for environment in variants:
+        played += [*tried[environment].episodes, *(shown[environment].episodes if environment in shown else ())]
     require(
-        not (unknown and stage.until is not None and stage.until.needs_success),
+        any(episode.success is not None for episode in played),
         f"{stage.environment} does not say whether an episode succeeded: its last info has no "
         f"{stage.environment.success!r}; give Environment(success=...) an info key, a return to exceed, or a function.",
     )

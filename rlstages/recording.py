@@ -15,7 +15,7 @@ from rlstages.demonstrations import Demonstration, Demonstrations
 from rlstages.environments.guarding import CopyError, Guarded, late, traceback_of
 from rlstages.environments.making import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
-from rlstages.environments.success import success_rule
+from rlstages.environments.success import info_key, is_true, success_rule
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.episodes import MAX_EPISODE_STEPS
 from rlstages.errors import InputError, reason_of, require
@@ -103,7 +103,7 @@ class _Play:
     def __init__(self, environment: Environment, expert: Expert, env: gym.Env[Any, Any], show: Show) -> None:
         self._environment, self._expert, self._env, self._show = environment, expert, env, show
         self._copy = Guarded(env, 0, environment.step_timeout)
-        self._solved = success_rule(environment.success)
+        self._solved, self._key = success_rule(environment.success), info_key(environment.success)
         self._limit = TimeLimit(environment.step_timeout, f"An action of the expert {expert.source}")
 
     def __call__(self, seed: int, budget: Budget | None) -> Demonstration | None:
@@ -113,7 +113,7 @@ class _Play:
         seen: list[Any] = [observation]
         actions: list[np.ndarray] = []
         rewards: list[float] = []
-        ended, started = False, time.monotonic()
+        ended, held, started = False, False, time.monotonic()
         while not ended:
             if budget is not None and (len(actions) >= budget.steps or time.monotonic() - started > budget.seconds):
                 return None
@@ -129,14 +129,26 @@ class _Play:
             seen.append(observation)
             rewards.append(reward)
             ended = terminated or truncated
-        try:
-            success = self._solved(info, sum(rewards), len(rewards))
-        except Exception as error:
-            place = f"the episode with seed {seed}"
-            reason = reason_of(error)
-            raise InputError(f"{self._environment}: whether {place} succeeded cannot be told: {reason}.") from error
+            if not ended and not held:
+                held = self._holds(info, rewards, seed)
+        success = self._judge(info, rewards, seed)
+        if self._environment.success_at == "any":
+            success, held = held or success, False
         watched = stack(seen, self._env.observation_space)
-        return Demonstration(watched, np.stack(actions), np.array(rewards), success)
+        return Demonstration(watched, np.stack(actions), np.array(rewards), success, held)
+
+    def _holds(self, info: dict[str, Any], rewards: list[float], seed: int) -> bool:
+        """Say whether the episode would count as solved if it ended here, where that matters or costs nothing."""
+        if self._environment.success_at == "any":
+            return bool(self._judge(info, rewards, seed))
+        return self._key is not None and is_true(info.get(self._key, False))
+
+    def _judge(self, info: dict[str, Any], rewards: list[float], seed: int) -> bool | None:
+        try:
+            return self._solved(info, sum(rewards), len(rewards))
+        except Exception as error:
+            place, reason = f"the episode with seed {seed}", reason_of(error)
+            raise InputError(f"{self._environment}: whether {place} succeeded cannot be told: {reason}.") from error
 
     def _begin(self, seed: int) -> tuple[Any, Act]:
         """Reset the environment and have the expert look at the new episode."""

@@ -12,6 +12,7 @@ from rlstages.errors import InputError, require, require_bool, require_choice, r
 from rlstages.references import reference
 from rlstages.serialization import FrozenDict, serializable, to_data
 
+DEFAULT_SUCCESS = "is_success"
 Success = str | float
 SuccessRule = str | float | Callable[..., bool]
 Wrapper = str | Callable[..., Any]
@@ -28,9 +29,12 @@ class Environment:
             `gymnasium.vector.VectorEnv` with that many copies, such as a `BatchedEnv`.
         wrappers: Applied from left to right to each copy: functions or classes `wrapper(env) -> env`, themselves or
             as `"module:name"`.
-        success: What counts as solved. A word is a key of the last step's `info` (default `"is_success"`); a number
-            is a return that must be exceeded; a function, itself or as `"module:name"`, is called as
+        success: What counts as solved. A word is a key of the last step's `info` (default `"is_success"`), whose value
+            must be a boolean, 0 or 1; where it is missing, the episode is not solved. A number is a return that must
+            be reached. A function, itself or as `"module:name"`, is called as
             `success(info, episode_return, length) -> bool`.
+        success_at: When it must hold: in the `"end"`, or in `"any"` step of the episode, as benchmarks count it whose
+            flag falls again (Meta-World).
         vectorize: `"in-process"`, `"subprocess"` (one process per copy), `"batched"` (the environment steps all
             copies in one call: it takes `num_envs`, or its id has a `vector_entry_point`), or `"auto"`: batched where
             that leaves each episode a seed of its own or there is no other form, else in-process.
@@ -46,7 +50,8 @@ class Environment:
     id: str
     kwargs: FrozenDict = field(default_factory=FrozenDict)
     wrappers: tuple[str, ...] = ()
-    success: Success = "is_success"
+    success: Success = DEFAULT_SUCCESS
+    success_at: Literal["end", "any"] = "end"
     vectorize: Literal["auto", "in-process", "subprocess", "batched"] = "auto"
     step_timeout: float = 300.0
 
@@ -55,7 +60,8 @@ class Environment:
         id: str | Callable[..., Any],
         *,
         wrappers: Sequence[Wrapper] = (),
-        success: SuccessRule = "is_success",
+        success: SuccessRule = DEFAULT_SUCCESS,
+        success_at: str = "end",
         vectorize: str = "auto",
         step_timeout: float = 300.0,
         kwargs: Mapping[str, Any] | None = None,
@@ -71,6 +77,7 @@ class Environment:
         require(is_mapping, f"{where}: kwargs is {kwargs!r}; give a dictionary.")
         twice = set(kwargs or {}) & set(more)
         require(not twice, f"{where}: {', '.join(sorted(twice))} given twice, in kwargs= and as a keyword.")
+        require_choice(where, "success_at", success_at, ["end", "any"])
         require_choice(where, "vectorize", vectorize, ["auto", "in-process", "subprocess", "batched"])
         require_number(where, "step_timeout", step_timeout, above=0.0)
         arguments = FrozenDict({**(kwargs or {}), **more})
@@ -82,6 +89,7 @@ class Environment:
         object.__setattr__(self, "kwargs", arguments)
         object.__setattr__(self, "wrappers", tuple(reference(where, w) for w in wrappers))
         object.__setattr__(self, "success", _success_rule(where, success))
+        object.__setattr__(self, "success_at", success_at)
         object.__setattr__(self, "vectorize", vectorize)
         object.__setattr__(self, "step_timeout", float(step_timeout))
 
@@ -320,12 +328,15 @@ class Expert:
             stable-baselines3 model.
         episodes: How many episodes to record.
         algorithm: Only for a zip file: the class that saved it, such as `"PPO"`.
+        normalize: Only for a zip file: the file of the `VecNormalize` that the model was trained behind, whose
+            observation statistics it needs.
     """
 
     source: str
     kind: Literal["function", "run", "model"] = "function"
     episodes: int = 100
     algorithm: str = "PPO"
+    normalize: str | None = None
 
     def __init__(
         self,
@@ -333,6 +344,7 @@ class Expert:
         *,
         episodes: int = 100,
         algorithm: str = "PPO",
+        normalize: str | os.PathLike[str] | None = None,
         kind: str | None = None,
     ) -> None:
         if isinstance(source, os.PathLike):
@@ -353,6 +365,15 @@ class Expert:
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "episodes", episodes)
         object.__setattr__(self, "algorithm", algorithm)
+        if normalize is not None:
+            require(
+                kind == "model", f"Expert({source!r}): normalize is for the zip file of a model only; leave it out."
+            )
+            path = os.fspath(normalize) if isinstance(normalize, os.PathLike) else normalize
+            given = isinstance(path, str) and bool(path.strip())
+            require(given, f"Expert({source!r}): normalize is {normalize!r}; give the path of a VecNormalize file.")
+            normalize = path
+        object.__setattr__(self, "normalize", normalize)
 
     @property
     def name(self) -> str:

@@ -227,6 +227,14 @@ class FineTuning(Hyperparameters):
 Stage = BehaviorCloning | FineTuning
 
 
+def gate_after(stages: Sequence[Stage], index: int) -> Criterion | None:
+    """Return what a cloned policy is asked for next: by its own stage, or by the next one in the same environment."""
+    own = stages[index].until
+    if own is not None or index + 1 == len(stages) or stages[index + 1].environment != stages[index].environment:
+        return own
+    return stages[index + 1].until
+
+
 def goes_on_when_missed(stage: Stage) -> bool:
     """Say whether the next stage follows where this one misses its threshold."""
     return (stage.on_timeout if isinstance(stage, FineTuning) else stage.on_failure) == "advance"

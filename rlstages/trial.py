@@ -1,4 +1,4 @@
-"""What an episode of random actions, and a few of an expert, tell of an environment before step 0."""
+"""What episodes of random actions, and some of an expert, tell of an environment before step 0."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from rlstages.demonstrations import Demonstrations
 from rlstages.environments.guarding import CopyError, Guarded, traceback_of
 from rlstages.environments.making import make_environment
 from rlstages.environments.success import success_rule
-from rlstages.episodes import MAX_EPISODE_STEPS
+from rlstages.episodes import MAX_EPISODE_STEPS, Episode
 from rlstages.errors import InputError, reason_of, require
 from rlstages.recording import Budget, Show, rehearse
 from rlstages.specs import Environment, Expert
 
 TRIAL = Budget(steps=2_000, seconds=2.0)
+TRIAL_EPISODES = 16
 EXPERT_TRIAL = Budget(steps=2_000, seconds=1.0)
 ENDLESS = 20_000
 """Steps of random actions after which an episode without a known limit counts as one that does not end."""
@@ -27,51 +28,75 @@ LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps", "max_path_leng
 
 
 class Trial(NamedTuple):
-    """What came out of an episode of random actions.
+    """What came out of episodes of random actions.
 
     Attributes:
-        silent: Whether it ended without saying whether it succeeded.
+        episodes: Those that ended.
         step_seconds: Median wall-clock time of a step: one that compiles, or waits for another process, says nothing.
-        unended: Steps after which the episode had still not ended, where no limit of its steps is known; else 0.
+        unended: Steps after which the first episode had not ended, where no limit of its steps is known; else 0.
     """
 
-    silent: bool
+    episodes: tuple[Episode, ...]
     step_seconds: float
     unended: int = 0
 
+    @property
+    def silent(self) -> bool:
+        """Whether episodes ended, and none of them said whether it had succeeded."""
+        return bool(self.episodes) and all(episode.success is None for episode in self.episodes)
 
-def try_episode(environment: Environment) -> Trial:
-    """Play one episode at random.
+
+def try_episodes(environment: Environment) -> Trial:
+    """Play episodes at random, for a while.
 
     Raises:
-        InputError: If it fails, gives a reward that is not finite, or its rule of success fails.
+        InputError: If one fails, gives a reward that is not finite, or its rule of success fails.
     """
     env = Guarded(make_environment(environment), 0, environment.step_timeout)
-    solved = success_rule(environment.success)
-    total, step, silent, ended, taken = 0.0, 0, False, False, list[float]()
+    episodes: list[Episode] = []
+    seconds: list[float] = []
     try:
         limited = limit_of(env) is not None
         env.action_space.seed(0)
-        env.reset(seed=0)
         started = time.monotonic()
-        for step in range(1, (TRIAL.steps if limited else ENDLESS) + 1):
+        while len(episodes) < TRIAL_EPISODES and len(seconds) < TRIAL.steps:
+            left = Budget(TRIAL.steps if limited or episodes else ENDLESS, started + TRIAL.seconds - time.monotonic())
+            episode = _play_at_random(environment, env, len(episodes), left, seconds)
+            if episode is None:
+                break
+            episodes.append(episode)
+        unended = len(seconds) if not (episodes or limited) and len(seconds) >= TRIAL.steps else 0
+        return Trial(tuple(episodes), float(np.median(seconds)), unended)
+    finally:
+        env.close()
+
+
+def _play_at_random(
+    environment: Environment, env: Guarded, number: int, budget: Budget, seconds: list[float]
+) -> Episode | None:
+    """Play one episode, and add each step's time to `seconds`; `None` if the budget is spent before it ends."""
+    solved = success_rule(environment.success)
+    total, step, held, started = 0.0, 0, False, time.monotonic()
+    try:
+        env.reset(seed=number)
+        for step in range(1, budget.steps + 1):
             action, asked = env.action_space.sample(), time.monotonic()
             _, reward, terminated, truncated, info = env.step(action)
-            taken.append(time.monotonic() - asked)
+            seconds.append(time.monotonic() - asked)
             require(
                 math.isfinite(reward),
                 f"{environment} gives the reward {reward} at step {step} of an episode of random actions; "
                 "rewards must be finite numbers.",
             )
             total += reward
-            ended = terminated or truncated
-            if ended:
-                silent = solved(info, total, step) is None
+            if terminated or truncated:
+                success = solved(info, total, step)
+                return Episode(0, number, total, step, True if held else success)
+            if environment.success_at == "any":
+                held = held or bool(solved(info, total, step))
+            if time.monotonic() - started > budget.seconds:
                 break
-            if time.monotonic() - started > TRIAL.seconds:
-                break
-        unended = step if not (ended or limited) and step >= TRIAL.steps else 0
-        return Trial(silent, float(np.median(taken)), unended)
+        return None
     except CopyError as error:
         raise InputError(
             f"{environment} fails in an episode of random actions, at step {step}: it {error.what}.", trace=error.trace
@@ -83,8 +108,6 @@ def try_episode(environment: Environment) -> Trial:
             f"{environment}: whether an episode succeeded cannot be told: {reason_of(error)}.",
             trace=traceback_of(error) if ":" in str(environment.success) else "",
         ) from error
-    finally:
-        env.close()
 
 
 def try_expert(environment: Environment, expert: Expert, show: Show) -> Demonstrations:

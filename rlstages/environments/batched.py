@@ -36,6 +36,7 @@ class BatchedVecEnv(VecEnv):
         timeout: Seconds that a reset or a step may take.
 
     Attributes:
+        infos: What the last step told of all copies: arrays by key, as gymnasium's vector environments give them.
         idle: Which copies' last step was no step but a reset, shape `(num_envs,)`, or `None` where all have stepped.
         notes: Always empty; see `InProcess`.
         resets_itself: Whether the batch is of the second kind.
@@ -43,6 +44,7 @@ class BatchedVecEnv(VecEnv):
 
     def __init__(self, batched: Any, seeds: list[EpisodeSeeds], timeout: float = 300.0) -> None:
         self.batched = batched
+        self.infos: Mapping[str, Any] = NOTHING
         self.idle: np.ndarray | None = None
         self.notes: list[Note] = []
         self.resets_itself = autoreset_of(batched) is Autoreset.NEXT_STEP
@@ -72,6 +74,7 @@ class BatchedVecEnv(VecEnv):
     def step_wait(self) -> Any:
         """Step all copies, and start new episodes where one ended."""
         observations, rewards, terminated, truncated, more = self._guard("step", self.batched.step, self._actions)
+        self.infos = more
         dones = np.asarray(terminated | truncated)
         rewards = np.array(rewards, np.float32)
         infos = self._no_infos.copy()

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
+from rlstages.batches import info_of
 from rlstages.environments.batched import BatchedVecEnv
 from rlstages.environments.guarding import CopyError, traceback_of
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.ranges import Finding, Ranges
-from rlstages.environments.success import success_rule
+from rlstages.environments.success import HELD_BEFORE, flags_in, info_key, is_true, success_rule
 from rlstages.environments.workers import Workers
 from rlstages.episodes import Episode
 from rlstages.errors import Fault, reason_of
 from rlstages.spaces import stack
-from rlstages.specs import Environment
+from rlstages.specs import DEFAULT_SUCCESS, Environment
 
 # What a warning says before this is the same whenever it is found again.
 FIRST = " (first seen: "
@@ -68,6 +69,10 @@ class EpisodeMonitor(VecEnvWrapper):
         self._ranges = Ranges(venv.observation_space)
         self._noted: set[str] = set()
         self._solved = success_rule(spec.success)
+        self._key = info_key(spec.success)
+        self._in_any_step = spec.success_at == "any"
+        # Whether success held in an earlier step of each copy's episode.
+        self._held = np.zeros(self.num_envs, bool)
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
         self._numbers = np.zeros(self.num_envs, dtype=np.int64)
@@ -89,6 +94,7 @@ class EpisodeMonitor(VecEnvWrapper):
         self._returns[:] = 0
         self._lengths[:] = 0
         self._numbers[:] = 0
+        self._held[:] = False
         self.finished.clear()
         self._played.clear()
         self._pass_on(begun=True)
@@ -132,6 +138,8 @@ class EpisodeMonitor(VecEnvWrapper):
         if not self._ranges.rewards_hold(rewards):
             self._tell(self._ranges.reward_outside(rewards))
         self._returns += rewards
+        if self._in_any_step or self._key is not None:
+            self._look_for_success(infos, dones)
         if np.count_nonzero(dones):
             self._end(np.flatnonzero(dones).tolist(), infos)
         # Where an episode ended, this is the first of the next one.
@@ -163,6 +171,7 @@ class EpisodeMonitor(VecEnvWrapper):
             "numbers": self._numbers.copy(),
             "returns": self._returns.copy(),
             "lengths": self._lengths.copy(),
+            "held": self._held.copy(),
             "inside": self._actions_so_far() if self._batched is None else self._batched.state_dict(),
             "observations": self._last,
         }
@@ -174,7 +183,8 @@ class EpisodeMonitor(VecEnvWrapper):
             The observations, and the copies that did not come back as they were: they go on from where replay led, or
             with their next episode where that one could not be played up to there.
         """
-        for own, name in ((self._numbers, "numbers"), (self._returns, "returns"), (self._lengths, "lengths")):
+        kept = {"numbers": self._numbers, "returns": self._returns, "lengths": self._lengths, "held": self._held}
+        for name, own in kept.items():
             own[:] = state[name]
         numbers = self._numbers.tolist()
         if self._batched is not None:
@@ -182,6 +192,7 @@ class EpisodeMonitor(VecEnvWrapper):
         else:
             observations, ended = self._replay(state["inside"], numbers)
         self._returns[ended] = self._lengths[ended] = 0
+        self._held[ended] = False
         self._numbers[ended] += 1
         self._last = observations
         return observations, sorted({*ended, *different_copies(observations, state["observations"])})
@@ -234,11 +245,38 @@ class EpisodeMonitor(VecEnvWrapper):
         for copy in copies:
             total, length = float(self._returns[copy]), int(self._lengths[copy])
             solved = self._judge(infos[copy], total, length, copy)
+            if solved is None and self._key not in (None, DEFAULT_SUCCESS):
+                # Whoever names a key has one that may be written only when the episode is solved.
+                solved = False
+            if self._held[copy] and self._in_any_step:
+                solved = True
+            elif self._held[copy] and not solved:
+                self._note(HELD_BEFORE.format(key=self._key), f"return {total:g}", copy)
             self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved))
         self._returns[copies] = self._lengths[copies] = 0
+        self._held[copies] = False
         self._numbers[copies] += 1
         if self.venv.notes:
             self._pass_on(begun=True)
+
+    def _look_for_success(self, infos: list[dict[str, Any]], dones: np.ndarray) -> None:
+        """Note in which episodes that go on success has held, for those that count it at any step or to tell of it."""
+        if not self._in_any_step:
+            if self._batched is not None:
+                self._held |= (
+                    flags_in(self._batched.infos, str(self._key), self.num_envs) & (self._lengths > 0) & ~dones
+                )
+                return
+            for copy, info in enumerate(infos):
+                value = info.get(str(self._key))
+                # Most environments say nothing or 'no' in most steps.
+                if value is not None and value is not False and not dones[copy] and is_true(value):
+                    self._held[copy] = True
+            return
+        for copy in np.flatnonzero(~dones & ~self._held & (self._lengths > 0)).tolist():
+            info = infos[copy] if self._batched is None else info_of(self._batched.infos, copy)
+            if self._judge(info, float(self._returns[copy]), int(self._lengths[copy]), copy):
+                self._held[copy] = True
 
     def _judge(self, info: dict[str, Any], total: float, length: int, copy: int) -> bool | None:
         """Say whether an episode counts as solved."""

@@ -2,29 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from rlstages.references import resolve
 from rlstages.specs import Success
 
+Rule = Callable[[dict[str, Any], float, int], bool | None]
+LONGEST = 80
+HELD_BEFORE = (
+    "info[{key!r}] was true earlier in an episode that counts as failed, for its last step decides; "
+    'if any step is to count, give Environment(success_at="any")'
+)
+ROUNDING = 1e-6
+"""By how much, relative to the return asked for and at least to 1, a sum of rewards may miss it by rounding."""
 
-def success_rule(success: Success) -> Callable[[dict[str, Any], float, int], bool | None]:
-    """Return a function of the last info, the return and the length; it gives `None` where success is not defined.
 
-    The function raises `ValueError` for a NaN, which Python would take for true, and whatever a function of the user's
-    raises.
+def success_rule(success: Success) -> Rule:
+    """Return a function of an info, the return and the length so far.
+
+    It returns `None` where the info lacks the key. Where other episodes tell, that counts as not solved: an environment
+    may write the key only when it is. The function raises `ValueError` for what is no truth value, and whatever a
+    function of the user's raises.
     """
     if isinstance(success, (int, float)):
-        return lambda info, total, length: total > success
+        least = success - ROUNDING * max(1.0, abs(success))
+        return lambda info, total, length: total >= least
     if ":" in success:
         named = resolve(success)
-        return lambda info, total, length: _truth(success, named(info, total, length))
+        return lambda info, total, length: truth(success, named(info, total, length))
     key = success
-    return lambda info, total, length: _truth(f"info[{key!r}]", info[key]) if key in info else None
+    return lambda info, total, length: truth(f"info[{key!r}]", info[key]) if key in info else None
 
 
-def _truth(name: str, value: Any) -> bool:
-    if value != value:
-        raise ValueError(f"{name} is {value}")
-    return bool(value)
+def info_key(success: Success) -> str | None:
+    """Return the key of the info that a rule looks at, or `None` where it is a return or a function."""
+    return success if isinstance(success, str) and ":" not in success else None
+
+
+def is_true(value: Any) -> bool:
+    """Say whether a value is a truth value, and true."""
+    try:
+        return truth("", value)
+    except ValueError:
+        return False
+
+
+def flags_in(infos: Mapping[str, Any], key: str, copies: int) -> np.ndarray:
+    """Return in which copies of a batch a key of the last step's infos is true, shape `(copies,)`.
+
+    Args:
+        infos: Arrays by key, and under `_key` which copies have an entry there.
+        key: The key.
+        copies: How many there are.
+    """
+    values = np.asarray(infos.get(key, False))
+    if values.size != copies or values.dtype.kind not in "biuf":
+        return np.zeros(copies, bool)
+    held: np.ndarray = (values.reshape(copies) == 1) & np.asarray(infos.get("_" + key, True), bool)
+    return held
+
+
+def truth(name: str, value: Any) -> bool:
+    """Return a boolean, a number 0 or 1, or one of these in an array or list by itself, as a boolean.
+
+    Args:
+        name: Of what the value was found as.
+        value: What an environment or a function of the user's gave.
+
+    Raises:
+        ValueError: If it is anything else: a share, a text, a list of finished tasks, -1, NaN.
+    """
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf" and array.size == 1 and array.item() in (0, 1):
+            return bool(array.item())
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    text = " ".join(repr(value).split())
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    raise ValueError(
+        f"{name} is {text}, neither true nor false, 0 nor 1; give Environment(success=...) a function of "
+        "(info, episode_return, length) that returns True or False"
+    )

@@ -27,12 +27,13 @@ from rlstages.demonstrations import (
     take,
     typed,
 )
+from rlstages.doubts import doubts_about_clone, doubts_about_expert
 from rlstages.environments.guarding import SINGLE
 from rlstages.environments.ranges import Ranges
 from rlstages.episodes import Score, score
 from rlstages.errors import require
 from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged, Warned
-from rlstages.experts import showing
+from rlstages.experts import remedy_for, showing
 from rlstages.learners.engines.numpy_engine import NumpyEngine
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner, Weights, arrays, load_optimizer_state, optimizer_state, tensors
@@ -77,6 +78,7 @@ class CloningRunner:
         self._phase = "demonstrations"
         self._before: Score | None = None
         self._epoch, self._stale = 0, 0
+        self._losses: list[float] = []
         self._best: tuple[float, Weights] | None = None
         self._data: _Data | None = None
         self._bc: Any = None
@@ -100,6 +102,7 @@ class CloningRunner:
             "before": to_data(self._before),
             "epoch": self._epoch,
             "stale": self._stale,
+            "losses": list(self._losses),
             "best": None if self._best is None else {"loss": self._best[0], "weights": arrays(self._best[1])},
             "optimizer": None if self._bc is None else optimizer_state(self._bc.optimizer),
             "examiner": self._examiner.state_dict(),
@@ -109,7 +112,7 @@ class CloningRunner:
         """Go on from what `state_dict` returned; the demonstrations are read from the run directory."""
         self._phase = state["phase"]
         self._before = cast("Score | None", from_data(state["before"]))
-        self._epoch, self._stale = state["epoch"], state["stale"]
+        self._epoch, self._stale, self._losses = state["epoch"], state["stale"], list(state["losses"])
         if state["best"] is not None:
             self._best = state["best"]["loss"], tensors(state["best"]["weights"])
         self._digest = state["demonstrations"]
@@ -141,8 +144,11 @@ class CloningRunner:
         place = f"{self._file.parent.name}/{self._file.name}"
         held_out = self._data.held_out_episodes
         self.emit(DemonstrationsReady(source, place, self._digest, kept.score(), held_out, shown.steps))
-        for sentence in doubtful(kept, self.learner.policy.observation_space):
-            self.emit(Warned(f"{source}: {sentence}"))
+        doubts = [f"{source}: {sentence}" for sentence in doubtful(kept, self.learner.policy.observation_space)]
+        remedy = "" if stage.expert is None else remedy_for(stage.expert)
+        doubts += doubts_about_expert(source, stage.environment, kept.episodes, (), stage.until, remedy)
+        for sentence in doubts:
+            self.emit(Warned(sentence))
         normalizer = normalizer_of(self.learner.policy)
         if normalizer is not None:
             normalizer.absorb(self._data.learned[0])
@@ -166,6 +172,7 @@ class CloningRunner:
             measured = measure(policy, *self._data.held_out)
             metrics |= {"held_out_loss": measured.pop("loss"), **measured}
         judged = metrics.get("held_out_loss", metrics["loss"])
+        self._losses.append(judged)
         improved = self._best is None or judged < self._best[0]
         if improved:
             self._best, self._stale = (judged, self.learner.weights()), 0
@@ -213,6 +220,11 @@ class CloningRunner:
             self._finish(outcome, f"The clone: {verdict.reason}.", score(self._examiner.episodes), verdict)
 
     def _finish(self, outcome: str, reason: str, after: Score | None, verdict: Verdict | None) -> None:
+        assert self._data is not None
+        spent = self._epoch == self.stage.max_epochs
+        if after is not None:
+            for sentence in doubts_about_clone(self._before, after, self._data.score, self._losses if spent else []):
+                self.emit(Warned(sentence))
         self.result = Result(outcome, reason, self._before, after, verdict, self._digest)
 
     def _prepare(self, kept: Demonstrations) -> _Data:
@@ -280,6 +292,7 @@ class _Data:
     """Demonstrations as arrays: to learn from, to measure on."""
 
     def __init__(self, shown: Demonstrations, stage: BehaviorCloning, seed: int) -> None:
+        self.score = shown.score()
         learned, held_out = shown.split(stage.held_out, seed)
         self.learned = learned.transitions()
         self.held_out_episodes = len(held_out)

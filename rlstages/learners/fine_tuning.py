@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.criteria import Verdict
 from rlstages.demonstrations import Observations
+from rlstages.doubts import STRICT_LEVEL, doubts_about_reward
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import monitor_of
 from rlstages.episodes import Episode, Score, score
@@ -34,6 +35,8 @@ from rlstages.stages import FineTuning
 
 CRITIC_LEARNING_RATE = 1e-3
 SCREEN_EVERY = 10
+COMPARED_AFTER = (100, 200, 400)
+"""Episodes of a stage after which the returns of solved and unsolved ones are compared."""
 LEVEL_SHARE = 0.25
 _DEAR_LEVEL = (
     "To measure what the stage before had reached took {spent:,} of this stage's {most:,} steps; "
@@ -77,6 +80,7 @@ class FineTuningRunner:
         self._phase = "before"
         self._before: Score | None = None
         self._recent: list[Episode] = []
+        self._first_episodes: list[Episode] = []
         self._verdict: Verdict | None = None
         self._updates = 0
         self._fit_until = 0
@@ -104,6 +108,7 @@ class FineTuningRunner:
             "before": to_data(self._before),
             "stage_steps": self.stage_steps,
             "recent": [list(astuple(episode)) for episode in self._recent],
+            "first_episodes": [list(astuple(episode)) for episode in self._first_episodes],
             "verdict": to_data(self._verdict, nan_as_null=True),
             "updates": self._updates,
             "fit_until": self._fit_until,
@@ -120,6 +125,7 @@ class FineTuningRunner:
         self._before = cast("Score | None", from_data(state["before"]))
         self.stage_steps, self._updates, self._fit_until = state["stage_steps"], state["updates"], state["fit_until"]
         self._recent = [Episode(*row) for row in state["recent"]]
+        self._first_episodes = [Episode(*row) for row in state["first_episodes"]]
         self._left_off = state["copies"]
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
         self._examiner.load_state_dict(state["examiner"])
@@ -258,9 +264,18 @@ class FineTuningRunner:
         # Each copy's first episode is left out: of those, the short ones finish first.
         finished = [episode for episode in played if episode.number > 0]
         self._guard.note(finished)
+        self._compare_returns(finished)
         if not self._deterministic:
             self._recent = (self._recent + finished)[-self._window :]
         return buffer
+
+    def _compare_returns(self, finished: Sequence[Episode]) -> None:
+        """Say once that solved episodes bring less return than others, if the stage's first episodes show it."""
+        before = len(self._first_episodes)
+        self._first_episodes += finished[: COMPARED_AFTER[-1] - before]
+        if any(before < number <= len(self._first_episodes) for number in COMPARED_AFTER):
+            for sentence in doubts_about_reward(self.stage.environment, self._first_episodes, STRICT_LEVEL):
+                self.emit(Warned(sentence))
 
     def _pull(self) -> tuple[Anchor | None, Demonstrated | None]:
         """Return what keeps the next update near the anchor and the demonstrations, as far as that has not faded."""
