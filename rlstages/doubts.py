@@ -107,7 +107,7 @@ def doubts_about_clone(before: Score | None, after: Score, expert: Score, losses
     if not far:
         return []
     recent = losses[-6:]
-    if len(recent) > 1 and recent[-1] == min(losses) and recent[-1] < recent[0] - FALLING * abs(recent[0]):
+    if len(recent) > 1 and recent[-1] < min(losses[:-1]) and recent[-1] < recent[0] - FALLING * abs(recent[0]):
         advice = f"the loss was still falling after {len(losses)} of {len(losses)} epochs, so raise max_epochs first"
     else:
         advice = (

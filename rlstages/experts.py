@@ -15,6 +15,7 @@ from rlstages.randomness import random_state_kept
 from rlstages.recording import Act, Show
 from rlstages.references import resolve
 from rlstages.specs import Expert
+from rlstages.stages import BehaviorCloning
 from rlstages.storage.record import read_record
 from rlstages.storage.vecnormalize import read_statistics
 
@@ -49,16 +50,15 @@ def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
     return _acting(model, True, statistics.apply)
 
 
-def remedy_for(expert: Expert) -> str:
-    """Return what may be wrong with an expert that cannot do its task, as half a sentence, or nothing."""
-    if expert.kind != "model" or expert.normalize is not None:
+def remedy_for(stage: BehaviorCloning) -> str:
+    """Return what may be wrong with a stage's expert where it cannot do the task, as half a sentence, or nothing."""
+    expert = stage.expert
+    if expert is None or expert.kind != "model" or expert.normalize is not None:
         return ""
-    beside = sorted(path.name for path in Path(expert.source).parent.glob("*.pkl") if "norm" in path.name.lower())
-    file = f"{beside[0]} lies beside it" if beside else "its statistics are in a .pkl file"
+    beside = sorted(str(path) for path in Path(expert.source).parent.glob("*.pkl") if "norm" in path.name.lower())
+    file = "a file of that kind lies beside it" if beside else "it saves them in a .pkl file"
     example = beside[0] if beside else "vecnormalize.pkl"
-    return (
-        f"if the model was trained behind VecNormalize ({file}), give Expert(..., normalize={example!r}), with the path"
-    )
+    return f"if the model was trained behind VecNormalize ({file}), give Expert(..., normalize={example!r})"
 
 
 def _scripted(expert: Expert) -> Show:

@@ -226,11 +226,11 @@ def _endlessness(environment: Environment, steps: int, ends: bool) -> list[str]:
 def _doubts_about_cloning(
     stage: BehaviorCloning, shown: Demonstrations, trial: Trial, gate: Criterion | None
 ) -> list[str]:
-    name = stage.expert.name if stage.expert is not None else Path(str(stage.demonstrations)).name
-    chance, remedy = trial.episodes, "" if stage.expert is None else remedy_for(stage.expert)
-    found = doubts_about_expert(name, stage.environment, shown.episodes, chance, gate, remedy)
+    found = doubts_about_expert(
+        stage.shower, stage.environment, shown.episodes, trial.episodes, gate, remedy_for(stage)
+    )
     played = [Episode(0, i, e.total_reward, len(e), e.success) for i, e in enumerate(shown.episodes)]
-    return found + doubts_about_reward(stage.environment, [*chance, *played])
+    return found + doubts_about_reward(stage.environment, [*trial.episodes, *played])
 
 
 def _silence(environment: Environment, trial: Trial) -> list[str]:

@@ -104,6 +104,13 @@ class BehaviorCloning:
         require_number(where, "min_log_std", self.min_log_std)
         require_int(where, "evaluation_episodes", self.evaluation_episodes, least=0)
 
+    @property
+    def shower(self) -> str:
+        """Who shows, at the beginning of a sentence."""
+        if self.expert is not None:
+            return f"The expert {self.expert.name}"
+        return os.path.basename(str(self.demonstrations))
+
     def __str__(self) -> str:
         source = str(self.expert) if self.expert else self.demonstrations
         demand = f", until {self.until}" if self.until else ""

@@ -19,7 +19,7 @@ from rlstages.recording import Budget, Show, rehearse
 from rlstages.specs import Environment, Expert
 
 TRIAL = Budget(steps=2_000, seconds=2.0)
-TRIAL_EPISODES = 16
+TRIAL_EPISODES = 40
 EXPERT_TRIAL = Budget(steps=2_000, seconds=1.0)
 ENDLESS = 20_000
 """Steps of random actions after which an episode without a known limit counts as one that does not end."""

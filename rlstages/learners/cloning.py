@@ -145,8 +145,9 @@ class CloningRunner:
         held_out = self._data.held_out_episodes
         self.emit(DemonstrationsReady(source, place, self._digest, kept.score(), held_out, shown.steps))
         doubts = [f"{source}: {sentence}" for sentence in doubtful(kept, self.learner.policy.observation_space)]
-        remedy = "" if stage.expert is None else remedy_for(stage.expert)
-        doubts += doubts_about_expert(source, stage.environment, kept.episodes, (), stage.until, remedy)
+        doubts += doubts_about_expert(
+            stage.shower, stage.environment, kept.episodes, gate=stage.until, remedy=remedy_for(stage)
+        )
         for sentence in doubts:
             self.emit(Warned(sentence))
         normalizer = normalizer_of(self.learner.policy)
