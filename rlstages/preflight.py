@@ -256,7 +256,7 @@ def _check_success(
     require(
         any(episode.success is not None for episode in played),
         f"{stage.environment} does not say whether an episode succeeded: its last info has no "
-        f"{stage.environment.success!r}; give Environment(success=...) an info key, a return to exceed, or a function.",
+        f"{stage.environment.success!r}; give Environment(success=...) an info key, a return to reach, or a function.",
     )
 
 
