@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from rlstages.criteria import spend
-from rlstages.episodes import Episode, score, values_of
+from rlstages.episodes import Episode, score, shown, values_of
 from rlstages.events import Emit, HandoverChecked, HandoverRecovered, Warned
 from rlstages.learners.learner import Learner, Weights, arrays, tensors
 from rlstages.stages import FineTuning
@@ -207,10 +207,11 @@ class HandoverGuard:
         size = 1.0 if self._stage.until.measure == "success" else max(abs(float(before.mean())), float(before.std()))
         return bool(before.mean() - after.mean() >= MARGIN * size)
 
-    def _warn(self, before: float, after: float) -> None:
+    def _warn(self, *means: float) -> None:
         times = {0: "and the guard may not go back", 1: "after one rollback"}
         again = times.get(self.rollbacks, f"after {self.rollbacks} rollbacks")
-        self._emit(Warned(_FELL.format(before=f"{before:.3g}", after=f"{after:.3g}", again=again)))
+        before, after = (shown(self._stage.until.measure, mean) for mean in means)
+        self._emit(Warned(_FELL.format(before=before, after=after, again=again)))
 
 
 def p_value_of_drop(before: np.ndarray, after: np.ndarray) -> float:
