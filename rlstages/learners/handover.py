@@ -232,4 +232,5 @@ def p_value_of_drop(before: np.ndarray, after: np.ndarray) -> float:
 def _near_one(values: np.ndarray) -> np.ndarray:
     """Return values times the power of two that takes the largest to 0.5 to 1: no square overflows or vanishes."""
     _, exponent = np.frexp(np.abs(values).max(initial=0.0))
-    return np.ldexp(values, -exponent)
+    scaled: np.ndarray = np.ldexp(values, -exponent)
+    return scaled
