@@ -10,7 +10,7 @@ help:
 	@echo "make train   install, then clone and fine-tune the built-in curriculum 'rooms' (about a minute)"
 	@echo "make test    install, then run the fast tests (under 5 minutes on 2 cores)"
 	@echo "make check   lint, types, fast and slow tests"
-	@echo "make soak    kill, damage and fuzz runs hundreds and thousands of times, and show the figures"
+	@echo "make soak    kill, damage and fuzz runs hundreds and thousands of times; search for new examples in property tests"
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,9 @@ test-slow: $(VENV)/installed
 
 soak: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m soak -n 2 -rP
+	for round in 1 2 3 4 5; do \
+		$(VENV)/bin/python -m pytest -m hypothesis --hypothesis-profile=search -n 2 || exit 1; \
+	done
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

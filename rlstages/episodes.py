@@ -95,6 +95,13 @@ def score(episodes: Iterable[Episode], confidence: float = 0.95) -> Score:
     return Score(n, summary.steps, mean, mean - half, mean + half, solved / n, low, high)
 
 
+def shown(measure: str, value: float) -> str:
+    """Return a mean as sentences show it: shares with two decimals, a third if it says more, and returns as `.3g`."""
+    if measure != "success":
+        return f"{value:.3g}"
+    return f"{value:.3f}".removesuffix("0")
+
+
 def values_of(measure: str, episodes: Iterable[Episode]) -> np.ndarray:
     """Return each episode's success, as 0 or 1, or its return; shape `(n,)`."""
     if measure == "success":

@@ -5,10 +5,18 @@ import warnings
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from rlstages import references
 
 torch.set_num_threads(1)
+
+# The same examples every time and no clock, so that a red suite means a change, on a busy machine too; `make soak`
+# searches with others (--hypothesis-profile=search).
+patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("steady", derandomize=True, database=None, **patient)
+settings.register_profile("search", derandomize=False, print_blob=True, **patient)
+settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,12 @@
 """Hypothesis strategies for specs, shared by several test modules."""
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, Linear
 from rlstages.criteria import RewardThreshold, SuccessThreshold
 
-# The same examples every time, so that a red suite means a change.
-some = settings(
-    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+some = settings(max_examples=40)
 keys = st.text(max_size=5).filter(lambda key: key != "$type")
 words = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 names = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=20)

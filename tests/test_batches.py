@@ -20,7 +20,7 @@ def sampled(env, seed):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(masks=st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=12))
 def test_a_reset_shows_all_copies_as_they_are(family, masks):
     env = family(5, max_steps=7)

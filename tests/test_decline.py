@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rlstages import RewardThreshold, SuccessThreshold
@@ -123,6 +123,21 @@ def test_lost_is_what_has_its_bound_below_the_level(flags, level, alpha):
     assert decline.episodes == len(flags)
     if abs(decline.bound - level) > 1e-6:
         assert decline.lost == (decline.bound < level)
+
+
+small = st.floats(-1e-300, 1e-300) | st.floats(-1e38, 1e38)
+
+
+@given(before=st.lists(small, min_size=1, max_size=30), after=st.lists(small, min_size=1, max_size=30))
+@example(before=[1.1e-308, -1.1e-308] * 10, after=[-5.0] * 20)
+@example(before=[0.0, 5e-324] * 10, after=[0.0] * 20)
+def test_returns_of_any_size_are_judged(before, after):
+    level = level_of(RewardThreshold(1e-300), returns(before))
+
+    if level is not None:
+        decline = level.judge(returns(after))
+        assert decline.value <= decline.bound or np.isclose(decline.value, decline.bound)
+        assert np.isfinite(decline.bound)
 
 
 def test_of_two_criteria_the_first_ones_measure_counts():

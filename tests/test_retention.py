@@ -163,7 +163,7 @@ class Looking:
         return self.recorder.payloads(RetentionMeasured)[-1]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(some.floats(0.001, 0.5), some.lists(some.integers(0, 20_000), min_size=3, max_size=3))
 def test_it_takes_its_share_of_the_steps_and_one_piece_more(share, trained):
     plan = ladder(retention_share=share)

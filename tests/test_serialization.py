@@ -247,10 +247,11 @@ def test_strict_json_is_one_line():
     ids=range(11),
 )
 def test_json_that_is_not_strict_or_would_take_long_is_refused_at_once(text, said):
-    started = time.monotonic()
+    # Of the processor, so that a busy machine takes no longer.
+    started = time.process_time()
     with pytest.raises(InputError, match=re.escape(said)):
         loads(text)
-    assert time.monotonic() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 def test_brackets_in_texts_are_no_nesting():

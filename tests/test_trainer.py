@@ -217,7 +217,7 @@ def test_a_clone_that_misses_its_threshold_stops_the_run(here):
     result = train(plan, out="run")
 
     assert result.outcome == "missed"
-    assert result.reason.startswith("Stage 'clone': The clone: success 0")
+    assert result.reason.startswith("Stage 'clone': The clone: success 0.00 over")
     assert list(result.stages) == ["clone"]
     with pytest.raises(InputError, match="did not stop in a fine-tuning stage"):
         resume("run", max_steps=100_000)

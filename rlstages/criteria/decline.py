@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 from rlstages.criteria.criterion import AllOf, AnyOf, Criterion
 from rlstages.criteria.sequential import ALPHA, bet
 from rlstages.criteria.thresholds import RewardThreshold, SuccessThreshold
-from rlstages.episodes import Episode, score, values_of
+from rlstages.episodes import Episode, score, shown, values_of
 from rlstages.serialization import serializable
 
 HYSTERESIS = 0.05
@@ -46,9 +46,9 @@ class Decline:
     episodes: int
 
     def __str__(self) -> str:
-        measured = f"{self.measure} {self.value:.3g} over {self.episodes} episodes"
-        bounded = f", at most {self.bound:.3g} beyond luck" if self.bound > self.value else ""
-        return f"{measured}{bounded}; below {self.level:.3g} it is lost"
+        value, bound, level = (shown(self.measure, number) for number in (self.value, self.bound, self.level))
+        bounded = f", at most {bound} beyond luck" if self.bound > self.value else ""
+        return f"{self.measure} {value} over {self.episodes} episodes{bounded}; below {level} it is lost"
 
 
 @dataclass(frozen=True)

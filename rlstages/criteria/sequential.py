@@ -120,7 +120,10 @@ def bet(gains: np.ndarray, reach: float) -> float:
     """
     if reach == 0.0:
         return 0.0
-    kept = np.maximum(1 + np.outer(_STAKES, gains / reach), 1e-12)
+    # Where next to nothing can be lost, what is won may be beyond floats; it is beyond every goal long before.
+    with np.errstate(over="ignore"):
+        won = np.minimum(gains / reach, 1e300)
+    kept = np.maximum(1 + np.outer(_STAKES, won), 1e-12)
     wealth = np.log(kept).sum(axis=1)
     most = float(wealth.max())
     return most + math.log(float(_SHARES @ np.exp(wealth - most)))

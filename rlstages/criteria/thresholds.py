@@ -11,7 +11,7 @@ import numpy as np
 
 from rlstages.criteria.criterion import Criterion, Verdict
 from rlstages.criteria.sequential import ALPHA, FUTILITY, ShareTest, bet, nearly_always, width
-from rlstages.episodes import Episode
+from rlstages.episodes import Episode, shown
 from rlstages.errors import Fault, require, require_int, require_number
 from rlstages.serialization import serializable
 
@@ -190,7 +190,8 @@ class RewardThreshold(Criterion):
         reach = self._reach(returns - null, null)
         evidence, enough = bet(returns - null, reach), n >= self.min_episodes
         met = enough and evidence >= goal
-        hopeless = enough and mean + spread * width(n, FUTILITY) < null + below / 2
+        # As surely below the threshold; to ask for less would spend a stage's steps on a policy at its null.
+        hopeless = enough and mean + spread * width(n, FUTILITY) < self.threshold
         futile = not met and (hopeless or n == self.max_episodes)
         bound = self._lower_bound(returns, mean, reach, goal) if enough else -math.inf
         needed: int | None = max(0, self.min_episodes - n)
@@ -255,12 +256,12 @@ def _sentence(
 ) -> str:
     if n == 0:
         return f"no episode judged yet; at least {needed} needed"
-    measured = f"{what} {value:.3g} over {n} episodes"
+    measured, wanted = f"{what} {shown(what, value)} over {n} episodes", shown(what, null)
     if math.isfinite(bound):
-        measured += f", at least {bound:.3g} beyond luck"
+        measured += f", at least {shown(what, bound)} beyond luck"
     if met:
-        return f"{measured}, {null:.3g} needed"
+        return f"{measured}, {wanted} needed"
     if futile:
-        return f"{measured}, but {null:.3g} is needed"
+        return f"{measured}, but {wanted} is needed"
     more = f"about {needed} more episodes" if needed is not None else "a better policy"
-    return f"{measured}, {null:.3g} needed: {more}"
+    return f"{measured}, {wanted} needed: {more}"

@@ -18,7 +18,7 @@ from rlstages.demonstrations import Observations
 from rlstages.doubts import STRICT_LEVEL, doubts_about_reward
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import monitor_of
-from rlstages.episodes import Episode, Score, score
+from rlstages.episodes import Episode, Score, score, shown
 from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import copies_state, open_copies
 from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters
@@ -322,7 +322,8 @@ class FineTuningRunner:
             return f"{recent} of {self._window} fresh episodes seen"
         value, threshold = self.stage.until.summary(self._recent)
         relation = "is below" if value < threshold else "has reached"
-        return f"the last {recent} episodes' {value:.3g} {relation} {threshold:g}"
+        last, wanted = (shown(self.stage.until.measure, number) for number in (value, threshold))
+        return f"the last {recent} episodes' {last} {relation} {wanted}"
 
     def _shortfall(self) -> str:
         """Say what the steps were not enough for, beside the threshold."""
@@ -331,7 +332,7 @@ class FineTuningRunner:
             return f"{recent} of {self._window} fresh episodes were seen"
         value, threshold = self.stage.until.summary(self._recent)
         unconfirmed = "" if value < threshold else ", and no confirmation bore that out"
-        return f"the last {recent} episodes have {value:.3g}{unconfirmed}"
+        return f"the last {recent} episodes have {shown(self.stage.until.measure, value)}{unconfirmed}"
 
     def _count(self, steps: int) -> None:
         self.stage_steps += steps

@@ -12,10 +12,10 @@ from dataclasses import astuple
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
 from rlstages.criteria import spend
-from rlstages.episodes import Episode, score, values_of
+from rlstages.episodes import Episode, score, shown, values_of
 from rlstages.events import Emit, HandoverChecked, HandoverRecovered, Warned
 from rlstages.learners.learner import Learner, Weights, arrays, tensors
 from rlstages.stages import FineTuning
@@ -207,10 +207,11 @@ class HandoverGuard:
         size = 1.0 if self._stage.until.measure == "success" else max(abs(float(before.mean())), float(before.std()))
         return bool(before.mean() - after.mean() >= MARGIN * size)
 
-    def _warn(self, before: float, after: float) -> None:
+    def _warn(self, *means: float) -> None:
         times = {0: "and the guard may not go back", 1: "after one rollback"}
         again = times.get(self.rollbacks, f"after {self.rollbacks} rollbacks")
-        self._emit(Warned(_FELL.format(before=f"{before:.3g}", after=f"{after:.3g}", again=again)))
+        before, after = (shown(self._stage.until.measure, mean) for mean in means)
+        self._emit(Warned(_FELL.format(before=before, after=after, again=again)))
 
 
 def p_value_of_drop(before: np.ndarray, after: np.ndarray) -> float:
@@ -220,7 +221,16 @@ def p_value_of_drop(before: np.ndarray, after: np.ndarray) -> float:
         before: Shape `(n,)`.
         after: Likewise, in the same order of pairs.
     """
-    change = after - before
+    both = _near_one(np.stack([before, after]))
+    change = _near_one(both[1] - both[0])
     if len(change) < 2 or np.ptp(change) == 0.0:
         return 0.0 if len(change) > 1 and change[0] < 0.0 else 1.0
-    return float(stats.ttest_rel(after, before, alternative="less").pvalue)
+    standard_error = change.std(ddof=1) / np.sqrt(len(change))
+    return float(stdtr(len(change) - 1, change.mean() / standard_error))
+
+
+def _near_one(values: np.ndarray) -> np.ndarray:
+    """Return values times the power of two that takes the largest to 0.5 to 1: no square overflows or vanishes."""
+    _, exponent = np.frexp(np.abs(values).max(initial=0.0))
+    scaled: np.ndarray = np.ldexp(values, -exponent)
+    return scaled

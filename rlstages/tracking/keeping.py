@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -212,9 +211,11 @@ def retention_line(told: RetentionMeasured) -> str:
 
 def handover_line(check: HandoverChecked, stage: StageState) -> str:
     """Return how the policy compares with the clone that it was, in one line."""
-    before, after = (text.number(stage.measured(score)) for score in (check.before, check.after))
-    end = "the clone is back" if check.rolled_back else "a drop" if check.fell else "no drop"
-    return f"hand-over: {stage.measure_of(check.before)} {before} before, {after} after the first updates: {end}"
+    measure = _handover_measure(check, stage)
+    before, after = (value_of(score, measure) for score in (check.before, check.after))
+    end = f"{_fall(check, before - after)}{', the clone is back' if check.rolled_back else ''}"
+    numbers = f"{measure} {text.number(before)} before, {text.number(after)} after the first updates"
+    return f"hand-over: {numbers}: {end}"
 
 
 def handover_lines(state: RunState) -> list[str]:
@@ -229,7 +230,7 @@ def dip_of(state: RunState, stage: StageState) -> tuple[float, bool]:
     in the measure's own units.
     """
     first = stage.handover[0]
-    measure = "success" if stage.measure == "success" and first.before.success is not None else "return"
+    measure = _handover_measure(first, stage)
     dip = value_of(first.before, measure) - value_of(first.after, measure)
     environment = state.curriculum.stages[stage.index].environment
     names = [variant.name for variant in variants_of(state.curriculum) if variant.environment == environment]
@@ -240,18 +241,29 @@ def dip_of(state: RunState, stage: StageState) -> tuple[float, bool]:
     return (dip, False) if ends is None else (dip / (ends[1] - ends[0]), True)
 
 
+def _handover_measure(check: HandoverChecked, stage: StageState) -> str:
+    return "success" if stage.measure == "success" and check.before.success is not None else "return"
+
+
+def _fall(check: HandoverChecked, dip: float, unit: str = "") -> str:
+    """Return what the console and the end both say: a dip is a difference that is seen, beyond luck or not."""
+    if dip <= 0.0:
+        return "no dip"
+    luck = ", beyond luck" if check.fell else ", which may be luck" if check.p_value is not None else ""
+    return f"a dip of {text.number(dip)}{unit}{luck}"
+
+
 def _handover(state: RunState, stage: StageState) -> str:
     dip, scaled = dip_of(state, stage)
     checks = stage.handover
     rollbacks = sum(check.rolled_back for check in checks)
-    fell = f"a dip of {text.number(max(dip, 0.0) if not math.isnan(dip) else None)}"
-    unit = " (normalized)" if scaled else f" in {'success' if stage.measure == 'success' else 'return'}"
+    unit = " (normalized)" if scaled else f" in {_handover_measure(checks[0], stage)}"
     back = f", {rollbacks} rollback{'s' * (rollbacks != 1)}" if rollbacks else ""
     if stage.recovered is not None:
         end = f", recovered {text.count(stage.recovered.steps)} steps after the first update"
     else:
         end = ", not recovered yet" if any(check.fell for check in checks) else ""
-    return f"hand-over to {stage.name!r}: {fell}{unit}{back}{end}"
+    return f"hand-over to {stage.name!r}: {_fall(checks[0], dip, unit)}{back}{end}"
 
 
 def kept(state: RunState) -> dict[str, Any]:

@@ -132,8 +132,7 @@ def phase(stage: StageState) -> str:
 def current_score(stage: StageState) -> float | None:
     """Return the number that best says how good the policy is now, in the criterion's measure."""
     if stage.finished:
-        verdict = stage.finished.verdict
-        return verdict.value if verdict else stage.measured(stage.finished.after)
+        return stage.verdict.value if stage.verdict else stage.measured(stage.finished.after)
     if stage.confirming and stage.judged:
         return stage.judged.verdict.value
     if stage.rollout:

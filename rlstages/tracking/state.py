@@ -96,9 +96,10 @@ class StageState:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict to show: the final one, or the latest."""
+        """The verdict to show: the final one, or the latest; none where what it judged has been trained since."""
         if self.finished:
-            return self.finished.verdict
+            trained_since = self.finished.outcome == "missed" and self.kind == "FineTuning"
+            return None if trained_since and self.finished.after else self.finished.verdict
         return self.judged.verdict if self.judged else None
 
     @property

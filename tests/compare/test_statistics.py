@@ -23,7 +23,7 @@ from rlstages.compare.statistics import (
 )
 
 RUNS = st.lists(st.integers(-3, 3).map(float), min_size=2, max_size=6)
-QUICK = settings(max_examples=8, deadline=None)
+QUICK = settings(max_examples=8)
 
 
 def test_the_interquartile_mean_cuts_off_the_outer_quarters():

@@ -92,6 +92,32 @@ def test_a_hopeless_policy_is_given_up_early_and_a_good_one_is_not():
     assert not SuccessThreshold(0.9).judge([SOLVED] * 16).futile
 
 
+def confirmation(criterion, pool, draw):
+    fresh = []
+    while True:
+        fresh += earned(draw.choice(pool, 16))
+        verdict = criterion.judge(fresh, spend(1))
+        if verdict.met or verdict.futile:
+            return verdict
+
+
+def test_a_policy_that_is_not_as_good_as_asked_for_is_given_up_long_before_the_last_episode():
+    """A stage of CartPole once spent half of its steps, 300 episodes, on a policy at threshold minus margin."""
+    draw, criterion = np.random.default_rng(0), RewardThreshold(475.0, worst=0.0)
+    short = np.clip(500.0 - 80.0 * draw.exponential(size=4_000), 0.0, 500.0)
+    passed, spent = {}, {}
+    for mean in (451.0, 475.0):
+        pool = 500.0 - (500.0 - short) * (500.0 - mean) / (500.0 - short.mean())
+        verdicts = [confirmation(criterion, pool, draw) for _ in range(40)]
+        passed[mean], spent[mean] = (
+            sum(verdict.met for verdict in verdicts),
+            np.mean([verdict.episodes for verdict in verdicts]),
+        )
+
+    assert passed[451.0] <= 2 and passed[475.0] >= 36
+    assert spent[451.0] < 150
+
+
 def test_nothing_is_known_before_the_first_episode():
     for criterion in (SuccessThreshold(0.9), RewardThreshold(10)):
         verdict = criterion.judge([])
@@ -248,7 +274,7 @@ def test_success_or_return_opens_by_either_and_names_what_opened_it():
     rich_failures = [Episode(0, 0, 20.0, 1, False)] * 100
     poor_successes = [Episode(0, 0, 0.0, 1, True)] * 100
     assert either.judge(rich_failures).met and "return 20" in either.judge(rich_failures).reason
-    assert either.judge(poor_successes).met and "success 1" in either.judge(poor_successes).reason
+    assert either.judge(poor_successes).met and "success 1.00 over" in either.judge(poor_successes).reason
     assert not either.judge([Episode(0, 0, 0.0, 1, False)] * 100).met
     assert not (SuccessThreshold(0.9) & RewardThreshold(10)).judge(rich_failures).met
     assert isinstance(either, AnyOf) and either.needs_success

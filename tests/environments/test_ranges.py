@@ -15,7 +15,7 @@ WIDE = spaces.Box(-3e38, 3e38, (2,), np.float32)
 numbers = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     space=st.sampled_from([HALF_BOUNDED, UNBOUNDED, WIDE]),
     values=arrays(np.float32, (3, 2), elements=numbers),
@@ -48,7 +48,7 @@ def test_what_is_not_finite_is_found_beside_bounds_and_after_a_warning(number, p
     assert found.fatal and found.copy == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rewards=arrays(np.float32, 4, elements=numbers))
 def test_rewards_hold_or_one_is_found(rewards):
     ranges = Ranges(UNBOUNDED)

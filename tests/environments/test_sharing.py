@@ -26,7 +26,7 @@ SPACES = [
 SPACES.append(spaces.Dict({str(number): space for number, space in enumerate(SPACES)}))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(space=st.sampled_from(SPACES), copies=st.integers(1, 5), seed=st.integers(0, 99), data=st.data())
 def test_what_one_process_writes_another_reads(space, copies, seed, data):
     ours = SharedObservations(space, copies)

@@ -79,7 +79,7 @@ def test_can_be_made_by_its_id():
 # --- batched and single, seeds ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(VARIANTS, st.lists(SEEDS, min_size=1, max_size=7), SEEDS)
 def test_batched_and_single_agree_step_for_step(variant, seeds, action_seed):
     batched = BatchedPointMaze(len(seeds), **variant)
@@ -132,7 +132,7 @@ def test_draws_are_fractions_spread_evenly():
 # --- mazes -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(VARIANTS, SEEDS)
 def test_every_maze_joins_start_and_goal_and_is_closed(variant, seed):
     env = started(4, seed=[seed, 0, 1, 2], **variant)
@@ -182,7 +182,7 @@ def test_walls_set_how_many_there_are():
 # --- motion ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(VARIANTS, SEEDS, st.sampled_from(["random", "extreme", "steady"]))
 def test_the_point_never_enters_or_tunnels_a_wall(variant, seed, kind):
     env = started(5, seed=seed % 2**32, **variant)
@@ -204,7 +204,7 @@ def test_the_point_never_enters_or_tunnels_a_wall(variant, seed, kind):
             assert not in_wall(env, copy, x1, y0 + shares * (y1 - y0)).any()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(VARIANTS, SEEDS)
 def test_walls_take_speed_and_never_give_any(variant, seed):
     env = started(5, seed=seed % 2**32, **variant)
@@ -237,7 +237,7 @@ def test_actions_out_of_range_are_clipped():
 # --- observations ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(VARIANTS, SEEDS)
 def test_sensors_agree_with_a_slow_ray_cast(variant, seed):
     env = started(2, seed=seed % 2**32, **variant)
@@ -255,7 +255,7 @@ def test_sensors_agree_with_a_slow_ray_cast(variant, seed):
         assert (abs(lengths[:, copy] - expected) > 2e-3).sum() <= 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(VARIANTS, SEEDS)
 def test_observations_lie_in_the_space(variant, seed):
     env = BatchedPointMaze(6, **variant)

@@ -156,7 +156,7 @@ def test_a_batch_needs_a_copy():
 # --- episodes depend on their seed and actions alone ---------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(kwargs=variants, first=seeds, second=seeds, actions=st.lists(st.integers(0, 4), min_size=1, max_size=60))
 def test_batched_and_single_agree_step_for_step(kwargs, first, second, actions):
     batched, single = BatchedRooms(3, **kwargs), make_rooms(**kwargs)
@@ -175,7 +175,7 @@ def test_batched_and_single_agree_step_for_step(kwargs, first, second, actions):
     np.testing.assert_array_equal(many[1], one)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(kwargs=variants, seed=seeds, earlier=st.integers(0, 50))
 def test_an_episode_does_not_depend_on_those_before_it(kwargs, seed, earlier):
     fresh, used = BatchedRooms(2, **kwargs), BatchedRooms(2, **kwargs)
@@ -222,7 +222,7 @@ def test_draws_are_uniform_and_independent_of_the_seeds_order():
 # --- layouts ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(kwargs=variants, seed=seeds)
 def test_layouts_are_chains_of_rooms_with_a_key_before_each_locked_door(kwargs, seed):
     rooms, keys = kwargs["rooms"], kwargs["keys"]
@@ -394,7 +394,7 @@ def test_what_is_visible_is_what_minigrid_shows():
         np.testing.assert_array_equal(seen, grid.process_vis((VIEW // 2, VIEW - 1)).T[::-1])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(kwargs=variants, seed=st.integers(0, 2**32))
 def test_observations_are_one_hots_of_part_of_the_grid(kwargs, seed):
     env = BatchedRooms(8, **kwargs)
@@ -429,14 +429,14 @@ def test_the_expert_solves_every_episode(kwargs):
     assert all(episode[-1][5]["is_success"] for episode in steps)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(kwargs=variants, seed=seeds)
 def test_every_layout_can_be_solved_in_the_default_time(kwargs, seed):
     env = make_rooms(**kwargs)
     assert play(env, plan_rooms(env), seed)[-1][5]["is_success"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(kwargs=variants, seed=seeds, detour=st.lists(st.integers(0, 4), max_size=80))
 def test_the_expert_finds_its_way_from_anywhere(kwargs, seed, detour):
     env = gym.make("rlstages_envs:rlstages/Rooms-v0", **kwargs, max_steps=1000)

@@ -275,7 +275,7 @@ def test_a_clone_that_cannot_do_it_misses_its_threshold(tmp_path):
     result = Clone(stage, tmp_path).finish()
 
     assert result.outcome == "missed"
-    assert result.reason.startswith("The clone: success 0")
+    assert result.reason.startswith("The clone: success 0.00 over")
     assert result.verdict.futile
 
 

@@ -148,7 +148,7 @@ def cases(draw):
     return given, sees, acts, weight, shown, seed
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 @given(cases())
 def test_updates_are_the_torch_engines(case):
     """To 1e-6 in weights after 32 gradient steps on the same buffer, and so is what is reported.

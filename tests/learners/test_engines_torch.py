@@ -317,7 +317,7 @@ def test_demonstrations_become_likelier_than_without_their_term(environment, eng
 
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(1, 5), st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@settings(max_examples=50)
 def test_batches_of_demonstrations_hold_none_twice_and_all_of_a_few(count, size, batches, seed):
     shown = Demonstrated(np.zeros((count, 1)), np.arange(count), 1.0)
 
@@ -429,7 +429,7 @@ def test_the_runner_updates_as_the_functions_do():
     assert same(weights(learner.policy), stock(BOX, who, 11, rollouts=4)[1])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     rows=st.integers(1, 300),
     width=st.integers(2, 40),

@@ -228,10 +228,10 @@ def test_a_missed_threshold_says_what_was_missing():
     result = tune.finish()
 
     assert result.outcome == "missed"
-    short = "900 steps were spent and success of at least 0.5 was not reached: the last 8 episodes have 0."
+    short = "900 steps were spent and success of at least 0.5 was not reached: the last 8 episodes have 0.00."
     assert result.reason == short
     waiting = [told.waiting_for for told in tune.rollouts()]
-    assert waiting[-1] == "the last 8 episodes' 0 is below 0.5"
+    assert waiting[-1] == "the last 8 episodes' 0.00 is below 0.50"
     assert 900 <= tune.runner.stage_steps < 900 + 64
     assert tune.learner.trusted is None
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from building import QUICK, Recorder, agent, cloning, echo, learner_for, tuning
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as some
+from scipy import stats
 from stepping import Tune, cloned, same
 
 from rlstages import InputError, RewardThreshold, SuccessThreshold
@@ -283,12 +284,46 @@ def test_a_drop_that_is_sure_but_small_is_none():
 
 
 @given(some.lists(some.floats(-1e6, 1e6), min_size=2, max_size=60), some.floats(0.0, 1e3))
+@example([0.0] * 4, 1.1125369292536007e-308)
 def test_the_p_value_is_one_and_falls_as_the_drop_grows(values, drop):
     before = np.array(values)
     noise = np.resize([0.0, 1.0, -1.0], len(before))
     less, more = (p_value_of_drop(before, before + noise - by) for by in (drop, 2 * drop + 1.0))
 
     assert 0.0 <= more <= less <= 1.0
+
+
+@given(some.lists(some.tuples(some.floats(-1e6, 1e6), some.floats(-1e6, 1e6)), min_size=2, max_size=60))
+def test_the_p_value_is_scipys_where_scipy_has_one(pairs):
+    before, after = np.array(pairs).T
+    change = after - before
+    size = np.abs([before, after]).max()
+    # SciPy's own sums lose a spread that is smaller than this.
+    assume(np.std(change) > 1e-9 * size and size > 1e-100)
+
+    expected = stats.ttest_rel(after, before, alternative="less").pvalue
+    assert p_value_of_drop(before, after) == pytest.approx(expected, rel=1e-4, abs=1e-12)
+
+
+finite = some.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(some.lists(some.tuples(finite, finite), max_size=60))
+@example([(1.0, 1.0), (0.0, 1e-300), (0.0, 0.0)])
+@example([(1.7e308, -1.7e308), (-1.7e308, 1.7e308), (0.0, 0.0)])
+@example([(5e-324, 0.0), (0.0, 0.0)])
+def test_numbers_of_any_size_have_a_p_value(pairs):
+    before, after = np.array(pairs).reshape(-1, 2).T
+
+    with np.errstate(all="raise", under="ignore"):
+        assert 0.0 <= p_value_of_drop(before, after) <= 1.0
+
+
+@pytest.mark.parametrize("unit", [5e-324 * 2**10, 1e-300, 1.0, 1e300])
+def test_the_unit_of_what_is_measured_does_not_matter_to_the_p_value(unit):
+    before, after = np.array([3.0, 5.0, 8.0, 8.0]) * unit, np.array([2.0, 5.0, 4.0, 7.0]) * unit
+
+    assert p_value_of_drop(before, after) == pytest.approx(0.09084505690810468, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["success", "return"])

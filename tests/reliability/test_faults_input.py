@@ -18,7 +18,7 @@ from rlstages.events import RunFinished, Warned
 
 @pytest.fixture(autouse=True)
 def ends_in_time():
-    faulthandler.dump_traceback_later(60, exit=True)
+    faulthandler.dump_traceback_later(300, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 
@@ -94,7 +94,7 @@ def recorded(fault, file, step=4):
 
     seed = episode_seed(0, 0, Purpose.DEMONSTRATION, 0, 5)
     return seed, Environment(
-        "faulty:Faulty", fault=fault, seed=seed, step=step, while_there=str(file), step_timeout=1.0
+        "faulty:Faulty", fault=fault, seed=seed, step=step, while_there=str(file), step_timeout=3.0
     )
 
 
@@ -102,7 +102,7 @@ def recorded(fault, file, step=4):
     ("fault", "said"),
     [
         ("raises", "it raised RuntimeError: the motor is stuck in step()"),
-        ("hangs", "it has not come back from step() within 1 seconds and was stopped"),
+        ("hangs", "it has not come back from step() within 3 seconds and was stopped"),
         ("wrong shape", "it gave the observation in the shape (2,)"),
     ],
 )
@@ -123,7 +123,7 @@ def test_an_environment_that_gives_nan_while_an_expert_shows(here):
 
 
 def test_an_expert_that_never_answers(here):
-    environment = Environment("faulty:Faulty", step_timeout=1.0)
+    environment = Environment("faulty:Faulty", step_timeout=3.0)
     said = "The expert faulty:stalls_later failed, at step 2 of the episode with seed "
     fails(environment, "faulty:stalls_later", said, "it has not come back from its action", trace="in act")
 

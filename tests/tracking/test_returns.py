@@ -108,7 +108,7 @@ def test_plain_lines_tell_of_looks_that_are_over_and_of_the_return():
     lines = stream.getvalue().splitlines()
     looks = [line for line in lines if "look back" in line]
     assert looks == [
-        "[2/2 hard] look back at easy: success 0.2 over 16 episodes, at most 0.5 beyond luck; below 0.7 it is lost"
+        "[2/2 hard] look back at easy: success 0.20 over 16 episodes, at most 0.50 beyond luck; below 0.70 it is lost"
     ]
     assert "[2/2 hard] collapsed after 800 steps, 2.0 s, back to 'easy': It is lost." in lines
     assert any(line.startswith("[1/2 easy] train in Echo") and line.endswith(", visit 2") for line in lines)
