@@ -10,6 +10,7 @@ from typing import Literal
 
 from rlstages.criteria import Criterion
 from rlstages.errors import InputError, in_short, require, require_choice, require_int, require_name, require_number
+from rlstages.plain import settle
 from rlstages.serialization import serializable
 from rlstages.specs import Agent, Environment, Expert, Hyperparameters, refuse_ppo_only
 from rlstages.wording import unusual
@@ -70,6 +71,7 @@ class BehaviorCloning:
 
     def __post_init__(self) -> None:
         """Refuse settings that are out of range or contradict each other."""
+        settle(self)
         require_name("BehaviorCloning", self.name)
         where = f"stage {self.name!r}"
         _require_environment(where, self.environment)
@@ -175,6 +177,7 @@ class FineTuning(Hyperparameters):
 
     def __post_init__(self) -> None:
         """Refuse settings that are out of range or contradict each other."""
+        settle(self)
         require_name("FineTuning", self.name)
         where = f"stage {self.name!r}"
         _require_environment(where, self.environment)

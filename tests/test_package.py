@@ -11,11 +11,12 @@ import rlstages
 
 ROOT = Path(rlstages.__file__).parent
 HEAVY = {"torch", "stable_baselines3", "imitation", "wandb", "tensorboard"}
-LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs", "stages", "curriculum"]
+LIGHT = ["errors", "plain", "serialization", "references", "episodes", "criteria", "specs", "stages", "curriculum"]
 
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
     ["errors", "codes"],
+    ["plain"],
     ["serialization", "references", "episodes", "places", "wording"],
     ["privacy", "baselines"],
     ["criteria"],

@@ -13,6 +13,7 @@ from rlstages.criteria.criterion import Criterion, Verdict
 from rlstages.criteria.sequential import ALPHA, FUTILITY, ShareTest, bet, nearly_always, width
 from rlstages.episodes import Episode
 from rlstages.errors import Fault, require, require_int, require_number
+from rlstages.plain import settle
 from rlstages.serialization import serializable
 
 ASSUMED_REACH = 1.5
@@ -45,6 +46,7 @@ class SuccessThreshold(Criterion):
 
     def __post_init__(self) -> None:
         """Refuse thresholds that cannot be reached or decided."""
+        settle(self)
         require_number("SuccessThreshold", "threshold", self.threshold, above=0.0, most=1.0)
         require_number("SuccessThreshold", "margin", self.margin, least=0.0, most=0.5)
         require_int("SuccessThreshold", "window", self.window)
@@ -146,6 +148,7 @@ class RewardThreshold(Criterion):
 
     def __post_init__(self) -> None:
         """Refuse thresholds that are not finite and limits that contradict each other."""
+        settle(self)
         require_number("RewardThreshold", "threshold", self.threshold)
         if self.margin is not None:
             require_number("RewardThreshold", "margin", self.margin, least=0.0)

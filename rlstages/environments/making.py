@@ -22,6 +22,7 @@ from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.environments.workers import Workers
 from rlstages.errors import InputError, reason_of, require
+from rlstages.plain import thaw
 from rlstages.randomness import random_state_kept
 from rlstages.references import add_sources, resolve, sources
 from rlstages.specs import Environment
@@ -41,7 +42,7 @@ def make_environment(spec: Environment) -> gym.Env[Any, Any]:
 def _make(spec: Environment) -> gym.Env[Any, Any]:
     maker = maker_of(spec.id)
     try:
-        env = maker(**spec.kwargs, **({"num_envs": 1} if takes_copies(maker) else {}))
+        env = maker(**thaw(spec.kwargs), **({"num_envs": 1} if takes_copies(maker) else {}))
     except InputError:
         raise
     except Overdue as error:
@@ -113,7 +114,7 @@ def _make_batch(spec: Environment, maker: Callable[..., Any], n_envs: int) -> An
     """
     try:
         with TimeLimit(spec.step_timeout, f"The making of {spec}"):
-            batch = maker(num_envs=n_envs, **spec.kwargs)
+            batch = maker(num_envs=n_envs, **thaw(spec.kwargs))
     except Overdue as error:
         raise InputError(f"{spec} {late(spec.step_timeout, 'being made')}.", trace=traceback_of(error)) from error
     except Exception as error:
