@@ -105,7 +105,7 @@ def settle(spec: Any) -> None:
     NumPy's numbers become Python's, whole floats become ints in fields that take no other number, and lists of any
     kind become tuples. What does not fit is left for the checks to refuse.
     """
-    for name, (takes_int, is_sequence) in _kinds(type(spec)).items():
+    for name, (takes_int, is_sequence) in _kinds(type(spec)).items():  # type: ignore[arg-type]
         given = getattr(spec, name)
         value = whole(given) if takes_int else items_of(given) if is_sequence else plain(given)
         if is_sequence and isinstance(value, tuple):

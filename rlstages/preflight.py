@@ -24,6 +24,7 @@ from rlstages.experts import showing
 from rlstages.inheritance import Kept
 from rlstages.learners.cloning import place_demonstrations, require_demonstrations
 from rlstages.learners.learner import require_fit
+from rlstages.references import hidden
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments, refuse_undemonstrated
@@ -88,7 +89,7 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
     for environment in set(curriculum.held_out) - set(tried):
         with _naming("held_out"):
             try_episode(environment)
-    doubts: list[str] = []
+    doubts = hidden()
     for environment in _trained(curriculum):
         doubts += doubts_about(environment)
         doubts += _slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
@@ -140,7 +141,10 @@ def _contrast(space: gym.Space[Any], other: gym.Space[Any]) -> str:
 def _spaces_of(environment: Environment) -> Spaces:
     batched_maker(environment)
     _check_spaces(environment)
-    env = make_vec_env(replace(environment, vectorize="in-process"), 1, 0, 0, Purpose.EVALUATION)
+    # In a process of its own where the copies will be: what does not work there is found out now.
+    if environment.vectorize != "subprocess":
+        environment = replace(environment, vectorize="in-process")
+    env = make_vec_env(environment, 1, 0, 0, Purpose.EVALUATION)
     try:
         return Spaces(env.observation_space, env.action_space)
     finally:

@@ -215,7 +215,8 @@ class Trainer:
         record = self.directory.record
         policy = self.learner.policy
         engine = choose_engine(self.curriculum.agent, policy.observation_space, policy.action_space)
-        self.emit(RunStarted(record.run_id, self.curriculum, self.seed, versions(), self.resumed, str(engine)))
+        found = versions(record.versions)
+        self.emit(RunStarted(record.run_id, self.curriculum, self.seed, found, self.resumed, str(engine)))
         self._flush_notes()
 
     def _run_stage(self, interrupted: threading.Event) -> Result | None:

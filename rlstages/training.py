@@ -11,10 +11,12 @@ from typing import Any
 import gymnasium as gym
 
 from rlstages.curriculum import Curriculum, load_curriculum
-from rlstages.errors import Fault, InputError, reason_of, require, require_seed
+from rlstages.environments.scripts import refuse_while_imported
+from rlstages.errors import Fault, InputError, reason_of, require, require_int, require_seed
 from rlstages.events import RunFinished, StageFinished, Tracker
 from rlstages.inheritance import inherited
 from rlstages.learners.learner import Learner
+from rlstages.plain import whole
 from rlstages.policies import final_weights, last_finished, learner_of
 from rlstages.preflight import Checked, preflight
 from rlstages.resumption import conditions, require_unchanged
@@ -60,8 +62,10 @@ def train(
     Raises:
         InputError: Before anything is written, if something in the curriculum cannot work.
     """
+    refuse_while_imported("train")
     if not isinstance(curriculum, Curriculum):
         curriculum = load_curriculum(str(curriculum))
+    seed = whole(seed)
     require_seed("The seed", seed)
     kept = None if initial is None else inherited(curriculum.stages, Path(initial))
     checked = preflight(curriculum, trust_pickle=trust_pickle, kept=kept)
@@ -114,6 +118,10 @@ def resume(
     Raises:
         InputError: If there is nothing to go on with, or the run names code that may not be imported.
     """
+    refuse_while_imported("resume")
+    if max_steps is not None:
+        max_steps = whole(max_steps)
+        require_int("resume", "max_steps", max_steps)
     with RunDirectory(Path(path)) as run:
         ended = None if max_steps is not None else how_it_ended(run.path)
         # One that was killed between its last event and its last checkpoint comes to its end once more.

@@ -11,12 +11,13 @@ import rlstages
 
 ROOT = Path(rlstages.__file__).parent
 HEAVY = {"torch", "stable_baselines3", "imitation", "wandb", "tensorboard"}
-LIGHT = ["errors", "plain", "serialization", "references", "episodes", "criteria", "specs", "stages", "curriculum"]
+LIGHT = ["errors", "plain", "neighbours", "serialization", "references", "episodes", "criteria", "specs", "stages"]
+LIGHT += ["curriculum"]
 
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
     ["errors", "codes"],
-    ["plain"],
+    ["plain", "neighbours"],
     ["serialization", "references", "episodes", "places", "wording"],
     ["privacy", "baselines"],
     ["criteria"],
@@ -40,6 +41,7 @@ ORDER = [
         "environments.success",
     ],
     ["batches", "environments.seeding", "environments.success", "environments.watchdog", "randomness", "threads"],
+    ["environments.scripts"],
     ["environments.lookup"],
     ["environments.guarding"],
     ["environments.ranges", "environments.worker"],

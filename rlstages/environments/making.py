@@ -18,6 +18,7 @@ from rlstages.environments.guarding import CopyError, Guarded, late, traceback_o
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.lookup import batched_maker, maker_of, takes_copies
 from rlstages.environments.monitor import EnvironmentFault, EpisodeMonitor, Warn, log_warning
+from rlstages.environments.scripts import refuse_unguarded
 from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.environments.workers import Workers
@@ -96,6 +97,7 @@ def make_vec_env(
         if batched is not None:
             env = BatchedVecEnv(_make_batch(spec, batched, n_envs), seeds, spec.step_timeout)
         elif spec.vectorize == "subprocess":
+            refuse_unguarded(f"the copies of {spec}")
             try:
                 env = Workers(makers, spec.step_timeout)
             except CopyError as error:
