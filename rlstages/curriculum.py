@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import json
-import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +18,13 @@ from rlstages.references import load_file, resolve
 from rlstages.serialization import digest, from_data, loads, serializable, to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage, refuse_rehearsal, refuse_return, refuse_unfit
+from rlstages.unknown import refusing_unknown
 
 ENTRY_POINTS = "rlstages.curricula"
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True)
 class Curriculum:
     """What a run does: one agent through an ordered list of stages.
@@ -217,16 +218,4 @@ def _guarded(path: Path, run: Callable[[], Any]) -> Any:
             raise InputError(f"{file}{line}: {error.msg}.") from None
         if isinstance(error, InputError):
             raise InputError(f"{where}: {error}" if lines else str(error)) from None
-        raise InputError(f"{where}: {_explain(error)}") from error
-
-
-def _explain(error: BaseException) -> str:
-    unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if not unknown:
-        return reason_of(error)
-    owner, name = unknown.groups()
-    agent_fields = [f.name for f in fields(Agent)]
-    if owner in ("FineTuning", "BehaviorCloning") and name in agent_fields:
-        return f"{owner} takes no {name!r}: all stages share one network and its copies, so set it on the Agent."
-    known = {"FineTuning": FineTuning, "BehaviorCloning": BehaviorCloning, "Agent": Agent}.get(owner)
-    return f"{owner} takes no {name!r}.{nearest(name, [f.name for f in fields(known)]) if known else ''}"
+        raise InputError(f"{where}: {reason_of(error)}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from stable_baselines3.common.preprocessing import is_image_space
 
 from rlstages.criteria import spend
 from rlstages.curriculum import Curriculum
@@ -34,7 +36,7 @@ from rlstages.trial import Trial, try_episode, try_expert
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 DEAR_STEP = 1e-3
 """Seconds of a step from which copies in processes of their own may pay (benchmarks/environments.py)."""
-DECIDABLE_ATTEMPTS = 10
+DECIDABLE_ATTEMPTS, LEAST_PIXELS = 10, 36
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
     for environment in set(curriculum.held_out) - set(tried):
         with _naming("held_out"):
             try_episode(environment)
-    doubts = hidden()
+    doubts = [*hidden(), *_flattened_images(curriculum.agent, spaces.observation)]
     for environment in _trained(curriculum):
         doubts += doubts_about(environment)
         doubts += _slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
@@ -162,6 +164,17 @@ def _check_spaces(environment: Environment) -> None:
         require(flat, f"The observations of {environment} are dictionaries in dictionaries; wrap it to flatten them.")
     finally:
         env.close()
+
+
+def _flattened_images(agent: Agent, space: gym.Space[Any]) -> list[str]:
+    """Return that images are flattened, where convolutions could take them: stable-baselines3's need 36 x 36 pixels."""
+    if agent.policy != "MlpPolicy" or not is_image_space(space) or min(space.shape[1:]) < LEAST_PIXELS:
+        return []
+    size = " x ".join(map(str, space.shape[1:]))
+    return [
+        f"The observations are images of {size} pixels, and 'MlpPolicy' takes each of them as {math.prod(space.shape):,} "
+        "numbers without a place; Agent(policy='CnnPolicy') looks at them with convolutions."
+    ]
 
 
 def _check_criterion(stage: Stage) -> None:

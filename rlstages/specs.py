@@ -12,6 +12,7 @@ from rlstages.errors import InputError, require, require_bool, require_choice, r
 from rlstages.plain import FrozenDict, items_of, plain, settle, whole
 from rlstages.references import reference
 from rlstages.serialization import serializable, to_data
+from rlstages.unknown import refuse_unknown_algorithm, refusing_unknown
 
 Success = str | float
 SuccessRule = str | float | Callable[..., bool]
@@ -178,6 +179,8 @@ class Hyperparameters:
         """Raise `InputError` for values out of range."""
         for name in SCHEDULED:
             value = getattr(self, name)
+            changing = f"{where}: {name} is a function; write Linear(start, end) for what changes over a stage."
+            require(not callable(value), changing)
             if value is not None and not isinstance(value, Linear):
                 require_number(where, name, value, above=0.0)
         for name in ("ent_coef", "vf_coef"):
@@ -213,6 +216,7 @@ _STEPS = {"PPO": 128, "A2C": 8}
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True)
 class Agent(Hyperparameters):
     """The learner's algorithm and network, and the settings that all stages share.
@@ -263,6 +267,7 @@ class Agent(Hyperparameters):
         """Refuse settings that are out of range or do not fit the algorithm."""
         where = "Agent"
         settle(self)
+        refuse_unknown_algorithm(self.algorithm, list(_DEFAULTS))
         require_choice(where, "algorithm", self.algorithm, _DEFAULTS)
         require_choice(where, "policy", self.policy, ["MlpPolicy", "CnnPolicy", "MultiInputPolicy"])
         require_choice(where, "activation", self.activation, ["tanh", "relu"])
@@ -277,7 +282,8 @@ class Agent(Hyperparameters):
         require_bool(where, "normalize_observations", self.normalize_observations)
         require_bool(where, "normalize_rewards", self.normalize_rewards)
         require_number(where, "log_std_init", self.log_std_init)
-        require(isinstance(self.network, tuple), f"{where}: network is {self.network!r}; give a list.")
+        listed = isinstance(self.network, tuple)
+        require(listed, f"{where}: network is {self.network!r}; give a list, which is for actor and critic each.")
         for units in self.network:
             require_int(where, "a layer of network", units)
         device_ok = isinstance(self.device, str) and re.fullmatch(r"auto|(cpu|cuda|mps)(:\d+)?", self.device)
@@ -317,6 +323,7 @@ def refuse_ppo_only(where: str, settings: Hyperparameters, algorithm: str) -> No
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True, init=False)
 class Expert:
     """Who shows the task, by name, and how many episodes.

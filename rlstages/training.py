@@ -13,7 +13,7 @@ import gymnasium as gym
 from rlstages.curriculum import Curriculum, load_curriculum
 from rlstages.environments.scripts import refuse_while_imported
 from rlstages.errors import Fault, InputError, reason_of, require, require_int, require_seed
-from rlstages.events import RunFinished, StageFinished, Tracker
+from rlstages.events import Follower, RunFinished, StageFinished, require_followers
 from rlstages.inheritance import inherited
 from rlstages.learners.learner import Learner
 from rlstages.plain import whole
@@ -41,7 +41,7 @@ def train(
     initial: Path | str | None = None,
     track: Track = "none",
     console: bool = False,
-    trackers: Sequence[Tracker] = (),
+    trackers: Sequence[Follower] = (),
     watch: Watch | None = None,
     trust_pickle: bool = False,
 ) -> RunResult:
@@ -55,7 +55,8 @@ def train(
             takes over if it needs any.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         console: Whether to show the run on standard output.
-        trackers: What else follows the run's events; each is closed at the end.
+        trackers: What else follows the run's events: functions that take an `Event`, or objects that also have `close`,
+            which is called at the end.
         watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
 
@@ -63,6 +64,7 @@ def train(
         InputError: Before anything is written, if something in the curriculum cannot work.
     """
     refuse_while_imported("train")
+    require_followers(trackers)
     if not isinstance(curriculum, Curriculum):
         curriculum = load_curriculum(str(curriculum))
     seed = whole(seed)
@@ -92,7 +94,7 @@ def resume(
     force: bool = False,
     track: Track = "none",
     console: bool = False,
-    trackers: Sequence[Tracker] = (),
+    trackers: Sequence[Follower] = (),
     watch: Watch | None = None,
     curriculum: Curriculum | str | Path | None = None,
     trust_pickle: bool = False,
@@ -109,7 +111,7 @@ def resume(
         force: Go on although the curriculum's files, or rlstages, have changed since it was started.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         console: Whether to show the run on standard output.
-        trackers: What else follows the run's events; each is closed at the end.
+        trackers: As `train` takes them.
         watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
         curriculum: The curriculum of a run that somebody else made, or its name or file: what it names is imported.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
@@ -119,6 +121,7 @@ def resume(
         InputError: If there is nothing to go on with, or the run names code that may not be imported.
     """
     refuse_while_imported("resume")
+    require_followers(trackers)
     if max_steps is not None:
         max_steps = whole(max_steps)
         require_int("resume", "max_steps", max_steps)

@@ -18,7 +18,7 @@ LIGHT += ["curriculum"]
 ORDER = [
     ["errors", "codes"],
     ["plain", "neighbours"],
-    ["serialization", "references", "episodes", "places", "wording"],
+    ["serialization", "references", "episodes", "places", "wording", "unknown"],
     ["privacy", "baselines"],
     ["criteria"],
     ["specs"],

@@ -15,6 +15,7 @@ from rlstages.episodes import Episode
 from rlstages.errors import Fault, require, require_int, require_number
 from rlstages.plain import settle
 from rlstages.serialization import serializable
+from rlstages.unknown import refusing_unknown
 
 ASSUMED_REACH = 1.5
 """A lander that crashes for -100 at a threshold of 200 falls this far below it, in thresholds."""
@@ -22,6 +23,7 @@ _MARGIN = 0.05
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True)
 class SuccessThreshold(Criterion):
     """The share of solved episodes reaches a threshold.
@@ -116,6 +118,7 @@ def _lower_bound(test: ShareTest, solved: int, failed: int, goal: float) -> floa
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True)
 class RewardThreshold(Criterion):
     """The mean return of an episode reaches a threshold.

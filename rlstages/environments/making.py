@@ -28,6 +28,11 @@ from rlstages.randomness import random_state_kept
 from rlstages.references import add_sources, resolve, sources
 from rlstages.specs import Environment
 
+SHIMMY = (
+    "make it one with the package shimmy: its GymV26CompatibilityV0(env=...), or GymV21CompatibilityV0(env=...) where "
+    "step() returns four values."
+)
+
 
 def make_environment(spec: Environment) -> gym.Env[Any, Any]:
     """Make one copy of an environment.
@@ -55,7 +60,7 @@ def _make(spec: Environment) -> gym.Env[Any, Any]:
     if isinstance(env, gym.vector.VectorEnv):
         env = SingleEnv(env)
     if not isinstance(env, gym.Env):
-        raise InputError(f"{spec.id!r} returned a {type(env).__name__}, which is no gymnasium environment.")
+        raise InputError(f"{spec.id!r} returned {_what_else(env)}")
     wrapped: gym.Env[Any, Any] = env
     for wrapper in spec.wrappers:
         wrap = resolve(wrapper)
@@ -63,7 +68,27 @@ def _make(spec: Environment) -> gym.Env[Any, Any]:
             wrapped = wrap(wrapped)
         except Exception as error:
             raise InputError(f"{wrapper} cannot wrap {spec}: {reason_of(error)}.", trace=traceback_of(error)) from error
+    _require_own_spaces(spec, wrapped)
     return wrapped
+
+
+def _what_else(made: Any) -> str:
+    """Say what a maker returned that is no gymnasium environment, and what to do about it."""
+    kind = f"{type(made).__module__}.{type(made).__qualname__}".removeprefix("builtins.")
+    told = f"an object of {kind}, which is no gymnasium environment"
+    if any(base.__module__.partition(".")[0] == "gym" for base in type(made).__mro__):
+        return f"{told} but one of the old package gym; {SHIMMY}"
+    if all(hasattr(made, name) for name in ("reset", "step", "observation_space", "action_space")):
+        return f"{told}, though it has reset() and step(): derive its class from gymnasium.Env."
+    return f"{told}; return an instance of gymnasium.Env."
+
+
+def _require_own_spaces(spec: Environment, env: gym.Env[Any, Any]) -> None:
+    """Refuse spaces of the old gym, which look like gymnasium's and are none."""
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        old = type(space).__module__.partition(".")[0] == "gym"
+        require(not old, f"The {name} of {spec} is a {type(space).__name__} of the old package gym; {SHIMMY}")
 
 
 def make_vec_env(
