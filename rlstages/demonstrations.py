@@ -179,9 +179,7 @@ def _other_folder(path: Path) -> str:
         return f"a run directory; write Expert({str(path)!r}), which lets its policy show."
     if any((place / MINARI).is_file() for place in (path, path / "data")):
         return f"a data set of Minari's; {REWRITE}"
-    return (
-        "a folder, and not one that imitation's serialize.save wrote; give a file that 'rlstages demos record' wrote."
-    )
+    return "a folder, and not one that imitation's serialize.save wrote; give a file, as docs/demonstrations.md says."
 
 
 def _assemble(path: Path, layouts: Mapping[str, Layout], read: Callable[[str], np.ndarray]) -> Demonstrations:

@@ -168,12 +168,12 @@ def _check_spaces(environment: Environment) -> None:
 
 def _flattened_images(agent: Agent, space: gym.Space[Any]) -> list[str]:
     """Return that images are flattened, where convolutions could take them: stable-baselines3's need 36 x 36 pixels."""
-    if agent.policy != "MlpPolicy" or not is_image_space(space) or min(space.shape[1:]) < LEAST_PIXELS:
+    shape = space.shape or ()
+    if agent.policy != "MlpPolicy" or not is_image_space(space) or min(shape[1:]) < LEAST_PIXELS:
         return []
-    size = " x ".join(map(str, space.shape[1:]))
     return [
-        f"The observations are images of {size} pixels, and 'MlpPolicy' takes each of them as {math.prod(space.shape):,} "
-        "numbers without a place; Agent(policy='CnnPolicy') looks at them with convolutions."
+        f"The observations are images of {' x '.join(map(str, shape[1:]))} pixels, and 'MlpPolicy' takes each of them "
+        f"as {math.prod(shape):,} numbers in a row; Agent(policy='CnnPolicy') looks at them with convolutions."
     ]
 
 
