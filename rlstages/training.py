@@ -24,7 +24,7 @@ from rlstages.spaces import describe_space, space_from_data, space_to_data
 from rlstages.specs import Agent
 from rlstages.stages import BehaviorCloning, FineTuning, refuse_unfit
 from rlstages.storage.record import new_record, read_record
-from rlstages.storage.rundir import RunDirectory, free_path, read_events, update_curriculum
+from rlstages.storage.rundir import RunDirectory, free_path, read_events, refuse_taken, update_curriculum
 from rlstages.storage.trust import is_own, remember, trust_sources
 from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track
@@ -69,6 +69,8 @@ def train(
         curriculum = load_curriculum(str(curriculum))
     seed = whole(seed)
     require_seed("The seed", seed)
+    if out is not None:
+        refuse_taken(Path(out))
     kept = None if initial is None else inherited(curriculum.stages, Path(initial))
     checked = preflight(curriculum, trust_pickle=trust_pickle, kept=kept)
     spaces = {"observation": space_to_data(checked.observation), "action": space_to_data(checked.action)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import re
@@ -172,8 +173,11 @@ def modules_behind(curriculum: Curriculum) -> set[str]:
 def packages_of(modules: Iterable[str]) -> list[str]:
     """Return the installed packages that modules are of, and those simulators that have been loaded for them."""
     tops = {module.partition(".")[0] for module in modules} - {"gymnasium", "rlstages", "rlstages_envs"}
-    if not tops and not any(name in sys.modules for name in SIMULATORS):
-        return []
-    known = metadata.packages_distributions()
-    loaded = [name for name in SIMULATORS if name in sys.modules]
-    return sorted({package for top in (*tops, *loaded) for package in known.get(top, [])})
+    tops |= set(SIMULATORS) & set(sys.modules)
+    return sorted({package for top in tops for package in _distributions().get(top, [])})
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Return the installed packages by the modules that they bring, which takes a look at all of their lists."""
+    return metadata.packages_distributions()

@@ -93,10 +93,9 @@ class RunDirectory:
         Raises:
             InputError: If the path is taken or cannot be written.
         """
+        refuse_taken(path)
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            raise InputError(f"{path} is there already; give another --out, or go on with it: resume {path}.") from None
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; give another --out.") from None
         try:
@@ -212,6 +211,19 @@ class RunDirectory:
         """Refuse a checkpoint whose events are not there any more."""
         if not isinstance(size, int) or not 0 <= size <= self._log.size:
             raise DamagedCheckpoint(f"{name}: {EVENTS} has lost events that it counts on.")
+
+
+def refuse_taken(path: Path) -> None:
+    """Refuse a place for a new run where something is.
+
+    Raises:
+        InputError: Saying how to go on with a run that is there.
+    """
+    require(
+        not os.path.lexists(path),
+        f"{path} is there already; give another --out, or go on with it: resume {path} "
+        f"(in Python out=..., and rlstages.resume({str(path)!r})).",
+    )
 
 
 def clear_unborn(path: Path) -> None:
