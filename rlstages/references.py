@@ -182,8 +182,8 @@ def hidden() -> list[str]:
             top, place = _top(module, file)
             if not _is_free(top, place):
                 found[top] = (
-                    f"{path.name} imports {top!r}, which is an installed module, and not {place.name} beside it; "
-                    "rename that if it is meant."
+                    f"{path.name} imports {top!r}, which is an installed module, and not "
+                    f"{place.relative_to(folder_of(module, file))} beside it; rename that if it is meant."
                 )
     return list(found.values())
 
@@ -199,12 +199,13 @@ def _is_free(name: str, path: Path) -> bool:
     """Say whether a module's first name stands for nothing yet, or for this file."""
     loaded = sys.modules.get(name)
     if loaded is not None:
-        return getattr(loaded, "__file__", None) is None or _is_at(loaded.__file__, path)
+        file = getattr(loaded, "__file__", None)
+        # A folder without __init__.py gives way to any file; what is built in has none either.
+        return _is_at(file, path) or (file is None and hasattr(loaded, "__path__"))
     for finder in sys.meta_path:
         with suppress(Exception):
             spec = None if isinstance(finder, KnownFiles) else finder.find_spec(name, None, None)
             if spec is not None:
-                # A folder without __init__.py gives way to any file.
                 return spec.origin is None or _is_at(spec.origin, path)
     return True
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from rlstages.errors import InputError, nearest, require
+from rlstages.errors import InputError, in_short, nearest, require
 
 T = TypeVar("T", bound=type)
 ELSEWHERE = ["SAC", "TD3", "DDPG", "DQN", "HER", "TQC", "QRDQN", "CrossQ", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO"]
@@ -62,12 +63,19 @@ def refusing_unknown(*agents: str) -> Callable[[T], T]:
     def wrap(cls: T) -> T:
         made: Any = cls.__init__  # type: ignore[misc]
         known = [field.name for field in fields(cls)]
+        takes = inspect.signature(made).parameters.values()
+        nameless = [taken.name for taken in takes if taken.kind is taken.POSITIONAL_OR_KEYWORD][1:]
 
         @functools.wraps(made)
         def init(self: Any, *args: Any, **given: Any) -> None:
             unknown = next((name for name in given if name not in known), None)
             if unknown is not None:
                 raise UnknownSetting(_sentence(cls.__name__, unknown, known, agents))
+            if len(args) > len(nameless):
+                only = f"{cls.__name__} takes only {' and '.join(nameless)} without a name"
+                raise UnknownSetting(
+                    f"{only}, and {in_short(args[len(nameless)])} is one more; write name=value for it."
+                )
             made(self, *args, **given)
 
         cls.__init__ = init  # type: ignore[misc]

@@ -154,10 +154,11 @@ def test_modules_of_one_name_beside_two_files_are_not_mixed(here):
 def test_an_installed_module_goes_before_one_beside_the_file_and_that_is_said(here):
     (here / "colorsys.py").write_text("raise RuntimeError\n")
     (here / "queue.py").write_text("raise RuntimeError\n")
+    (here / "time.py").write_text("raise RuntimeError\n")
     (here / "wandb").mkdir()
-    lay(here, imports="import queue, wandb\nfrom reach2d import Reach, tell\ndef late():\n    import colorsys\n")
+    lay(here, imports="import queue, time, wandb\nfrom reach2d import Reach, tell\ndef late():\n    import colorsys\n")
     said = [doubt for doubt in preflight(load_curriculum("plan.py")).doubts if "beside it" in doubt]
-    assert sorted(doubt.split("'")[1] for doubt in said) == ["colorsys", "queue"]
+    assert sorted(doubt.split("'")[1] for doubt in said) == ["colorsys", "queue", "time"]
 
 
 def test_a_file_that_registers_an_id_is_imported_by_whoever_needs_it(here):

@@ -59,6 +59,15 @@ def test_stages_experts_and_thresholds_say_what_they_do_not_take():
     assert "Did you mean 'window'?" in sentence_of(RewardThreshold, 9, windows=3)
 
 
+def test_what_has_to_be_named_says_so():
+    assert sentence_of(Agent, "PPO", "MlpPolicy").startswith(
+        "Agent takes only algorithm without a name, and 'MlpPolicy'"
+    )
+    assert "takes only name and environment without" in sentence_of(
+        FineTuning, "a", Environment("b"), RewardThreshold(9)
+    )
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "clip_range", "clip_range_vf"])
 def test_a_function_as_a_schedule_says_what_moves(name):
     assert f"{name} is a function; write Linear(start, end)" in sentence_of(Agent, **{name: lambda progress: 0.1})
