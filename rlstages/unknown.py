@@ -72,10 +72,8 @@ def refusing_unknown(*agents: str) -> Callable[[T], T]:
             if unknown is not None:
                 raise UnknownSetting(_sentence(cls.__name__, unknown, known, agents))
             if len(args) > len(nameless):
-                only = f"{cls.__name__} takes only {' and '.join(nameless)} without a name"
-                raise UnknownSetting(
-                    f"{only}, and {in_short(args[len(nameless)])} is one more; write name=value for it."
-                )
+                only, more = " and ".join(nameless), in_short(args[len(nameless)])
+                raise UnknownSetting(f"{cls.__name__} takes only {only} without a name; write name=value for {more}.")
             made(self, *args, **given)
 
         cls.__init__ = init  # type: ignore[misc]

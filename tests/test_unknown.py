@@ -60,12 +60,10 @@ def test_stages_experts_and_thresholds_say_what_they_do_not_take():
 
 
 def test_what_has_to_be_named_says_so():
-    assert sentence_of(Agent, "PPO", "MlpPolicy").startswith(
-        "Agent takes only algorithm without a name, and 'MlpPolicy'"
-    )
-    assert "takes only name and environment without" in sentence_of(
-        FineTuning, "a", Environment("b"), RewardThreshold(9)
-    )
+    said = sentence_of(Agent, "PPO", "MlpPolicy")
+    assert said == "Agent takes only algorithm without a name; write name=value for 'MlpPolicy'."
+    said = sentence_of(FineTuning, "a", Environment("b"), RewardThreshold(9))
+    assert said.startswith("FineTuning takes only name and environment without a name")
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "clip_range", "clip_range_vf"])
