@@ -155,7 +155,7 @@ def load_demonstrations(path: Path | str) -> Demonstrations:
     path = Path(path)
     folder = is_folder_of_trajectories(path)
     if path.is_dir() and not folder:
-        raise InputError(f"{path} is {_other_folder(path)}")
+        raise InputError(f"There are no demonstrations at {path}: it is {_other_folder(path)}")
     minari = f" If that is a data set of Minari's, {REWRITE}" if re.search(r"-v\d+$", path.name) else ""
     require(folder or path.is_file(), f"There are no demonstrations at {path}.{minari}")
     require(path.suffix not in HDF5, f"{path} is an HDF5 file; {REWRITE}")
