@@ -89,7 +89,7 @@ def _not_text(value: Any) -> str:
 def require_int(where: str, name: str, value: Any, least: int = 1) -> None:
     """Require a whole number of at least `least`."""
     ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(ok, f"{where}: {name} is {value!r}; give a whole number of at least {least}{_not_text(value)}.")
+    require(ok, f"{where}: {name} is {value!r}; give a whole number of at least {least}.")
 
 
 def require_seed(what: str, value: Any) -> None:

@@ -100,7 +100,7 @@ def test_a_curriculum_takes_lists_of_any_kind():
         (lambda: Agent(n_envs=True), "n_envs is True"),
         (lambda: Agent(n_envs=np.bool_(True)), "n_envs is True"),
         (lambda: Agent(n_envs=8.5), "n_envs is 8.5"),
-        (lambda: Agent(n_envs="8"), "n_envs is '8'; give a whole number of at least 1, without quotes"),
+        (lambda: Agent(n_envs="8"), "n_envs is '8'; give a whole number of at least 1"),
         (lambda: Agent(learning_rate="3e-4"), "YAML reads 3e-4 as text"),
         (lambda: Agent(network={8}), "network is {8}"),
         (lambda: Agent(network=np.zeros((2, 2))), "give a list"),
