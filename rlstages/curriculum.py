@@ -5,24 +5,26 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import json
-import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from rlstages.errors import InputError, in_short, nearest, reason_of, require, require_name, require_number
+from rlstages.plain import items_of, plain
 from rlstages.references import load_file, resolve
 from rlstages.serialization import digest, from_data, loads, serializable, to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage, refuse_rehearsal, refuse_return, refuse_unfit
+from rlstages.unknown import refusing_unknown
 
 ENTRY_POINTS = "rlstages.curricula"
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True)
 class Curriculum:
     """What a run does: one agent through an ordered list of stages.
@@ -53,10 +55,12 @@ class Curriculum:
         held_out: Sequence[Environment] = (),
         retention_share: float = 0.05,
     ) -> None:
+        name, retention_share = plain(name), plain(retention_share)
+        stages, held_out = items_of(stages), items_of(held_out)
         require_name("Curriculum", name)
         where = f"curriculum {name!r}"
         require(isinstance(agent, Agent), f"{where}: agent is {in_short(agent)}; give an Agent(...).")
-        require(isinstance(stages, (list, tuple)) and len(stages) > 0, f"{where}: give a list of at least one stage.")
+        require(isinstance(stages, tuple) and len(stages) > 0, f"{where}: give a list of at least one stage.")
         for number, stage in enumerate(stages, 1):
             known = isinstance(stage, (BehaviorCloning, FineTuning))
             what = f"number {number} in stages is {in_short(stage)}"
@@ -69,7 +73,7 @@ class Curriculum:
         names = [stage.name for stage in stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         require(not twice, f"{where}: two stages are named {', '.join(map(repr, twice))}; give each a name of its own.")
-        several = isinstance(held_out, (list, tuple))
+        several = isinstance(held_out, tuple)
         require(several, f"{where}: held_out is {in_short(held_out)}; give a list of environments, be it of one.")
         for environment in held_out:
             what = f"held_out has {in_short(environment)} in it"
@@ -77,8 +81,8 @@ class Curriculum:
         require_number(where, "retention_share", retention_share, least=0.0, most=1.0)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "agent", agent)
-        object.__setattr__(self, "stages", tuple(stages))
-        object.__setattr__(self, "held_out", tuple(held_out))
+        object.__setattr__(self, "stages", stages)
+        object.__setattr__(self, "held_out", held_out)
         object.__setattr__(self, "retention_share", float(retention_share))
 
     @property
@@ -146,12 +150,12 @@ def load_factory(source: str) -> Factory:
     return cast(Factory, resolve(known[source].value))
 
 
-def load_curriculum(source: str, parameters: Mapping[str, str] | None = None) -> Curriculum:
+def load_curriculum(source: str, parameters: Mapping[str, Any] | None = None) -> Curriculum:
     """Load a curriculum by file or name.
 
     Args:
         source: Path of a Python file, or the name of an installed curriculum.
-        parameters: Values for the parameters of its function, as text; they are read according to the annotations.
+        parameters: Values for the parameters of its function; text is read according to the annotations.
 
     Raises:
         InputError: If the file, a parameter or the curriculum itself is wrong.
@@ -175,7 +179,7 @@ def parameters_of(factory: Factory) -> dict[str, inspect.Parameter]:
     return {name: parameter for name, parameter in found.parameters.items() if parameter.kind not in variadic}
 
 
-def _read_parameters(source: str, factory: Factory, given: Mapping[str, str]) -> dict[str, Any]:
+def _read_parameters(source: str, factory: Factory, given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = parameters_of(factory)
     for name in given:
         takes = ", ".join(parameters) or "none"
@@ -183,18 +187,19 @@ def _read_parameters(source: str, factory: Factory, given: Mapping[str, str]) ->
         require(name in parameters, f"{source}: there is no parameter {name!r}; it takes {takes}.{hint}")
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in given]
     require(not missing, f"{source}: give a value for {', '.join(missing)}, for example -p {''.join(missing[:1])}=...")
-    return {name: _read_parameter(f"{source}: {name}", text, parameters[name]) for name, text in given.items()}
+    return {name: _read_parameter(f"{source}: {name}", value, parameters[name]) for name, value in given.items()}
 
 
-def _read_parameter(where: str, text: str, parameter: inspect.Parameter) -> Any:
+def _read_parameter(where: str, value: Any, parameter: inspect.Parameter) -> Any:
     from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
     kind = str if parameter.annotation is inspect.Parameter.empty else parameter.annotation
     wanted = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
     try:
-        return TypeAdapter(kind).validate_strings(text)
+        adapter: Any = TypeAdapter(kind)
+        return adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(plain(value))
     except ValidationError:
-        raise InputError(f"{where} is {text!r}, which is not of the type {wanted}.") from None
+        raise InputError(f"{where} is {value!r}, which is not of the type {wanted}.") from None
     except PydanticUserError:
         raise InputError(f"{where} is of the type {wanted}, which cannot be given as text.") from None
 
@@ -213,16 +218,4 @@ def _guarded(path: Path, run: Callable[[], Any]) -> Any:
             raise InputError(f"{file}{line}: {error.msg}.") from None
         if isinstance(error, InputError):
             raise InputError(f"{where}: {error}" if lines else str(error)) from None
-        raise InputError(f"{where}: {_explain(error)}") from error
-
-
-def _explain(error: BaseException) -> str:
-    unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if not unknown:
-        return reason_of(error)
-    owner, name = unknown.groups()
-    agent_fields = [f.name for f in fields(Agent)]
-    if owner in ("FineTuning", "BehaviorCloning") and name in agent_fields:
-        return f"{owner} takes no {name!r}: all stages share one network and its copies, so set it on the Agent."
-    known = {"FineTuning": FineTuning, "BehaviorCloning": BehaviorCloning, "Agent": Agent}.get(owner)
-    return f"{owner} takes no {name!r}.{nearest(name, [f.name for f in fields(known)]) if known else ''}"
+        raise InputError(f"{where}: {reason_of(error)}") from error

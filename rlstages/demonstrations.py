@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from rlstages.trajectories import is_folder_of_trajectories, read_trajectories
 Observations = np.ndarray | dict[str, np.ndarray]
 MAX_BYTES = 8 * 2**30
 PICKLED = (".pkl", ".pickle")
+MINARI, HDF5 = "metadata.json", (".hdf5", ".h5")
+REWRITE = "write its episodes to a .safetensors or .npz file, as docs/demonstrations.md shows."
 CONVERT = "if you trust whoever made it, write it anew with imitation.data.serialize.save, whose folders are read here."
 
 
@@ -152,7 +155,11 @@ def load_demonstrations(path: Path | str) -> Demonstrations:
     """
     path = Path(path)
     folder = is_folder_of_trajectories(path)
-    require(folder or path.is_file(), f"There are no demonstrations at {path}.")
+    if path.is_dir() and not folder:
+        raise InputError(f"There are no demonstrations at {path}: it is {_other_folder(path)}")
+    minari = f" If that is a data set of Minari's, {REWRITE}" if re.search(r"-v\d+$", path.name) else ""
+    require(folder or path.is_file(), f"There are no demonstrations at {path}.{minari}")
+    require(path.suffix not in HDF5, f"{path} is an HDF5 file; {REWRITE}")
     require(
         path.suffix != ".zip",
         f"{path} is a model's zip file, and no demonstrations: 'rlstages demos record' writes down what it does, and "
@@ -165,6 +172,15 @@ def load_demonstrations(path: Path | str) -> Demonstrations:
         return _assemble(path, layouts, arrays.__getitem__)
     with open_arrays(path, MAX_BYTES) as file:
         return _assemble(path, file.layouts, file.read)
+
+
+def _other_folder(path: Path) -> str:
+    """Say what a folder is that holds no demonstrations that can be read, and what to do."""
+    if (path / "run.json").is_file():
+        return f"a run directory; write Expert({str(path)!r}), which lets its policy show."
+    if any((place / MINARI).is_file() for place in (path, path / "data")):
+        return f"a data set of Minari's; {REWRITE}"
+    return "a folder, and not one that imitation's serialize.save wrote; give a file, as docs/demonstrations.md says."
 
 
 def _assemble(path: Path, layouts: Mapping[str, Layout], read: Callable[[str], np.ndarray]) -> Demonstrations:

@@ -81,6 +81,11 @@ def require(condition: bool, sentence: str) -> None:
         raise InputError(sentence)
 
 
+def _not_text(value: Any) -> str:
+    """Return what is to be said of text in a number's place: some readers of YAML make text of 3e-4."""
+    return ", without quotes (YAML reads 3e-4 as text, and 3.0e-4 as a number)" if isinstance(value, str) else ""
+
+
 def require_int(where: str, name: str, value: Any, least: int = 1) -> None:
     """Require a whole number of at least `least`."""
     ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
@@ -104,7 +109,7 @@ def require_number(
     wanted = " and ".join(limits)
     require(
         number and least <= value <= most and value > above,
-        f"{where}: {name} is {value!r}; give a finite number{' ' if wanted else ''}{wanted}.",
+        f"{where}: {name} is {value!r}; give a finite number{' ' if wanted else ''}{wanted}{_not_text(value)}.",
     )
 
 

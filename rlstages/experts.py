@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +15,14 @@ from rlstages.policies import load_policy
 from rlstages.randomness import random_state_kept
 from rlstages.recording import Act, Show
 from rlstages.references import resolve
+from rlstages.serialization import loads
 from rlstages.specs import Expert
 from rlstages.stages import BehaviorCloning
 from rlstages.storage.record import read_record
 from rlstages.storage.vecnormalize import read_statistics
+
+CONTRIB = ("RecurrentPPO", "MaskablePPO", "QRDQN", "TQC", "TRPO", "ARS", "CrossQ")
+MOST_ABOUT = 2**24
 
 
 def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
@@ -90,9 +95,30 @@ def _acting(policy: Any, deterministic: bool, prepare: Callable[[Any], Any] = la
     return lambda env: act
 
 
+def _of_contrib(path: Path, algorithm: str) -> str | None:
+    """Return the class of sb3-contrib's that a zip file is of, by what was asked for, or by its policy."""
+    if algorithm in CONTRIB:
+        return algorithm
+    try:
+        with zipfile.ZipFile(path) as file:
+            about = loads(file.read("data")) if file.getinfo("data").file_size <= MOST_ABOUT else {}
+    except (KeyError, OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        # What is wrong with the file is said when it is loaded.
+        return None
+    policy = about.get("policy_class") if isinstance(about, dict) else None
+    module = policy.get("__module__") if isinstance(policy, dict) else None
+    return "sb3-contrib" if str(module).startswith("sb3_contrib") else None
+
+
 def _load_model(expert: Expert, trust_pickle: bool) -> Any:
     path = Path(expert.source)
     require(path.is_file(), f"There is no model at {path}.")
+    contrib = _of_contrib(path, expert.algorithm)
+    require(
+        contrib is None,
+        f"{path} is a model of {contrib}, which is not part of stable-baselines3; write a function expert(env) that "
+        "loads it with sb3-contrib and returns what it does: from observation to action.",
+    )
     require(
         trust_pickle,
         f"{path} is a stable-baselines3 file, and loading one can run any code that is hidden in it; "

@@ -16,6 +16,7 @@ from rlstages.errors import InputError, require, text_of
 from rlstages.evaluation import evaluate
 from rlstages.events import StageFinished
 from rlstages.learners.learner import Learner, Weights, read_policy, require_network
+from rlstages.plain import whole
 from rlstages.spaces import space_from_data
 from rlstages.specs import Environment
 from rlstages.storage.record import RunRecord, read_record
@@ -127,6 +128,7 @@ def evaluate_run(
     Raises:
         InputError: If the run names code that may not be imported.
     """
+    episodes, seed = whole(episodes), whole(seed)
     require(episodes > 0, f"The number of episodes is {episodes}; give at least 1.")
     record = read_record(run)
     if environments is None:

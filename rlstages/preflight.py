@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from stable_baselines3.common.preprocessing import is_image_space
 
 from rlstages.criteria import Criterion, spend
 from rlstages.curriculum import Curriculum
@@ -26,6 +28,7 @@ from rlstages.experts import remedy_for, showing
 from rlstages.inheritance import Kept
 from rlstages.learners.cloning import place_demonstrations, require_demonstrations
 from rlstages.learners.learner import require_fit
+from rlstages.references import hidden
 from rlstages.spaces import describe_space, space_to_data
 from rlstages.specs import Agent, Environment
 from rlstages.stages import (
@@ -42,7 +45,7 @@ from rlstages.trial import ENDLESS, Trial, try_episodes, try_expert
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 DEAR_STEP = 1e-3
 """Seconds of a step from which copies in processes of their own may pay (benchmarks/environments.py)."""
-DECIDABLE_ATTEMPTS = 10
+DECIDABLE_ATTEMPTS, LEAST_PIXELS = 10, 36
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
     for environment, trial in tried.items():
         doubts += _endlessness(environment, trial.unended, len(shown.get(environment, ())) > 0)
         doubts += _silence(environment, trial)
+    doubts += [*hidden(), *_flattened_images(curriculum.agent, spaces.observation)]
     for environment in _trained(curriculum):
         doubts += doubts_about(environment)
         doubts += _slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
@@ -158,7 +162,10 @@ def _contrast(space: gym.Space[Any], other: gym.Space[Any]) -> str:
 def _spaces_of(environment: Environment) -> Spaces:
     batched_maker(environment)
     _check_spaces(environment)
-    env = make_vec_env(replace(environment, vectorize="in-process"), 1, 0, 0, Purpose.EVALUATION)
+    # In a process of its own where the copies will be: what does not work there is found out now.
+    if environment.vectorize != "subprocess":
+        environment = replace(environment, vectorize="in-process")
+    env = make_vec_env(environment, 1, 0, 0, Purpose.EVALUATION)
     try:
         return Spaces(env.observation_space, env.action_space)
     finally:
@@ -176,6 +183,17 @@ def _check_spaces(environment: Environment) -> None:
         require(flat, f"The observations of {environment} are dictionaries in dictionaries; wrap it to flatten them.")
     finally:
         env.close()
+
+
+def _flattened_images(agent: Agent, space: gym.Space[Any]) -> list[str]:
+    """Return that images are flattened, where convolutions could take them: stable-baselines3's need 36 x 36 pixels."""
+    shape = space.shape or ()
+    if agent.policy != "MlpPolicy" or not is_image_space(space) or min(shape[1:]) < LEAST_PIXELS:
+        return []
+    return [
+        f"The observations are images of {' x '.join(map(str, shape[1:]))} pixels, and 'MlpPolicy' takes each of them "
+        f"as {math.prod(shape):,} numbers in a row; Agent(policy='CnnPolicy') looks at them with convolutions."
+    ]
 
 
 def _check_criterion(stage: Stage) -> None:

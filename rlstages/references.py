@@ -1,7 +1,8 @@
 """Functions and classes by name: `module:qualname`, so that specs serialise and workers can find them.
 
 A curriculum file counts as a module of its own, named after the file. `load_file` brings it in; `sources` says where
-such modules came from, so that a worker process can bring them in too.
+such modules came from, so that a worker process can bring them in too. Modules beside such a file can be imported like
+those of a script: in it, in worker processes, and when its run is resumed. What is installed goes before them.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rlstages.errors import InputError, nearest, reason_of, require
+from rlstages.neighbours import OURS, KnownFiles, KnownFolders, file_of, folder_of, neighbours
 
 _SOURCES: dict[str, Path] = {}
+_LOADING = threading.local()
 
 
 def reference(where: str, value: str | Callable[..., Any]) -> str:
@@ -45,6 +50,7 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
     module = value.__module__
     if module == "__main__":
         module = _name_main_module(where)
+    _note_beside_main(module)
     elsewhere = _walk(sys.modules.get(module), qualname)
     require(
         elsewhere is None or elsewhere == value,
@@ -67,23 +73,28 @@ def resolve(name: str) -> Any:
     """
     reference("a reference", name)
     module_name, _, qualname = name.partition(":")
-    try:
-        found: Any = _module(module_name)
-    except InputError:
-        raise
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        wrong = module_name == missing or module_name.startswith(missing + ".")
-        reason = "install it, or correct the name" if wrong else f"{module_name!r} imports it, so install it"
-        raise InputError(f"{name!r}: there is no module {missing!r}; {reason}.") from error
-    except Exception as error:
-        reason = reason_of(error)
-        raise InputError(f"{name!r}: {module_name!r} cannot be imported: {reason}.") from error
+    found: Any = _imported(module_name, name)
     for part in qualname.split("."):
         if not hasattr(found, part):
             raise InputError(f"{name!r}: {module_name!r} has no {part!r}.{nearest(part, dir(found))}")
         found = getattr(found, part)
     return found
+
+
+def _imported(module: str, wanted: str) -> ModuleType:
+    """Import a module for what is wanted of it; what goes wrong becomes one sentence."""
+    try:
+        return _module(module)
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        wrong = module == missing or module.startswith(missing + ".")
+        reason = "install it, or correct the name" if wrong else f"{module!r} imports it, so install it"
+        raise InputError(f"{wanted!r}: there is no module {missing!r}; {reason}.") from error
+    except Exception as error:
+        reason = reason_of(error)
+        raise InputError(f"{wanted!r}: {module!r} cannot be imported: {reason}.") from error
 
 
 def _module(name: str) -> ModuleType:
@@ -92,8 +103,11 @@ def _module(name: str) -> ModuleType:
         path = _SOURCES[name]
         gone = f"The file {path}, which the module {name!r} came from, is gone"
         require(path.is_file(), f"{gone}; put it back, or give it as FILE under its old name, {path.name}.")
-        return load_file(path)
-    return importlib.import_module(name)
+        if path.stem == name:
+            return load_file(path)
+    module = importlib.import_module(name)
+    _note_beside_main(name)
+    return module
 
 
 def _walk(found: Any, qualname: str) -> Any:
@@ -112,28 +126,92 @@ def load_file(path: Path) -> ModuleType:
     name = path.stem
     require(name.isidentifier(), f"{path.name}: a curriculum file's name must be a Python name; rename it.")
     require(path.is_file(), f"There is no file {path}.")
-    loaded = sys.modules.get(name)
+    loaded = sys.modules.get(name) or _worker_main(path)
     if loaded is not None and _is_at(getattr(loaded, "__file__", None), path):
-        _SOURCES[name] = path
+        sys.modules[name] = loaded
+        _SOURCES.update({name: path, **_usable_neighbours(name, path)})
         return loaded
-    found = importlib.util.find_spec(name) if loaded is None else None
-    taken = loaded is not None or (found is not None and not _is_at(found.origin, path))
+    taken = loaded is not None or not _is_free(name, path)
     require(not taken, f"{path.name}: there is already a module named {name!r}; rename the file.")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path.name} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
-    known = _SOURCES.get(name)
-    sys.modules[name], _SOURCES[name] = module, path
+    known, around = dict(_SOURCES), loading()
+    _SOURCES.update({name: path, **_usable_neighbours(name, path)})
+    sys.modules[name], _LOADING.file = module, path
     try:
         spec.loader.exec_module(module)
     except BaseException:
         sys.modules.pop(name, None)
-        del _SOURCES[name]
-        if known is not None:
-            _SOURCES[name] = known
+        _SOURCES.clear()
+        _SOURCES.update(known)
         raise
+    finally:
+        _LOADING.file = around
     return module
+
+
+def loading() -> Path | None:
+    """Return the file that this thread is bringing in, or `None`."""
+    return getattr(_LOADING, "file", None)
+
+
+def _usable_neighbours(name: str, path: Path) -> dict[str, Path]:
+    """Return the modules beside a file that its imports will find.
+
+    Raises:
+        InputError: If one has the name of a module that was brought in from beside another file.
+    """
+    found = neighbours(name, path)
+    for module, file in found.items():
+        other = _SOURCES.get(module, file)
+        require(
+            other == file,
+            f"{path.name} imports {module!r} from {file}, and under that name {other} is in use in this process; "
+            "rename one of the two, or use a process for each.",
+        )
+    return {module: file for module, file in found.items() if _is_free(*_top(module, file))}
+
+
+def hidden() -> list[str]:
+    """Return a sentence for each file that is not what is imported by its name from beside it."""
+    found = {}
+    for name, path in _SOURCES.items():
+        for module, file in neighbours(name, path).items():
+            top, place = _top(module, file)
+            if not _is_free(top, place):
+                found[top] = (
+                    f"{path.name} imports {top!r}, which is an installed module, and not "
+                    f"{place.relative_to(folder_of(module, file))} beside it; rename that if it is meant."
+                )
+    return list(found.values())
+
+
+def _top(module: str, file: Path) -> tuple[str, Path]:
+    """Return the first name of a module, and its file, or its folder where that has no file of its own."""
+    top = module.partition(".")[0]
+    folder = folder_of(module, file)
+    return top, file_of(folder, top) or folder / top
+
+
+def _is_free(name: str, path: Path) -> bool:
+    """Say whether a module's first name stands for nothing yet, or for this file."""
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        # A folder without __init__.py gives way to any file; what is built in has none either.
+        return _is_at(file, path) or (file is None and hasattr(loaded, "__path__"))
+    for finder in sys.meta_path:
+        with suppress(Exception):
+            spec = None if isinstance(finder, KnownFiles) else finder.find_spec(name, None, None)
+            if spec is not None:
+                return spec.origin is None or _is_at(spec.origin, path)
+    return True
+
+
+sys.meta_path.insert(0, KnownFiles(lambda: _SOURCES))
+sys.meta_path.append(KnownFolders(lambda: _SOURCES))
 
 
 def _is_at(file: str | None, path: Path) -> bool:
@@ -148,6 +226,30 @@ def sources() -> dict[str, Path]:
 def add_sources(paths: Mapping[str, Path]) -> None:
     """Let `resolve` find modules in these files; they are run when first needed. A loaded module stays as it is."""
     _SOURCES.update({name: Path(path).resolve() for name, path in paths.items() if name not in sys.modules})
+
+
+def files_behind(names: Iterable[str]) -> dict[str, Path]:
+    """Return the files that modules came from, and the modules beside them that they import, as far as known."""
+    found: dict[str, Path] = {}
+    for name in set(names) & set(_SOURCES):
+        beside = {
+            other: path for other, path in neighbours(name, _SOURCES[name]).items() if _SOURCES.get(other) == path
+        }
+        found |= {name: _SOURCES[name], **beside}
+    return found
+
+
+def import_registering() -> None:
+    """Import the files that are known, but not loaded yet, and that speak of registering: environments, most likely.
+
+    An id is no name of a module, so nothing else tells which of them brings it in.
+
+    Raises:
+        InputError: If one cannot be imported.
+    """
+    for name, path in sources().items():
+        if name not in sys.modules and path.is_file() and b"register" in path.read_bytes():
+            _imported(name, name)
 
 
 def modules_named(data: Any) -> set[str]:
@@ -171,5 +273,26 @@ def _name_main_module(where: str) -> str:
     require(path.stem.isidentifier(), f"{path.name}: the script's name must be a Python name; rename it.")
     taken = sys.modules.setdefault(path.stem, main) is not main
     require(not taken, f"{path.name}: there is already a module named {path.stem!r}; rename the script.")
-    _SOURCES[path.stem] = path
+    if path.stem not in _SOURCES:
+        _SOURCES.update({path.stem: path, **_usable_neighbours(path.stem, path)})
     return path.stem
+
+
+def _note_beside_main(name: str) -> None:
+    """Remember where a loaded module is, if that is beside the running script or notebook.
+
+    Python finds it there by itself, but not in a process that goes on with the run.
+    """
+    main, top = sys.modules["__main__"], name.partition(".")[0]
+    if name in _SOURCES or top in OURS or getattr(main, "__spec__", None) is not None:
+        return
+    script = getattr(main, "__file__", None)
+    file = file_of(Path.cwd() if script is None else Path(script).resolve().parent, name)
+    if file is not None and _is_at(getattr(sys.modules.get(name), "__file__", None), file):
+        _SOURCES.update({name: file, **_usable_neighbours(name, file)})
+
+
+def _worker_main(path: Path) -> ModuleType | None:
+    """Return the script that a worker process has imported already, if this is its file."""
+    main = sys.modules.get("__mp_main__")
+    return main if _is_at(getattr(main, "__file__", None), path) else None

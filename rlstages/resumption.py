@@ -14,7 +14,7 @@ from rlstages.errors import InputError, require
 from rlstages.references import sources
 from rlstages.specs import Agent
 from rlstages.storage.checkpoints import sha256
-from rlstages.storage.record import RunRecord, digest_from, read_record, recorded_digest, versions
+from rlstages.storage.record import PACKAGES, RunRecord, digest_from, read_record, recorded_digest, versions
 from rlstages.threads import threads_of
 
 
@@ -46,10 +46,16 @@ def require_unchanged(path: Path, record: RunRecord, force: bool) -> list[str]:
         raise InputError(f"{path}: {' '.join(changed)} Undo that, or go on all the same with --force.")
     told = [f"Forced to go on: {sentence}" for sentence in changed]
     then = {**record.versions, **record.conditions}
-    now = {**versions(), **conditions(record.curriculum.agent)}
+    now = {**versions(record.versions), **conditions(record.curriculum.agent)}
     others = [name for name in then if name != "rlstages" and then[name] != now.get(name)]
-    if others:
-        differences = "; ".join(f"{name} {then[name]} then, {now.get(name, 'none')} now" for name in others)
+    played = [name for name in others if name in record.versions and name not in ("python", *PACKAGES)]
+    bits = [name for name in others if name not in played]
+    said = {name: f"{name} {then[name]} then, {now.get(name, 'none')} now" for name in others}
+    if played:
+        what = "; ".join(said[name] for name in played)
+        told.append(f"Its environments are not as when this run was started: {what}. They may behave differently.")
+    if bits:
+        differences = "; ".join(said[name] for name in bits)
         told.append(f"Not as when this run was started: {differences}. Results may differ in their last bits.")
     return told
 

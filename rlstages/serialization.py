@@ -7,57 +7,22 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from rlstages.errors import InputError, nearest
+from rlstages.plain import FrozenDict, FrozenList, plain
 
 TAG = "$type"
+TUPLE, PAIRS = "tuple", "dict"
+"""What JSON has no form for, in keyword arguments: tuples beside lists, and dictionaries whose keys are not texts."""
 MAX_DEPTH, MAX_DIGITS = 64, 400
 _CLASSES: dict[str, type] = {}
 T = TypeVar("T", bound=type)
-
-
-class FrozenDict(Mapping[str, Any]):
-    """A read-only, hashable mapping with string keys, compared by its items."""
-
-    def __init__(self, items: Mapping[str, Any] | None = None) -> None:
-        self._items = {key: freeze(value) for key, value in (items or {}).items()}
-
-    def __getitem__(self, key: str) -> Any:
-        return self._items[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self._items.items()))
-
-    def __repr__(self) -> str:
-        return repr(self._items)
-
-
-def freeze(value: Any) -> Any:
-    """Return an immutable equal of plain data: lists become tuples, mappings `FrozenDict`."""
-    if isinstance(value, Mapping) and not isinstance(value, FrozenDict):
-        return FrozenDict(value)
-    if isinstance(value, (list, tuple)):
-        return tuple(freeze(item) for item in value)
-    return _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """Return the Python number in a NumPy scalar, and anything else as it is."""
-    if not hasattr(value, "item") or getattr(value, "shape", None) != ():
-        return value
-    item = value.item()
-    return item if isinstance(item, (str, bool, int, float)) else value
 
 
 def serializable(cls: T) -> T:
@@ -79,6 +44,8 @@ def to_data(value: Any, *, nan_as_null: bool = False) -> Any:
     if dataclasses.is_dataclass(value) and type(value).__name__ in _CLASSES:
         fields = {f.name: to_data(getattr(value, f.name), nan_as_null=nan_as_null) for f in dataclasses.fields(value)}
         return {TAG: type(value).__name__, **fields}
+    if isinstance(value, FrozenDict):
+        return _frozen_to_data(value)
     if isinstance(value, Mapping):
         if TAG in value or not all(isinstance(key, str) for key in value):
             raise InputError(f"{value!r} cannot be written as JSON: its keys must be strings other than {TAG!r}.")
@@ -89,13 +56,34 @@ def to_data(value: Any, *, nan_as_null: bool = False) -> Any:
         return value
     if isinstance(value, float) and nan_as_null:
         return None
-    plain = _plain(value)
-    if plain is not value:
-        return to_data(plain, nan_as_null=nan_as_null)
-    raise InputError(
-        f"{value!r} cannot be written as JSON; use finite numbers, strings, lists and dictionaries,"
-        " and name classes and functions as 'module:name'."
-    )
+    own = plain(value)
+    if own is not value:
+        return to_data(own, nan_as_null=nan_as_null)
+    raise InputError(f"{value!r} cannot be written as JSON; {_instead(value)}.")
+
+
+def _frozen_to_data(value: Any) -> Any:
+    """Turn frozen data into JSON data that still says what was a tuple, and which keys were no texts."""
+    if isinstance(value, FrozenDict):
+        if TAG not in value and all(isinstance(key, str) for key in value):
+            return {key: _frozen_to_data(item) for key, item in value.items()}
+        pairs = [[_frozen_to_data(key), _frozen_to_data(item)] for key, item in value.items()]
+        return {TAG: PAIRS, "items": pairs}
+    if isinstance(value, tuple):
+        items = [_frozen_to_data(item) for item in value]
+        return items if isinstance(value, FrozenList) else {TAG: TUPLE, "items": items}
+    return to_data(value)
+
+
+def _instead(value: Any) -> str:
+    """Say what to write for something that is not plain data."""
+    if hasattr(value, "tolist"):
+        return "write a list: its .tolist()"
+    if isinstance(value, os.PathLike):
+        return f"write the path as text: {os.fspath(value)!r}"
+    if isinstance(value, (range, set, frozenset)) or type(value).__name__ in ("deque", "array"):
+        return "write a list"
+    return "use finite numbers, strings, lists and dictionaries, and name classes and functions as 'module:name'"
 
 
 def from_data(data: Any) -> Any:
@@ -105,26 +93,40 @@ def from_data(data: Any) -> Any:
         InputError: If the data names an unknown type, has fields that the type does not take, or is nested too deep.
     """
     try:
-        return _from_data(data)
+        return _from_data(data, FrozenList)
     except RecursionError:
         raise InputError("The data is nested too deep.") from None
 
 
-def _from_data(data: Any) -> Any:
+def _from_data(data: Any, listed: type) -> Any:
+    """Turn data into an object; a list becomes what is right where it stands: a spec's fields hold tuples."""
     if isinstance(data, list):
-        return tuple(_from_data(item) for item in data)
+        return listed(_from_data(item, listed) for item in data)
     if not isinstance(data, dict):
         return data
-    fields = {key: _from_data(value) for key, value in data.items() if key != TAG}
     if TAG not in data:
-        return FrozenDict(fields)
+        return FrozenDict({key: _from_data(value, FrozenList) for key, value in data.items()})
     name = data[TAG]
+    if name in (TUPLE, PAIRS):
+        return _items_from_data(name, data.get("items"))
     if not isinstance(name, str) or name not in _CLASSES:
         raise InputError(f"The data names the unknown type {name!r}.{nearest(str(name), _CLASSES)}")
+    fields = {key: _from_data(value, tuple) for key, value in data.items() if key != TAG}
     try:
         return _CLASSES[name](**fields)
     except TypeError as error:
         raise InputError(f"The data of a {name} does not fit: {error}.") from error
+
+
+def _items_from_data(kind: str, items: Any) -> Any:
+    """Turn the data of a tuple or of a dictionary with other keys than texts back into it."""
+    found = _from_data(items, FrozenList)
+    try:
+        if isinstance(found, FrozenList):
+            return tuple(found) if kind == TUPLE else FrozenDict(dict(found))
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"The data of a {kind} does not fit: its items are {items!r:.80}.")
 
 
 def dumps(data: Any) -> str:
@@ -198,9 +200,24 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a spec's canonical JSON, as 64 hexadecimal digits."""
-    canonical = json.dumps(to_data(value), allow_nan=False, sort_keys=True, separators=(",", ":"))
+    """Return the SHA-256 of a spec's canonical JSON, as 64 hexadecimal digits; a tuple in it counts as a list."""
+    canonical = _json(_canonical(to_data(value)))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _canonical(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_canonical(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    if data.get(TAG) == TUPLE:
+        return _canonical(data["items"])
+    plainly = {key: _canonical(value) for key, value in data.items()}
+    return {**plainly, "items": sorted(plainly["items"], key=_json)} if data.get(TAG) == PAIRS else plainly
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, allow_nan=False, sort_keys=True, separators=(",", ":"))
 
 
 def require_types(record: Any) -> None:

@@ -9,8 +9,10 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, Literal
 
 from rlstages.errors import InputError, require, require_bool, require_choice, require_int, require_number
+from rlstages.plain import FrozenDict, items_of, plain, settle, whole
 from rlstages.references import reference
-from rlstages.serialization import FrozenDict, serializable, to_data
+from rlstages.serialization import serializable, to_data
+from rlstages.unknown import refuse_unknown_algorithm, refusing_unknown
 
 DEFAULT_SUCCESS = "is_success"
 Success = str | float
@@ -42,6 +44,7 @@ class Environment:
             this process only Python code can be stopped by it; `vectorize="subprocess"` stops anything.
         kwargs: Keyword arguments of the environment whose names are taken here.
         **more: All other keyword arguments go to the environment: `Environment("CartPole-v1", render_mode=None)`.
+            Each copy gets them as they were written, in lists and dictionaries of its own.
 
     Raises:
         InputError: If something is not as described, or an argument is not plain data.
@@ -71,12 +74,16 @@ class Environment:
             id = reference("Environment", id)
         require(bool(id.strip()), "Environment: the id is empty; give an id such as 'CartPole-v1'.")
         where = f"Environment({id!r})"
-        is_list = isinstance(wrappers, (list, tuple))
+        applied = items_of(wrappers)
+        is_list = isinstance(applied, tuple)
         require(is_list, f"{where}: wrappers is {wrappers!r}; give a list of functions or classes.")
         is_mapping = kwargs is None or isinstance(kwargs, Mapping)
         require(is_mapping, f"{where}: kwargs is {kwargs!r}; give a dictionary.")
+        odd = [key for key in kwargs or {} if not isinstance(key, str)]
+        require(not odd, f"{where}: kwargs has the key {next(iter(odd), None)!r}; names of arguments are texts.")
         twice = set(kwargs or {}) & set(more)
         require(not twice, f"{where}: {', '.join(sorted(twice))} given twice, in kwargs= and as a keyword.")
+        vectorize, step_timeout, success, success_at = map(plain, (vectorize, step_timeout, success, success_at))
         require_choice(where, "success_at", success_at, ["end", "any"])
         require_choice(where, "vectorize", vectorize, ["auto", "in-process", "subprocess", "batched"])
         require_number(where, "step_timeout", step_timeout, above=0.0)
@@ -87,7 +94,7 @@ class Environment:
             raise InputError(f"{where}: {error}") from None
         object.__setattr__(self, "id", id)
         object.__setattr__(self, "kwargs", arguments)
-        object.__setattr__(self, "wrappers", tuple(reference(where, w) for w in wrappers))
+        object.__setattr__(self, "wrappers", tuple(reference(where, w) for w in applied))
         object.__setattr__(self, "success", _success_rule(where, success))
         object.__setattr__(self, "success_at", success_at)
         object.__setattr__(self, "vectorize", vectorize)
@@ -125,6 +132,7 @@ class Linear:
 
     def __post_init__(self) -> None:
         """Refuse values that are not finite."""
+        settle(self)
         require_number("Linear", "start", self.start, least=0.0)
         require_number("Linear", "end", self.end, least=0.0)
 
@@ -179,6 +187,8 @@ class Hyperparameters:
         """Raise `InputError` for values out of range."""
         for name in SCHEDULED:
             value = getattr(self, name)
+            changing = f"{where}: {name} is a function; write Linear(start, end) for what changes over a stage."
+            require(not callable(value), changing)
             if value is not None and not isinstance(value, Linear):
                 require_number(where, name, value, above=0.0)
         for name in ("ent_coef", "vf_coef"):
@@ -214,6 +224,7 @@ _STEPS = {"PPO": 128, "A2C": 8}
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True)
 class Agent(Hyperparameters):
     """The learner's algorithm and network, and the settings that all stages share.
@@ -263,6 +274,8 @@ class Agent(Hyperparameters):
     def __post_init__(self) -> None:
         """Refuse settings that are out of range or do not fit the algorithm."""
         where = "Agent"
+        settle(self)
+        refuse_unknown_algorithm(self.algorithm, list(_DEFAULTS))
         require_choice(where, "algorithm", self.algorithm, _DEFAULTS)
         require_choice(where, "policy", self.policy, ["MlpPolicy", "CnnPolicy", "MultiInputPolicy"])
         require_choice(where, "activation", self.activation, ["tanh", "relu"])
@@ -277,8 +290,8 @@ class Agent(Hyperparameters):
         require_bool(where, "normalize_observations", self.normalize_observations)
         require_bool(where, "normalize_rewards", self.normalize_rewards)
         require_number(where, "log_std_init", self.log_std_init)
-        require(isinstance(self.network, (list, tuple)), f"{where}: network is {self.network!r}; give a list.")
-        object.__setattr__(self, "network", tuple(self.network))
+        listed = isinstance(self.network, tuple)
+        require(listed, f"{where}: network is {self.network!r}; give a list, which is for actor and critic each.")
         for units in self.network:
             require_int(where, "a layer of network", units)
         device_ok = isinstance(self.device, str) and re.fullmatch(r"auto|(cpu|cuda|mps)(:\d+)?", self.device)
@@ -318,6 +331,7 @@ def refuse_ppo_only(where: str, settings: Hyperparameters, algorithm: str) -> No
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True, init=False)
 class Expert:
     """Who shows the task, by name, and how many episodes.
@@ -352,6 +366,7 @@ class Expert:
         if not isinstance(source, str):
             source = reference("Expert", source)
         require(bool(source.strip()), "Expert: the source is empty; give a function, a run directory or a model zip.")
+        episodes, algorithm = whole(episodes), plain(algorithm)
         if kind is None:
             is_name = ":" in source and "/" not in source and "\\" not in source
             kind = "model" if source.endswith(".zip") else "function" if is_name else "run"

@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Literal
 
 from rlstages.criteria import Criterion
 from rlstages.errors import InputError, in_short, require, require_choice, require_int, require_name, require_number
+from rlstages.plain import settle
 from rlstages.serialization import serializable
 from rlstages.specs import Agent, Environment, Expert, Hyperparameters, refuse_ppo_only
+from rlstages.unknown import refusing_unknown
 from rlstages.wording import unusual
 
+_AGENTS = [field.name for field in fields(Agent)]
 UNLIMITED_STEPS = 10**12
 """The limit of a stage that goes on until whoever watches the run has seen enough, as those of comparisons do."""
 
 
 @serializable
+@refusing_unknown(*_AGENTS)
 @dataclass(frozen=True)
 class BehaviorCloning:
     """Train the learner's policy to act as demonstrations do.
@@ -70,6 +74,7 @@ class BehaviorCloning:
 
     def __post_init__(self) -> None:
         """Refuse settings that are out of range or contradict each other."""
+        settle(self)
         require_name("BehaviorCloning", self.name)
         where = f"stage {self.name!r}"
         _require_environment(where, self.environment)
@@ -119,6 +124,7 @@ class BehaviorCloning:
 
 
 @serializable
+@refusing_unknown(*_AGENTS)
 @dataclass(frozen=True)
 class FineTuning(Hyperparameters):
     """Train the same policy further with reinforcement learning until a threshold is really reached.
@@ -182,6 +188,7 @@ class FineTuning(Hyperparameters):
 
     def __post_init__(self) -> None:
         """Refuse settings that are out of range or contradict each other."""
+        settle(self)
         require_name("FineTuning", self.name)
         where = f"stage {self.name!r}"
         _require_environment(where, self.environment)

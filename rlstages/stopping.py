@@ -62,7 +62,17 @@ def fault_of(error: BaseException, run: Path) -> Fault | InputError | None:
     return None
 
 
-def add_place(error: Fault | InputError, step: int, run: Path) -> None:
-    """Say in an error's sentence where the run goes on from: the last checkpoint's step."""
+def add_place(error: Fault | InputError, step: int, run: Path, begun: bool = True) -> None:
+    """Say in an error's sentence where the run goes on from: the last checkpoint's step.
+
+    Args:
+        error: What stopped it. What a person has to mend would only fail again as it is.
+        step: Of the last checkpoint.
+        run: The run's directory.
+        begun: Whether there is a checkpoint after the first one, which holds an untrained policy.
+    """
     place = f"The last checkpoint is of step {step:,}; 'rlstages resume {run}' goes on from there."
+    if isinstance(error, InputError):
+        changed = "(with --force if a file that it names was changed)"
+        place = f"{place[:-1]} once that is mended {changed}." if begun else "Mend that, and train with another --out."
     error.args = (f"{error} {place}", *error.args[1:])

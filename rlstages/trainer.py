@@ -14,11 +14,11 @@ from rlstages.environments.monitor import FIRST
 from rlstages.environments.watchdog import watching
 from rlstages.events import (
     Event,
+    Follower,
     Payload,
     RunFinished,
     RunStarted,
     StageFinished,
-    Tracker,
     Warned,
 )
 from rlstages.inheritance import demonstrated_transitions
@@ -85,7 +85,7 @@ class Trainer:
         self.finished: dict[str, StageFinished] = {}
         self.retention = Retention(self.curriculum, learner, self.seed, self.emit, trust_pickle)
         self._notes: list[str] = []
-        self._trackers: list[Tracker] = []
+        self._trackers: list[Follower] = []
         self._saves = 1
         self._saved_step = 0
         self._warned: set[str] = set()
@@ -94,7 +94,7 @@ class Trainer:
         """Have a person told something as soon as someone follows the run."""
         self._notes += sentences
 
-    def train(self, track: Track, console: bool, trackers: Sequence[Tracker]) -> RunResult:
+    def train(self, track: Track, console: bool, trackers: Sequence[Follower]) -> RunResult:
         """Run stage after stage.
 
         Raises:
@@ -104,8 +104,8 @@ class Trainer:
         with ExitStack() as stack:
             interrupted = stack.enter_context(interrupts())
             stack.enter_context(watching())
-            followers = open_trackers(self.directory, track, console, self._notes.append)
-            for tracker in [*followers, *trackers]:
+            followers: list[Follower] = [*open_trackers(self.directory, track, console, self._notes.append), *trackers]
+            for tracker in followers:
                 stack.callback(self._let_go, tracker)
                 self._trackers.append(tracker)
             try:
@@ -115,7 +115,7 @@ class Trainer:
                 self._tell_failure(error if fault is None else fault)
                 if fault is None:
                     raise
-                add_place(fault, self._saved_step, self.directory.path)
+                add_place(fault, self._saved_step, self.directory.path, self._saves > 1)
                 if fault is error:
                     raise
                 raise fault from error
@@ -215,7 +215,8 @@ class Trainer:
         record = self.directory.record
         policy = self.learner.policy
         engine = choose_engine(self.curriculum.agent, policy.observation_space, policy.action_space)
-        self.emit(RunStarted(record.run_id, self.curriculum, self.seed, versions(), self.resumed, str(engine)))
+        found = versions(record.versions)
+        self.emit(RunStarted(record.run_id, self.curriculum, self.seed, found, self.resumed, str(engine)))
         self._flush_notes()
 
     def _run_stage(self, interrupted: threading.Event) -> Result | None:
@@ -294,10 +295,10 @@ class Trainer:
         finally:
             self.retention.close()
 
-    def _let_go(self, tracker: Tracker) -> None:
+    def _let_go(self, tracker: Follower) -> None:
         """Close a tracker; what it warns of then is for those that still follow, as the log has ended."""
         self._trackers.remove(tracker)
-        tracker.close()
+        getattr(tracker, "close", lambda: None)()
         while self._notes:
             note = Event(Warned(self._notes.pop(0)), self.learner.global_step)
             for follower in self._trackers:

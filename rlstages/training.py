@@ -11,10 +11,12 @@ from typing import Any
 import gymnasium as gym
 
 from rlstages.curriculum import Curriculum, load_curriculum
-from rlstages.errors import Fault, InputError, reason_of, require, require_seed
-from rlstages.events import RunFinished, StageFinished, Tracker
+from rlstages.environments.scripts import refuse_while_imported
+from rlstages.errors import Fault, InputError, reason_of, require, require_int, require_seed
+from rlstages.events import Follower, RunFinished, StageFinished, require_followers
 from rlstages.inheritance import inherited
 from rlstages.learners.learner import Learner
+from rlstages.plain import whole
 from rlstages.policies import final_weights, last_finished, learner_of
 from rlstages.preflight import Checked, preflight
 from rlstages.resumption import conditions, require_unchanged
@@ -22,7 +24,7 @@ from rlstages.spaces import describe_space, space_from_data, space_to_data
 from rlstages.specs import Agent
 from rlstages.stages import BehaviorCloning, FineTuning, refuse_unfit
 from rlstages.storage.record import new_record, read_record
-from rlstages.storage.rundir import RunDirectory, free_path, read_events, update_curriculum
+from rlstages.storage.rundir import RunDirectory, free_path, read_events, refuse_taken, update_curriculum
 from rlstages.storage.trust import is_own, remember, trust_sources
 from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track
@@ -39,7 +41,7 @@ def train(
     initial: Path | str | None = None,
     track: Track = "none",
     console: bool = False,
-    trackers: Sequence[Tracker] = (),
+    trackers: Sequence[Follower] = (),
     watch: Watch | None = None,
     trust_pickle: bool = False,
 ) -> RunResult:
@@ -53,16 +55,22 @@ def train(
             takes over if it needs any.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         console: Whether to show the run on standard output.
-        trackers: What else follows the run's events; each is closed at the end.
+        trackers: What else follows the run's events: functions that take an `Event`, or objects that also have `close`,
+            which is called at the end.
         watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
 
     Raises:
         InputError: Before anything is written, if something in the curriculum cannot work.
     """
+    refuse_while_imported("train")
+    require_followers(trackers)
     if not isinstance(curriculum, Curriculum):
         curriculum = load_curriculum(str(curriculum))
+    seed = whole(seed)
     require_seed("The seed", seed)
+    if out is not None:
+        refuse_taken(Path(out))
     kept = None if initial is None else inherited(curriculum.stages, Path(initial))
     checked = preflight(curriculum, trust_pickle=trust_pickle, kept=kept)
     spaces = {"observation": space_to_data(checked.observation), "action": space_to_data(checked.action)}
@@ -88,7 +96,7 @@ def resume(
     force: bool = False,
     track: Track = "none",
     console: bool = False,
-    trackers: Sequence[Tracker] = (),
+    trackers: Sequence[Follower] = (),
     watch: Watch | None = None,
     curriculum: Curriculum | str | Path | None = None,
     trust_pickle: bool = False,
@@ -105,7 +113,7 @@ def resume(
         force: Go on although the curriculum's files, or rlstages, have changed since it was started.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         console: Whether to show the run on standard output.
-        trackers: What else follows the run's events; each is closed at the end.
+        trackers: As `train` takes them.
         watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
         curriculum: The curriculum of a run that somebody else made, or its name or file: what it names is imported.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
@@ -114,6 +122,11 @@ def resume(
     Raises:
         InputError: If there is nothing to go on with, or the run names code that may not be imported.
     """
+    refuse_while_imported("resume")
+    require_followers(trackers)
+    if max_steps is not None:
+        max_steps = whole(max_steps)
+        require_int("resume", "max_steps", max_steps)
     with RunDirectory(Path(path)) as run:
         ended = None if max_steps is not None else how_it_ended(run.path)
         # One that was killed between its last event and its last checkpoint comes to its end once more.

@@ -36,8 +36,7 @@ def forgets_curriculum_files(monkeypatch):
     monkeypatch.setattr(references, "_SOURCES", {})
     before = set(sys.modules)
     yield
-    files = {name for name, path in references._SOURCES.items() if path.stem == name}
-    for name in files - before:
+    for name in set(references._SOURCES) - before:
         sys.modules.pop(name, None)
 
 

@@ -1,9 +1,11 @@
 import math
 import signal
+from pathlib import Path
 
 import pytest
 
 from rlstages.errors import (
+    Fault,
     InputError,
     in_short,
     nearest,
@@ -16,6 +18,7 @@ from rlstages.errors import (
     require_seed,
     signal_name,
 )
+from rlstages.stopping import add_place
 
 
 def sentence_of(call, *args, **kwargs):
@@ -98,3 +101,17 @@ def test_a_seed_must_be_one_that_every_generator_takes(value):
 def test_every_signal_can_be_named():
     assert {signal_name(number) for number in signal.Signals} == {one.name for one in signal.Signals}
     assert signal_name(signal.SIGRTMIN + 6) == f"signal {signal.SIGRTMIN + 6}"
+
+
+@pytest.mark.parametrize(
+    "error, begun, said, unsaid",
+    [
+        (Fault("It died."), False, "'rlstages resume run' goes on from there.", "mended"),
+        (Fault("It died."), True, "'rlstages resume run' goes on from there.", "mended"),
+        (InputError("It is wrong."), True, "'rlstages resume run' goes on from there once that is mended", "another"),
+        (InputError("It is wrong."), False, "Mend that, and train with another --out.", "resume"),
+    ],
+)
+def test_resuming_is_offered_where_it_would_not_fail_again(error, begun, said, unsaid):
+    add_place(error, 48, Path("run"), begun)
+    assert said in str(error) and unsaid not in str(error)

@@ -11,12 +11,14 @@ import rlstages
 
 ROOT = Path(rlstages.__file__).parent
 HEAVY = {"torch", "stable_baselines3", "imitation", "wandb", "tensorboard"}
-LIGHT = ["errors", "serialization", "references", "episodes", "criteria", "specs", "stages", "curriculum"]
+LIGHT = ["errors", "plain", "neighbours", "serialization", "references", "episodes", "criteria", "specs", "stages"]
+LIGHT += ["curriculum"]
 
 # What may import what: a module only those of earlier lines, or of its own line.
 ORDER = [
     ["errors", "codes"],
-    ["serialization", "references", "episodes", "places", "wording"],
+    ["plain", "neighbours"],
+    ["serialization", "references", "episodes", "places", "wording", "unknown"],
     ["privacy", "baselines"],
     ["criteria"],
     ["specs"],
@@ -39,6 +41,7 @@ ORDER = [
         "environments.success",
     ],
     ["batches", "environments.seeding", "environments.success", "environments.watchdog", "randomness", "threads"],
+    ["environments.scripts"],
     ["environments.lookup"],
     ["environments.guarding"],
     ["environments.ranges", "environments.worker"],

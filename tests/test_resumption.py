@@ -9,6 +9,7 @@ from rlstages import Environment, InputError, SuccessThreshold, load_curriculum,
 from rlstages.events import Evaluated, Warned
 from rlstages.resumption import conditions
 from rlstages.storage import rundir
+from rlstages.storage.record import read_record
 from rlstages.threads import threads_of
 
 TASK = """
@@ -58,6 +59,18 @@ def test_a_run_that_finds_everything_as_it_was_warns_of_nothing(here):
     resume("run")
 
     assert warnings() == []
+
+
+def test_other_versions_of_what_its_environments_come_from_are_said(here):
+    pytest.importorskip("minigrid")
+    flat = ["minigrid.wrappers:ImgObsWrapper", "gymnasium.wrappers:FlattenObservation"]
+    empty = Environment("minigrid:MiniGrid-Empty-5x5-v0", wrappers=flat, success=0.5)
+    interrupted(curriculum(tuning(environment=empty, max_steps=700)))
+    assert "minigrid" in read_record(here / "run").versions
+    edit(here, lambda data: data["versions"].update(minigrid="0.1"))
+    resume("run")
+    (told,) = warnings()
+    assert "minigrid 0.1 then, " in told and "They may behave differently." in told
 
 
 def test_a_file_that_has_changed_is_refused_and_can_be_forced(here, monkeypatch):

@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from strategies import agents, clonings, criteria, curricula, environments, experts, fine_tunings, keys, plain, some
 
 from rlstages import Agent, Curriculum, Environment, InputError
+from rlstages.plain import FrozenDict, freeze, thaw
 from rlstages.serialization import (
-    FrozenDict,
     digest,
     dumps,
-    freeze,
     from_data,
     loads,
     require_types,
@@ -295,3 +294,40 @@ def test_fields_of_another_type_are_refused(change):
     require_types(Row(**GOOD, inner=Row(**GOOD)))
     with pytest.raises(InputError, match="of a Row is"):
         require_types(Row(**{**GOOD, **change}))
+
+
+WRITTEN = {
+    "size": (5, 7),
+    "lanes": [1, 2],
+    3: "x",
+    "deep": [{"at": (1, [2])}],
+    (0, 1): None,
+    "$type": "tuple",
+    0.5: True,
+}
+
+
+def test_arguments_come_out_of_json_as_they_were_written():
+    back = through_json(Environment("a", config=WRITTEN))
+    again = thaw(back.kwargs)["config"]
+    assert again == WRITTEN and list(again) == list(WRITTEN)
+    assert [type(again[key]) for key in ("size", "lanes", "deep")] == [tuple, list, list]
+    assert type(again["deep"][0]) is dict and type(again["deep"][0]["at"][1]) is list
+    assert thaw(back.kwargs)["config"]["lanes"] is not again["lanes"]
+
+
+def test_a_tuple_counts_as_a_list_in_the_digest_and_the_order_of_other_keys_does_not_count():
+    assert digest(Environment("a", x=(1, (2,)))) == digest(Environment("a", x=[1, [2]]))
+    assert digest(Environment("a", x={1: "a", 2: "b"})) == digest(Environment("a", x={2: "b", 1: "a"}))
+    assert digest(Environment("a", x={1: "a"})) != digest(Environment("a", x={"1": "a"}))
+
+
+def test_arguments_of_a_record_without_tuples_are_read_as_lists():
+    back = from_data({"$type": "Environment", "id": "a", "kwargs": {"x": [1, {"y": [2]}]}, "wrappers": ["a:b"]})
+    assert thaw(back.kwargs) == {"x": [1, {"y": [2]}]} and type(back.wrappers) is tuple
+
+
+@pytest.mark.parametrize("items", [None, 5, "ab", {"a": 1}])
+def test_damaged_tuples_are_refused(items):
+    with pytest.raises(InputError, match="does not fit"):
+        from_data({"$type": "tuple", "items": items} if items != "ab" else {"$type": "dict", "items": [1]})

@@ -58,7 +58,7 @@ def tune(**changes):
         (lambda: clone(min_return=float("nan")), "min_return is nan"),
         (lambda: clone(min_log_std=float("-inf")), "min_log_std is -inf"),
         (lambda: clone(evaluation_episodes=-1), "evaluation_episodes is -1"),
-        (lambda: tune(max_steps=1e5), "max_steps is 100000.0; give a whole number"),
+        (lambda: tune(max_steps=0.5), "max_steps is 0.5; give a whole number"),
         (lambda: tune(critic_fit_steps=-1), "critic_fit_steps is -1"),
         (lambda: tune(anchor_kl=-1), "anchor_kl is -1"),
         (lambda: tune(anchor_steps=None), "anchor_steps is None"),

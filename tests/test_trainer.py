@@ -4,11 +4,12 @@ import json
 import signal
 import threading
 
+import numpy as np
 import pytest
 import torch
 from building import Recorder, agent, cloning, curriculum, echo, payloads, tuning
 
-from rlstages import Environment, Expert, InputError, SuccessThreshold, resume, train, training
+from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, resume, train, training
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import (
     EpochFinished,
@@ -272,6 +273,41 @@ def test_trackers_are_told_everything_and_closed_once(here):
 
     assert [event.payload for event in recorder.events] == payloads("run")
     assert recorder.closed == 1
+
+
+def test_a_plain_function_follows_a_run(here, capsys):
+    events = []
+    train(curriculum(easy()), out="run", trackers=[events.append, print])
+    assert [event.payload for event in events] == payloads("run")
+    assert capsys.readouterr().out.count("Event(") == len(events)
+
+
+async def follow_later(event):
+    pass
+
+
+@pytest.mark.parametrize(
+    "wrong", [print, "print", [None], ["print"], [Recorder], [lambda: None], [lambda a, b: None], [follow_later], 3]
+)
+def test_what_cannot_follow_a_run_is_refused_before_it(here, wrong):
+    with pytest.raises(InputError, match="^trackers "):
+        train(curriculum(easy()), out="run", trackers=wrong)
+    assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize("number", [np.int64(3), 3.0, np.float32(3)])
+def test_seeds_and_limits_are_taken_as_other_tools_give_them(here, number):
+    run = train(curriculum(tuning(until=RewardThreshold(1e9), max_steps=700)), out="run", seed=number)
+    assert run.outcome == "missed" and json.loads((here / "run" / "run.json").read_text())["seed"] == 3
+    assert resume("run", max_steps=np.float64(800)).outcome == "missed"
+    with pytest.raises(InputError, match="max_steps is 900.5"):
+        resume("run", max_steps=900.5)
+
+
+def test_a_run_directory_that_is_there_is_refused_before_anything_is_tried(here):
+    (here / "run").mkdir()
+    with pytest.raises(InputError, match=r"^run is there already; .* rlstages\.resume\('run'\)"):
+        train(curriculum(tuning(environment=Environment("not_there:at_all"))), out="run")
 
 
 def test_a_tracker_is_closed_when_the_run_fails(here):

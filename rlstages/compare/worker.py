@@ -62,7 +62,7 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
     watch = Watch(path, plan, arm, seed, steps)
     more: dict[str, Any] = {
         "track": cast(Track, plan.track),
-        "trackers": [_Follower(watch)],
+        "trackers": [watch.take],
         "watch": watch,
         "trust_pickle": plan.trust_pickle,
     }
@@ -73,19 +73,6 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
         return train(plan.arms[arm], seed=seed, out=path, **more)
     finally:
         watch.close()
-
-
-class _Follower:
-    """Tells a watch what happens; a run closes its trackers before it ends, and the watch lives on."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def __call__(self, event: Event) -> None:
-        self._watch.take(event)
-
-    def close(self) -> None:
-        pass
 
 
 class Watch:

@@ -13,7 +13,9 @@ from rlstages.criteria.criterion import Criterion, Verdict
 from rlstages.criteria.sequential import ALPHA, FUTILITY, ShareTest, bet, nearly_always, width
 from rlstages.episodes import Episode, shown
 from rlstages.errors import Fault, require, require_int, require_number
+from rlstages.plain import settle
 from rlstages.serialization import serializable
+from rlstages.unknown import refusing_unknown
 
 ASSUMED_REACH = 1.5
 """A lander that crashes for -100 at a threshold of 200 falls this far below it, in thresholds."""
@@ -21,6 +23,7 @@ _MARGIN = 0.05
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True)
 class SuccessThreshold(Criterion):
     """The share of solved episodes reaches a threshold.
@@ -45,6 +48,7 @@ class SuccessThreshold(Criterion):
 
     def __post_init__(self) -> None:
         """Refuse thresholds that cannot be reached or decided."""
+        settle(self)
         require_number("SuccessThreshold", "threshold", self.threshold, above=0.0, most=1.0)
         require_number("SuccessThreshold", "margin", self.margin, least=0.0, most=0.5)
         require_int("SuccessThreshold", "window", self.window)
@@ -114,6 +118,7 @@ def _lower_bound(test: ShareTest, solved: int, failed: int, goal: float) -> floa
 
 
 @serializable
+@refusing_unknown()
 @dataclass(frozen=True)
 class RewardThreshold(Criterion):
     """The mean return of an episode reaches a threshold.
@@ -146,6 +151,7 @@ class RewardThreshold(Criterion):
 
     def __post_init__(self) -> None:
         """Refuse thresholds that are not finite and limits that contradict each other."""
+        settle(self)
         require_number("RewardThreshold", "threshold", self.threshold)
         if self.margin is not None:
             require_number("RewardThreshold", "margin", self.margin, least=0.0)

@@ -13,7 +13,7 @@ import gymnasium as gym
 
 from rlstages.environments.autoreset import Autoreset, autoreset_of
 from rlstages.errors import InputError, nearest
-from rlstages.references import is_reference, resolve
+from rlstages.references import import_registering, is_reference, resolve
 from rlstages.specs import Environment
 
 
@@ -47,7 +47,11 @@ def find_spec(id: str) -> Any:
         except Exception as error:
             raise InputError(f"{id!r}: {module!r} cannot be imported: {type(error).__name__}: {error}") from error
     try:
+        if not colon and name not in gym.registry:
+            import_registering()
         return gym.spec(name)
+    except InputError:
+        raise
     except gym.error.Error as error:
         hint = nearest(name, gym.registry) or nearest(re.sub(r"-v\d+$", "", name), gym.registry)
         reason = "" if hint else f" {error}"

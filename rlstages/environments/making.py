@@ -18,13 +18,20 @@ from rlstages.environments.guarding import CopyError, Guarded, late, traceback_o
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.lookup import batched_maker, maker_of, takes_copies
 from rlstages.environments.monitor import EnvironmentFault, EpisodeMonitor, Warn, log_warning
+from rlstages.environments.scripts import refuse_unguarded
 from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.environments.workers import Workers
 from rlstages.errors import InputError, reason_of, require
+from rlstages.plain import thaw
 from rlstages.randomness import random_state_kept
 from rlstages.references import add_sources, resolve, sources
 from rlstages.specs import Environment
+
+SHIMMY = (
+    "make it one with the package shimmy: its GymV26CompatibilityV0(env=...), or GymV21CompatibilityV0(env=...) where "
+    "step() returns four values."
+)
 
 
 def make_environment(spec: Environment) -> gym.Env[Any, Any]:
@@ -41,7 +48,7 @@ def make_environment(spec: Environment) -> gym.Env[Any, Any]:
 def _make(spec: Environment) -> gym.Env[Any, Any]:
     maker = maker_of(spec.id)
     try:
-        env = maker(**spec.kwargs, **({"num_envs": 1} if takes_copies(maker) else {}))
+        env = maker(**thaw(spec.kwargs), **({"num_envs": 1} if takes_copies(maker) else {}))
     except InputError:
         raise
     except Overdue as error:
@@ -53,7 +60,7 @@ def _make(spec: Environment) -> gym.Env[Any, Any]:
     if isinstance(env, gym.vector.VectorEnv):
         env = SingleEnv(env)
     if not isinstance(env, gym.Env):
-        raise InputError(f"{spec.id!r} returned a {type(env).__name__}, which is no gymnasium environment.")
+        raise InputError(f"{spec.id!r} returned {_what_else(env)}")
     wrapped: gym.Env[Any, Any] = env
     for wrapper in spec.wrappers:
         wrap = resolve(wrapper)
@@ -61,7 +68,27 @@ def _make(spec: Environment) -> gym.Env[Any, Any]:
             wrapped = wrap(wrapped)
         except Exception as error:
             raise InputError(f"{wrapper} cannot wrap {spec}: {reason_of(error)}.", trace=traceback_of(error)) from error
+    _require_own_spaces(spec, wrapped)
     return wrapped
+
+
+def _what_else(made: Any) -> str:
+    """Say what a maker returned that is no gymnasium environment, and what to do about it."""
+    kind = f"{type(made).__module__}.{type(made).__qualname__}".removeprefix("builtins.")
+    told = f"an object of {kind}, which is no gymnasium environment"
+    if any(base.__module__.partition(".")[0] == "gym" for base in type(made).__mro__):
+        return f"{told} but one of the old package gym; {SHIMMY}"
+    if all(hasattr(made, name) for name in ("reset", "step", "observation_space", "action_space")):
+        return f"{told}, though it has reset() and step(): derive its class from gymnasium.Env."
+    return f"{told}; return an instance of gymnasium.Env."
+
+
+def _require_own_spaces(spec: Environment, env: gym.Env[Any, Any]) -> None:
+    """Refuse spaces of the old gym, which look like gymnasium's and are none."""
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        old = type(space).__module__.partition(".")[0] == "gym"
+        require(not old, f"The {name} of {spec} is a {type(space).__name__} of the old package gym; {SHIMMY}")
 
 
 def make_vec_env(
@@ -95,6 +122,7 @@ def make_vec_env(
         if batched is not None:
             env = BatchedVecEnv(_make_batch(spec, batched, n_envs), seeds, spec.step_timeout)
         elif spec.vectorize == "subprocess":
+            refuse_unguarded(f"the copies of {spec}")
             try:
                 env = Workers(makers, spec.step_timeout)
             except CopyError as error:
@@ -113,7 +141,7 @@ def _make_batch(spec: Environment, maker: Callable[..., Any], n_envs: int) -> An
     """
     try:
         with TimeLimit(spec.step_timeout, f"The making of {spec}"):
-            batch = maker(num_envs=n_envs, **spec.kwargs)
+            batch = maker(num_envs=n_envs, **thaw(spec.kwargs))
     except Overdue as error:
         raise InputError(f"{spec} {late(spec.step_timeout, 'being made')}.", trace=traceback_of(error)) from error
     except Exception as error:

@@ -1,6 +1,6 @@
 """What happens in a run, as typed records: one line each in `events.jsonl`, the record that all trackers read."""
 
-from rlstages.events.event import Emit, Event, Payload, Tracker
+from rlstages.events.event import Emit, Event, Follower, Payload, Tracker, require_followers
 from rlstages.events.keeping import (
     BaselinesMeasured,
     HandoverChecked,
@@ -30,6 +30,7 @@ __all__ = [
     "EpochFinished",
     "Evaluated",
     "Event",
+    "Follower",
     "HandoverChecked",
     "HandoverRecovered",
     "Judged",
@@ -45,4 +46,5 @@ __all__ = [
     "StageStarted",
     "Tracker",
     "Warned",
+    "require_followers",
 ]

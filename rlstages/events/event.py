@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, in_short, require
 from rlstages.events.keeping import (
     BaselinesMeasured,
     HandoverChecked,
@@ -110,6 +111,36 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections; called once."""
+
+
+Follower = Tracker | Callable[[Event], object]
+"""A tracker, or a plain function of an event, which has nothing to close."""
+
+
+def require_followers(followers: Any) -> None:
+    """Refuse what cannot follow a run.
+
+    Raises:
+        InputError: Saying what it is.
+    """
+    several = isinstance(followers, Sequence) and not isinstance(followers, str)
+    require(several, f"trackers is {in_short(followers)}; give a list of functions that take an event.")
+    for follower in followers:
+        fits = callable(follower) and not isinstance(follower, type) and _takes_one(follower)
+        require(fits, f"trackers has {in_short(follower)} in it; give a function that takes an event, such as print.")
+
+
+def _takes_one(follower: Callable[..., Any]) -> bool:
+    if inspect.iscoroutinefunction(follower):
+        return False
+    try:
+        inspect.signature(follower).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        # Of a function in C that does not say what it takes.
+        pass
+    return True
 
 
 Emit = Callable[[Payload], None]

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import re
 import secrets
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
+import gymnasium as gym
+
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require, require_int
 from rlstages.places import absolute_from_run, relative_to_run
+from rlstages.references import is_reference, modules_named, reference
 from rlstages.serialization import from_data, loads, to_data
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.untrusted import read_bytes
 
 VERSION = 1
 RECORD = "run.json"
+PACKAGES = ["rlstages", "gymnasium", "stable-baselines3", "torch", "numpy", "imitation", "wandb"]
+SIMULATORS = ["mujoco", "Box2D", "ale_py", "pybullet", "dm_control", "brax", "pymunk"]
+"""Modules that do the sums behind environments of other packages."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,11 @@ class RunRecord:
         curriculum: What is run; in the file, absolute paths in it start from the run directory.
         seed: Of the run.
         run_id: Of the run everywhere, Weights & Biases included.
-        versions: Of Python and the packages that matter, when the run was made.
+        versions: Of Python and the packages that matter, when the run was made; those of its environments too.
         spaces: Observation and action space as JSON data.
         sources: Files that the curriculum's functions come from: module name to path, relative to the run directory.
-        digests: SHA-256 of those files that the curriculum's own functions come from, by module name.
+        digests: SHA-256 of those files that the curriculum's own functions come from, and of those that these import
+            from beside them, by module name.
         conditions: What decides the last bits of its results besides the versions.
         initial: The run whose final policy this one starts from, as the user named it, or `None`.
         demonstrations: SHA-256 of the demonstrations that it took over from there, or `None`.
@@ -132,16 +141,43 @@ def new_record(
 ) -> RunRecord:
     """Return the record of a new run, with an id of its own."""
     run_id = secrets.token_hex(4)
-    return RunRecord(curriculum, seed, run_id, versions(), spaces, {}, {}, conditions, initial, demonstrations)
+    packages = packages_of(modules_behind(curriculum))
+    return RunRecord(curriculum, seed, run_id, versions(packages), spaces, {}, {}, conditions, initial, demonstrations)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that decide what a run computes."""
-    packages = ["rlstages", "gymnasium", "stable-baselines3", "torch", "numpy", "imitation", "wandb"]
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions that decide what a run computes, and those of more packages."""
     found = {"python": platform.python_version()}
-    for package in packages:
+    for package in dict.fromkeys((*PACKAGES, *more)):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def modules_behind(curriculum: Curriculum) -> set[str]:
+    """Return the modules that a curriculum names, and those where its environments' ids lead to."""
+    modules = modules_named(to_data(curriculum))
+    for environment in (*(stage.environment for stage in curriculum.stages), *curriculum.held_out):
+        entry = None if is_reference(environment.id) else gym.registry.get(environment.id.rpartition(":")[2])
+        maker: Any = None if entry is None else entry.entry_point
+        if getattr(maker, "__module__", None) == "__main__":
+            # The script registers it, and is found again under its own name.
+            maker = reference(f"Environment({environment.id!r})", maker)
+        if maker is not None:
+            modules.add(maker.partition(":")[0] if isinstance(maker, str) else str(getattr(maker, "__module__", "")))
+    return modules
+
+
+def packages_of(modules: Iterable[str]) -> list[str]:
+    """Return the installed packages that modules are of, and those simulators that have been loaded for them."""
+    tops = {module.partition(".")[0] for module in modules} - {"gymnasium", "rlstages", "rlstages_envs"}
+    tops |= set(SIMULATORS) & set(sys.modules)
+    return sorted({package for top in tops for package in _distributions().get(top, [])})
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Return the installed packages by the modules that they bring, which takes a look at all of their lists."""
+    return metadata.packages_distributions()

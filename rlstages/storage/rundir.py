@@ -24,8 +24,8 @@ from typing import Any
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require
 from rlstages.events import DemonstrationsReady, Event, StageCollapsed, StageFinished
-from rlstages.references import modules_named, sources
-from rlstages.serialization import loads, to_data
+from rlstages.references import files_behind, sources
+from rlstages.serialization import loads
 from rlstages.storage import eventlog
 from rlstages.storage.checkpoints import (
     DamagedCheckpoint,
@@ -43,7 +43,7 @@ from rlstages.storage.checkpoints import (
 )
 from rlstages.storage.eventlog import EventLog
 from rlstages.storage.lock import lock, unlock
-from rlstages.storage.record import RECORD, RunRecord, read_record, write_record
+from rlstages.storage.record import RECORD, RunRecord, modules_behind, read_record, write_record
 from rlstages.storage.untrusted import inside, open_regular, require_no_links
 
 EVENTS, CHECKPOINTS = eventlog.FILE, "checkpoints"
@@ -93,18 +93,17 @@ class RunDirectory:
         Raises:
             InputError: If the path is taken or cannot be written.
         """
+        refuse_taken(path)
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            raise InputError(f"{path} is there already; give another --out, or go on with it: resume {path}.") from None
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; give another --out.") from None
         try:
             held = lock(path)
             try:
+                behind = files_behind(modules_behind(record.curriculum))
                 files = {name: os.path.relpath(file, path.resolve()) for name, file in sources().items()}
-                named = modules_named(to_data(record.curriculum)) & set(files)
-                digests = {name: sha256(sources()[name].read_bytes()) for name in sorted(named)}
+                digests = {name: sha256(file.read_bytes()) for name, file in sorted(behind.items())}
                 write_checkpoint(path / CHECKPOINTS, FIRST_CHECKPOINT, {**state, "events_bytes": 0})
                 if demonstrations is not None:
                     (path / INHERITED).parent.mkdir()
@@ -212,6 +211,19 @@ class RunDirectory:
         """Refuse a checkpoint whose events are not there any more."""
         if not isinstance(size, int) or not 0 <= size <= self._log.size:
             raise DamagedCheckpoint(f"{name}: {EVENTS} has lost events that it counts on.")
+
+
+def refuse_taken(path: Path) -> None:
+    """Refuse a place for a new run where something is.
+
+    Raises:
+        InputError: Saying how to go on with a run that is there.
+    """
+    require(
+        not os.path.lexists(path),
+        f"{path} is there already; give another --out, or go on with it: resume {path} "
+        f"(in Python out=..., and rlstages.resume({str(path)!r})).",
+    )
 
 
 def clear_unborn(path: Path) -> None:

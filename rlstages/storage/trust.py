@@ -101,7 +101,8 @@ def _parts(curriculum: Curriculum) -> Iterator[Environment | Expert]:
 
 
 def _needs_trust(record: RunRecord) -> bool:
-    return any(_strange_name(part) is not None for part in _parts(record.curriculum))
+    # A file may register ids for what gymnasium makes.
+    return bool(record.sources) or any(_strange_name(part) is not None for part in _parts(record.curriculum))
 
 
 def _strange_name(part: Environment | Expert) -> str | None:

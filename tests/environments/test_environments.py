@@ -407,7 +407,7 @@ def test_copies_in_this_process_leave_ctrl_c_as_it_was():
         (Environment("nowhere:Some-v0"), r"'nowhere:Some-v0': there is no module 'nowhere'"),
         (Environment("toys:Ecko"), r"'toys' has no 'Ecko'\. Did you mean 'Echo'\?"),
         (Environment("toys:WORD"), "'toys:WORD' is a str, which cannot be called"),
-        (Environment("toys:not_an_environment"), "returned a int, which is no gymnasium environment"),
+        (Environment("toys:not_an_environment"), "returned an object of int, which is no gymnasium environment"),
         (Environment("toys:fails_when_made"), "fails_when_made cannot be made: RuntimeError: no licence"),
         (echo(hue=3), r"Echo\(hue=3\) cannot be made: TypeError: .*hue"),
         (echo(wrappers=["toys:refuse_to_wrap"]), "toys:refuse_to_wrap cannot wrap Echo: RuntimeError: this wrapper"),

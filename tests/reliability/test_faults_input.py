@@ -84,7 +84,7 @@ def fails(environment, expert, *said, trace):
         train(plan, out="run")
     for words in said:
         assert words in str(caught.value), str(caught.value)
-    assert str(caught.value).endswith("The last checkpoint is of step 0; 'rlstages resume run' goes on from there.")
+    assert str(caught.value).endswith("Mend that, and train with another --out.")
     assert trace in caught.value.trace
     assert [payload.outcome for payload in payloads("run", RunFinished)] == ["failed"]
 
