@@ -39,6 +39,7 @@ ORDER = [
         "environments.success",
     ],
     ["batches", "environments.seeding", "environments.success", "environments.watchdog", "randomness", "threads"],
+    ["turns"],
     ["environments.lookup"],
     ["environments.guarding"],
     ["environments.ranges", "environments.worker"],
