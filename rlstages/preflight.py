@@ -89,9 +89,12 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
         with _naming("held_out"):
             try_episode(environment)
     doubts: list[str] = []
-    for environment in _trained(curriculum):
+    trained = _trained(curriculum)
+    for environment in trained:
         doubts += doubts_about(environment)
         doubts += _slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
+    for environment in [other for other in tried if other not in trained]:
+        doubts += doubts_about(environment, trained=False)
     return Checked(spaces.observation, spaces.action, tuple(doubts))
 
 

@@ -46,7 +46,7 @@ ORDER = [
     ["environments.workers", "environments.batched", "environments.inprocess"],
     ["environments.monitor"],
     ["environments.making"],
-    ["environments.joined"],
+    ["environments.joined", "environments.mixing"],
     ["environments.rewards"],
     ["recording", "evaluation", "environments.determinism"],
     ["trial"],

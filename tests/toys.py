@@ -374,3 +374,74 @@ class Contrary(Echo):
     def _show(self):
         super()._show()
         return np.eye(3, dtype=np.float32)[(self.wanted + 1) % 3]
+
+
+class Walk(gym.Env):
+    """A point that is moved along a line from where its seed puts it, for 20 steps; others vary the start."""
+
+    observation_space = spaces.Box(-10.0, 10.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.place = 0, self.begin(seed)
+        return self._look(), {}
+
+    def begin(self, seed):
+        return self.np_random.uniform(-1, 1)
+
+    def step(self, action):
+        self.time += 1
+        self.place += 0.1 * (2 * int(action) - 1)
+        return self._look(), self.place, False, self.time >= 20, {"is_success": True}
+
+    def _look(self):
+        return np.array([self.place, self.time / 20], np.float32)
+
+
+class Chance(Walk):
+    """Its seed decides nothing."""
+
+    def begin(self, seed):
+        return np.random.default_rng().uniform(-1, 1)
+
+
+class Lucky(Walk):
+    """Draws from NumPy's global generator."""
+
+    def begin(self, seed):
+        return np.random.uniform(-1, 1)
+
+
+class SeededOnce(Walk):
+    """Its first seed decides all its episodes."""
+
+    draws = None
+
+    def begin(self, seed):
+        self.draws = self.draws or np.random.default_rng(seed)
+        return self.draws.uniform(-1, 1)
+
+
+class Shared(Walk):
+    """All copies of a process move the same point, as those of a simulator that a module holds."""
+
+    point = {"place": 0.0}
+
+    @property
+    def place(self):
+        return self.point["place"]
+
+    @place.setter
+    def place(self, value):
+        self.point["place"] = value
+
+
+class LuckyShared(Shared):
+    """Likewise, from where NumPy's global generator puts it."""
+
+    begin = Lucky.begin
+
+
+def any_move(env):
+    return lambda seen: 1
