@@ -19,6 +19,7 @@ from rlstages.environments.determinism import doubts_about
 from rlstages.environments.lookup import batched_maker
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose
+from rlstages.environments.statistics import refuse_running_statistics
 from rlstages.errors import InputError, require
 from rlstages.experts import showing
 from rlstages.inheritance import Kept
@@ -151,7 +152,7 @@ def _spaces_of(environment: Environment) -> Spaces:
 
 
 def _check_spaces(environment: Environment) -> None:
-    """Refuse spaces that stable-baselines3 could not even make copies of."""
+    """Refuse spaces that stable-baselines3 could not even make copies of, and wrappers that copies must not have."""
     env = make_environment(environment)
     try:
         for space in (env.observation_space, env.action_space):
@@ -159,6 +160,7 @@ def _check_spaces(environment: Environment) -> None:
         parts = env.observation_space.spaces.values() if isinstance(env.observation_space, gym.spaces.Dict) else ()
         flat = not any(isinstance(part, gym.spaces.Dict) for part in parts)
         require(flat, f"The observations of {environment} are dictionaries in dictionaries; wrap it to flatten them.")
+        refuse_running_statistics(environment, env)
     finally:
         env.close()
 

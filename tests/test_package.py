@@ -46,7 +46,7 @@ ORDER = [
     ["environments.workers", "environments.batched", "environments.inprocess"],
     ["environments.monitor"],
     ["environments.making"],
-    ["environments.joined", "environments.mixing"],
+    ["environments.joined", "environments.mixing", "environments.statistics"],
     ["environments.rewards"],
     ["recording", "evaluation", "environments.determinism"],
     ["trial"],

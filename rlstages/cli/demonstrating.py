@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def record_demonstrations(
     from stable_baselines3.common.utils import set_random_seed
 
     from rlstages.environments.determinism import doubt_about_seeds
+    from rlstages.environments.making import make_environment
+    from rlstages.environments.statistics import refuse_running_statistics
     from rlstages.experts import showing
     from rlstages.recording import record
     from rlstages.turns import one_at_a_time
@@ -41,6 +44,8 @@ def record_demonstrations(
     where = Environment(_named(environment), kwargs={name: _value(text) for name, text in arguments.items()})
     who = Expert(_named(expert), episodes=episodes)
     with one_at_a_time("the recording of demonstrations"):
+        with closing(make_environment(where)) as env:
+            refuse_running_statistics(where, env)
         # What the environment or the expert draws from the global generators, as a run with this seed would have it.
         set_random_seed(seed)
         shown = record(where, who, showing(who, trust_pickle=trust_pickle), seed)

@@ -19,6 +19,7 @@ from rlstages.environments.inprocess import InProcess
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.mixing import copies_mix, fresh_copies_mix
 from rlstages.environments.monitor import EpisodeMonitor, different_copies, monitor_of
+from rlstages.environments.statistics import RunningStatistics, reason_in_statistics
 from rlstages.errors import Fault
 from rlstages.randomness import random_state_kept
 from rlstages.specs import Environment
@@ -70,13 +71,14 @@ def _look(environment: Environment, copies: int) -> list[tuple[str, bool]]:
     """Return sentences, and of each whether it matters without training too."""
     with ExitStack() as opened:
         lived = _open(environment, copies, opened)
+        together = lived.venv.envs if isinstance(lived.venv, InProcess) else []
+        statistics = RunningStatistics(together[0] if together else None)
         steps = _live(lived)
         # Elsewhere than in the first session, as the global generators are when a run is resumed.
         set_random_seed(1)
         anew = _open(environment, copies, opened)
         _, lost = anew.load_state_dict(lived.state_dict())
         differs = "the observations" if lost else _play_on(lived, anew)
-        together = lived.venv.envs if isinstance(lived.venv, InProcess) else []
         mixes = differs is None and len(together) > 1 and copies_mix(together[0], together[1])
     doubts = []
     if lived.resets_itself:
@@ -103,7 +105,8 @@ def _look(environment: Environment, copies: int) -> list[tuple[str, bool]]:
             f"{environment} cannot be brought back {how} ({differs} came out otherwise after {steps} steps), so a run "
             "that is interrupted in it goes on close to, but not exactly, as it would have."
         )
-        doubts.append((sentence, False))
+        reason = reason_in_statistics(statistics)
+        doubts.append((sentence + reason, bool(reason)))
     return doubts
 
 
