@@ -75,7 +75,7 @@ def refuse_running_statistics(environment: Environment, env: gym.Env[Any, Any]) 
         if layer is env.unwrapped or what is None:
             continue
         kind = type(layer).__name__
-        fixed = ", or set its update_running_mean to False" if hasattr(layer, "update_running_mean") else ""
+        fixed = ", or set its update_running_mean to False" if hasattr(type(layer), "update_running_mean") else ""
         follows = {
             "observations": "so demonstrations, training and evaluation see different numbers",
             "rewards": "so returns, and thresholds of them, mean something else in each copy and at each time",
