@@ -18,6 +18,7 @@ from rlstages.specs import Environment
 STEPS, SECONDS, LATE = 150, 0.2, 3
 """Steps of a copy that are compared, the seconds of this process after which fewer will do, and at which step the other
 copy comes to be, as those of an evaluation do in the midst of training."""
+SECONDS_TO_END = 1.0
 
 Told = list[tuple[Any, ...]]
 
@@ -52,13 +53,14 @@ def fresh_copies_mix(environment: Environment) -> bool:
 
     told = []
     try:
-        for beside in (None, None, another):
+        # The first one ends what earlier copies have left in a state that is shared.
+        for beside in (None, None, None, another):
             set_random_seed(0)
             opened.append(make())
-            told.append(_play(opened[0], beside))
+            told.append(_play(opened[0], beside, to_the_end=True))
             while opened:
                 opened.pop().close()
-        return not _differ(told[0], told[1]) and _differ(told[0], told[2])
+        return not _differ(told[1], told[2]) and _differ(told[1], told[3])
     except CopyError:
         return False
     finally:
@@ -66,10 +68,17 @@ def fresh_copies_mix(environment: Environment) -> bool:
             opened.pop().close()
 
 
-def _play(env: gym.Env[Any, Any], beside: Callable[[], gym.Env[Any, Any]] | None = None) -> Told:
+def _play(
+    env: gym.Env[Any, Any], beside: Callable[[], gym.Env[Any, Any]] | None = None, to_the_end: bool = False
+) -> Told:
     """Return what a copy shows from a seed on, alone or with another one stepped in between.
 
     Each has the global generators as if it were alone: what one draws from them, the other does not miss.
+
+    Args:
+        env: The copy.
+        beside: Makes the other one.
+        to_the_end: Whether to play until its last episode ends, if that does not take too long.
     """
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(STEPS)]
@@ -84,26 +93,33 @@ def _play(env: gym.Env[Any, Any], beside: Callable[[], gym.Env[Any, Any]] | None
             if other is None:
                 other = _Player(beside(), 8_191)
             other.play(actions[-1 - step])
+    started = time.process_time()
+    while to_the_end and not own.ended and time.process_time() - started < SECONDS_TO_END:
+        own.play(env.action_space.sample())
     return told
 
 
 class _Player:
-    """A copy with its own state of the global generators, which begins episodes with its own seeds."""
+    """A copy with its own state of the global generators, which begins episodes with its own seeds.
+
+    Attributes:
+        ended: Whether it is between two episodes.
+    """
 
     def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
-        self._env, self._seed, self._ended = env, seed, True
+        self._env, self._seed, self.ended = env, seed, True
         self._random = random_state()
 
     def play(self, action: Any) -> tuple[Any, ...]:
         """Take a step, or begin the next episode; return what is seen, in arrays of its own."""
         outside = random_state()
         set_random_state(self._random)
-        if self._ended:
-            self._seed, self._ended = self._seed + 1, False
+        if self.ended:
+            self._seed, self.ended = self._seed + 1, False
             given: tuple[Any, ...] = self._env.reset(seed=self._seed)[:1]
         else:
             given = self._env.step(action)[:4]
-            self._ended = bool(given[2] or given[3])
+            self.ended = bool(given[2] or given[3])
         self._random = random_state()
         set_random_state(outside)
         seen, *rest = given
