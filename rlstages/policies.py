@@ -24,8 +24,10 @@ from rlstages.storage.rundir import read_events
 from rlstages.storage.trust import trust_sources
 from rlstages.storage.untrusted import inside
 from rlstages.threads import limited_threads, threads_of
+from rlstages.turns import one_at_a_time
 
 
+@one_at_a_time("load_policy()")
 def load_policy(run: Path | str) -> ActorCriticPolicy:
     """Return the policy at the end of a run's last finished stage, ready for `policy.predict(observation)`.
 
@@ -106,6 +108,7 @@ def final_weights(run: Path) -> Weights:
     return read_policy(final_policy_file(run), last_finished(run)[1].digest)
 
 
+@one_at_a_time("the evaluation of a run")
 def evaluate_run(
     run: Path,
     episodes: int,

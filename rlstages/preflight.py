@@ -22,6 +22,7 @@ from rlstages.environments.determinism import doubts_about
 from rlstages.environments.lookup import batched_maker
 from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose
+from rlstages.environments.statistics import refuse_running_statistics
 from rlstages.episodes import Episode
 from rlstages.errors import InputError, require
 from rlstages.experts import remedy_for, showing
@@ -111,9 +112,12 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
         doubts += _endlessness(environment, trial.unended, len(shown.get(environment, ())) > 0)
         doubts += _silence(environment, trial)
     doubts += [*hidden(), *_flattened_images(curriculum.agent, spaces.observation)]
-    for environment in _trained(curriculum):
+    trained = _trained(curriculum)
+    for environment in trained:
         doubts += doubts_about(environment)
         doubts += _slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
+    for environment in [other for other in tried if other not in trained]:
+        doubts += doubts_about(environment, trained=False)
     return Checked(spaces.observation, spaces.action, tuple(doubts))
 
 
@@ -173,7 +177,7 @@ def _spaces_of(environment: Environment) -> Spaces:
 
 
 def _check_spaces(environment: Environment) -> None:
-    """Refuse spaces that stable-baselines3 could not even make copies of."""
+    """Refuse spaces that stable-baselines3 could not even make copies of, and wrappers that copies must not have."""
     env = make_environment(environment)
     try:
         for space in (env.observation_space, env.action_space):
@@ -181,6 +185,7 @@ def _check_spaces(environment: Environment) -> None:
         parts = env.observation_space.spaces.values() if isinstance(env.observation_space, gym.spaces.Dict) else ()
         flat = not any(isinstance(part, gym.spaces.Dict) for part in parts)
         require(flat, f"The observations of {environment} are dictionaries in dictionaries; wrap it to flatten them.")
+        refuse_running_statistics(environment, env)
     finally:
         env.close()
 

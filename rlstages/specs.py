@@ -239,7 +239,8 @@ class Agent(Hyperparameters):
         n_steps: Steps per copy between two updates; `None` stands for 128 (PPO) or 8 (A2C).
         gamma: Discount.
         gae_lambda: Of generalised advantage estimation; `None` stands for 0.95 (PPO) or 1.0 (A2C).
-        normalize_observations: Standardise observations by running statistics that live inside the policy.
+        normalize_observations: Standardise observations by running statistics that live inside the policy. An input
+            that has never varied counts as 0.
         normalize_rewards: Scale rewards by the running standard deviation of the discounted return, afresh in each
             stage.
         log_std_init: Initial log standard deviation of a continuous policy.

@@ -29,10 +29,12 @@ from rlstages.storage.trust import is_own, remember, trust_sources
 from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track
 from rlstages.trainer import RunResult, Trainer, Watch, state_of
+from rlstages.turns import one_at_a_time
 
 RUNS = Path("runs")
 
 
+@one_at_a_time("train()", inside=False)
 def train(
     curriculum: Curriculum | str | Path,
     *,
@@ -46,6 +48,10 @@ def train(
     trust_pickle: bool = False,
 ) -> RunResult:
     """Run a curriculum from its beginning.
+
+    One run at a time goes on in a process: called in a second thread, this waits for its turn. The random generators of
+    Python, NumPy and torch are afterwards where they were. Until then, who draws from them in another thread changes
+    the run.
 
     Args:
         curriculum: The curriculum, or the name or file of one.
@@ -89,6 +95,7 @@ def train(
             return live.train(track, console, trackers)
 
 
+@one_at_a_time("resume()", inside=False)
 def resume(
     path: Path | str,
     *,
@@ -161,6 +168,7 @@ def how_it_ended(path: Path) -> RunResult | None:
     return RunResult(path, last.outcome, last.reason, finished)
 
 
+@one_at_a_time("the check of a curriculum")
 def check(curriculum: Curriculum, initial: Path | None, trust_pickle: bool) -> Checked:
     """Check a curriculum, and the run that it is to start from, as `train` does.
 

@@ -426,3 +426,152 @@ def steer_hard(env):
 
 def steer_to_nan(env):
     return lambda observation: np.array([2.0, 0.1 if observation[0] < 3 else np.nan], np.float32)
+
+
+class Walk(gym.Env):
+    """A point that is moved along a line from where its seed puts it, for 20 steps; others vary the start."""
+
+    observation_space = spaces.Box(-10.0, 10.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.place = 0, self.begin(seed)
+        return self._look(), {}
+
+    def begin(self, seed):
+        return self.np_random.uniform(-1, 1)
+
+    def step(self, action):
+        self.time += 1
+        self.place += 0.1 * (2 * int(action) - 1)
+        return self._look(), self.place, False, self.time >= 20, {"is_success": True}
+
+    def _look(self):
+        return np.array([self.place, self.time / 20], np.float32)
+
+
+class Windy(Walk):
+    """Shows a wind besides, which blows in some variants only."""
+
+    observation_space = spaces.Box(-10.0, 10.0, (3,), np.float32)
+
+    def __init__(self, wind=0.0):
+        self.wind = wind
+
+    def _look(self):
+        return np.array([self.place, self.time / 20, self.wind * self.np_random.normal()], np.float32)
+
+
+class Chance(Walk):
+    """Its seed decides nothing."""
+
+    def begin(self, seed):
+        return np.random.default_rng().uniform(-1, 1)
+
+
+class Lucky(Walk):
+    """Draws from NumPy's global generator."""
+
+    def begin(self, seed):
+        return np.random.uniform(-1, 1)
+
+
+class SeededOnce(Walk):
+    """Its first seed decides all its episodes."""
+
+    draws = None
+
+    def begin(self, seed):
+        self.draws = self.draws or np.random.default_rng(seed)
+        return self.draws.uniform(-1, 1)
+
+
+class Shared(Walk):
+    """All copies of a process move the same point, as those of a simulator that a module holds."""
+
+    point = {"place": 0.0}
+
+    @property
+    def place(self):
+        return self.point["place"]
+
+    @place.setter
+    def place(self, value):
+        self.point["place"] = value
+
+
+class LuckyShared(Shared):
+    """Likewise, from where NumPy's global generator puts it."""
+
+    begin = Lucky.begin
+
+
+def any_move(env):
+    return lambda seen: 1
+
+
+def standardized(fixed=False):
+    """A wrapper of gymnasium's within another one, as a maker of environments has it."""
+    env = gym.wrappers.NormalizeObservation(Walk())
+    if fixed:
+        env.update_running_mean = False
+    return gym.wrappers.TimeLimit(env, 15)
+
+
+class Moments:
+    """Mean and variance of what was seen."""
+
+    def __init__(self):
+        self.mean, self.var, self.count = 0.0, 1.0, 1e-4
+
+    def update(self, value):
+        self.count += 1
+        self.var += ((value - self.mean) ** 2 - self.var) / self.count
+        self.mean += (value - self.mean) / self.count
+
+
+class Scaled(gym.RewardWrapper):
+    """Divides rewards by what it has seen of them, as many programs do; without `moving`, by what it was given."""
+
+    def __init__(self, env, moving=True):
+        super().__init__(env)
+        self.ret_rms, self.moving = Moments(), moving
+
+    def reward(self, reward):
+        if self.moving:
+            self.ret_rms.update(reward)
+        return reward / np.sqrt(self.ret_rms.var + 1e-8)
+
+
+def scaled_batch(num_envs):
+    """A batch with statistics in a copy."""
+    return gym.vector.SyncVectorEnv([lambda: Scaled(Walk())] * num_envs)
+
+
+def scaled_by_a_constant():
+    return Scaled(Walk(), moving=False)
+
+
+class Centred(gym.ObservationWrapper):
+    """Subtracts a moving mean that goes by no usual name."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.seen_mean, self.seen_std = np.zeros(2), np.ones(2)
+
+    def observation(self, observation):
+        self.seen_mean += 0.01 * (observation - self.seen_mean)
+        return (observation - self.seen_mean).astype(np.float32)
+
+
+class Counting(gym.Wrapper):
+    """Keeps statistics for a person, and changes nothing."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.lengths = Moments()
+
+    def step(self, action):
+        self.lengths.update(1.0)
+        return self.env.step(action)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,27 @@ def record_demonstrations(
     require(out.suffix == ".safetensors", f"--out is {out.name}; give a name that ends in .safetensors.")
     require(not out.exists(), f"{out} is there already; give another --out.")
     make_parent(out)
+    from stable_baselines3.common.utils import set_random_seed
+
+    from rlstages.environments.determinism import doubt_about_seeds
+    from rlstages.environments.making import make_environment
+    from rlstages.environments.statistics import refuse_running_statistics
     from rlstages.experts import showing
     from rlstages.recording import record
+    from rlstages.turns import one_at_a_time
 
     where = Environment(_named(environment), kwargs={name: _value(text) for name, text in arguments.items()})
     who = Expert(_named(expert), episodes=episodes)
-    shown = record(where, who, showing(who, trust_pickle=trust_pickle), seed)
+    with one_at_a_time("the recording of demonstrations"):
+        with closing(make_environment(where)) as env:
+            refuse_running_statistics(where, env)
+        # What the environment or the expert draws from the global generators, as a run with this seed would have it.
+        set_random_seed(seed)
+        shown = record(where, who, showing(who, trust_pickle=trust_pickle), seed)
+        doubt = doubt_about_seeds(where)
     digest = shown.save(out)
+    if doubt is not None:
+        print(f"warning: {doubt}", file=sys.stderr)
     print(f"{out}: {shown.score()}, sha256 {digest[:12]}")
 
 

@@ -21,8 +21,10 @@ def export_policy(run: Path, out: Path, form: str | None) -> None:
     )
     make_parent(out)
     from rlstages.policies import load_learner
+    from rlstages.turns import one_at_a_time
 
-    learner = load_learner(run)
+    with one_at_a_time("the export of a policy"):
+        learner = load_learner(run)
     if written == "sb3":
         learner.model.save(out)
         name = type(learner.model).__name__

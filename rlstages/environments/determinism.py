@@ -1,19 +1,25 @@
-"""Whether an environment can be brought back by what a checkpoint keeps of it: found out by trying, never assumed.
+"""Whether an environment depends on its seed and its actions alone: found out by trying, never assumed.
 
-A checkpoint keeps each episode's seed and actions so far, or the arrays that a batched environment gives away. That a
-pickle or a deep copy of an environment 'works' says nothing: MuJoCo's loses the state without a word.
+A run that is started again with its seed, or brought back from a checkpoint, rests on that. A checkpoint keeps each
+episode's seed and actions so far, or the arrays that a batched environment gives away. That a pickle or a deep copy of
+an environment 'works' says nothing: MuJoCo's loses the state without a word.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.utils import set_random_seed
 
+from rlstages.environments.inprocess import InProcess
 from rlstages.environments.making import make_vec_env
+from rlstages.environments.mixing import copies_mix, fresh_copies_mix
 from rlstages.environments.monitor import EpisodeMonitor, different_copies, monitor_of
+from rlstages.environments.statistics import RunningStatistics, reason_in_statistics
 from rlstages.errors import Fault
 from rlstages.randomness import random_state_kept
 from rlstages.specs import Environment
@@ -26,38 +32,125 @@ SECONDS = 1.0
 """How long either of these may take, in seconds of this process: a busy machine must not make the check laxer."""
 
 
-def doubts_about(environment: Environment) -> list[str]:
+def doubts_about(environment: Environment, *, trained: bool = True) -> list[str]:
     """Return why a run in this environment is less exact than others, in sentences; none if it is as exact as any.
 
     One pair of copies lives through whole episodes and into others. A new pair is brought to the same point as a
-    resumed run would bring it. From there both have to see the same. An environment that fails is not judged.
+    resumed run would bring it. From there both have to see the same. Where they do not, or where a copy sees something
+    else when another is stepped in between, new copies tell which it is: copies that share a state, a seed that does
+    not decide what an episode is, or earlier episodes that leak into later ones. Copies that are to run in processes
+    of their own are made so only if they fail in this process. An environment that fails is not judged.
+
+    Args:
+        environment: Which.
+        trained: Whether it is trained in, so that an interruption can come in the midst of its episodes.
     """
     apart = environment.vectorize == "subprocess"
     here = replace(environment, vectorize="in-process") if apart else environment
     with random_state_kept():
-        lived, anew = (monitor_of(make_vec_env(here, 2, 0, 0)) for _ in range(2))
         try:
-            steps = _live(lived)
-            _, lost = anew.load_state_dict(lived.state_dict())
-            differs = "the observations" if lost else _play_on(lived, anew)
+            doubts = _look(here, 2)
+            if apart and doubts:
+                doubts = _look(environment, 1)
         except Fault:
             return []
-        finally:
-            lived.close()
-            anew.close()
+    return [sentence for sentence, matters_untrained in doubts if trained or matters_untrained]
+
+
+def doubt_about_seeds(environment: Environment) -> str | None:
+    """Return in a sentence that episodes of equal seeds differ, if they do; one that fails is not judged."""
+    with random_state_kept():
+        try:
+            unlike = _unlike_itself(replace(environment, vectorize="in-process"), 1)
+        except Fault:
+            return None
+    return None if unlike is None else _seeds_decide_nothing(environment, unlike)
+
+
+def _look(environment: Environment, copies: int) -> list[tuple[str, bool]]:
+    """Return sentences, and of each whether it matters without training too."""
+    with ExitStack() as opened:
+        lived = _open(environment, copies, opened)
+        together = lived.venv.envs if isinstance(lived.venv, InProcess) else []
+        statistics = RunningStatistics(together[0] if together else None)
+        steps = _live(lived)
+        # Elsewhere than in the first session, as the global generators are when a run is resumed.
+        set_random_seed(1)
+        anew = _open(environment, copies, opened)
+        _, lost = anew.load_state_dict(lived.state_dict())
+        differs = "the observations" if lost else _play_on(lived, anew)
+        mixes = differs is None and len(together) > 1 and copies_mix(together[0], together[1])
     doubts = []
     if lived.resets_itself:
-        doubts.append(
+        sentence = (
             f"{environment} resets its copies by itself and takes one seed for all of them, so an episode has no seed "
             "of its own: with what it begins depends on everything that was played before."
         )
-    if differs is not None:
+        doubts.append((sentence, False))
+    if differs is None and not mixes:
+        return doubts
+    if together and fresh_copies_mix(environment):
+        sentence = (
+            f"The copies of {environment} in this process disturb each other: one saw something else when another was "
+            "stepped in between, so they share a state. They would learn, and be judged, in episodes that others "
+            "change; give Environment(vectorize='subprocess'), which keeps them apart."
+        )
+        return [*doubts, (sentence, True)]
+    unlike = _unlike_itself(environment, copies)
+    if unlike is not None:
+        doubts.append((_seeds_decide_nothing(environment, unlike), True))
+    elif differs is not None:
         how = "by a snapshot of its arrays" if lived.resets_itself else "by the seed and actions of an episode"
-        doubts.append(
+        sentence = (
             f"{environment} cannot be brought back {how} ({differs} came out otherwise after {steps} steps), so a run "
             "that is interrupted in it goes on close to, but not exactly, as it would have."
         )
+        reason = reason_in_statistics(statistics)
+        doubts.append((sentence + reason, bool(reason)))
     return doubts
+
+
+def _open(environment: Environment, copies: int, opened: ExitStack) -> EpisodeMonitor:
+    env = monitor_of(make_vec_env(environment, copies, 0, 0))
+    opened.callback(env.close)
+    return env
+
+
+def _seeds_decide_nothing(environment: Environment, unlike: str) -> str:
+    return (
+        f"{environment} does not follow its seed ({unlike} came out otherwise in a new copy, with the same seeds and "
+        "actions), so two runs or recordings with the same --seed differ, and a run that is interrupted in it goes on "
+        "close to, but not exactly, as it would have."
+    )
+
+
+def _unlike_itself(environment: Environment, copies: int) -> str | None:
+    """Play the same in new copies twice, as two runs with the same seed would; return what differs."""
+    told: list[list[tuple[Any, Any, Any]]] = []
+    for _ in range(2):
+        # As a run does at its start: what an environment draws from the global generators is the same in both.
+        set_random_seed(0)
+        with ExitStack() as opened:
+            told.append(_tell(_open(environment, copies, opened)))
+    return next((what for one, other in zip(*told, strict=False) if (what := _difference(one, other))), None)
+
+
+def _tell(env: EpisodeMonitor) -> list[tuple[Any, Any, Any]]:
+    """Return what is seen from the start on."""
+    env.action_space.seed(0)
+    started, told = time.process_time(), [(env.reset(), np.zeros(env.num_envs), np.zeros(env.num_envs, bool))]
+    while len(told) <= AFTER and time.process_time() - started < SECONDS:
+        told.append(env.step(_actions(env))[:3])
+    return told
+
+
+def _difference(one: tuple[Any, Any, Any], other: tuple[Any, Any, Any]) -> str | None:
+    (seen, rewards, dones), (seen_too, rewards_too, dones_too) = one, other
+    if not np.array_equal(dones, dones_too):
+        return "the ends of episodes"
+    if not np.array_equal(rewards, rewards_too):
+        return "the rewards"
+    return "the observations" if different_copies(seen, seen_too) else None
 
 
 def _live(env: EpisodeMonitor) -> int:
@@ -84,14 +177,9 @@ def _play_on(lived: EpisodeMonitor, anew: EpisodeMonitor) -> str | None:
         if time.process_time() - started > SECONDS:
             break
         actions = _actions(lived)
-        seen, rewards, dones, _ = lived.step(actions)
-        seen_anew, rewards_anew, dones_anew, _ = anew.step(actions)
-        if not np.array_equal(dones, dones_anew):
-            return "the ends of episodes"
-        if not np.array_equal(rewards, rewards_anew):
-            return "the rewards"
-        if different_copies(seen, seen_anew):
-            return "the observations"
+        what = _difference(lived.step(actions)[:3], anew.step(actions)[:3])
+        if what is not None:
+            return what
     return None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from rlstages.batches import SingleEnv
@@ -168,6 +169,9 @@ class _MakeCopy:
 
     def __call__(self) -> SeededEpisodes:
         add_sources(self._sources)
+        if self._spec.vectorize == "subprocess":
+            # The global generators of its process, from which the environment may draw.
+            set_random_seed(self._seeds.of_copy)
         env = Guarded(make_environment(self._spec), self._copy, self._spec.step_timeout)
         return SeededEpisodes(env, self._seeds)
 

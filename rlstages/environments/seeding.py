@@ -27,6 +27,10 @@ def episode_seed(run_seed: int, stage: int, purpose: Purpose, copy: int, number:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0] >> 1)
 
 
+_COPY = 2**64
+"""The number, larger than any episode's, that stands for the copy itself."""
+
+
 class EpisodeSeeds:
     """The seeds of one copy's episodes, in order.
 
@@ -42,6 +46,11 @@ class EpisodeSeeds:
         """Return the seed of the next episode."""
         self.number += 1
         return episode_seed(*self._place, self.number - 1)
+
+    @property
+    def of_copy(self) -> int:
+        """The seed of the copy itself, which none of its episodes has."""
+        return episode_seed(*self._place, _COPY)
 
 
 class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):

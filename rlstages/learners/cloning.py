@@ -153,6 +153,9 @@ class CloningRunner:
         normalizer = normalizer_of(self.learner.policy)
         if normalizer is not None:
             normalizer.absorb(self._data.learned[0])
+            constants = normalizer.constants()
+            if constants is not None:
+                self.emit(Warned(f"{source}: {constants}"))
         self._bc = self._trainer(self._data)
         self._phase = "before"
 

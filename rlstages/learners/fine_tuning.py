@@ -290,8 +290,12 @@ class FineTuningRunner:
         normalizer = normalizer_of(self.learner.policy)
         if normalizer is None:
             return
+        first = normalizer.is_empty
         # The update's minibatches have joined the axes of steps and copies in place.
         normalizer.absorb(buffer.observations)
+        constants = normalizer.constants() if first else None
+        if constants is not None:
+            self.emit(Warned(f"{self.stage.environment}: {constants}"))
 
     def _report(self, phase: str, metrics: dict[str, float], started: float) -> None:
         value, threshold = self.stage.until.summary(self._recent)

@@ -8,7 +8,7 @@ environment, where a stage change loses them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -21,10 +21,16 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 CLIP = 10.0
 EPSILON = 1e-8
 MOST_COUNT = 1e7
+_NAMED = 8
+"""Of so many inputs, at most, a person reads the names."""
 
 
 class Standardizer(torch.nn.Module):
     """Running mean and variance of one observation array.
+
+    A number that has never varied counts as 0, whatever it is, and its statistics begin where it first varies. Divided
+    by the root of next to no variance it would be clipped wherever it varies later, in all copies of the policy that
+    were made before.
 
     Args:
         shape: Of one observation.
@@ -42,7 +48,11 @@ class Standardizer(torch.nn.Module):
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Standardise and clip to +-10, shape kept."""
-        return ((observations - self.mean) / torch.sqrt(self.var + EPSILON)).clamp(-CLIP, CLIP)
+        return ((observations - self.mean) / self.spread()).clamp(-CLIP, CLIP)
+
+    def spread(self) -> torch.Tensor:
+        """Return what differences from the mean are divided by: infinite where nothing has varied, shape kept."""
+        return torch.where(_varies(self.mean, self.var), torch.sqrt(self.var + EPSILON), torch.inf)
 
     def absorb(self, observations: np.ndarray) -> None:
         """Merge the moments of a batch, shape `(n, *shape)` (Chan, Golub and LeVeque 1983)."""
@@ -50,13 +60,22 @@ class Standardizer(torch.nn.Module):
         n, mean, var = float(len(batch)), batch.mean(axis=0), batch.var(axis=0)
         count = float(self.count)
         old_mean, old_var = (t.cpu().numpy().astype(np.float64) for t in (self.mean, self.var))
-        if count == 0.0:
-            old_mean, old_var = mean, var
+        begins = _varies(mean, var) & ~_varies(old_mean, old_var) | (count == 0.0)
+        old_mean, old_var = np.where(begins, mean, old_mean), np.where(begins, var, old_var)
         delta, total = mean - old_mean, count + n
         merged = (old_var * count + var * n + delta**2 * count * n / total) / total
         self.mean.copy_(torch.as_tensor(old_mean + delta * n / total))
         self.var.copy_(torch.as_tensor(merged))
         self.count.fill_(min(total, MOST_COUNT))
+
+    def constant(self) -> np.ndarray:
+        """Return the indices of what has never varied, shape `(k, len(shape))`."""
+        return np.argwhere(~_varies(self.mean, self.var).cpu().numpy())
+
+
+def _varies(mean: Any, var: Any) -> Any:
+    """Say of arrays or tensors where a variance is more than rounding."""
+    return var > 1e-16 + 1e-14 * mean**2
 
 
 class NormalizedExtractor(BaseFeaturesExtractor):
@@ -88,9 +107,29 @@ class NormalizedExtractor(BaseFeaturesExtractor):
     def absorb(self, observations: np.ndarray | Mapping[str, np.ndarray]) -> None:
         """Merge the moments of a batch of observations, as the environment gives them."""
         parts = observations if isinstance(observations, Mapping) else {"": observations}
-        for name, standardizer in self.standardizers.items():
-            assert isinstance(standardizer, Standardizer)
-            standardizer.absorb(parts[name.removeprefix("obs_")])
+        for key, standardizer in self._parts().items():
+            standardizer.absorb(parts[key])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been absorbed yet."""
+        return not any(float(part.count) for part in self._parts().values())
+
+    def constants(self) -> str | None:
+        """Return in a sentence which inputs have never varied in what was absorbed, if there are any."""
+        names = [
+            f"{key}{index.tolist() if key else index[0] if len(index) == 1 else index.tolist()}"
+            for key, part in self._parts().items()
+            for index in part.constant()
+        ]
+        if not names:
+            return None
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        which = f"input {names[0]} has" if len(names) == 1 else f"inputs {', '.join(names[:_NAMED])}{more} have"
+        return f"Of the observations, {which} not varied so far; normalize_observations takes them for 0 until they do."
+
+    def _parts(self) -> dict[str, Standardizer]:
+        return {name.removeprefix("obs_"): cast(Standardizer, part) for name, part in self.standardizers.items()}
 
     def _standardize(self, key: str, value: torch.Tensor) -> torch.Tensor:
         name = f"obs_{key}"

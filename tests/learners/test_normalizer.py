@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from building import agent, echo, learner_for
+from building import UNREACHED, agent, cloning, curriculum, echo, learner_for, payloads, tuning
 from gymnasium import spaces
 
-from rlstages.learners.normalizer import CLIP, Standardizer, is_vector, normalizer_of
+from rlstages import Environment, Expert, train
+from rlstages.events import Warned
+from rlstages.learners.normalizer import CLIP, EPSILON, Standardizer, is_vector, normalizer_of
 
 
 def test_absorbing_in_pieces_is_absorbing_at_once():
@@ -35,12 +37,85 @@ def test_standardised_numbers_are_clipped():
     assert standardizer(torch.tensor([[-1e9]])).item() == -CLIP
 
 
-def test_a_constant_does_not_become_nan():
+@pytest.mark.parametrize("value", [0.0, 7.0, 0.1, -1e6, 1e-9])
+def test_what_has_never_varied_counts_as_0_whatever_it_is(value):
     standardizer = Standardizer((1,))
-    standardizer.absorb(np.full((50, 1), 7.0))
+    for _ in range(3):
+        standardizer.absorb(np.full((50, 1), value))
 
-    assert standardizer(torch.tensor([[7.0]])).item() == 0.0
-    assert torch.isfinite(standardizer(torch.tensor([[7.1]]))).all()
+    for seen in (value, value + 0.1, -1e9):
+        assert standardizer(torch.tensor([[seen]])).item() == 0.0
+    assert standardizer.constant().tolist() == [[0]]
+
+
+def test_statistics_of_an_input_begin_where_it_first_varies():
+    draw = np.random.default_rng(0)
+    standardizer = Standardizer((2,))
+    for _ in range(100):
+        standardizer.absorb(np.stack([draw.normal(3, 2, 500), np.zeros(500)], axis=1))
+    later = draw.normal([3, 40], [2, 9], (500, 2))
+
+    standardizer.absorb(later)
+
+    assert standardizer.constant().tolist() == []
+    assert standardizer.mean[1] == pytest.approx(later[:, 1].mean(), rel=1e-5)
+    assert standardizer.var[1] == pytest.approx(later[:, 1].var(), rel=1e-5)
+    assert standardizer.var[0] == pytest.approx(4.0, rel=0.02)
+
+
+def test_what_varies_is_standardised_to_the_same_bits_as_ever():
+    scales = np.array([1.0, 1e-3, 1e5, 1e-6])
+    rows = np.random.default_rng(0).normal(scales, scales, (300, 4))
+    standardizer = Standardizer((4,))
+    for piece in np.split(rows, 3):
+        standardizer.absorb(piece)
+
+    seen = torch.as_tensor(rows[:20], dtype=torch.float32)
+    expected = ((seen - standardizer.mean) / torch.sqrt(standardizer.var + EPSILON)).clamp(-CLIP, CLIP)
+    assert torch.equal(standardizer(seen), expected)
+    assert set(standardizer.state_dict()) == {"mean", "var", "count"}
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_both_engines_take_what_has_never_varied_for_0(engine):
+    learner = learner_for(echo(), agent(normalize_observations=True, engine=engine))
+    rows = np.random.default_rng(0).normal(0, 0.3, (200, 3))
+    rows[:, 1] = 0.25
+    normalizer_of(learner.policy).absorb(rows)
+    seen = np.random.default_rng(1).normal(0, 0.3, (4, 3)).astype(np.float32)
+    other = seen.copy()
+    other[:, 1] += 5.0
+
+    acted = [[learner.engine.player(seed, False)(shown).tolist() for seed in range(9)] for shown in (seen, other)]
+
+    assert acted[0] == acted[1]
+    assert torch.equal(*(learner.policy.extract_features(torch.as_tensor(shown)) for shown in (seen, other)))
+
+
+def test_inputs_that_have_not_varied_are_named():
+    one = learner_for(echo(), agent(normalize_observations=True))
+    keyed = learner_for(echo(sees="dict"), agent(policy="MultiInputPolicy", normalize_observations=True))
+    rows = np.random.default_rng(0).normal(0, 1, (50, 3))
+    normalizer_of(one.policy).absorb(rows * [1, 0, 0])
+    normalizer_of(keyed.policy).absorb({"goal": rows * [0, 1, 1], "clock": np.full((50, 1), 0.5)})
+
+    assert "inputs 1, 2 have not varied" in normalizer_of(one.policy).constants()
+    assert "inputs clock[0], goal[0] have not varied" in normalizer_of(keyed.policy).constants()
+    normalizer_of(one.policy).absorb(rows)
+    assert normalizer_of(one.policy).constants() is None
+
+
+def test_inputs_that_have_not_varied_are_told_of_once(here):
+    calm, windy = Environment("toys:Windy"), Environment("toys:Windy", wind=1.0)
+    shown = cloning(environment=calm, expert=Expert("toys:any_move", episodes=4))
+    tuned = [tuning(str(i), where, until=UNREACHED, max_steps=1_000) for i, where in enumerate((calm, windy))]
+    for place, stages in (("cloned", [shown, tuned[0]]), ("not cloned", tuned[:1]), ("windy", tuned[1:])):
+        train(curriculum(*stages, normalize_observations=True), out=place)
+
+    told = {place: payloads(place, Warned) for place in ("cloned", "not cloned", "windy")}
+    assert ["input 2 has not varied" in warned.message for warned in told["cloned"]] == [True]
+    assert ["Windy: Of the observations, input 2" in warned.message for warned in told["not cloned"]] == [True]
+    assert told["windy"] == []
 
 
 def test_vectors_of_a_dictionary_are_standardised_by_key_and_by_nothing_else():

@@ -19,7 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from rlstages.learners.engines.flat import FlatParameters
-from rlstages.learners.normalizer import CLIP, EPSILON, NormalizedExtractor, Standardizer
+from rlstages.learners.normalizer import CLIP, NormalizedExtractor, Standardizer
 
 MEASURED_AT_ONCE = 4096
 
@@ -222,7 +222,7 @@ def features_of(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]
     statistics: Any = extractor.standardizers["obs_"]
     assert isinstance(statistics, Standardizer)
     mean = statistics.mean.numpy().copy()
-    spread = torch.sqrt(statistics.var + EPSILON).numpy()
+    spread = statistics.spread().numpy()
 
     def standardize(observations: np.ndarray) -> np.ndarray:
         seen: np.ndarray = (observations.astype(np.float32, copy=False) - mean) / spread

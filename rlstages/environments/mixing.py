@@ -1,0 +1,135 @@
+"""Whether copies of an environment in one process disturb each other, as where a module holds the one simulator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.utils import set_random_seed
+
+from rlstages.environments.guarding import CopyError, Guarded
+from rlstages.environments.making import make_environment
+from rlstages.randomness import random_state, set_random_state
+from rlstages.specs import Environment
+
+STEPS, SECONDS, LATE = 150, 0.2, 3
+"""Steps of a copy that are compared, the seconds of this process after which fewer will do, and at which step the other
+copy comes to be, as those of an evaluation do in the midst of training."""
+SECONDS_TO_END = 1.0
+
+Told = list[tuple[Any, ...]]
+
+
+def copies_mix(one: gym.Env[Any, Any], other: gym.Env[Any, Any]) -> bool:
+    """Say whether a copy sees something else when another is stepped in between.
+
+    It is also true of a copy that sees something else for other reasons; `fresh_copies_mix` tells.
+
+    Args:
+        one: A copy behind its guard, which has been played in or not.
+        other: Another one.
+    """
+    try:
+        alone = _play(one)
+        return _differ(alone, _play(one, lambda: other))
+    except CopyError:
+        return False
+
+
+def fresh_copies_mix(environment: Environment) -> bool:
+    """Say whether that is so of new copies, of which one sees the same as another while each is alone."""
+
+    def make(copy: int = 0) -> gym.Env[Any, Any]:
+        return Guarded(make_environment(environment), copy, environment.step_timeout)
+
+    opened: list[gym.Env[Any, Any]] = []
+
+    def another() -> gym.Env[Any, Any]:
+        opened.append(make(1))
+        return opened[-1]
+
+    told = []
+    try:
+        # The first one ends what earlier copies have left in a state that is shared.
+        for beside in (None, None, None, another):
+            set_random_seed(0)
+            opened.append(make())
+            told.append(_play(opened[0], beside, to_the_end=True))
+            while opened:
+                opened.pop().close()
+        return not _differ(told[1], told[2]) and _differ(told[1], told[3])
+    except CopyError:
+        return False
+    finally:
+        while opened:
+            opened.pop().close()
+
+
+def _play(
+    env: gym.Env[Any, Any], beside: Callable[[], gym.Env[Any, Any]] | None = None, to_the_end: bool = False
+) -> Told:
+    """Return what a copy shows from a seed on, alone or with another one stepped in between.
+
+    Each has the global generators as if it were alone: what one draws from them, the other does not miss.
+
+    Args:
+        env: The copy.
+        beside: Makes the other one.
+        to_the_end: Whether to play until its last episode ends, if that does not take too long.
+    """
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(STEPS)]
+    set_random_seed(0)
+    started, own, told = time.process_time(), _Player(env, 0), Told()
+    other: _Player | None = None
+    for step, action in enumerate(actions):
+        if time.process_time() - started > SECONDS * (1 if beside is None else 3):
+            break
+        told.append(own.play(action))
+        if beside is not None and step >= LATE:
+            if other is None:
+                other = _Player(beside(), 8_191)
+            other.play(actions[-1 - step])
+    started = time.process_time()
+    while to_the_end and not own.ended and time.process_time() - started < SECONDS_TO_END:
+        own.play(env.action_space.sample())
+    return told
+
+
+class _Player:
+    """A copy with its own state of the global generators, which begins episodes with its own seeds.
+
+    Attributes:
+        ended: Whether it is between two episodes.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
+        self._env, self._seed, self.ended = env, seed, True
+        self._random = random_state()
+
+    def play(self, action: Any) -> tuple[Any, ...]:
+        """Take a step, or begin the next episode; return what is seen, in arrays of its own."""
+        outside = random_state()
+        set_random_state(self._random)
+        if self.ended:
+            self._seed, self.ended = self._seed + 1, False
+            given: tuple[Any, ...] = self._env.reset(seed=self._seed)[:1]
+        else:
+            given = self._env.step(action)[:4]
+            self.ended = bool(given[2] or given[3])
+        self._random = random_state()
+        set_random_state(outside)
+        seen, *rest = given
+        parts = seen.values() if isinstance(seen, dict) else [seen]
+        return (*(np.array(part) for part in parts), *rest)
+
+
+def _differ(told: Told, others: Told) -> bool:
+    return any(
+        not np.array_equal(part, part_too)
+        for row, row_too in zip(told, others, strict=False)
+        for part, part_too in zip(row, row_too, strict=False)
+    )

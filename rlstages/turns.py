@@ -1,0 +1,107 @@
+"""What moves the random generators of the process takes turns with its like, and leaves them as it found them.
+
+Policies are made with, and some draw their actions from, the generators that Python, NumPy and torch have for the whole
+process. Two trainings at once in threads would take each other's numbers, and neither could be repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from rlstages.errors import require
+from rlstages.randomness import random_state_kept
+
+_warn = logging.getLogger(__name__).warning
+
+
+class _Turn:
+    """Whose turn it is.
+
+    Attributes:
+        lock: Held for as long as a turn lasts.
+        thread: The thread that has it, or `None`.
+        name: Of what it does.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.thread: int | None = None
+        self.name = ""
+
+
+_turn = _Turn()
+
+
+@contextmanager
+def one_at_a_time(name: str, *, inside: bool = True) -> Iterator[None]:
+    """Wait until no other thread of this process trains, plays or makes a policy; afterwards, put back the generators.
+
+    It decorates a function as well.
+
+    Args:
+        name: Of what is to be done, as a person calls it.
+        inside: Whether it may be done by what is called during a turn, such as an expert.
+
+    Raises:
+        InputError: If it is done during a turn of the same thread and may not be.
+    """
+    turn = _turn
+    if turn.thread == threading.get_ident():
+        require(
+            inside,
+            f"{name} was called by something that {turn.name} runs, such as an environment, an expert or a tracker; "
+            "a run in the midst of another would take its random numbers, so start it in a process of its own.",
+        )
+        with _generators_kept():
+            yield
+        return
+    if not turn.lock.acquire(blocking=False):
+        _warn(
+            f"{name} waits for {turn.name} in another thread: in one process they would take each other's random "
+            "numbers. Processes of their own, such as those of 'rlstages sweep', run at the same time."
+        )
+        turn.lock.acquire()
+    turn.thread, turn.name = threading.get_ident(), name
+    try:
+        with _generators_kept():
+            yield
+    finally:
+        turn.thread = None
+        turn.lock.release()
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Put back all global generators, a GPU's too, and what stable-baselines3 sets of cuDNN when it seeds them."""
+    cuda: Any = torch.cuda
+    cudnn = torch.backends.cudnn
+    used, seed = cuda.is_initialized(), torch.initial_seed()
+    states = cuda.get_rng_state_all() if used else []
+    exact, tries = cudnn.deterministic, cudnn.benchmark
+    try:
+        with random_state_kept():
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = exact, tries
+        if used:
+            cuda.set_rng_state_all(states)
+        elif cuda.is_initialized():
+            # They came to be meanwhile; before, they would have begun with the seed that torch had.
+            cuda.manual_seed_all(seed)
+
+
+def _begin_anew() -> None:
+    """Have nobody's turn in a child of this process: the thread that had it is not there."""
+    global _turn
+    _turn = _Turn()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
