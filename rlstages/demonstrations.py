@@ -18,6 +18,7 @@ from rlstages.spaces import describe_space
 from rlstages.storage.checkpoints import replace_durably, sha256
 from rlstages.storage.untrusted import Layout, open_arrays
 from rlstages.trajectories import is_folder_of_trajectories, read_trajectories
+from rlstages.units import rounding
 
 Observations = np.ndarray | dict[str, np.ndarray]
 MAX_BYTES = 8 * 2**30
@@ -262,7 +263,9 @@ def _check_observations(where: str, observations: Observations, space: gym.Space
 def _check_actions(where: str, actions: np.ndarray, space: gym.Space[Any]) -> None:
     _check_array(where, actions, space, "actions")
     if isinstance(space, spaces.Box):
-        inside = ((actions >= space.low - 1e-6) & (actions <= space.high + 1e-6)).reshape(len(actions), -1).all(axis=1)
+        spare = rounding(space)
+        near = (actions >= space.low - spare) & (actions <= space.high + spare)
+        inside = near.reshape(len(actions), -1).all(axis=1)
         step = int(np.argmin(inside))
         low, high = float(space.low.min()), float(space.high.max())
         require(bool(inside.all()), f"{where}, step {step}: the action {actions[step]} is outside [{low:g}, {high:g}].")

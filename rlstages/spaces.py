@@ -32,11 +32,11 @@ def space_to_data(space: gym.Space[Any]) -> dict[str, Any]:
             "high": _bounds(space.high),
         }
     if isinstance(space, spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start), **_type(space)}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist(), **_type(space)}
     if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "n": list(space.shape) if len(space.shape) > 1 else int(space.shape[0])}
+        return {"kind": "MultiBinary", "n": list(space.shape) if np.ndim(space.n) else int(space.shape[0])}
     if isinstance(space, spaces.Dict):
         return {"kind": "Dict", "spaces": {key: space_to_data(part) for key, part in space.spaces.items()}}
     raise InputError(f"{describe_space(space)} spaces are not supported; wrap the environment to give a Box or a Dict.")
@@ -60,17 +60,15 @@ def _from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
     if kind == "Box":
         shape = tuple(data["shape"])
         _limit(*shape)
-        if data["dtype"] not in DTYPES:
-            raise ValueError(f"the type {data['dtype']!r} is unknown")
-        dtype: Any = np.dtype(data["dtype"])
+        dtype = _known_type(data["dtype"])
         low, high = (_array(data[name], shape, dtype) for name in ("low", "high"))
         return spaces.Box(low, high, shape, dtype.type)
     if kind == "Discrete":
         _limit(data["n"])
-        return spaces.Discrete(data["n"], start=data["start"])
+        return spaces.Discrete(data["n"], start=data["start"], **_given_type(data))
     if kind == "MultiDiscrete":
         _limit(int(np.array(data["nvec"], np.int64).sum()))
-        return spaces.MultiDiscrete(data["nvec"], start=data["start"])
+        return spaces.MultiDiscrete(data["nvec"], start=data["start"], **_given_type(data))
     if kind == "MultiBinary":
         _limit(*(data["n"] if isinstance(data["n"], list) else [data["n"]]))
         return spaces.MultiBinary(data["n"])
@@ -78,6 +76,22 @@ def _from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
         # An ordered one, because gymnasium sorts the keys of a plain dictionary.
         return spaces.Dict(OrderedDict((key, _from_data(part)) for key, part in data["spaces"].items()))
     raise ValueError(f"the kind {kind!r} is unknown")
+
+
+def _type(space: gym.Space[Any]) -> dict[str, str]:
+    """Return the type of a space of whole numbers, where it is not the usual one."""
+    return {} if space.dtype == np.int64 else {"dtype": str(space.dtype)}
+
+
+def _given_type(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"dtype": _known_type(data["dtype"]).type} if "dtype" in data else {}
+
+
+def _known_type(name: Any) -> np.dtype[Any]:
+    if name not in DTYPES:
+        raise ValueError(f"the type {name!r} is unknown")
+    known: np.dtype[Any] = np.dtype(name)
+    return known
 
 
 def _limit(*sizes: int) -> None:
@@ -94,6 +108,8 @@ def describe_space(space: gym.Space[Any]) -> str:
         return "Dict(" + ", ".join(f"{key}: {describe_space(part)}" for key, part in space.spaces.items()) + ")"
     if isinstance(space, spaces.Discrete):
         return f"Discrete({int(space.n)})"
+    if isinstance(space, spaces.Text):
+        return f"Text({space.max_length})"
     return str(space)
 
 

@@ -15,10 +15,10 @@ from rlstages.errors import Fault, InputError, reason_of, require, require_seed
 from rlstages.events import RunFinished, StageFinished, Tracker
 from rlstages.inheritance import inherited
 from rlstages.learners.learner import Learner
-from rlstages.policies import final_weights, last_finished, learner_of
+from rlstages.policies import final_weights, last_finished, learner_of, spaces_of, spaces_to_data
 from rlstages.preflight import Checked, preflight
 from rlstages.resumption import conditions, require_unchanged
-from rlstages.spaces import describe_space, space_from_data, space_to_data
+from rlstages.spaces import describe_space
 from rlstages.specs import Agent
 from rlstages.stages import BehaviorCloning, FineTuning, refuse_unfit
 from rlstages.storage.record import new_record, read_record
@@ -27,6 +27,7 @@ from rlstages.storage.trust import is_own, remember, trust_sources
 from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track
 from rlstages.trainer import RunResult, Trainer, Watch, state_of
+from rlstages.units import differ_in_bounds_only
 
 RUNS = Path("runs")
 
@@ -65,7 +66,7 @@ def train(
     require_seed("The seed", seed)
     kept = None if initial is None else inherited(curriculum.stages, Path(initial))
     checked = preflight(curriculum, trust_pickle=trust_pickle, kept=kept)
-    spaces = {"observation": space_to_data(checked.observation), "action": space_to_data(checked.action)}
+    spaces = spaces_to_data(checked.observation, checked.action)
     came_from = None if initial is None else Path(initial).name
     digest, content = (None, None) if kept is None else (kept.digest, kept.content())
     record = new_record(curriculum, seed, spaces, conditions(curriculum.agent), came_from, digest)
@@ -169,10 +170,16 @@ def start_from(learner: Learner, curriculum: Curriculum, run: Path) -> None:
     """
     record = read_record(run)
     stages = dict(enumerate(record.curriculum.stages))
+    seen, acts = spaces_of(record)
+    require(
+        not differ_in_bounds_only(acts, learner.action_space),
+        f"The policy of {run} acts in {acts}, this curriculum's in {learner.action_space}; only the bounds differ, but "
+        "a policy acts in shares of them, so one output would mean two actions; give both common bounds "
+        "(gymnasium.wrappers.RescaleAction).",
+    )
     try:
         learner.load_policy(final_weights(run))
     except InputError as error:
-        seen, acts = (space_from_data(record.spaces.get(name, {})) for name in ("observation", "action"))
         theirs = _network(record.curriculum.agent, seen, acts)
         own = _network(curriculum.agent, learner.policy.observation_space, learner.policy.action_space)
         if theirs == own:

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from rlstages import InputError
-from rlstages.learners.learner import Learner, read_policy, require_fit
+from rlstages.learners.fit import require_fit
+from rlstages.learners.learner import Learner, read_policy
 from rlstages.storage.checkpoints import read_checkpoint, sha256, write_checkpoint
 
 VECTOR, ACTION = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(3)
