@@ -152,7 +152,8 @@ class Learner:
 
 def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> str:
     """Write weights and statistics as safetensors and return the file's SHA-256."""
-    content = save_tensors({name: value.detach().cpu().contiguous() for name, value in weights.items()})
+    # Copies, because parts of a policy may share memory, which the format has no notion of.
+    content = save_tensors({name: value.detach().cpu().clone().contiguous() for name, value in weights.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_durably(path, content)
     return sha256(content)
