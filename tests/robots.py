@@ -76,7 +76,6 @@ class Arms(BatchedEnv):
 ACTIONS = {
     "multibinary": spaces.MultiBinary(3),
     "multidiscrete of bytes": spaces.MultiDiscrete([2, 3], dtype=np.uint8),
-    "multidiscrete": spaces.MultiDiscrete([2, 3]),
     "discrete": spaces.Discrete(3),
     "flat": bounded(-1.0, 1.0, "float64"),
     "square": bounded(0.0, 5.0, shape=(2, 2)),
@@ -89,7 +88,8 @@ VIEWS = {
     "two axes of bits": spaces.MultiBinary([2, 2]),
     "bits with a shape": spaces.MultiBinary((3,)),
     "bytes": spaces.MultiDiscrete([2, 3], dtype=np.uint8),
-    "grid": bounded(-1.0, 1.0, shape=(2, 2)),
+    "image": bounded(0, 255, "uint8", (3, 40, 40)),
+    "dark image": bounded(0, 100, "uint8", (3, 40, 40)),
     "dict": spaces.Dict({"bits": spaces.MultiBinary([2, 2]), "which": spaces.Discrete(3), "v": bounded(-1.0, 1.0)}),
 }
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from building import cloning, curriculum, payloads, tuning
 from gymnasium import spaces
-from robots import UNEQUAL, bounded
+from robots import UNEQUAL, Lenient, bounded
 from safetensors.torch import load_file
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -106,7 +106,7 @@ def test_actions_come_back_from_either_units(space):
     back = from_units(unit, space)
 
     assert unit.dtype == np.float32 and np.abs(unit).max() <= 1
-    assert all(map(space.contains, back))
+    assert all(space.contains(np.asarray(action)) for action in back)
     spare = 2 * np.finfo(np.float16 if space.dtype == np.float16 else np.float32).eps
     np.testing.assert_allclose(back, own, rtol=spare, atol=spare * np.max(space.high - space.low))
     middle = from_units(np.zeros((1, *space.shape), np.float32), space)[0]
@@ -140,8 +140,7 @@ def test_where_a_policy_acts_in_the_environments_space_nothing_is_converted(spac
 # --- training ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["torch", "numpy"])
-@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+@pytest.mark.parametrize(("algorithm", "engine"), [("PPO", "torch"), ("PPO", "numpy"), ("A2C", "numpy")])
 def test_units_are_nothing_that_a_policy_learns(algorithm, engine, here):
     """Powers of two convert without rounding, so the weights can be the same ones to the last bit."""
     more = {"batch_size": None, "n_epochs": None} if algorithm == "A2C" else {}
@@ -227,10 +226,8 @@ def left(request, tmp_path_factory):
         stage = copying(environment, expert=Expert("robots:show_any", episodes=4))
     else:
         stage = copying(arm(**sees))
-    train(
-        curriculum(stage, algorithm=algorithm, normalize_observations=request.param == "unequal", **more),
-        out=path / "run",
-    )
+    more["normalize_observations"] = request.param == "unequal"
+    train(curriculum(stage, algorithm=algorithm, **more), out=path / "run")
     export_policy(path / "run", path / "model.zip", None)
     return path / "run", kind.load(path / "model.zip", device="cpu"), box
 
@@ -257,11 +254,10 @@ def test_a_runs_policy_and_its_zip_act_in_the_environments_units_as_evaluation_d
 
 
 def test_a_zip_can_be_trained_further(left):
-    _, model, box = left
+    run, kept, box = left
+    model = type(kept).load(run.parent / "model.zip", device="cpu")
 
-    model.set_env(
-        DummyVecEnv([lambda: make_environment(Environment("robots:Lenient", low=box.low, high=box.high))] * 4)
-    )
+    model.set_env(DummyVecEnv([lambda: Lenient(low=box.low, high=box.high)] * 4))
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     assert not model.policy.optimizer.state, "moments of another parametrisation must not be carried on"
     model.learn(64)
@@ -331,7 +327,7 @@ def test_a_run_goes_on_from_another_in_the_same_units_only(here):
 
 def test_a_run_whose_policy_acts_in_other_units_is_not_misread(here):
     """As those were written that knew no conversion."""
-    train(whole(arm()), out="run")
+    train(curriculum(copying(arm(), max_epochs=1), going_on(arm(), on_timeout="stop")), out="run")
     train(curriculum(copying(arm(low=-1.0, high=1.0))), out="plain")
     data = json.loads(Path("run/run.json").read_text())
     assert data["spaces"].pop("policy_action")["low"] == -1.0
@@ -411,9 +407,10 @@ def test_a_stage_warns_of_demonstrations_that_hardly_move(here):
     assert not any("narrower bounds" in warned.message for warned in payloads("other", Warned))
 
 
-@pytest.mark.parametrize("space", BOXES.values(), ids=BOXES)
-def test_demonstrations_may_be_out_of_bounds_by_rounding_only(space):
-    width = (space.high.astype(float) - space.low).max()
+@pytest.mark.parametrize("name", ["newtons", "millimetres", "unequal", "far from 0", "number"])
+def test_demonstrations_may_be_out_of_bounds_by_rounding_only(name):
+    space = BOXES[name]
+    width = space.high.astype(float) - space.low
 
     def placed(actions):
         shown = record(arm(), Expert("robots:show", episodes=1), showing(Expert("robots:show")))
@@ -424,19 +421,19 @@ def test_demonstrations_may_be_out_of_bounds_by_rounding_only(space):
 
     assert placed(space.high + 1e-7 * width).max() == 1.0
     assert placed(space.high).shape[1:] == (max(1, int(np.prod(space.shape))),)
-    refused(lambda: placed(space.high + max(0.01 * width, 0.01 * np.abs(space.high).max())), "is outside")
+    refused(lambda: placed(space.high + 0.01 * width), "is outside")
 
 
 # --- spaces of all kinds -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("view", "acts"),
-    [(None, acts) for acts in ("multibinary", "multidiscrete of bytes", "multidiscrete", "flat", "square")]
-    + [(None, acts) for acts in ("square of units", "number", "half precision", "partly constant")]
-    + [(view, "discrete") for view in ("two axes of bits", "bits with a shape", "bytes", "grid", "dict")],
+    ("view", "acts", "engine"),
+    [(None, acts, "auto") for acts in ("multibinary", "multidiscrete of bytes", "flat", "square", "number")]
+    + [(None, acts, "auto") for acts in ("square of units", "half precision", "partly constant")]
+    + [(None, acts, "torch") for acts in ("multidiscrete of bytes", "square", "number")]
+    + [(view, "discrete", "auto") for view in ("two axes of bits", "bits with a shape", "bytes", "dict")],
 )
-@pytest.mark.parametrize("engine", ["auto", "torch"])
 def test_what_passes_preflight_is_cloned_and_trained_with_actions_of_its_space(view, acts, engine, here):
     environment = Environment("robots:Kind", view=view, acts=acts)
     stages = [
@@ -444,7 +441,6 @@ def test_what_passes_preflight_is_cloned_and_trained_with_actions_of_its_space(v
         going_on(environment, demonstration_loss=0.5),
     ]
     plan = curriculum(*stages, engine=engine, policy="MultiInputPolicy" if view == "dict" else "MlpPolicy")
-    preflight(plan)
 
     train(plan, out="run")
 
@@ -486,9 +482,7 @@ def test_a_warning_of_what_is_seen_goes_by_each_environments_own_bounds(here):
 
 
 def test_bounds_that_make_an_image_of_one_stage_only_are_refused():
-    images = [
-        Environment("toys:OtherSpaces", observation=spaces.Box(0, high, (3, 40, 40), np.uint8)) for high in (255, 100)
-    ]
+    images = [Environment("robots:Kind", view=view) for view in ("image", "dark image")]
     plan = curriculum(*(tuning(str(number), image) for number, image in enumerate(images)))
 
     refused(lambda: preflight(plan), "^stage '1': the observations of .*one network cannot serve both")
