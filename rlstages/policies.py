@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rlstages.curriculum import Curriculum
 from rlstages.environments.making import make_vec_env
+from rlstages.environments.monitor import monitor_of
 from rlstages.environments.seeding import Purpose
 from rlstages.episodes import Score, score
 from rlstages.errors import InputError, require, text_of
@@ -21,14 +22,14 @@ from rlstages.evaluation import evaluate
 from rlstages.events import StageFinished
 from rlstages.learners.learner import Learner, Weights, build_model, read_policy, require_network
 from rlstages.randomness import random_state_kept
-from rlstages.spaces import space_from_data, space_to_data
+from rlstages.spaces import space_from_data, space_to_data, spell_space
 from rlstages.specs import Environment
 from rlstages.storage.record import RunRecord, read_record
 from rlstages.storage.rundir import read_events
 from rlstages.storage.trust import trust_sources
 from rlstages.storage.untrusted import inside
 from rlstages.threads import limited_threads, threads_of
-from rlstages.units import scale_of, unit_space
+from rlstages.units import require_bounds, scale_of, unit_space
 
 POLICY_ACTION = "policy_action"
 
@@ -117,7 +118,7 @@ def spaces_of(record: RunRecord) -> tuple[gym.Space[Any], gym.Space[Any]]:
     require(
         acts_in == unit_space(action),
         f"The run of {record.curriculum.name!r} was written by rlstages {record.versions['rlstages']}, whose policies "
-        f"act in the environment's own units, here {action}, where they now act in [-1, 1]; train it again.",
+        f"act in the environment's own units, here {spell_space(action)}; now they act in [-1, 1], so train it again.",
     )
     return observation, action
 
@@ -190,11 +191,13 @@ def evaluate_run(
     agent = record.curriculum.agent
     scores = []
     with limited_threads(threads_of(agent)):
-        engine = load_learner(run).engine
+        learner = load_learner(run)
         for index, environment in enumerate(environments):
             env = make_vec_env(environment, agent.n_envs, seed, index, Purpose.EVALUATION)
             try:
-                played = evaluate(engine, env, episodes, seed, index, agent.action_mode == "deterministic")
+                theirs = monitor_of(env).action_space
+                require_bounds(f"The policy of {run} acts", learner.action_space, f"{environment}", theirs)
+                played = evaluate(learner.engine, env, episodes, seed, index, agent.action_mode == "deterministic")
             finally:
                 env.close()
             # Waves are whole; of the last one those count that began first, however long they took.

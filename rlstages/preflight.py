@@ -28,12 +28,12 @@ from rlstages.experts import showing
 from rlstages.inheritance import Kept
 from rlstages.learners.cloning import place_demonstrations, require_demonstrations
 from rlstages.learners.fit import require_actions, require_fit
-from rlstages.spaces import describe_space, space_to_data
+from rlstages.spaces import describe_space, space_to_data, spell_space
 from rlstages.specs import Agent, Environment
 from rlstages.stages import BehaviorCloning, FineTuning, Stage, earlier_environments, refuse_undemonstrated
 from rlstages.threads import processors
 from rlstages.trial import Trial, try_episode, try_expert
-from rlstages.units import differ_in_bounds_only, doubts_about_range
+from rlstages.units import ONLY_BOUNDS, differ_in_bounds_only, doubts_about_range
 
 ARRAYS = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
@@ -140,10 +140,7 @@ def _shared_spaces(curriculum: Curriculum) -> Spaces:
             apart = both is None if what == "observation" else one != other
             why = "one network cannot serve both, so wrap one of them"
             if what == "action" and differ_in_bounds_only(one, other):
-                why = (
-                    "only the bounds differ, but a policy acts in shares of them, so one output would mean two "
-                    "actions; give both common bounds (gymnasium.wrappers.RescaleAction)"
-                )
+                why = ONLY_BOUNDS
             require(
                 not apart,
                 f"{where}: the {what}s of {environment} are {_contrast(other, one)}, those of {first_environment} in "
@@ -176,7 +173,7 @@ def _covering(one: gym.Space[Any], other: gym.Space[Any]) -> gym.Space[Any] | No
 
 def _contrast(space: gym.Space[Any], other: gym.Space[Any]) -> str:
     short = describe_space(space)
-    return short if short != describe_space(other) else str(space)
+    return short if short != describe_space(other) else spell_space(space)
 
 
 def _spaces_of(environment: Environment) -> Spaces:

@@ -110,7 +110,12 @@ def describe_space(space: gym.Space[Any]) -> str:
         return f"Discrete({int(space.n)})"
     if isinstance(space, spaces.Text):
         return f"Text({space.max_length})"
-    return str(space)
+    return spell_space(space)
+
+
+def spell_space(space: gym.Space[Any]) -> str:
+    """Return a space in full, bounds included, on one line."""
+    return " ".join(str(space).split())
 
 
 def stack(observations: Sequence[Any], space: gym.Space[Any]) -> np.ndarray | dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from rlstages.storage.trust import is_own, remember, trust_sources
 from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track
 from rlstages.trainer import RunResult, Trainer, Watch, state_of
-from rlstages.units import differ_in_bounds_only
+from rlstages.units import require_bounds
 
 RUNS = Path("runs")
 
@@ -171,12 +171,7 @@ def start_from(learner: Learner, curriculum: Curriculum, run: Path) -> None:
     record = read_record(run)
     stages = dict(enumerate(record.curriculum.stages))
     seen, acts = spaces_of(record)
-    require(
-        not differ_in_bounds_only(acts, learner.action_space),
-        f"The policy of {run} acts in {acts}, this curriculum's in {learner.action_space}; only the bounds differ, but "
-        "a policy acts in shares of them, so one output would mean two actions; give both common bounds "
-        "(gymnasium.wrappers.RescaleAction).",
-    )
+    require_bounds(f"The policy of {run} acts", acts, "this curriculum's", learner.action_space)
     try:
         learner.load_policy(final_weights(run))
     except InputError as error:

@@ -14,16 +14,20 @@ import numpy as np
 from gymnasium import spaces
 
 from rlstages.errors import require
-from rlstages.spaces import describe_space
+from rlstages.spaces import describe_space, spell_space
 
 MOST_WIDTH = 1e12
 """Distance of the bounds from which one of them is a placeholder rather than a limit."""
 FEWEST_STEPS = 256
 """Numbers that float32, or the space's own coarser type, must tell apart between the bounds."""
-RESOLVED_WIDTH = 2.0**24
-"""Distance of the bounds from which float32 cannot tell whole numbers between them apart."""
 NARROW = 1e-3
 """Share of a dimension's range; demonstrations that use less of it drown in a policy's noise."""
+RESOLVED_WIDTH = 2.0**24
+"""Distance of the bounds from which float32 cannot tell whole numbers between them apart."""
+ONLY_BOUNDS = (
+    "only the bounds differ, but a policy acts in shares of them, so one output would mean two actions; give both "
+    "common bounds (gymnasium.wrappers.RescaleAction)"
+)
 
 
 def unit_space(space: gym.Space[Any]) -> gym.Space[Any]:
@@ -81,6 +85,24 @@ def differ_in_bounds_only(one: gym.Space[Any], other: gym.Space[Any]) -> bool:
     if not (isinstance(one, spaces.Box) and isinstance(other, spaces.Box)) or one.shape != other.shape:
         return False
     return not all(np.array_equal(*ends) for ends in zip(_bounds(one), _bounds(other), strict=True))
+
+
+def require_bounds(one: str, known: gym.Space[Any], other: str, given: gym.Space[Any]) -> None:
+    """Refuse a policy where -1 and 1 mean other actions than it has learned.
+
+    Args:
+        one: Whose policy acts, as the begin of a sentence.
+        known: The actions that it has learned, in the environment's own units.
+        other: Whose actions are asked for.
+        given: These.
+
+    Raises:
+        InputError: If only their bounds differ.
+    """
+    require(
+        not differ_in_bounds_only(known, given),
+        f"{one} in {spell_space(known)}, {other} in {spell_space(given)}; {ONLY_BOUNDS}.",
+    )
 
 
 def require_range(space: spaces.Box) -> None:

@@ -323,6 +323,8 @@ def test_a_run_goes_on_from_another_in_the_same_units_only(here):
         lambda: train(other, out="other", initial="first"), r"The policy of first acts in Box\(.*only the bounds diff"
     )
     assert not Path("other").exists()
+    elsewhere = [arm(low=-1.0, high=200.0)]
+    refused(lambda: evaluate_run(Path("first"), 4, 0, elsewhere), "^The policy of first .*only the bounds differ")
 
 
 def test_a_run_whose_policy_acts_in_other_units_is_not_misread(here):

@@ -13,7 +13,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from rlstages.errors import require
 from rlstages.learners.engines.choice import choose_engine
 from rlstages.learners.normalizer import is_vector
-from rlstages.spaces import describe_space
+from rlstages.spaces import describe_space, spell_space
 from rlstages.specs import Agent
 from rlstages.units import require_range, unit_space
 
@@ -135,7 +135,7 @@ def _counted(space: spaces.Box) -> str:
 
 def _require_from_zero(where: str, space: gym.Space[Any], remedy: str) -> None:
     from_zero = not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) or not np.any(space.start)
-    require(from_zero, f"{where} {space}, which does not count from 0; {remedy}.")
+    require(from_zero, f"{where} {spell_space(space)}, which does not count from 0; {remedy}.")
 
 
 def _is_large(image: gym.Space[Any]) -> bool:
