@@ -15,10 +15,11 @@ from safetensors.numpy import save as save_tensors
 
 from rlstages.episodes import Episode, Score, score
 from rlstages.errors import InputError, require
-from rlstages.spaces import describe_space, outside
+from rlstages.spaces import describe_space
 from rlstages.storage.checkpoints import replace_durably, sha256
 from rlstages.storage.untrusted import Layout, open_arrays
 from rlstages.trajectories import is_folder_of_trajectories, read_trajectories
+from rlstages.units import outside
 
 Observations = np.ndarray | dict[str, np.ndarray]
 MAX_BYTES = 8 * 2**30

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rlstages.demonstrations import MAX_BYTES, Demonstrations, Observations, load_demonstrations
 from rlstages.errors import InputError, require
 from rlstages.events import DemonstrationsReady, StageFinished
 from rlstages.learners.cloning import place_demonstrations
+from rlstages.learners.learner import Learner
 from rlstages.stages import Stage, undemonstrated
 from rlstages.storage.checkpoints import sha256
 from rlstages.storage.record import read_record
@@ -81,8 +81,8 @@ def inherited(stages: Sequence[Stage], run: Path) -> Kept | None:
     return kept
 
 
-def demonstrated_transitions(run: Path, policy: ActorCriticPolicy) -> tuple[Observations, np.ndarray]:
-    """Return the observations and actions that a run's fine-tuning stage under way holds its policy to.
+def demonstrated_transitions(run: Path, learner: Learner) -> tuple[Observations, np.ndarray]:
+    """Return the observations and actions that a run's fine-tuning stage under way holds its learner's policy to.
 
     Raises:
         InputError: If they are not there any more.
@@ -90,5 +90,6 @@ def demonstrated_transitions(run: Path, policy: ActorCriticPolicy) -> tuple[Obse
     kept = kept_demonstrations(run)
     require(kept is not None, f"{run} does not keep the demonstrations that its stage needs.")
     assert kept is not None
-    placed = place_demonstrations(kept.file.name, kept.demonstrations(), policy.observation_space, policy.action_space)
+    spaces = learner.policy.observation_space, learner.action_space
+    placed = place_demonstrations(kept.file.name, kept.demonstrations(), *spaces)
     return placed.transitions()

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import torch
+from gymnasium import spaces
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rlstages.curriculum import Curriculum
 from rlstages.environments.making import make_vec_env
+from rlstages.environments.monitor import monitor_of
 from rlstages.environments.seeding import Purpose
 from rlstages.episodes import Score, score
 from rlstages.errors import InputError, require, text_of
 from rlstages.evaluation import evaluate
 from rlstages.events import StageFinished
-from rlstages.learners.learner import Learner, Weights, read_policy, require_network
+from rlstages.learners.learner import Learner, Weights, build_model, read_policy, require_network
 from rlstages.plain import whole
-from rlstages.spaces import space_from_data
+from rlstages.randomness import random_state_kept
+from rlstages.spaces import space_from_data, space_to_data, spell_space
 from rlstages.specs import Environment
 from rlstages.storage.record import RunRecord, read_record
 from rlstages.storage.rundir import read_events
@@ -25,13 +31,17 @@ from rlstages.storage.trust import trust_sources
 from rlstages.storage.untrusted import inside
 from rlstages.threads import limited_threads, threads_of
 from rlstages.turns import one_at_a_time
+from rlstages.units import require_bounds, scale_of, unit_space
+
+POLICY_ACTION = "policy_action"
 
 
 @one_at_a_time("load_policy()")
 def load_policy(run: Path | str) -> ActorCriticPolicy:
     """Return the policy at the end of a run's last finished stage, ready for `policy.predict(observation)`.
 
-    Nothing that the run names is imported, so the run may be anybody's.
+    It acts in the environment's own units, within its bounds. Nothing that the run names is imported, so the run may be
+    anybody's.
 
     Args:
         run: A run directory.
@@ -39,9 +49,33 @@ def load_policy(run: Path | str) -> ActorCriticPolicy:
     Raises:
         InputError: If it is no run directory, or no stage has ended in it.
     """
-    policy = load_learner(Path(run)).policy
+    policy = model_in_own_units(load_learner(Path(run))).policy
     policy.set_training_mode(False)
     return policy
+
+
+def model_in_own_units(learner: Learner) -> OnPolicyAlgorithm:
+    """Return a learner's model acting in the environment's own units, as plain stable-baselines3 runs it.
+
+    Where the policy acts in [-1, 1] instead (`rlstages.units`), this is a model of its own: what turns those actions
+    into the environment's is part of its last layer and its `log_std`, exactly but for rounding, and its optimiser is a
+    new one. In dimensions whose bounds are equal the noise stays as it is, for clipping takes all of it away.
+    """
+    own = learner.action_space
+    if unit_space(own) is own:
+        return learner.model
+    assert isinstance(own, spaces.Box)
+    half, middle = (torch.as_tensor(numbers) for numbers in scale_of(own))
+    weights = learner.weights()
+    kinds = {name: value.dtype for name, value in weights.items()}
+    last, bias = (weights[f"action_net.{name}"].double() for name in ("weight", "bias"))
+    half, middle = half.to(last.device), middle.to(last.device)
+    weights["action_net.weight"], weights["action_net.bias"] = last * half[:, None], bias * half + middle
+    weights["log_std"] = weights["log_std"].double() + torch.where(half > 0, half, 1.0).log()
+    with random_state_kept():
+        model = build_model(learner.agent, learner.policy.observation_space, own, learner.model.seed or 0)
+    model.policy.load_state_dict({name: value.to(kinds[name]) for name, value in weights.items()})
+    return model
 
 
 def load_learner(run: Path) -> Learner:
@@ -63,9 +97,7 @@ def learner_of(record: RunRecord, weights: Mapping[str, torch.Tensor] | None = N
         record: What `run.json` says.
         weights: What the learner is built for: a network of another size is not even made, for it may be of any size.
     """
-    observation_space, action_space = (
-        space_from_data(record.spaces.get(name, {})) for name in ("observation", "action")
-    )
+    observation_space, action_space = spaces_of(record)
     agent = record.curriculum.agent
     if weights is not None:
         require_network(agent, observation_space, action_space, weights)
@@ -76,6 +108,29 @@ def learner_of(record: RunRecord, weights: Mapping[str, torch.Tensor] | None = N
     except (MemoryError, OverflowError, RuntimeError, ValueError) as error:
         reason = text_of(error)
         raise InputError(f"The agent's network and rollouts cannot be made on this machine: {reason}.") from error
+
+
+def spaces_of(record: RunRecord) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """Return the observation space of a run, and its action space in the environment's own units.
+
+    Raises:
+        InputError: If the run's policy acts in other units than policies do now.
+    """
+    observation, action = (space_from_data(record.spaces.get(name, {})) for name in ("observation", "action"))
+    acts_in = space_from_data(record.spaces[POLICY_ACTION]) if POLICY_ACTION in record.spaces else action
+    require(
+        acts_in == unit_space(action),
+        f"The run of {record.curriculum.name!r} was written by rlstages {record.versions['rlstages']}, whose policies "
+        f"act in the environment's own units, here {spell_space(action)}; now they act in [-1, 1], so train it again.",
+    )
+    return observation, action
+
+
+def spaces_to_data(observation: gym.Space[Any], action: gym.Space[Any]) -> dict[str, Any]:
+    """Return what a run's record says of its spaces: its own, and the policy's where that acts in other units."""
+    own = {"observation": space_to_data(observation), "action": space_to_data(action)}
+    units = unit_space(action)
+    return own if units is action else {**own, POLICY_ACTION: space_to_data(units)}
 
 
 def last_finished(run: Path) -> tuple[int, StageFinished]:
@@ -141,11 +196,13 @@ def evaluate_run(
     agent = record.curriculum.agent
     scores = []
     with limited_threads(threads_of(agent)):
-        engine = load_learner(run).engine
+        learner = load_learner(run)
         for index, environment in enumerate(environments):
             env = make_vec_env(environment, agent.n_envs, seed, index, Purpose.EVALUATION)
             try:
-                played = evaluate(engine, env, episodes, seed, index, agent.action_mode == "deterministic")
+                theirs = monitor_of(env).action_space
+                require_bounds(f"The policy of {run} acts", learner.action_space, f"{environment}", theirs)
+                played = evaluate(learner.engine, env, episodes, seed, index, agent.action_mode == "deterministic")
             finally:
                 env.close()
             # Waves are whole; of the last one those count that began first, however long they took.

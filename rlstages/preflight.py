@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
+import numpy as np
 import torch
 from stable_baselines3.common.preprocessing import is_image_space
 
@@ -21,6 +23,7 @@ from rlstages.doubts import doubts_about_expert, doubts_about_reward
 from rlstages.environments.determinism import doubts_about
 from rlstages.environments.lookup import batched_maker
 from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.monitor import monitor_of
 from rlstages.environments.seeding import Purpose
 from rlstages.environments.statistics import refuse_running_statistics
 from rlstages.episodes import Episode
@@ -28,9 +31,9 @@ from rlstages.errors import InputError, require
 from rlstages.experts import remedy_for, showing
 from rlstages.inheritance import Kept
 from rlstages.learners.cloning import place_demonstrations, require_demonstrations
-from rlstages.learners.learner import require_fit
+from rlstages.learners.fit import require_actions, require_fit
 from rlstages.references import hidden
-from rlstages.spaces import describe_space, space_to_data
+from rlstages.spaces import describe_space, space_to_data, spell_space
 from rlstages.specs import Agent, Environment
 from rlstages.stages import (
     BehaviorCloning,
@@ -42,7 +45,9 @@ from rlstages.stages import (
 )
 from rlstages.threads import processors
 from rlstages.trial import ENDLESS, Trial, try_episodes, try_expert
+from rlstages.units import ONLY_BOUNDS, differ_in_bounds_only, doubts_about_range
 
+ARRAYS = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
 INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 DEAR_STEP = 1e-3
 """Seconds of a step from which copies in processes of their own may pay (benchmarks/environments.py)."""
@@ -51,7 +56,12 @@ DECIDABLE_ATTEMPTS, LEAST_PIXELS = 10, 36
 
 @dataclass(frozen=True)
 class Spaces:
-    """The spaces that all environments of a curriculum share, as the policy sees them."""
+    """The spaces that all environments of a curriculum share.
+
+    Attributes:
+        observation: As the policy sees it, with bounds that hold those of all environments.
+        action: In the environments' own units.
+    """
 
     observation: gym.Space[Any]
     action: gym.Space[Any]
@@ -111,6 +121,7 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
     for environment, trial in tried.items():
         doubts += _endlessness(environment, trial.unended, len(shown.get(environment, ())) > 0)
         doubts += _silence(environment, trial)
+    doubts += doubts_about_range(spaces.action)
     doubts += [*hidden(), *_flattened_images(curriculum.agent, spaces.observation)]
     trained = _trained(curriculum)
     for environment in trained:
@@ -138,7 +149,7 @@ def _check_device(agent: Agent) -> None:
 
 
 def _shared_spaces(curriculum: Curriculum) -> Spaces:
-    """Make one copy of each environment and require that their spaces are equal."""
+    """Make one copy of each environment and require that one network can serve their spaces."""
     found: list[tuple[str, Environment, Spaces]] = []
     places = [(f"stage {stage.name!r}", stage.environment) for stage in curriculum.stages]
     places += [("held_out", environment) for environment in curriculum.held_out]
@@ -147,20 +158,48 @@ def _shared_spaces(curriculum: Curriculum) -> Spaces:
         with _naming(where):
             found.append((where, environment, known[0] if known else _spaces_of(environment)))
     first_where, first_environment, first = found[0]
+    covering = first.observation
     for where, environment, spaces in found[1:]:
-        for what in ("observation", "action"):
-            one, other = getattr(first, what), getattr(spaces, what)
+        both = _covering(covering, spaces.observation)
+        pairs = {"observation": (first.observation, spaces.observation), "action": (first.action, spaces.action)}
+        for what, (one, other) in pairs.items():
+            apart = both is None if what == "observation" else one != other
+            why = "one network cannot serve both, so wrap one of them"
+            if what == "action" and differ_in_bounds_only(one, other):
+                why = ONLY_BOUNDS
             require(
-                one == other,
+                not apart,
                 f"{where}: the {what}s of {environment} are {_contrast(other, one)}, those of {first_environment} in "
-                f"{first_where} are {_contrast(one, other)}; one network cannot serve both, so wrap one of them.",
+                f"{first_where} are {_contrast(one, other)}; {why}.",
             )
-    return first
+        covering = both if both is not None else covering
+    return replace(first, observation=covering)
+
+
+def _covering(one: gym.Space[Any], other: gym.Space[Any]) -> gym.Space[Any] | None:
+    """Return a space for both, whose bounds hold theirs where nothing else differs; `None` if there is none.
+
+    Bounds of observations do not matter to a network, unless they make an image of an array.
+    """
+    if one == other:
+        return one
+    if isinstance(one, gym.spaces.Box) and isinstance(other, gym.spaces.Box):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return None
+        low, high = np.minimum(one.low, other.low), np.maximum(one.high, other.high)
+        both = gym.spaces.Box(low, high, one.shape, np.dtype(one.dtype).type)
+        return both if is_image_space(one) == is_image_space(other) == is_image_space(both) else None
+    if isinstance(one, gym.spaces.Dict) and isinstance(other, gym.spaces.Dict) and set(one) == set(other):
+        parts = {key: _covering(part, other[key]) for key, part in one.spaces.items()}
+        if all(part is not None for part in parts.values()):
+            # An ordered one, because gymnasium sorts the keys of a plain dictionary.
+            return gym.spaces.Dict(OrderedDict(cast("dict[str, gym.Space[Any]]", parts)))
+    return None
 
 
 def _contrast(space: gym.Space[Any], other: gym.Space[Any]) -> str:
     short = describe_space(space)
-    return short if short != describe_space(other) else str(space)
+    return short if short != describe_space(other) else spell_space(space)
 
 
 def _spaces_of(environment: Environment) -> Spaces:
@@ -171,7 +210,7 @@ def _spaces_of(environment: Environment) -> Spaces:
         environment = replace(environment, vectorize="in-process")
     env = make_vec_env(environment, 1, 0, 0, Purpose.EVALUATION)
     try:
-        return Spaces(env.observation_space, env.action_space)
+        return Spaces(env.observation_space, monitor_of(env).action_space)
     finally:
         env.close()
 
@@ -180,12 +219,18 @@ def _check_spaces(environment: Environment) -> None:
     """Refuse spaces that stable-baselines3 could not even make copies of, and wrappers that copies must not have."""
     env = make_environment(environment)
     try:
-        for space in (env.observation_space, env.action_space):
-            space_to_data(space)
-        parts = env.observation_space.spaces.values() if isinstance(env.observation_space, gym.spaces.Dict) else ()
-        flat = not any(isinstance(part, gym.spaces.Dict) for part in parts)
+        parts = env.observation_space.spaces if isinstance(env.observation_space, gym.spaces.Dict) else {}
+        flat = not any(isinstance(part, gym.spaces.Dict) for part in parts.values())
         require(flat, f"The observations of {environment} are dictionaries in dictionaries; wrap it to flatten them.")
         refuse_running_statistics(environment, env)
+        for key, part in parts.items():
+            require(
+                isinstance(part, ARRAYS),
+                f"The observations of {environment} have {key!r}, a {type(part).__name__}, which no network takes; "
+                f"{_remedy(env, key)}.",
+            )
+        space_to_data(env.observation_space)
+        require_actions(env.action_space)
     finally:
         env.close()
 
@@ -199,6 +244,16 @@ def _flattened_images(agent: Agent, space: gym.Space[Any]) -> list[str]:
         f"The observations are images of {' x '.join(map(str, shape[1:]))} pixels, and 'MlpPolicy' takes each of them "
         f"as {math.prod(shape):,} numbers in a row; Agent(policy='CnnPolicy') looks at them with convolutions."
     ]
+
+
+def _remedy(env: gym.Env[Any, Any], key: str) -> str:
+    """Say how to be rid of a part of observations that is no array of numbers."""
+    if type(env.unwrapped).__module__.startswith("minigrid."):
+        return (
+            "use wrappers=['minigrid.wrappers:FlatObsWrapper'] and policy='MlpPolicy', or "
+            "minigrid.wrappers:ImgObsWrapper, which leaves it out"
+        )
+    return f"leave {key!r} out (gymnasium.wrappers.FilterObservation), or turn it into numbers in a wrapper"
 
 
 def _check_criterion(stage: Stage) -> None:

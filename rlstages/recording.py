@@ -19,8 +19,9 @@ from rlstages.environments.success import info_key, is_true, success_rule
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.episodes import MAX_EPISODE_STEPS
 from rlstages.errors import InputError, reason_of, require
-from rlstages.spaces import describe_space, detached, outside, stack
+from rlstages.spaces import describe_space, detached, stack
 from rlstages.specs import Environment, Expert
+from rlstages.units import outside
 
 Act = Callable[[Any], Any]
 Show = Callable[[gym.Env[Any, Any]], Act]

@@ -14,8 +14,6 @@ from gymnasium import spaces
 from rlstages.errors import InputError
 
 MOST_NUMBERS = 2**24
-ROUNDING = 1e-6
-"""By how much, relative to a bound and at least to 1, an action may pass it."""
 DTYPES = [str(np.dtype(code)) for code in "?bBhHiIqQefd"]
 
 
@@ -34,11 +32,11 @@ def space_to_data(space: gym.Space[Any]) -> dict[str, Any]:
             "high": _bounds(space.high),
         }
     if isinstance(space, spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start), **_type(space)}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist(), **_type(space)}
     if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "n": list(space.shape) if len(space.shape) > 1 else int(space.shape[0])}
+        return {"kind": "MultiBinary", "n": list(space.shape) if np.ndim(space.n) else int(space.shape[0])}
     if isinstance(space, spaces.Dict):
         return {"kind": "Dict", "spaces": {key: space_to_data(part) for key, part in space.spaces.items()}}
     raise InputError(f"{describe_space(space)} spaces are not supported; wrap the environment to give a Box or a Dict.")
@@ -62,17 +60,15 @@ def _from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
     if kind == "Box":
         shape = tuple(data["shape"])
         _limit(*shape)
-        if data["dtype"] not in DTYPES:
-            raise ValueError(f"the type {data['dtype']!r} is unknown")
-        dtype: Any = np.dtype(data["dtype"])
+        dtype = _known_type(data["dtype"])
         low, high = (_array(data[name], shape, dtype) for name in ("low", "high"))
         return spaces.Box(low, high, shape, dtype.type)
     if kind == "Discrete":
         _limit(data["n"])
-        return spaces.Discrete(data["n"], start=data["start"])
+        return spaces.Discrete(data["n"], start=data["start"], **_given_type(data))
     if kind == "MultiDiscrete":
         _limit(int(np.array(data["nvec"], np.int64).sum()))
-        return spaces.MultiDiscrete(data["nvec"], start=data["start"])
+        return spaces.MultiDiscrete(data["nvec"], start=data["start"], **_given_type(data))
     if kind == "MultiBinary":
         _limit(*(data["n"] if isinstance(data["n"], list) else [data["n"]]))
         return spaces.MultiBinary(data["n"])
@@ -80,6 +76,22 @@ def _from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
         # An ordered one, because gymnasium sorts the keys of a plain dictionary.
         return spaces.Dict(OrderedDict((key, _from_data(part)) for key, part in data["spaces"].items()))
     raise ValueError(f"the kind {kind!r} is unknown")
+
+
+def _type(space: gym.Space[Any]) -> dict[str, str]:
+    """Return the type of a space of whole numbers, where it is not the usual one."""
+    return {} if space.dtype == np.int64 else {"dtype": str(space.dtype)}
+
+
+def _given_type(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"dtype": _known_type(data["dtype"]).type} if "dtype" in data else {}
+
+
+def _known_type(name: Any) -> np.dtype[Any]:
+    if name not in DTYPES:
+        raise ValueError(f"the type {name!r} is unknown")
+    known: np.dtype[Any] = np.dtype(name)
+    return known
 
 
 def _limit(*sizes: int) -> None:
@@ -96,7 +108,14 @@ def describe_space(space: gym.Space[Any]) -> str:
         return "Dict(" + ", ".join(f"{key}: {describe_space(part)}" for key, part in space.spaces.items()) + ")"
     if isinstance(space, spaces.Discrete):
         return f"Discrete({int(space.n)})"
-    return str(space)
+    if isinstance(space, spaces.Text):
+        return f"Text({space.max_length})"
+    return spell_space(space)
+
+
+def spell_space(space: gym.Space[Any]) -> str:
+    """Return a space in full, bounds included, on one line."""
+    return " ".join(str(space).split())
 
 
 def detached(value: Any) -> Any:
@@ -115,29 +134,6 @@ def detached(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(detached(part) for part in value)
     return value
-
-
-def outside(values: np.ndarray, space: spaces.Box) -> tuple[int, str] | None:
-    """Find the first number that is out of the bounds of a Box by more than rounding.
-
-    Args:
-        values: Shape `(n, *space.shape)`.
-        space: With the bounds.
-
-    Returns:
-        Its row, and a clause on it: its place in the row, the number, the bounds there; `None` if there is none.
-    """
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    spare = ROUNDING * np.maximum(1.0, np.maximum(np.abs(low), np.abs(high)))
-    with np.errstate(invalid="ignore"):
-        wrong = np.argwhere(~((values >= low - spare) & (values <= high + spare)))
-    if not len(wrong):
-        return None
-    row, *place = wrong[0].tolist()
-    index = tuple(place)
-    where = f"number {','.join(map(str, place))} of it" if place else "it"
-    number = values[row][index]
-    return row, f"{where} ({number:g}) is outside [{space.low[index]:g}, {space.high[index]:g}]"
 
 
 def stack(observations: Sequence[Any], space: gym.Space[Any]) -> np.ndarray | dict[str, np.ndarray]:

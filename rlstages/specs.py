@@ -243,7 +243,7 @@ class Agent(Hyperparameters):
             that has never varied counts as 0.
         normalize_rewards: Scale rewards by the running standard deviation of the discounted return, afresh in each
             stage.
-        log_std_init: Initial log standard deviation of a continuous policy.
+        log_std_init: Initial log standard deviation of a continuous policy, as a share of half an action's range.
         action_mode: How actions are chosen wherever the policy is judged: gates, evaluations and reports alike.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` or `"auto"`. Small networks are fastest on the CPU.
         threads: CPU threads of torch and NumPy. `None` stands for 1, with which small networks are fastest, and for

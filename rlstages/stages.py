@@ -48,8 +48,8 @@ class BehaviorCloning:
         patience: Epochs without improvement on the held-out episodes before training stops.
         best: Keep only this many episodes, those of the highest return.
         min_return: Keep only episodes with at least this return.
-        min_log_std: Floor of a continuous policy's log standard deviation. A deterministic expert drives it down
-            without limit, and with it the exploration that fine-tuning needs.
+        min_log_std: Floor of a continuous policy's log standard deviation, as a share of half an action's range. A
+            deterministic expert drives it down without limit, and with it the exploration that fine-tuning needs.
         evaluation_episodes: Played before and after cloning to score the policy; 0 plays none.
     """
 
@@ -156,8 +156,8 @@ class FineTuning(Hyperparameters):
             it over a random batch, as large as its own, of what the last cloning stage had to learn from (DAPG,
             arXiv:1709.10087; arXiv:1709.10089). 0 is off.
         demonstration_steps: Environment steps over which that weight falls to 0 in a straight line.
-        exploration: Log standard deviation of a continuous policy at the stage's start; `None` keeps what the stage
-            before left, which is what cloning learned.
+        exploration: Log standard deviation of a continuous policy at the stage's start, as a share of half an action's
+            range; `None` keeps what the stage before left, which is what cloning learned.
         guard_steps: If the policy comes from cloning: environment steps of updates after which it is compared with the
             clone. If its training episodes are worse, it plays the `evaluation_episodes` that the clone has played;
             after a significant drop the clone comes back, and goes on with half the learning rate and clip range and

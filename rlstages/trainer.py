@@ -262,7 +262,7 @@ class Trainer:
         if isinstance(stage, FineTuning):
             earlier, before = earlier_environments(stages, self.stage), stage_to_look_back_at(stages, self.way)
             needy = stage.needs_demonstrations
-            shown = demonstrated_transitions(self.directory.path, self.learner.policy) if needy else None
+            shown = demonstrated_transitions(self.directory.path, self.learner) if needy else None
             return FineTuningRunner(stage, number, self.learner, self.seed, self.emit, earlier, before, shown)
         file = self.directory.path / "demonstrations" / f"{stem_of(stages, self.way)}.safetensors"
         return CloningRunner(stage, number, self.learner, self.seed, self.emit, file, self.trust_pickle)

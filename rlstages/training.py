@@ -17,10 +17,10 @@ from rlstages.events import Follower, RunFinished, StageFinished, require_follow
 from rlstages.inheritance import inherited
 from rlstages.learners.learner import Learner
 from rlstages.plain import whole
-from rlstages.policies import final_weights, last_finished, learner_of
+from rlstages.policies import final_weights, last_finished, learner_of, spaces_of, spaces_to_data
 from rlstages.preflight import Checked, preflight
 from rlstages.resumption import conditions, require_unchanged
-from rlstages.spaces import describe_space, space_from_data, space_to_data
+from rlstages.spaces import describe_space
 from rlstages.specs import Agent
 from rlstages.stages import BehaviorCloning, FineTuning, refuse_unfit
 from rlstages.storage.record import new_record, read_record
@@ -30,6 +30,7 @@ from rlstages.threads import limited_threads, threads_of
 from rlstages.tracking import Track
 from rlstages.trainer import RunResult, Trainer, Watch, state_of
 from rlstages.turns import one_at_a_time
+from rlstages.units import require_bounds
 
 RUNS = Path("runs")
 
@@ -79,7 +80,7 @@ def train(
         refuse_taken(Path(out))
     kept = None if initial is None else inherited(curriculum.stages, Path(initial))
     checked = preflight(curriculum, trust_pickle=trust_pickle, kept=kept)
-    spaces = {"observation": space_to_data(checked.observation), "action": space_to_data(checked.action)}
+    spaces = spaces_to_data(checked.observation, checked.action)
     came_from = None if initial is None else Path(initial).name
     digest, content = (None, None) if kept is None else (kept.digest, kept.content())
     record = new_record(curriculum, seed, spaces, conditions(curriculum.agent), came_from, digest)
@@ -190,10 +191,11 @@ def start_from(learner: Learner, curriculum: Curriculum, run: Path) -> None:
     """
     record = read_record(run)
     stages = dict(enumerate(record.curriculum.stages))
+    seen, acts = spaces_of(record)
+    require_bounds(f"The policy of {run} acts", acts, "this curriculum's", learner.action_space)
     try:
         learner.load_policy(final_weights(run))
     except InputError as error:
-        seen, acts = (space_from_data(record.spaces.get(name, {})) for name in ("observation", "action"))
         theirs = _network(record.curriculum.agent, seen, acts)
         own = _network(curriculum.agent, learner.policy.observation_space, learner.policy.action_space)
         if theirs == own:

@@ -10,7 +10,7 @@ from rlstages import InputError, RewardThreshold, SuccessThreshold, resume, trai
 from rlstages.compare.plan import make_plan
 from rlstages.events import DemonstrationsReady, RolloutFinished
 from rlstages.inheritance import demonstrated_transitions, kept_demonstrations
-from rlstages.policies import load_policy
+from rlstages.policies import load_learner
 from rlstages.preflight import preflight
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint, sha256
 from rlstages.storage.record import read_record
@@ -65,7 +65,7 @@ def test_the_term_is_over_all_that_the_last_cloning_stage_kept(here):
 
     first, last = payloads("run", DemonstrationsReady)
     kept = kept_demonstrations(here / "run")
-    observations, actions = demonstrated_transitions(here / "run", load_policy("run"))
+    observations, actions = demonstrated_transitions(here / "run", load_learner(here / "run"))
 
     assert kept.digest == last.digest != first.digest
     assert len(actions) == len(observations) == 3 * 5

@@ -24,6 +24,8 @@ SPACES = [
     spaces.MultiBinary([2, 3]),
     spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(0.0, 1.0, (2,))}),
     spaces.Dict(OrderedDict([("z", spaces.Discrete(2)), ("a", spaces.Dict({"x": spaces.MultiBinary(2)}))])),
+    spaces.MultiDiscrete([2, 3], dtype=np.uint8),
+    spaces.MultiBinary((3,)),
 ]
 
 
@@ -62,4 +64,5 @@ def test_damaged_data_is_refused(data):
 def test_spaces_are_described_in_a_few_words():
     assert describe_space(SPACES[0]) == "Box(3,) of float32"
     assert describe_space(SPACES[6]) == "Discrete(4)"
+    assert describe_space(spaces.Text(9)) == "Text(9)"
     assert describe_space(SPACES[13]) == "Dict(a: Discrete(2), b: Box(2,) of float32)"

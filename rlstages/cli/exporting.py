@@ -20,15 +20,17 @@ def export_policy(run: Path, out: Path, form: str | None) -> None:
         f"--out is {out.name}; {'' if form is None else f'for --format {form} '}give a name that ends in {endings}.",
     )
     make_parent(out)
-    from rlstages.policies import load_learner
+    from rlstages.learners.learner import save_weights
+    from rlstages.policies import load_learner, model_in_own_units
     from rlstages.turns import one_at_a_time
 
     with one_at_a_time("the export of a policy"):
         learner = load_learner(run)
+        model = model_in_own_units(learner)
     if written == "sb3":
-        learner.model.save(out)
-        name = type(learner.model).__name__
+        model.save(out)
+        name = type(model).__name__
         also = "; rlstages must be installed to load it" if learner.agent.normalize_observations else ""
         print(f"{out}: load it with stable_baselines3.{name}.load({str(out)!r}){also}")
     else:
-        print(f"{out}: sha256 {learner.save_policy(out)[:12]}")
+        print(f"{out}: sha256 {save_weights(model.policy.state_dict(), out)[:12]}")

@@ -21,6 +21,7 @@ from rlstages.environments.lookup import batched_maker, maker_of, takes_copies
 from rlstages.environments.monitor import EnvironmentFault, EpisodeMonitor, Warn, log_warning
 from rlstages.environments.scripts import refuse_unguarded
 from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
+from rlstages.environments.units import with_unit_actions
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.environments.workers import Workers
 from rlstages.errors import InputError, reason_of, require
@@ -104,7 +105,8 @@ def make_vec_env(
     """Make copies of an environment behind stable-baselines3's interface.
 
     Every episode of every copy has a seed of its own (`episode_seed`), so an environment's state is its episode's seed
-    and the actions since. Images are moved to channels first, as stable-baselines3 does.
+    and the actions since. Images are moved to channels first, as stable-baselines3 does, and actions are taken as a
+    policy gives them (`rlstages.units`).
 
     Args:
         spec: What to make.
@@ -131,7 +133,8 @@ def make_vec_env(
         else:
             env = InProcess(makers, spec.step_timeout)
     monitor = EpisodeMonitor(env, spec, warn)
-    return VecTransposeImage(monitor) if _has_images_last(monitor.observation_space) else monitor
+    seen = VecTransposeImage(monitor) if _has_images_last(monitor.observation_space) else monitor
+    return with_unit_actions(seen)
 
 
 def _make_batch(spec: Environment, maker: Callable[..., Any], n_envs: int) -> Any:

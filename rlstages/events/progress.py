@@ -93,7 +93,8 @@ class EpochFinished:
     Attributes:
         epoch: From 1, within the stage.
         metrics: `loss`, and where episodes are held out `held_out_loss` (negative log likelihood, nats), and
-            `accuracy` (discrete actions) or `error` (root mean square, continuous actions).
+            `accuracy` (discrete actions) or `error` (continuous actions: root mean square, as a share of half the
+            range).
         best: Whether the held-out loss is the lowest so far.
     """
 

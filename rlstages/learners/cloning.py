@@ -43,6 +43,7 @@ from rlstages.recording import record
 from rlstages.serialization import from_data, to_data
 from rlstages.stages import BehaviorCloning
 from rlstages.storage.checkpoints import sha256
+from rlstages.units import narrow_actions, to_units
 
 MEASURED_AT_ONCE = 4096
 
@@ -144,7 +145,10 @@ class CloningRunner:
         place = f"{self._file.parent.name}/{self._file.name}"
         held_out = self._data.held_out_episodes
         self.emit(DemonstrationsReady(source, place, self._digest, kept.score(), held_out, shown.steps))
-        doubts = [f"{source}: {sentence}" for sentence in doubtful(kept, self.learner.policy.observation_space)]
+        doubts = [
+            f"{source}: {sentence}"
+            for sentence in doubtful(kept, self.learner.policy.observation_space, self.learner.action_space)
+        ]
         doubts += doubts_about_expert(
             stage.shower, stage.environment, kept.episodes, gate=stage.until, remedy=remedy_for(stage)
         )
@@ -232,9 +236,9 @@ class CloningRunner:
         self.result = Result(outcome, reason, self._before, after, verdict, self._digest)
 
     def _prepare(self, kept: Demonstrations) -> _Data:
-        policy = self.learner.policy
-        placed = require_demonstrations(self.stage, kept, policy.observation_space, policy.action_space)
-        if isinstance(policy.action_space, spaces.MultiBinary):
+        learner = self.learner
+        placed = require_demonstrations(self.stage, kept, learner.policy.observation_space, learner.action_space)
+        if isinstance(learner.action_space, spaces.MultiBinary):
             # torch's Bernoulli distribution takes no whole numbers.
             placed = Demonstrations(
                 tuple(replace(episode, actions=episode.actions.astype(np.float32)) for episode in placed.episodes)
@@ -328,10 +332,10 @@ def require_demonstrations(
         stage: Names them.
         kept: The episodes that its filters leave.
         observation_space: As the policy sees it.
-        action_space: Of the environment.
+        action_space: Of the environment, in its own units.
 
     Returns:
-        The episodes, images with channels first.
+        The episodes as a policy takes them; see `place_demonstrations`.
 
     Raises:
         InputError: See `check_demonstrations`.
@@ -343,22 +347,35 @@ def require_demonstrations(
 def place_demonstrations(
     name: str, kept: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any]
 ) -> Demonstrations:
-    """Return demonstrations as a policy takes them, images with channels first.
+    """Return demonstrations as a policy takes them: images with channels first, actions in [-1, 1] (`rlstages.units`).
+
+    Actions of a Box become flat, shape `(T, numbers)`, as a policy's distribution takes them.
+
+    Args:
+        name: Of the demonstrations, for messages.
+        kept: The episodes.
+        observation_space: As the policy sees it.
+        action_space: Of the environment, in its own units.
 
     Raises:
         InputError: If they do not fit the spaces; see `check_demonstrations`.
     """
     placed = _channels_first(kept, observation_space)
     check_demonstrations(name, placed, observation_space, action_space)
-    return typed(placed, observation_space, action_space)
+    placed = typed(placed, observation_space, action_space)
+    if not isinstance(action_space, spaces.Box):
+        return placed
+    acted = (to_units(episode.actions, action_space).reshape(len(episode), -1) for episode in placed.episodes)
+    return Demonstrations(tuple(replace(e, actions=a) for e, a in zip(placed.episodes, acted, strict=True)))
 
 
-def doubtful(shown: Demonstrations, space: gym.Space[Any]) -> Iterator[str]:
+def doubtful(shown: Demonstrations, space: gym.Space[Any], action_space: gym.Space[Any]) -> Iterator[str]:
     """Say what in demonstrations is allowed and yet hardly meant, once for each array: another type or scale.
 
     Args:
         shown: The episodes.
         space: Of the observations, as the policy sees them.
+        action_space: Of the environment, in its own units.
     """
     ranges = Ranges(space)
     parts = space.spaces if isinstance(space, spaces.Dict) else {SINGLE: space}
@@ -371,6 +388,7 @@ def doubtful(shown: Demonstrations, space: gym.Space[Any]) -> Iterator[str]:
         for found in ranges.observations_outside(episode.observations):
             place = f"episode {number}, step {found.copy}"
             yield f"the demonstrations hold {found.what} (first seen: {found.seen}, {place})."
+    yield from narrow_actions(shown.transitions()[1], action_space)
 
 
 def measure(policy: ActorCriticPolicy, observations: Observations, actions: np.ndarray) -> dict[str, float]:
@@ -379,11 +397,11 @@ def measure(policy: ActorCriticPolicy, observations: Observations, actions: np.n
     Args:
         policy: Measured, not changed.
         observations: First axis the transitions.
-        actions: Likewise.
+        actions: Likewise, as `place_demonstrations` returns them.
 
     Returns:
         `loss`, the mean negative log likelihood in nats, and `accuracy` (share of actions that are the likeliest one)
-        for discrete actions or `error` (root mean square, in action units) for continuous ones.
+        for discrete actions or `error` (root mean square, as a share of half the range) for continuous ones.
     """
     policy.set_training_mode(False)
     losses, hits = [], []

@@ -60,7 +60,7 @@ def open_copies(
 
 def begin_copies(model: OnPolicyAlgorithm, env: VecEnv) -> None:
     """Let a model train in these copies, from new episodes on."""
-    model.set_env(env)
+    _set_env(model, env)
     model._last_obs = None
     _set_up(model)
 
@@ -100,7 +100,7 @@ def restore_copies(model: OnPolicyAlgorithm, env: VecEnv, state: Mapping[str, An
         env.returns[starts] = 0.0
         for name in ("mean", "var", "count"):
             setattr(env.ret_rms, name, moments[name])
-    model.set_env(env)
+    _set_env(model, env)
     model._last_obs = concatenated([observations for observations, _ in back])
     model._last_episode_starts = starts
     _set_up(model)
@@ -111,6 +111,12 @@ def _restore_part(part: VecEnv, state: Mapping[str, Any]) -> tuple[Any, list[int
     observations, lost = monitor_of(part).load_state_dict(state)
     transposed = unwrap_vec_wrapper(part, VecTransposeImage)
     return (observations if transposed is None else transposed.transpose_observations(observations)), lost
+
+
+def _set_env(model: OnPolicyAlgorithm, env: VecEnv) -> None:
+    # The model's bounds of observations hold those of all stages, and it takes no copies with others.
+    env.observation_space = model.observation_space
+    model.set_env(env)
 
 
 def _set_up(model: OnPolicyAlgorithm) -> None:

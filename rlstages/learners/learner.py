@@ -21,15 +21,16 @@ from stable_baselines3.common.preprocessing import get_action_dim, get_flattened
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 
 from rlstages.errors import InputError, require
-from rlstages.learners.engines.choice import choose_engine, make_engine
+from rlstages.learners.engines.choice import make_engine
 from rlstages.learners.engines.engine import Engine
-from rlstages.learners.normalizer import NormalizedExtractor, is_vector
+from rlstages.learners.fit import require_fit
+from rlstages.learners.normalizer import NormalizedExtractor
 from rlstages.learners.optimizers import leave_compiler_out
 from rlstages.randomness import random_state, set_random_state
-from rlstages.spaces import describe_space
 from rlstages.specs import Agent, value_at
 from rlstages.storage.checkpoints import replace_durably, sha256
 from rlstages.storage.untrusted import Tensors, read_bytes
+from rlstages.units import unit_space
 
 _EXTRACTORS = {"MlpPolicy": FlattenExtractor, "CnnPolicy": NatureCNN, "MultiInputPolicy": CombinedExtractor}
 Weights = dict[str, torch.Tensor]
@@ -44,10 +45,11 @@ class Learner:
     Args:
         agent: Algorithm, network and settings.
         observation_space: As the policy sees it: images with channels first.
-        action_space: Of every environment of the curriculum.
+        action_space: Of every environment of the curriculum, in its own units.
         seed: Seeds Python, NumPy and torch.
 
     Attributes:
+        action_space: Likewise; the policy's own is `units.unit_space` of it.
         model: stable-baselines3's algorithm, the source of truth for the weights.
         global_step: Environment steps of the whole run so far.
         objective: What trained the policy last: `None`, `"cloning"` or `"reinforcement"`.
@@ -59,7 +61,9 @@ class Learner:
     ) -> None:
         leave_compiler_out()
         self.agent, self._seed = agent, seed
-        self.model = _build(agent, observation_space, action_space, seed)
+        require_fit(agent, observation_space, action_space)
+        self.action_space = action_space
+        self.model = build_model(agent, observation_space, unit_space(action_space), seed)
         self.global_step = 0
         self.objective: str | None = None
         self.trusted: Weights | None = None
@@ -96,10 +100,7 @@ class Learner:
 
     def save_policy(self, path: Path) -> str:
         """Write the policy's weights and statistics as safetensors and return the file's SHA-256."""
-        content = save_tensors({name: value.cpu().contiguous() for name, value in self.weights().items()})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(path, content)
-        return sha256(content)
+        return save_weights(self.weights(), path)
 
     def trust(self) -> None:
         """Make the policy as it is now the anchor of later stages."""
@@ -147,6 +148,15 @@ class Learner:
         require(same, f"The checkpoint is another engine's than {self.engine.name!r}; name it in Agent(engine=...).")
         self.engine.load_state_dict(state["engine"])
         set_random_state(state["random"])
+
+
+def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> str:
+    """Write weights and statistics as safetensors and return the file's SHA-256."""
+    # Copies, because parts of a policy may share memory, which the format has no notion of.
+    content = save_tensors({name: value.detach().cpu().clone().contiguous() for name, value in weights.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_durably(path, content)
+    return sha256(content)
 
 
 def read_policy(path: Path, digest: str | None = None) -> Weights:
@@ -197,44 +207,6 @@ def _outputs(action_space: gym.Space[Any]) -> int:
     return get_action_dim(action_space)
 
 
-def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-    """Refuse spaces that the agent's policy cannot take.
-
-    Raises:
-        InputError: Naming the space and the policy to use instead.
-    """
-    seen = describe_space(observation_space)
-    is_dict = isinstance(observation_space, spaces.Dict)
-    wanted = agent.policy == "MultiInputPolicy"
-    require(is_dict <= wanted, f"The observations are {seen}; use Agent(policy='MultiInputPolicy').")
-    require(wanted <= is_dict, f"The observations are {seen}, no dictionary; use policy='MlpPolicy' or 'CnnPolicy'.")
-    if agent.policy == "CnnPolicy":
-        image = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.uint8
-        large = (
-            image and len(observation_space.shape or ()) == 3 and min(sorted(observation_space.shape or ())[1:]) >= 36
-        )
-        require(bool(large), f"The observations are {seen}; CnnPolicy needs uint8 images of at least 36 x 36 pixels.")
-    if agent.normalize_observations:
-        parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
-        require(
-            any(is_vector(part) for part in parts),
-            f"The observations are {seen}: there is no vector to standardise; set normalize_observations=False.",
-        )
-    supported = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
-    require(isinstance(action_space, supported), f"Actions of {describe_space(action_space)} are not supported.")
-    for what, space in (("observations", observation_space), ("actions", action_space)):
-        from_zero = not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) or not np.any(space.start)
-        require(
-            from_zero, f"The {what} are {space}, which does not count from 0; wrap the environment so that it does."
-        )
-    if isinstance(action_space, spaces.Box):
-        finite = np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()
-        require(
-            bool(finite), f"The actions are {describe_space(action_space)} without bounds; wrap them in a bounded Box."
-        )
-    choose_engine(agent, observation_space, action_space)
-
-
 def arrays(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """Return tensors as NumPy arrays."""
     return {name: value.detach().cpu().numpy().copy() for name, value in weights.items()}
@@ -267,10 +239,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def _build(
+def build_model(
     agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
 ) -> OnPolicyAlgorithm:
-    require_fit(agent, observation_space, action_space)
+    """Return stable-baselines3's algorithm for an agent, without an environment, acting in exactly this space."""
     settings = agent.settings()
     policy_kwargs: dict[str, Any] = {
         "net_arch": {"pi": list(agent.network), "vf": list(agent.network)},

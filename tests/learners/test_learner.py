@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from rlstages import InputError
-from rlstages.learners.learner import Learner, read_policy, require_fit
+from rlstages.learners.fit import require_fit
+from rlstages.learners.learner import Learner, read_policy
 from rlstages.storage.checkpoints import read_checkpoint, sha256, write_checkpoint
 
 VECTOR, ACTION = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(3)
@@ -137,6 +138,14 @@ def test_rebuilding_the_optimiser_forgets_its_moments_and_keeps_its_kind():
         assert not learner.policy.optimizer.state
 
 
+def box(low, high):
+    return spaces.Box(np.array(low, np.float64), np.array(high, np.float64), dtype=np.float64)
+
+
+def parts(**more):
+    return spaces.Dict({"v": VECTOR, **more})
+
+
 @pytest.mark.parametrize(
     ("policy", "observation", "action", "more", "sentence"),
     [
@@ -150,6 +159,40 @@ def test_rebuilding_the_optimiser_forgets_its_moments_and_keeps_its_kind():
         ("MlpPolicy", VECTOR, spaces.Discrete(3, start=1), {}, "actions are .* does not count from 0"),
         ("MlpPolicy", spaces.Discrete(3, start=-1), ACTION, {}, "observations are .* does not count from 0"),
         ("MlpPolicy", VECTOR, spaces.Tuple([ACTION]), {}, "are not supported"),
+        ("MlpPolicy", VECTOR, spaces.Box(0, 4, (2,), np.int32), {}, r"fractions .* MultiDiscrete\(\[5, 5\]\) instead"),
+        ("MlpPolicy", VECTOR, spaces.Box(-1, 1, (1,), np.int8), {}, r"MultiDiscrete\(\[3\]\), add \[-1\], instead"),
+        ("MlpPolicy", VECTOR, spaces.Box(0, 2**62, (1,), np.uint64), {}, "take a Box of float32, round its actions,"),
+        ("MlpPolicy", VECTOR, spaces.Box(0, 1, (2, 2), np.bool_), {}, r"take MultiBinary\(4\) instead"),
+        ("MlpPolicy", VECTOR, spaces.MultiBinary([2, 2]), {}, r"of the shape \(2, 2\), .* take MultiBinary\(4\), and"),
+        ("MlpPolicy", VECTOR, spaces.MultiBinary((3,)), {}, r"of the shape \(3,\), .* take MultiBinary\(3\), and"),
+        ("MlpPolicy", VECTOR, spaces.MultiDiscrete([[2, 3], [3, 2]]), {}, r"take MultiDiscrete\(\[2, 3, 3, 2\]\), and"),
+        ("MlpPolicy", VECTOR, spaces.Box(-1, 1, (0,)), {}, "holds no number"),
+        ("MlpPolicy", VECTOR, spaces.Box(-3e38, 3e38, (1,)), {}, "in dimension 0, too far apart for float32"),
+        ("MlpPolicy", VECTOR, box([0, 0], [1, 1e13]), {}, r"0 to 1e\+13 in dimension 1, too far apart for float32"),
+        ("MlpPolicy", VECTOR, box([[0], [1e9]], [[1], [1e9 + 1]]), {}, r"in dimension 1, 0, .* has 0 steps only; let"),
+        ("MlpPolicy", VECTOR, spaces.Box(1e3, 1e3 + 100, (1,), np.float16), {}, "float16 has [0-9]+ steps only; let"),
+        ("MlpPolicy", spaces.Box(-1, 1, ()), ACTION, {}, r"a number without an axis; give it the shape \(1,\), or use"),
+        ("MlpPolicy", spaces.Box(-1, 1, (0,)), ACTION, {}, "holds no number; leave it out"),
+        ("MlpPolicy", spaces.MultiDiscrete([[2], [3]]), ACTION, {}, r"of the shape \(2, 1\), .*FlattenObservation"),
+        (
+            "MultiInputPolicy",
+            parts(x=spaces.Discrete(3, start=2)),
+            ACTION,
+            {},
+            "have 'x', .* does not count from 0; .*Fla",
+        ),
+        (
+            "MultiInputPolicy",
+            parts(x=spaces.MultiDiscrete([[2], [3]])),
+            ACTION,
+            {},
+            r"'x', .* shape \(2, 1\), .*Flatten",
+        ),
+        ("MultiInputPolicy", parts(x=spaces.Box(0, 255, (3, 7, 7), np.uint8)), ACTION, {}, "'x', .* at least 36 x 36"),
+        ("MultiInputPolicy", parts(x=spaces.Box(-1, 1, ())), ACTION, {}, "have 'x', .* a number without an axis"),
+        ("MultiInputPolicy", spaces.Dict({"a.b": VECTOR}), ACTION, {}, "the key 'a.b', which torch .* rename it"),
+        ("MultiInputPolicy", parts(items=VECTOR), ACTION, {}, "the key 'items', which torch .* rename it"),
+        ("MultiInputPolicy", spaces.Dict({}), ACTION, {}, "a dictionary without keys"),
     ],
 )
 def test_spaces_that_the_policy_cannot_take_are_refused(policy, observation, action, more, sentence):

@@ -164,8 +164,11 @@ class Engine(Protocol):
 
 
 def within(space: gym.Space[Any], actions: np.ndarray) -> np.ndarray:
-    """Return actions with those of a Box brought within its bounds."""
-    return np.clip(actions, space.low, space.high) if isinstance(space, spaces.Box) else actions
+    """Return actions that are in their space: those of a Box clipped to its bounds, all others of its whole numbers."""
+    if isinstance(space, spaces.Box):
+        clipped: np.ndarray = np.clip(actions, space.low, space.high)
+        return clipped
+    return actions.astype(space.dtype, copy=False)
 
 
 def critic_parameters(policy: ActorCriticPolicy) -> list[torch.nn.Parameter]:

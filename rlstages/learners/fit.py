@@ -1,0 +1,143 @@
+"""Which spaces an agent's policy can take; all others are refused before anything is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+
+from rlstages.errors import require
+from rlstages.learners.engines.choice import choose_engine
+from rlstages.learners.normalizer import is_vector
+from rlstages.spaces import describe_space, spell_space
+from rlstages.specs import Agent
+from rlstages.units import require_range, unit_space
+
+SMALLEST_IMAGE = 36
+MOST_CHOICES = 256
+"""In one dimension; of more numbers than these a policy is better off with a range."""
+_FLATTEN = "use wrappers=['gymnasium.wrappers:FlattenObservation'] and policy='MlpPolicy'"
+_RESERVED = torch.nn.ModuleDict()
+
+
+def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+    """Refuse spaces that the agent's policy cannot take.
+
+    Args:
+        agent: Whose policy it is.
+        observation_space: As the policy sees it: images with channels first.
+        action_space: The environment's own.
+
+    Raises:
+        InputError: Naming the space, in a dictionary its key too, and what to do instead.
+    """
+    seen = describe_space(observation_space)
+    is_dict = isinstance(observation_space, spaces.Dict)
+    wanted = agent.policy == "MultiInputPolicy"
+    require(is_dict <= wanted, f"The observations are {seen}; use Agent(policy='MultiInputPolicy').")
+    require(wanted <= is_dict, f"The observations are {seen}, no dictionary; use policy='MlpPolicy' or 'CnnPolicy'.")
+    if agent.policy == "CnnPolicy":
+        image = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.uint8
+        large = image and _is_large(observation_space)
+        require(large, f"The observations are {seen}; CnnPolicy needs uint8 images of at least 36 x 36 pixels.")
+    if agent.normalize_observations:
+        parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+        require(
+            any(is_vector(part) for part in parts),
+            f"The observations are {seen}, with no vector to standardise; leave out normalize_observations.",
+        )
+    if isinstance(observation_space, spaces.Dict):
+        require(len(observation_space.spaces) > 0, "The observations are a dictionary without keys; nothing is seen.")
+        for key, part in observation_space.spaces.items():
+            _require_key(key, part)
+    else:
+        _require_part("The observations are", observation_space)
+    require_actions(action_space)
+    choose_engine(agent, observation_space, unit_space(action_space))
+
+
+def _require_key(key: str, part: gym.Space[Any]) -> None:
+    """Refuse what a dictionary's key or its space would make of the network."""
+    plain = bool(key) and "." not in key and not hasattr(_RESERVED, key)
+    require(plain, f"The observations have the key {key!r}, which torch cannot name a part of a network; rename it.")
+    where = f"The observations have {key!r},"
+    small = is_image_space(part) and not _is_large(part)
+    require(
+        not small,
+        f"{where} {describe_space(part)}, an image for MultiInputPolicy, which needs at least 36 x 36 pixels; make it "
+        f"larger in a wrapper, or {_FLATTEN}.",
+    )
+    _require_part(where, part)
+
+
+def _require_part(where: str, part: gym.Space[Any]) -> None:
+    """Refuse an array of observations that stable-baselines3's policies do not take."""
+    said = describe_space(part)
+    _require_from_zero(where, part, f"wrap the environment so that it does, or {_FLATTEN}")
+    shape = part.shape or ()
+    has_axis = bool(shape) or isinstance(part, spaces.Discrete)
+    require(has_axis, f"{where} {said}, a number without an axis; give it the shape (1,), or {_FLATTEN}.")
+    require(0 not in shape, f"{where} {said}, which holds no number; leave it out.")
+    flat = len(shape) == 1 or not isinstance(part, spaces.MultiDiscrete)
+    require(flat, f"{where} MultiDiscrete of the shape {shape}, which no policy takes; {_FLATTEN}.")
+
+
+def require_actions(space: gym.Space[Any]) -> None:
+    """Refuse actions that no policy gives.
+
+    Raises:
+        InputError: Naming the space and what to give instead.
+    """
+    said = describe_space(space)
+    supported = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
+    require(
+        isinstance(space, supported),
+        f"Actions of {said} are not supported; wrap the environment to take Discrete, MultiDiscrete, MultiBinary or "
+        "a Box.",
+    )
+    _require_from_zero("The actions are", space, "wrap the environment so that it does")
+    shape = space.shape or ()
+    require(0 not in shape, f"The actions are {said}, which holds no number; there is nothing to learn.")
+    if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
+        kind = type(space).__name__
+        choices = space.nvec.reshape(-1).tolist() if isinstance(space, spaces.MultiDiscrete) else int(np.prod(shape))
+        # stable-baselines3 asks a MultiBinary for a plain number.
+        flat = len(shape) == 1 and not (isinstance(space, spaces.MultiBinary) and np.ndim(space.n))
+        require(
+            flat,
+            f"The actions are {kind} of the shape {shape}, which no policy gives; let a wrapper take "
+            f"{kind}({choices}), and reshape its actions.",
+        )
+    if isinstance(space, spaces.Box):
+        whole = np.dtype(space.dtype).kind != "f"
+        require(
+            not whole,
+            f"The actions are {said}, but a policy gives fractions to a Box; let a wrapper take {_counted(space)} "
+            "instead.",
+        )
+        require_range(space)
+
+
+def _counted(space: spaces.Box) -> str:
+    """Return the space to take in place of a Box of whole numbers."""
+    if space.dtype == np.bool_:
+        return f"MultiBinary({int(np.prod(space.shape))})"
+    low, high = space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist()
+    choices = [most - least + 1 for least, most in zip(low, high, strict=True)]
+    if max(choices) > MOST_CHOICES:
+        return "a Box of float32, round its actions,"
+    return f"MultiDiscrete({choices})" + (f", add {low}," if any(low) else "")
+
+
+def _require_from_zero(where: str, space: gym.Space[Any], remedy: str) -> None:
+    from_zero = not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) or not np.any(space.start)
+    require(from_zero, f"{where} {spell_space(space)}, which does not count from 0; {remedy}.")
+
+
+def _is_large(image: gym.Space[Any]) -> bool:
+    shape = image.shape or ()
+    return len(shape) == 3 and min(sorted(shape)[1:]) >= SMALLEST_IMAGE
