@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from rlstages.errors import Fault, InputError
+from rlstages.places import typed
 from rlstages.storage.checkpoints import reason
 
 
@@ -64,5 +65,5 @@ def fault_of(error: BaseException, run: Path) -> Fault | InputError | None:
 
 def add_place(error: Fault | InputError, step: int, run: Path) -> None:
     """Say in an error's sentence where the run goes on from: the last checkpoint's step."""
-    place = f"The last checkpoint is of step {step:,}; 'rlstages resume {run}' goes on from there."
+    place = f"The last checkpoint is of step {step:,}; 'rlstages resume {typed(run)}' goes on from there."
     error.args = (f"{error} {place}", *error.args[1:])

@@ -32,7 +32,7 @@ from rlstages.stages import BehaviorCloning, FineTuning, earlier_environments, g
 from rlstages.stopping import add_place, fault_of, interrupts
 from rlstages.storage.record import versions
 from rlstages.storage.rundir import RunDirectory, read_events
-from rlstages.tracking import Track, open_trackers
+from rlstages.tracking import Extra, Track, open_trackers
 from rlstages.visits import (
     Way,
     end_of,
@@ -94,7 +94,7 @@ class Trainer:
         """Have a person told something as soon as someone follows the run."""
         self._notes += sentences
 
-    def train(self, track: Track, console: bool, trackers: Sequence[Tracker]) -> RunResult:
+    def train(self, track: Track, track_also: Sequence[Extra], console: bool, trackers: Sequence[Tracker]) -> RunResult:
         """Run stage after stage.
 
         Raises:
@@ -104,7 +104,7 @@ class Trainer:
         with ExitStack() as stack:
             interrupted = stack.enter_context(interrupts())
             stack.enter_context(watching())
-            followers = open_trackers(self.directory, track, console, self._notes.append)
+            followers = open_trackers(self.directory, track, track_also, console, self._notes.append)
             for tracker in [*followers, *trackers]:
                 stack.callback(self._let_go, tracker)
                 self._trackers.append(tracker)

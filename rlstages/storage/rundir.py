@@ -24,6 +24,7 @@ from typing import Any
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require
 from rlstages.events import DemonstrationsReady, Event, StageCollapsed, StageFinished
+from rlstages.places import typed
 from rlstages.references import modules_named, sources
 from rlstages.serialization import loads, to_data
 from rlstages.storage import eventlog
@@ -96,7 +97,8 @@ class RunDirectory:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            raise InputError(f"{path} is there already; give another --out, or go on with it: resume {path}.") from None
+            command = f"rlstages resume {typed(path)}"
+            raise InputError(f"{path} is there already; give another --out, or go on with it: {command}") from None
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; give another --out.") from None
         try:

@@ -29,7 +29,6 @@ from rlstages.events import (
     StageCollapsed,
     StageFinished,
     StageStarted,
-    Tracker,
     Warned,
 )
 from rlstages.tracking import text
@@ -109,6 +108,10 @@ class LiveConsole:
         if isinstance(event.payload, Warned):
             self._console.print(Text(f"warning: {_clean(event.payload.message)}", "yellow"))
 
+    def say(self, line: str) -> None:
+        """Print a line that belongs to no event, above the live view."""
+        self._console.print(_clean(line), soft_wrap=True)
+
     def render(self) -> RenderableType:
         """Return the picture of this moment."""
         with self._lock:
@@ -146,6 +149,10 @@ class PlainConsole:
                 f"[{event.stage_index + 1}/{len(self._state.stages)} {event.stage_name}] " if event.stage_name else ""
             )
             self._console.print(_clean(place + line), soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """Print a line that belongs to no event."""
+        self._console.print(_clean(line), soft_wrap=True)
 
     def close(self) -> None:
         """Print the table of stages."""
@@ -241,7 +248,7 @@ def console_tracker(
     stream: IO[str] | None = None,
     *,
     history: Iterable[Event] = (),
-) -> Tracker:
+) -> LiveConsole | PlainConsole:
     """Return a tracker that shows the run on the console.
 
     Args:
