@@ -27,6 +27,7 @@ from rlstages.learners.engines.choice import choose_engine
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
 from rlstages.learners.runner import Result, StageRunner
+from rlstages.references import sources
 from rlstages.retention import Retention
 from rlstages.stages import BehaviorCloning, FineTuning, earlier_environments, goes_on_when_missed
 from rlstages.stopping import add_place, fault_of, interrupts
@@ -104,7 +105,9 @@ class Trainer:
         with ExitStack() as stack:
             interrupted = stack.enter_context(interrupts())
             stack.enter_context(watching())
-            followers = open_trackers(self.directory, track, track_also, console, self._notes.append)
+            code = sorted(sources().values()) if "code" in track_also else []
+            more: dict[str, Any] = {"system": "system" in track_also, "code": code}
+            followers = open_trackers(self.directory, track, console, self._notes.append, **more)
             for tracker in [*followers, *trackers]:
                 stack.callback(self._let_go, tracker)
                 self._trackers.append(tracker)

@@ -267,6 +267,8 @@ def compare(
     on: On = "local",
     jobs: Jobs = None,
     track: Tracking = Track.auto,
+    track_system: TrackSystem = False,
+    track_code: TrackCode = False,
     dry_run: DryRun = False,
     run: Annotated[
         Optional[str],  # noqa: UP045
@@ -280,8 +282,9 @@ def compare(
     """
     from rlstages.cli.comparing import Options, compare_arms, run_one
 
+    also = _also(track_system, track_code)
     options = Options(
-        source, _pairs(parameters), seeds, arms, arm or [], steps, episodes, out, track.value, trust_pickle
+        source, _pairs(parameters), seeds, arms, arm or [], steps, episodes, out, track.value, also, trust_pickle
     )
     require(run is None or not dry_run, "--run makes a run, and --dry-run makes none; give one of the two.")
     if run is not None:
@@ -302,6 +305,8 @@ def sweep(
     on: On = "local",
     jobs: Jobs = None,
     track: Tracking = Track.auto,
+    track_system: TrackSystem = False,
+    track_code: TrackCode = False,
     dry_run: DryRun = False,
     trust_pickle: TrustPickle = False,
 ) -> None:
@@ -311,7 +316,8 @@ def sweep(
     """
     from rlstages.cli.sweeping import sweep_parameters
 
-    sweep_parameters(source, _pairs(parameters), seeds, out, on, jobs, track.value, dry_run, trust_pickle)
+    also = _also(track_system, track_code)
+    sweep_parameters(source, _pairs(parameters), seeds, out, on, jobs, track.value, also, dry_run, trust_pickle)
 
 
 @demos.command("record")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from rlstages.events import Tracker
@@ -15,7 +16,13 @@ Extra = Literal["system", "code"]
 
 
 def open_trackers(
-    run: RunDirectory, track: Track, also: Sequence[Extra], console: bool, warn: Callable[[str], None]
+    run: RunDirectory,
+    track: Track,
+    console: bool,
+    warn: Callable[[str], None],
+    *,
+    system: bool = False,
+    code: Sequence[Path] = (),
 ) -> list[Tracker]:
     """Open what follows a run.
 
@@ -23,9 +30,10 @@ def open_trackers(
         run: Its directory, before this session's first event.
         track: Where Weights & Biases runs; `"auto"` is online where a key is configured, else offline. Unless it is
             `"none"`, TensorBoard's files are written too.
-        also: What else W&B is sent.
         console: Whether to show the run on standard output.
         warn: Takes one sentence for a person.
+        system: Whether W&B is sent what is measured of the machine.
+        code: Files of the curriculum that W&B is sent.
     """
     from rlstages.tracking.console import console_tracker
     from rlstages.tracking.mode import said_mode
@@ -41,7 +49,7 @@ def open_trackers(
         say = shown.say
     mode = said_mode(track)
     if mode != "none":
-        trackers.append(wandb_tracker(run.path, mode, also=also, warn=warn, say=say))
+        trackers.append(wandb_tracker(run.path, mode, system=system, code=code, warn=warn, say=say))
     if track != "none":
         trackers.append(tensorboard_tracker(run.path, history=history, warn=warn))
     return trackers

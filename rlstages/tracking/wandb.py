@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from rlstages.events import Event
 from rlstages.places import typed
-from rlstages.references import sources
 from rlstages.tracking.mode import saved_settings
 from rlstages.tracking.place import place_lines
 
@@ -42,7 +41,8 @@ class WandbTracker:
         directory: Path,
         mode: Literal["auto", "online", "offline"],
         project: str,
-        also: Sequence[str],
+        system: bool,
+        code: Sequence[Path],
         warn: Callable[[str], None],
         say: Callable[[str], None],
         init_seconds: float,
@@ -52,7 +52,7 @@ class WandbTracker:
         self.points: int | None = None
         self.url: str | None = None
         self.failure: str | None = None
-        self._directory, self._project, self._also = directory.absolute(), project, also
+        self._directory, self._project, self._system, self._code = directory.absolute(), project, system, code
         self._warn, self._say = warn, say
         self._init_seconds, self._finish_seconds = init_seconds, finish_seconds
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,9 +90,8 @@ class WandbTracker:
             self._fail(late if time.monotonic() > deadline - _TO_DIE_SECONDS else "W&B's mirror ended before its time")
 
     def _start(self) -> None:
-        code = sorted(map(str, sources().values())) if "code" in self._also else []
         wanted = {"mode": self.mode, "project": self._project, "init_seconds": self._init_seconds}
-        wanted |= {"system": "system" in self._also, "code": code}
+        wanted |= {"system": self._system, "code": [os.path.abspath(file) for file in self._code]}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, json.dumps(wanted)],
@@ -152,7 +151,8 @@ def wandb_tracker(
     mode: Literal["auto", "online", "offline"],
     *,
     project: str | None = None,
-    also: Sequence[str] = (),
+    system: bool = False,
+    code: Sequence[Path] = (),
     warn: Callable[[str], None] = _warn,
     say: Callable[[str], None] = _tell,
     init_seconds: float = INIT_SECONDS,
@@ -169,14 +169,15 @@ def wandb_tracker(
         directory: The run directory; files named in events are relative to it.
         mode: `"online"`, `"offline"`, or `"auto"`: online where wandb finds a key, which that process asks it.
         project: W&B's project; `None` is what W&B's settings or `WANDB_PROJECT` say, else `"rlstages"`.
-        also: What else is sent: `"system"`, what is measured of the machine; `"code"`, the files of the curriculum.
+        system: Whether what is measured of the machine is sent too.
+        code: Files of the curriculum that are sent too.
         warn: Takes one sentence for a person.
         say: Takes the lines that tell where the run is, once that is known.
         init_seconds: How long the server may take to answer at the start.
         finish_seconds: How long closing may take.
     """
     project = project or os.environ.get("WANDB_PROJECT") or saved_settings().get("project") or "rlstages"
-    return WandbTracker(directory, mode, project, also, warn, say, init_seconds, finish_seconds)
+    return WandbTracker(directory, mode, project, system, code, warn, say, init_seconds, finish_seconds)
 
 
 def _variables() -> dict[str, str]:
