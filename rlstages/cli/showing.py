@@ -94,7 +94,7 @@ def show_run(run: Path, as_json: bool) -> None:
     print(record.curriculum)
     console = Console(markup=False, highlight=False)
     console.print(_stage_table(state, f"{run.name}: {outcome}, {step:,} steps, seed {record.seed}"))
-    print_kept(state, console)
+    print_kept(state, console, run)
     for line in place_lines(run):
         print(line)
     if reason:

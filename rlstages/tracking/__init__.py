@@ -44,7 +44,7 @@ def open_trackers(
     trackers: list[Tracker] = []
     say = _print
     if console:
-        shown = console_tracker(record.curriculum, history=history)
+        shown = console_tracker(record.curriculum, history=history, run=run.path)
         trackers.append(shown)
         say = shown.say
     mode = said_mode(track)

@@ -34,11 +34,16 @@ def digest_alias(digest: str) -> str:
     return f"sha256-{digest[:16]}"
 
 
-def policies_used(record: RunRecord) -> Iterator[str]:
-    """Return the policies of other runs that a run is made from, as W&B names them: its origin, and its experts."""
+def policies_used(record: RunRecord, here: Path) -> Iterator[str]:
+    """Return the policies of other runs that a run is made from, as W&B names them: its origin, and its experts.
+
+    Args:
+        record: What the run's `run.json` says.
+        here: Where the relative paths of experts start.
+    """
     if record.origin is not None:
         yield _policy(record.origin["name"], record.origin["digest"])
-    for run in _expert_runs(record.curriculum.stages):
+    for run in (here / source for source in _expert_runs(record.curriculum.stages)):
         try:
             finished = [event.payload for event in read_events(run) if isinstance(event.payload, StageFinished)]
             name = read_record(run).curriculum.name
@@ -52,10 +57,10 @@ def _policy(curriculum: str, digest: str) -> str:
     return f"{collection(curriculum, 'policy')}:{digest_alias(digest)}"
 
 
-def _expert_runs(stages: tuple[Stage, ...]) -> Iterator[Path]:
+def _expert_runs(stages: tuple[Stage, ...]) -> Iterator[str]:
     for stage in stages:
         if isinstance(stage, BehaviorCloning) and isinstance(stage.expert, Expert) and stage.expert.kind == "run":
-            yield Path(stage.expert.source)
+            yield stage.expert.source
 
 
 def _plain(name: str) -> str:

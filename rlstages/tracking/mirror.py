@@ -74,8 +74,8 @@ def copy(run: WandbRun, mode: Mode, stopped: threading.Event, say: Say) -> None:
 def main() -> None:
     """Take what is wanted from the command line, as JSON.
 
-    `mode`; `project`; `init_seconds`, which the server may take to answer; whether to measure the `system`; the files
-    of `code` to send.
+    `mode`; `project`; `init_seconds`, which the server may take to answer; `here`, the training's working directory;
+    whether to measure the `system`; the files of `code` to send.
     """
     wanted = json.loads(sys.argv[1])
     mode: Mode = "online" if wanted["mode"] == "online" else "offline"
@@ -107,7 +107,7 @@ def main() -> None:
         with (FOLDER / "lock").open("w") as lock:
             _wait_for(lock.fileno())
             remove_runs()
-            options = {name: wanted[name] for name in ("project", "init_seconds", "system", "code")}
+            options = {name: wanted[name] for name in ("project", "init_seconds", "here", "system", "code")}
             run = WandbRun(mode, record, opened, lambda sentence: say(warning=sentence), **options)
             copy(run, mode, stopped, say)
         code = 0

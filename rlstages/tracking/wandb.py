@@ -91,7 +91,7 @@ class WandbTracker:
 
     def _start(self) -> None:
         wanted = {"mode": self.mode, "project": self._project, "init_seconds": self._init_seconds}
-        wanted |= {"system": self._system, "code": [os.path.abspath(file) for file in self._code]}
+        wanted |= {"here": os.getcwd(), "system": self._system, "code": [os.path.abspath(file) for file in self._code]}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, json.dumps(wanted)],

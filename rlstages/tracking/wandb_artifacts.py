@@ -67,9 +67,9 @@ class Artifacts:
         if waiting is not None:
             self._add_policy(*waiting, final)
 
-    def use_other_runs(self) -> None:
+    def use_other_runs(self, here: Path) -> None:
         """Draw the edges from the policies of other runs that this one is made from; what W&B lacks has none."""
-        for name in policies_used(self._record) if self._online and self._record is not None else ():
+        for name in policies_used(self._record, here) if self._online and self._record is not None else ():
             try:
                 self._run.use_artifact(name)
             except Exception:

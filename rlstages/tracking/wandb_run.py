@@ -51,6 +51,7 @@ class WandbRun:
         warn: Takes one sentence for a person.
         project: W&B's project.
         init_seconds: How long the server may take to answer at the start.
+        here: Where the training runs: relative paths in its curriculum start there.
         system: Whether to measure the machine.
         code: Files of the curriculum to send.
 
@@ -67,12 +68,13 @@ class WandbRun:
         *,
         project: str,
         init_seconds: float,
+        here: str,
         system: bool = False,
         code: Sequence[str] = (),
     ) -> None:
         self.points = 0
         self._online, self._record, self._opened, self._warn = mode == "online", record, opened, warn
-        self._code = code
+        self._here, self._code = Path(here), code
         self._options = {"mode": mode, "project": project, "init_seconds": init_seconds, "system": system}
         self._run: Any = None
         self._state: RunState | None = None
@@ -135,7 +137,7 @@ class WandbRun:
                 if metric.startswith(f"{prefix}/"):
                     self._run.define_metric(metric, step_metric=axis, summary=summary)
         self._artifacts = Artifacts(self._run, self._state, started.run_id, self._record, self._online, self._warn)
-        self._artifacts.use_other_runs()
+        self._artifacts.use_other_runs(self._here)
         self._artifacts.add_code(self._code)
 
     def _too_soon(self, event: Event) -> bool:

@@ -26,8 +26,9 @@ def prepare(run_id: str | None) -> None:
     They would else be in the user's home directory. `WANDB_SILENT` also silences what is said before settings are read.
     A sweep that is set for another run than this one is left out. Call it before wandb is imported.
     """
-    if os.environ.pop("WANDB_RUN_ID", None) != run_id:
-        for name in ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
+    # In a sweep W&B heeds this variable alone.
+    if os.environ.get("WANDB_RUN_ID") != run_id:
+        for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
             os.environ.pop(name, None)
     if FOLDER.is_symlink():
         raise NotADirectoryError(f"{FOLDER} in the run directory is a link")
