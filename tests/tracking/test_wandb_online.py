@@ -172,6 +172,7 @@ def test_mode_in_the_environment_goes_before_a_key(mode, place, server):
     assert ("W&B" in told) == (mode == "offline")
 
 
+@pytest.mark.slow
 def test_two_runs_under_one_run_id_of_a_job_do_not_mix(place, server):
     for seed in (0, 1):
         rlstages(place, "train", "small.py", "--seed", seed, "--out", f"run{seed}", WANDB_RUN_ID="job42", **key(server))
@@ -209,6 +210,7 @@ def test_agent_may_choose_the_seed(place):
     assert read_record(place / "run").seed == 5
 
 
+@pytest.mark.slow
 def test_only_one_run_is_the_agents(place, server):
     """A sweep of ours that an agent starts has many runs, and an agent's function may train twice."""
     _, variables = as_agent(place, rate=0.02)
@@ -233,6 +235,7 @@ def test_runs_that_start_from_others_use_their_policies(place, server):
     assert read_record(place / "runs" / "second").origin == {"name": "small", "digest": digest}
 
 
+@pytest.mark.slow
 def test_run_whose_origin_w_and_b_lacks_goes_on_without_an_edge(place, server):
     rlstages(place, "train", "small.py", "--out", "runs/first", "--track", "none")
     told = rlstages(place, "train", "small.py", "--out", "runs/second", "--from", "runs/first", **key(server))
@@ -248,6 +251,7 @@ def test_missed_stage_is_an_alert_once(place, server):
     assert len(server.alerts) == 1
 
 
+@pytest.mark.slow
 def test_printed_track_command_works_for_a_run_in_a_folder(place, server):
     told = rlstages(place, "train", "small.py", "--out", "runs/one", "--track", "online")
     (command,) = re.findall(r"warning: .*'rlstages (track \S+)' makes up for it later", told)
@@ -256,6 +260,7 @@ def test_printed_track_command_works_for_a_run_in_a_folder(place, server):
     assert len(server.runs) == 1
 
 
+@pytest.mark.slow
 def test_code_and_system_are_sent_when_that_is_asked_for(place, server):
     rlstages(place, "train", "small.py", "--out", "a", **key(server))
     assert not [one for one in server.artifacts if one["name"] == "small-code"]
