@@ -160,12 +160,21 @@ def load_curriculum(source: str, parameters: Mapping[str, Any] | None = None) ->
     Raises:
         InputError: If the file, a parameter or the curriculum itself is wrong.
     """
+    return load_with_parameters(source, parameters)[0]
+
+
+def load_with_parameters(source: str, parameters: Mapping[str, str] | None = None) -> tuple[Curriculum, dict[str, Any]]:
+    """Load a curriculum as `load_curriculum` does, and return the given parameters as its function got them.
+
+    Raises:
+        InputError: If the file, a parameter or the curriculum itself is wrong.
+    """
     factory = load_factory(source)
     arguments = _read_parameters(source, factory, parameters or {})
     curriculum = _guarded(Path(source), lambda: factory(**arguments))
     is_one = isinstance(curriculum, Curriculum)
     require(is_one, f"{source}: the function 'curriculum' returned {type(curriculum).__name__}, not a Curriculum.")
-    return cast(Curriculum, curriculum)
+    return cast(Curriculum, curriculum), arguments
 
 
 def parameters_of(factory: Factory) -> dict[str, inspect.Parameter]:

@@ -135,6 +135,9 @@ def start_process(job: Job, variables: Mapping[str, str]) -> subprocess.Popen[by
     job.log.parent.mkdir(parents=True, exist_ok=True)
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     surroundings = {**threads, **variables, LAUNCHER: str(os.getpid())}
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
+        # What an agent of a W&B sweep has set is for one run, and no one of these is it.
+        surroundings.pop(name, None)
     if os.getcwd() not in sys.path and "" not in sys.path:
         # With -m Python would look for modules here first: a clone of this project may lie here, which is no package.
         surroundings["PYTHONSAFEPATH"] = "1"

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 _RUN = "{run}/"
+
+
+def typed(path: Path) -> str:
+    """Return a path as it can be typed here: from the working directory on if it is below it, and quoted for a shell.
+
+    Elsewhere it is absolute: a way up and down again would name what privacy leaves out of logs, unnoticed.
+    """
+    whole, here = Path(os.path.abspath(path)), Path.cwd()
+    text = str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def relative_to_run(data: Any, run: Path) -> Any:

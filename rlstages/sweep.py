@@ -118,12 +118,13 @@ def claim(directory: Path, variants: Sequence[Variant]) -> None:
     found(directory, SWEEP, {"version": VERSION, "name": name}, f"sweep-{slug(name)}")
 
 
-def job_of(source: str, variant: Variant, track: str, trust_pickle: bool) -> Job:
+def job_of(source: str, variant: Variant, track: str, also: Sequence[str], trust_pickle: bool) -> Job:
     """Return the command that makes a run, or goes on with it."""
     arguments = ["train", source]
     for key, value in variant.parameters.items():
         arguments += ["-p", f"{key}={value}"]
     arguments += ["--seed", str(variant.seed), "--out", str(variant.path), "--go-on", "--track", track]
+    arguments += [f"--track-{name}" for name in also]
     arguments += ["--trust-pickle"] if trust_pickle else []
     log = variant.path.parent / "logs" / f"{variant.path.name}.txt"
     return Job(variant.name, tuple(arguments), log, completed=(0, codes.MISSED))

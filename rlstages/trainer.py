@@ -27,12 +27,13 @@ from rlstages.learners.engines.choice import choose_engine
 from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
 from rlstages.learners.runner import Result, StageRunner
+from rlstages.references import sources
 from rlstages.retention import Retention
 from rlstages.stages import BehaviorCloning, FineTuning, earlier_environments, goes_on_when_missed
 from rlstages.stopping import add_place, fault_of, interrupts
 from rlstages.storage.record import versions
 from rlstages.storage.rundir import RunDirectory, read_events
-from rlstages.tracking import Track, open_trackers
+from rlstages.tracking import Extra, Track, open_trackers
 from rlstages.visits import (
     Way,
     end_of,
@@ -94,7 +95,9 @@ class Trainer:
         """Have a person told something as soon as someone follows the run."""
         self._notes += sentences
 
-    def train(self, track: Track, console: bool, trackers: Sequence[Follower]) -> RunResult:
+    def train(
+        self, track: Track, track_also: Sequence[Extra], console: bool, trackers: Sequence[Follower]
+    ) -> RunResult:
         """Run stage after stage.
 
         Raises:
@@ -104,7 +107,10 @@ class Trainer:
         with ExitStack() as stack:
             interrupted = stack.enter_context(interrupts())
             stack.enter_context(watching())
-            followers: list[Follower] = [*open_trackers(self.directory, track, console, self._notes.append), *trackers]
+            code = sorted(sources().values()) if "code" in track_also else []
+            more: dict[str, Any] = {"system": "system" in track_also, "code": code}
+            opened = open_trackers(self.directory, track, console, self._notes.append, **more)
+            followers: list[Follower] = [*opened, *trackers]
             for tracker in followers:
                 stack.callback(self._let_go, tracker)
                 self._trackers.append(tracker)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from rlstages.curriculum import Curriculum, load_curriculum
+from rlstages.curriculum import Curriculum, load_curriculum, load_with_parameters
 from rlstages.environments.scripts import refuse_while_imported
 from rlstages.errors import Fault, InputError, reason_of, require, require_int, require_seed
 from rlstages.events import Follower, RunFinished, StageFinished, require_followers
@@ -27,7 +27,7 @@ from rlstages.storage.record import new_record, read_record
 from rlstages.storage.rundir import RunDirectory, free_path, read_events, refuse_taken, update_curriculum
 from rlstages.storage.trust import is_own, remember, trust_sources
 from rlstages.threads import limited_threads, threads_of
-from rlstages.tracking import Track
+from rlstages.tracking import Extra, Track
 from rlstages.trainer import RunResult, Trainer, Watch, state_of
 from rlstages.turns import one_at_a_time
 from rlstages.units import require_bounds
@@ -42,7 +42,11 @@ def train(
     seed: int = 0,
     out: Path | str | None = None,
     initial: Path | str | None = None,
+    parameters: Mapping[str, Any] | None = None,
     track: Track = "none",
+    track_also: Sequence[Extra] = (),
+    notes: str | None = None,
+    tags: Sequence[str] = (),
     console: bool = False,
     trackers: Sequence[Follower] = (),
     watch: Watch | None = None,
@@ -60,7 +64,13 @@ def train(
         out: The run directory to make; default a free name under `runs/`.
         initial: A run whose final policy this one starts from (with the same network), and whose demonstrations it
             takes over if it needs any.
+        parameters: Values for the parameters of the curriculum's function, where its name or file is given; of a
+            `Curriculum`, the values that it was made with. They are noted in `run.json` and at Weights & Biases.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
+        track_also: What W&B is sent only when it is asked for: `"system"`, what is measured of the machine; `"code"`,
+            the curriculum's files.
+        notes: Of the run, at Weights & Biases.
+        tags: Likewise.
         console: Whether to show the run on standard output.
         trackers: What else follows the run's events: functions that take an `Event`, or objects that also have `close`,
             which is called at the end.
@@ -73,7 +83,7 @@ def train(
     refuse_while_imported("train")
     require_followers(trackers)
     if not isinstance(curriculum, Curriculum):
-        curriculum = load_curriculum(str(curriculum))
+        curriculum, parameters = load_with_parameters(str(curriculum), parameters)
     seed = whole(seed)
     require_seed("The seed", seed)
     if out is not None:
@@ -83,7 +93,8 @@ def train(
     spaces = spaces_to_data(checked.observation, checked.action)
     came_from = None if initial is None else Path(initial).name
     digest, content = (None, None) if kept is None else (kept.digest, kept.content())
-    record = new_record(curriculum, seed, spaces, conditions(curriculum.agent), came_from, digest)
+    noted = {"parameters": parameters or {}, "notes": notes, "tags": tuple(tags), "origin": _origin(initial)}
+    record = new_record(curriculum, seed, spaces, conditions(curriculum.agent), came_from, digest, **noted)
     path = Path(out) if out is not None else free_path(RUNS, curriculum, seed)
     with limited_threads(threads_of(curriculum.agent)):
         learner = learner_of(record)
@@ -93,7 +104,15 @@ def train(
             remember(path, run.record)
             live = Trainer(run, learner, trust_pickle, watch, resumed=False)
             live.tell(checked.doubts)
-            return live.train(track, console, trackers)
+            return live.train(track, track_also, console, trackers)
+
+
+def _origin(initial: Path | str | None) -> dict[str, str] | None:
+    """Return what tells the policy that a run starts from, wherever its directory is."""
+    if initial is None:
+        return None
+    name = read_record(Path(initial)).curriculum.name
+    return {"name": name, "digest": last_finished(Path(initial))[1].digest}
 
 
 @one_at_a_time("resume()", inside=False)
@@ -103,6 +122,7 @@ def resume(
     max_steps: int | None = None,
     force: bool = False,
     track: Track = "none",
+    track_also: Sequence[Extra] = (),
     console: bool = False,
     trackers: Sequence[Follower] = (),
     watch: Watch | None = None,
@@ -120,6 +140,7 @@ def resume(
         max_steps: A larger step limit for the stage that it stopped in.
         force: Go on although the curriculum's files, or rlstages, have changed since it was started.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
+        track_also: What W&B is sent only when it is asked for, as in `train`.
         console: Whether to show the run on standard output.
         trackers: As `train` takes them.
         watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
@@ -156,7 +177,7 @@ def resume(
                 live = Trainer(run, learner, trust_pickle, watch, resumed=True)
                 live.load(state)
             live.tell([*damages, *told])
-            return live.train(track, console, trackers)
+            return live.train(track, track_also, console, trackers)
 
 
 def how_it_ended(path: Path) -> RunResult | None:

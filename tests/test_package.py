@@ -75,7 +75,7 @@ ORDER = [
 ]
 RANKS = {module: rank for rank, line in enumerate(ORDER) for module in line}
 LOGGED = {"baselines", "variants", "events", "storage.record", "storage.rundir", "privacy", "storage.groups"}
-READ_BY_TRACKING = {*LIGHT, "codes", *LOGGED, "tracking"} - {"references"}
+READ_BY_TRACKING = {*LIGHT, "codes", *LOGGED, "places", "storage.untrusted", "tracking"} - {"references"}
 MAY_TRACK = {"", "trainer", "training", "compare", "cli", "tracking"}
 
 

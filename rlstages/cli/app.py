@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -59,6 +59,10 @@ Tracking = Annotated[
         help="Weights & Biases: online, offline, none, or auto: online where a key is configured, else offline.",
     ),
 ]
+TrackSystem = Annotated[
+    bool, typer.Option("--track-system", help="Also send Weights & Biases what is measured of the machine.")
+]
+TrackCode = Annotated[bool, typer.Option("--track-code", help="Also send Weights & Biases the curriculum's files.")]
 OfRun = Annotated[
     Optional[str],  # noqa: UP045
     typer.Argument(metavar="FILE", help="The curriculum of a run that somebody else made: what it names is imported."),
@@ -110,14 +114,25 @@ From = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def train(
     source: Source,
+    more: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[NAME=VALUE]...", help="Parameters as of -p, also as --NAME=VALUE: for 'wandb agent'."),
+    ] = None,
     parameters: Parameters = None,
     seed: Annotated[int, typer.Option(help="Decides every random draw.", min=0)] = 0,
     out: Annotated[Optional[Path], typer.Option(help="Run directory to make; default a free one in runs/.")] = None,  # noqa: UP045
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,  # noqa: UP045
     track: Tracking = Track.auto,
+    track_system: TrackSystem = False,
+    track_code: TrackCode = False,
+    notes: Annotated[Optional[str], typer.Option(help="Of the run, at Weights & Biases.")] = None,  # noqa: UP045
+    tag: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Of the run, at Weights & Biases; repeatable."),
+    ] = None,
     from_run: From = None,
     go_on: Annotated[
         bool, typer.Option("--go-on", help="Go on with the run in --out if there is one: for schedulers that restart.")
@@ -127,9 +142,10 @@ def train(
     """Train a curriculum from its first stage."""
     from rlstages.cli.training import go_on_with, start
 
+    given, also = _pairs([*(parameters or []), *map(_parameter, more or [])]), _also(track_system, track_code)
     if go_on:
-        go_on_with(out, source, _pairs(parameters), seed, device, track.value, trust_pickle)
-    start(source, _pairs(parameters), seed, out, device, track.value, from_run, trust_pickle)
+        go_on_with(out, source, given, seed, device, track.value, also, trust_pickle)
+    start(source, given, seed, out, device, track.value, also, notes, tag or [], from_run, trust_pickle)
 
 
 @app.command()
@@ -145,13 +161,16 @@ def resume(
         bool, typer.Option("--force", help="Go on although files of the curriculum have changed.")
     ] = False,
     track: Tracking = Track.auto,
+    track_system: TrackSystem = False,
+    track_code: TrackCode = False,
     trust_pickle: TrustPickle = False,
     trust_imports: TrustImports = False,
 ) -> None:
     """Go on with a run that was interrupted, crashed, or missed a threshold."""
     from rlstages.cli.training import go_on
 
-    go_on(run, source, _pairs(parameters), max_steps, force, track.value, trust_pickle, trust_imports)
+    also = _also(track_system, track_code)
+    go_on(run, source, _pairs(parameters), max_steps, force, track.value, also, trust_pickle, trust_imports)
 
 
 @app.command()
@@ -248,6 +267,8 @@ def compare(
     on: On = "local",
     jobs: Jobs = None,
     track: Tracking = Track.auto,
+    track_system: TrackSystem = False,
+    track_code: TrackCode = False,
     dry_run: DryRun = False,
     run: Annotated[
         Optional[str],  # noqa: UP045
@@ -261,8 +282,9 @@ def compare(
     """
     from rlstages.cli.comparing import Options, compare_arms, run_one
 
+    also = _also(track_system, track_code)
     options = Options(
-        source, _pairs(parameters), seeds, arms, arm or [], steps, episodes, out, track.value, trust_pickle
+        source, _pairs(parameters), seeds, arms, arm or [], steps, episodes, out, track.value, also, trust_pickle
     )
     require(run is None or not dry_run, "--run makes a run, and --dry-run makes none; give one of the two.")
     if run is not None:
@@ -283,6 +305,8 @@ def sweep(
     on: On = "local",
     jobs: Jobs = None,
     track: Tracking = Track.auto,
+    track_system: TrackSystem = False,
+    track_code: TrackCode = False,
     dry_run: DryRun = False,
     trust_pickle: TrustPickle = False,
 ) -> None:
@@ -292,7 +316,8 @@ def sweep(
     """
     from rlstages.cli.sweeping import sweep_parameters
 
-    sweep_parameters(source, _pairs(parameters), seeds, out, on, jobs, track.value, dry_run, trust_pickle)
+    also = _also(track_system, track_code)
+    sweep_parameters(source, _pairs(parameters), seeds, out, on, jobs, track.value, also, dry_run, trust_pickle)
 
 
 @demos.command("record")
@@ -339,6 +364,20 @@ def options(
     ] = False,
 ) -> None:
     """Staged reinforcement learning: clone an expert, then fine-tune the same network on harder environments."""
+
+
+def _also(system: bool, code: bool) -> list[Literal["system", "code"]]:
+    asked: dict[Literal["system", "code"], bool] = {"system": system, "code": code}
+    return [name for name in asked if asked[name]]
+
+
+def _parameter(text: str) -> str:
+    """Return the NAME=VALUE of what a sweep's agent gives as an option; refuse what only looks like one."""
+    plain = text.removeprefix("--")
+    wanted = "=" in plain and not plain.startswith("-")
+    advice = "'rlstages train --help' lists the options, and a parameter is given as -p NAME=VALUE or --NAME=VALUE"
+    require(wanted, f"train takes no {text!r}; {advice}.")
+    return plain
 
 
 def _pairs(given: list[str] | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from rlstages.arms import ARMS
 from rlstages.cli.launching import launcher, read_seeds, say
 from rlstages.errors import MAX_SEED, require, require_seed
 from rlstages.launch import Job
+from rlstages.tracking import Extra
 
 if TYPE_CHECKING:
     from rlstages.compare.comparison import Progress
@@ -33,6 +34,7 @@ class Options:
     episodes: int
     out: Path | None
     track: str
+    also: Sequence[Extra]
     trust_pickle: bool
 
     def plan(self, only: tuple[str, int] | None = None) -> Plan:
@@ -54,6 +56,7 @@ class Options:
             steps=self.steps,
             episodes=self.episodes,
             track=self.track,
+            track_also=self.also,
             trust_pickle=self.trust_pickle,
         )
 
@@ -73,6 +76,7 @@ class Options:
         for text in self.more:
             arguments += ["--arm", text] if read_arm(text)[0] == arm else []
         arguments += ["--episodes", str(self.episodes), "--out", str(directory), "--track", self.track]
+        arguments += [f"--track-{name}" for name in self.also]
         arguments += ["--trust-pickle"] if self.trust_pickle else []
         arguments += ["--run", f"{arm}/{seed}"] + ([] if steps is None else ["--steps", str(steps)])
         return Job(

@@ -24,6 +24,7 @@ from rlstages.storage.rundir import read_events
 from rlstages.tracking import text
 from rlstages.tracking.keeping import kept, print_kept
 from rlstages.tracking.ladder import phase
+from rlstages.tracking.place import place_lines, place_of
 from rlstages.tracking.state import RunState, StageState
 
 
@@ -79,6 +80,8 @@ def show_run(run: Path, as_json: bool) -> None:
         stages = [to_data(finished.get(i), nan_as_null=True) for i in range(len(record.curriculum.stages))]
         about = {
             "run": run.name,
+            "parameters": record.parameters,
+            "wandb": place_of(run),
             "outcome": outcome,
             "reason": reason,
             "global_step": step,
@@ -91,7 +94,9 @@ def show_run(run: Path, as_json: bool) -> None:
     print(record.curriculum)
     console = Console(markup=False, highlight=False)
     console.print(_stage_table(state, f"{run.name}: {outcome}, {step:,} steps, seed {record.seed}"))
-    print_kept(state, console)
+    print_kept(state, console, run)
+    for line in place_lines(run):
+        print(line)
     if reason:
         print(f"{outcome}: {reason}")
     if is_compared(record.curriculum):

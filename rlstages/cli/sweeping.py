@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +25,7 @@ def sweep_parameters(
     on: str,
     jobs: int | None,
     track: str,
+    also: Sequence[str],
     dry_run: bool,
     trust_pickle: bool,
 ) -> None:
@@ -36,7 +37,7 @@ def sweep_parameters(
         require(all(parts), f"-p {name}={parameters[name]}: a value is empty; give NAME=A,B,C.")
     variants = make_variants(source, values, read_seeds(seeds), directory)
     missing = [variant for variant in variants if outcome_of(variant).outcome == "unfinished"]
-    work = [job_of(source, variant, track, trust_pickle) for variant in missing]
+    work = [job_of(source, variant, track, also, trust_pickle) for variant in missing]
     if dry_run:
         claim(directory, variants)
         print(*work, sep="\n")

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from rlstages.tracking.place import place_lines
 from rlstages.tracking.replay import track
 
 
 def track_run(run: Path, mode: Literal["auto", "online", "offline"], project: str | None) -> None:
     """Give W&B and TensorBoard what they lack of a run, and say what they have."""
     done = track(run, mode=mode, project=project, warn=lambda sentence: print(f"warning: {sentence}", file=sys.stderr))
-    where = done.url or f"{run}/wandb (offline)"
-    print(f"{run}: {done.points:,} points in W&B, {where}")
+    print(f"{run}: {done.points:,} points in W&B", *place_lines(run), sep="\n")

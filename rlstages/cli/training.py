@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlstages import codes
-from rlstages.curriculum import Curriculum, load_curriculum
+from rlstages.curriculum import Curriculum, load_curriculum, load_with_parameters
 from rlstages.errors import InputError, require
+from rlstages.places import typed
 from rlstages.storage.lock import patiently
 from rlstages.storage.record import digest_from, read_record, recorded_digest
 from rlstages.storage.rundir import clear_unborn
-from rlstages.tracking import Track
+from rlstages.tracking import Extra, Track
+from rlstages.tracking.place import place_lines
 
 if TYPE_CHECKING:
     from rlstages.trainer import RunResult
@@ -31,11 +33,14 @@ def start(
     out: Path | None,
     device: str | None,
     track: Track,
+    also: Sequence[Extra],
+    notes: str | None,
+    tags: Sequence[str],
     initial: Path | None,
     trust_pickle: bool,
 ) -> None:
     """Train and exit with the code that says how it ended."""
-    curriculum = _load(source, parameters, device)
+    curriculum, given = _load(source, parameters, device)
     # The imports and checks that follow take seconds.
     count = len(curriculum.stages)
     print(f"{curriculum.name}: checking {count} stage{'s' if count > 1 else ''} ...", flush=True)
@@ -47,7 +52,11 @@ def start(
             seed=seed,
             out=out,
             initial=initial,
+            parameters=given,
             track=track,
+            track_also=also,
+            notes=notes,
+            tags=tags,
             console=True,
             trust_pickle=trust_pickle,
         )
@@ -61,6 +70,7 @@ def go_on(
     max_steps: int | None,
     force: bool,
     track: Track,
+    also: Sequence[Extra],
     trust_pickle: bool,
     trust_imports: bool,
 ) -> None:
@@ -76,6 +86,7 @@ def go_on(
             max_steps=max_steps,
             force=force,
             track=track,
+            track_also=also,
             console=True,
             curriculum=curriculum,
             trust_pickle=trust_pickle,
@@ -103,6 +114,7 @@ def go_on_with(
     seed: int,
     device: str | None,
     track: Track,
+    also: Sequence[Extra],
     trust_pickle: bool,
 ) -> None:
     """Go on with a run of this curriculum and seed, and exit; return if there is none yet."""
@@ -111,16 +123,18 @@ def go_on_with(
     if not (run / "run.json").is_file():
         clear_unborn(run)
         return
-    same = recorded_digest(run) == digest_from(run, _load(source, parameters, device))
+    same = recorded_digest(run) == digest_from(run, _load(source, parameters, device)[0])
     require(
         same and read_record(run).seed == seed, f"{run} is a run of another curriculum or seed; give another --out."
     )
-    patiently(lambda: go_on(run, source, parameters, None, False, track, trust_pickle, False))
+    patiently(lambda: go_on(run, source, parameters, None, False, track, also, trust_pickle, False))
 
 
-def _load(source: str, parameters: Mapping[str, str], device: str | None) -> Curriculum:
-    curriculum = load_curriculum(source, parameters)
-    return curriculum if device is None else replace(curriculum, agent=replace(curriculum.agent, device=device))
+def _load(source: str, parameters: Mapping[str, str], device: str | None) -> tuple[Curriculum, dict[str, Any]]:
+    curriculum, given = load_with_parameters(source, parameters)
+    if device is not None:
+        curriculum = replace(curriculum, agent=replace(curriculum.agent, device=device))
+    return curriculum, given
 
 
 def what_next(outcome: str, run: Path, trained: bool) -> list[str]:
@@ -131,19 +145,21 @@ def what_next(outcome: str, run: Path, trained: bool) -> list[str]:
         run: Its directory.
         trained: Of a missed threshold, whether more steps could help, which a cloning stage takes none of.
     """
+    command = f"rlstages resume {typed(run)}"
     if outcome == "missed" and trained:
-        return [f"Give it more: rlstages resume {run} --max-steps N"]
+        return [f"Give it more: {command} --max-steps N"]
     if outcome == "missed":
         return ["Give the clone more or better demonstrations, or ask less of it, and train again."]
     if outcome == "unfinished":
-        return [f"If nothing trains it any more, it goes on from its last checkpoint: rlstages resume {run}"]
-    return [] if outcome == "reached" else [f"Go on: rlstages resume {run}"]
+        return [f"If nothing trains it any more, it goes on from its last checkpoint: {command}"]
+    return [] if outcome == "reached" else [f"Go on: {command}"]
 
 
 def _end(result: RunResult) -> None:
     """Exit with the code that says how a run ended; why it did, the console has just said."""
     trained = result.outcome == "missed" and list(result.stages.values())[-1].stage_steps > 0
-    lines = [f"Run directory: {result.path}", *what_next(result.outcome, result.path, trained)]
+    went_on = what_next(result.outcome, result.path, trained)
+    lines = [f"Run directory: {result.path}", *went_on, *place_lines(result.path)]
     try:
         print(*lines, sep="\n", flush=True)
     except OSError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rlstages.arms import ARMS, last_variant, make_arms, staged
 from rlstages.criteria.criterion import Measure
-from rlstages.curriculum import Curriculum, load_curriculum
+from rlstages.curriculum import Curriculum, load_with_parameters
 from rlstages.errors import InputError, require, require_name
 from rlstages.resumption import require_own_run
 from rlstages.serialization import loads
@@ -19,6 +20,7 @@ from rlstages.storage.groups import COMPARISON, found, is_unused
 from rlstages.storage.record import digest_from
 from rlstages.storage.rundir import slug
 from rlstages.storage.untrusted import read_bytes
+from rlstages.tracking import Extra
 
 VERSION = 1
 FILE = COMPARISON
@@ -36,6 +38,8 @@ class Plan:
         episodes: Played for a final score; an eighth as many for a point of a curve.
         track: Where Weights & Biases runs.
         trust_pickle: Whether an expert's model zip may be loaded.
+        track_also: What else it is sent.
+        parameters: Of the curriculum's function, as they were given, by arm.
     """
 
     curriculum: Curriculum
@@ -45,6 +49,8 @@ class Plan:
     episodes: int = 200
     track: str = "none"
     trust_pickle: bool = False
+    track_also: Sequence[Extra] = ()
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,6 +111,7 @@ def make_plan(
     steps: int | None = None,
     episodes: int = 200,
     track: str = "none",
+    track_also: Sequence[Extra] = (),
     trust_pickle: bool = False,
 ) -> Plan:
     """Load a curriculum and make its arms.
@@ -118,35 +125,38 @@ def make_plan(
         steps: What every run may spend, or `None` for as many as the curriculum needs.
         episodes: Played for a final score.
         track: Where Weights & Biases runs.
+        track_also: What else it is sent.
         trust_pickle: Whether an expert's model zip may be loaded.
 
     Raises:
         InputError: If the curriculum or an arm cannot be made.
     """
-    curriculum = _load(source, parameters)
+    curriculum, given = _load(source, parameters)
     made = make_arms(curriculum, arms)
+    values = dict.fromkeys(made, given)
     for text in more:
         name, changed = read_arm(text)
         require(name not in ARMS and name not in made, f"--arm {text!r}: there is an arm {name!r} already; rename it.")
-        own = _own_arm(name, source, {**parameters, **changed})
+        own, values[name] = _own_arm(name, source, {**parameters, **changed})
         same = next((other for other, arm in made.items() if arm == own), None)
         require(same is None, f"--arm {text!r} would be {same!r} again; give it other values, or leave it out.")
         made[name] = own
-    return Plan(curriculum, made, tuple(seeds), steps, episodes, track, trust_pickle)
+    return Plan(curriculum, made, tuple(seeds), steps, episodes, track, trust_pickle, track_also, values)
 
 
-def _own_arm(name: str, source: str, parameters: Mapping[str, str]) -> Curriculum:
+def _own_arm(name: str, source: str, parameters: Mapping[str, str]) -> tuple[Curriculum, dict[str, Any]]:
     try:
-        return staged(_load(source, parameters))
+        curriculum, given = _load(source, parameters)
+        return staged(curriculum), given
     except InputError as error:
         raise InputError(f"Arm {name!r}: {error}", trace=error.trace) from None
 
 
-def _load(source: str, parameters: Mapping[str, str]) -> Curriculum:
-    """Load a curriculum; what its own stages lack is no arm's doing."""
-    curriculum = load_curriculum(source, parameters)
+def _load(source: str, parameters: Mapping[str, str]) -> tuple[Curriculum, dict[str, Any]]:
+    """Load a curriculum and its parameters; what its own stages lack is no arm's doing."""
+    curriculum, given = load_with_parameters(source, parameters)
     refuse_undemonstrated(curriculum.stages)
-    return curriculum
+    return curriculum, given
 
 
 def read_arm(text: str) -> tuple[str, dict[str, str]]:

@@ -62,6 +62,7 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
     watch = Watch(path, plan, arm, seed, steps)
     more: dict[str, Any] = {
         "track": cast(Track, plan.track),
+        "track_also": plan.track_also,
         "trackers": [watch.take],
         "watch": watch,
         "trust_pickle": plan.trust_pickle,
@@ -70,7 +71,7 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
         if (path / "run.json").is_file():
             return patiently(lambda: resume(path, curriculum=plan.arms[arm], **more))
         clear_unborn(path)
-        return train(plan.arms[arm], seed=seed, out=path, **more)
+        return train(plan.arms[arm], seed=seed, out=path, parameters=plan.parameters.get(arm), **more)
     finally:
         watch.close()
 

@@ -28,10 +28,12 @@ class Membership:
     Attributes:
         group: Its name, which no other comparison or sweep has.
         tag: The arm, of a run of a comparison.
+        kind: `"compare"` or `"sweep"`.
     """
 
     group: str
     tag: str | None
+    kind: str
 
 
 def found(directory: Path, file: str, about: Mapping[str, Any], name: str) -> None:
@@ -90,7 +92,8 @@ def membership_of(run: Path) -> Membership | None:
             continue
         if isinstance(group, str) and 0 < len(group) <= _MOST and group.isprintable():
             arm = re.fullmatch(r"(.+)-s\d+", run.name) if file == COMPARISON else None
-            return Membership(group, arm[1][:_MOST_OF_A_TAG] if arm else None)
+            kind = "compare" if file == COMPARISON else "sweep"
+            return Membership(group, arm[1][:_MOST_OF_A_TAG] if arm else None, kind)
     return None
 
 

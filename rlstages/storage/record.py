@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import platform
 import re
 import secrets
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,8 @@ RECORD = "run.json"
 PACKAGES = ["rlstages", "gymnasium", "stable-baselines3", "torch", "numpy", "imitation", "wandb"]
 SIMULATORS = ["mujoco", "Box2D", "ale_py", "pybullet", "dm_control", "brax", "pymunk"]
 """Modules that do the sums behind environments of other packages."""
+_RUN_ID = r"[A-Za-z0-9_-]{1,64}"
+_TAKEN: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class RunRecord:
         conditions: What decides the last bits of its results besides the versions.
         initial: The run whose final policy this one starts from, as the user named it, or `None`.
         demonstrations: SHA-256 of the demonstrations that it took over from there, or `None`.
+        parameters: Those of the curriculum's function that were given, by name, as plain data.
+        notes: What Weights & Biases shows as the run's notes, or `None`.
+        tags: The run's tags at Weights & Biases.
+        origin: Of the run that this one starts from: its curriculum's `name`, and the `digest` of its final policy.
     """
 
     curriculum: Curriculum
@@ -59,13 +66,18 @@ class RunRecord:
     conditions: Mapping[str, Any]
     initial: str | None = None
     demonstrations: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    notes: str | None = None
+    tags: tuple[str, ...] = ()
+    origin: Mapping[str, str] | None = None
 
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Write `run.json`, in one step."""
     content = {"version": VERSION, "digest": digest_from(path, record.curriculum)}
     content |= {f.name: to_data(getattr(record, f.name)) for f in fields(record)}
-    content["curriculum"] = relative_to_run(content["curriculum"], path)
+    for name in ("curriculum", "parameters"):
+        content[name] = relative_to_run(content[name], path)
     replace_durably(path / RECORD, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
@@ -94,6 +106,10 @@ def read_record(path: Path) -> RunRecord:
             conditions=data["conditions"],
             initial=data["initial"],
             demonstrations=data.get("demonstrations"),
+            parameters=absolute_from_run(data.get("parameters", {}), path),
+            notes=data.get("notes"),
+            tags=tuple(data.get("tags", ())),
+            origin=data.get("origin"),
         )
         _check(record)
         return record
@@ -105,7 +121,7 @@ def read_record(path: Path) -> RunRecord:
 
 def _check(record: RunRecord) -> None:
     require_int("it", "seed", record.seed, least=0)
-    plain = isinstance(record.run_id, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", record.run_id)
+    plain = isinstance(record.run_id, str) and re.fullmatch(_RUN_ID, record.run_id)
     require(bool(plain), f"its run_id is {record.run_id!r}.")
     for name in ("versions", "sources", "digests"):
         texts = getattr(record, name)
@@ -118,6 +134,12 @@ def _check(record: RunRecord) -> None:
     require(record.initial is None or isinstance(record.initial, str), "its initial run is damaged.")
     shown = record.demonstrations
     require(shown is None or isinstance(shown, str), "the digest of its demonstrations is damaged.")
+    require(isinstance(record.parameters, dict), "its parameters are damaged.")
+    require(record.notes is None or isinstance(record.notes, str), "its notes are damaged.")
+    require(all(isinstance(tag, str) for tag in record.tags), "its tags are damaged.")
+    origin = record.origin
+    named = isinstance(origin, dict) and all(isinstance(origin.get(key), str) for key in ("name", "digest"))
+    require(origin is None or named, "its origin is damaged.")
 
 
 def digest_from(path: Path, curriculum: Curriculum) -> str:
@@ -138,11 +160,43 @@ def new_record(
     conditions: Mapping[str, Any],
     initial: str | None = None,
     demonstrations: str | None = None,
+    **noted: Any,
 ) -> RunRecord:
-    """Return the record of a new run, with an id of its own."""
-    run_id = secrets.token_hex(4)
-    packages = packages_of(modules_behind(curriculum))
-    return RunRecord(curriculum, seed, run_id, versions(packages), spaces, {}, {}, conditions, initial, demonstrations)
+    """Return the record of a new run, with an id of its own, or that which an agent of a W&B sweep has given it.
+
+    Args:
+        curriculum: What is run.
+        seed: Of the run.
+        spaces: As in `RunRecord`, like all that follows.
+        conditions: Likewise.
+        initial: Likewise.
+        demonstrations: Likewise.
+        **noted: `parameters`, `notes`, `tags` and `origin`.
+    """
+    run_id = _agents_id() or secrets.token_hex(4)
+    noted["parameters"] = {name: _noted(value) for name, value in noted.get("parameters", {}).items()}
+    found = versions(packages_of(modules_behind(curriculum)))
+    return RunRecord(curriculum, seed, run_id, found, spaces, {}, {}, conditions, initial, demonstrations, **noted)
+
+
+def _noted(value: Any) -> Any:
+    """Return a parameter's value as plain data, or else what it says of itself."""
+    try:
+        return to_data(value)
+    except InputError:
+        return str(value)
+
+
+def _agents_id() -> str | None:
+    """Return the id that a sweep's agent wants this run to have; only the first run of a process gets it.
+
+    `WANDB_RUN_ID` alone may be a job's, whose runs would mix.
+    """
+    wanted = os.environ.get("WANDB_RUN_ID", "") if os.environ.get("WANDB_SWEEP_ID") else ""
+    if not re.fullmatch(_RUN_ID, wanted) or wanted in _TAKEN:
+        return None
+    _TAKEN.add(wanted)
+    return wanted
 
 
 def versions(more: Iterable[str] = ()) -> dict[str, str]:

@@ -221,7 +221,7 @@ def refuse_taken(path: Path) -> None:
     """
     require(
         not os.path.lexists(path),
-        f"{path} is there already; give another --out, or go on with it: resume {path} "
+        f"{path} is there already; give another --out, or go on with it: rlstages resume {typed(path)} "
         f"(in Python out=..., and rlstages.resume({str(path)!r})).",
     )
 

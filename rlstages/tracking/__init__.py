@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from rlstages.events import Tracker
 from rlstages.storage.rundir import RunDirectory, read_events
 
 Track = Literal["auto", "online", "offline", "none"]
+Extra = Literal["system", "code"]
+"""What W&B is sent only when that is asked for: measurements of the machine, and the files of the curriculum."""
 
 
-def open_trackers(run: RunDirectory, track: Track, console: bool, warn: Callable[[str], None]) -> list[Tracker]:
+def open_trackers(
+    run: RunDirectory,
+    track: Track,
+    console: bool,
+    warn: Callable[[str], None],
+    *,
+    system: bool = False,
+    code: Sequence[Path] = (),
+) -> list[Tracker]:
     """Open what follows a run.
 
     Args:
@@ -20,19 +32,30 @@ def open_trackers(run: RunDirectory, track: Track, console: bool, warn: Callable
             `"none"`, TensorBoard's files are written too.
         console: Whether to show the run on standard output.
         warn: Takes one sentence for a person.
+        system: Whether W&B is sent what is measured of the machine.
+        code: Files of the curriculum that W&B is sent.
     """
     from rlstages.tracking.console import console_tracker
-    from rlstages.tracking.mode import tracking_mode
+    from rlstages.tracking.mode import said_mode
     from rlstages.tracking.tensorboard import tensorboard_tracker
     from rlstages.tracking.wandb import wandb_tracker
 
     record, history = run.record, list(read_events(run.path))
     trackers: list[Tracker] = []
+    say = _print
     if console:
-        trackers.append(console_tracker(record.curriculum, history=history))
-    mode = tracking_mode(track)
+        shown = console_tracker(record.curriculum, history=history, run=run.path)
+        trackers.append(shown)
+        say = shown.say
+    mode = said_mode(track)
     if mode != "none":
-        trackers.append(wandb_tracker(run.path, mode, warn=warn))
+        trackers.append(wandb_tracker(run.path, mode, system=system, code=code, warn=warn, say=say))
     if track != "none":
         trackers.append(tensorboard_tracker(run.path, history=history, warn=warn))
     return trackers
+
+
+def _print(line: str) -> None:
+    """Print a line: also a notebook shows it. An output that is closed is no fault of the run."""
+    with suppress(OSError, ValueError):
+        print(line, flush=True)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import IO, Any, cast
 
 from rich.console import Console, RenderableType
@@ -29,7 +30,6 @@ from rlstages.events import (
     StageCollapsed,
     StageFinished,
     StageStarted,
-    Tracker,
     Warned,
 )
 from rlstages.tracking import text
@@ -85,9 +85,10 @@ class _Stream:
 class LiveConsole:
     """Draws the ladder and the current stage in place; see `console_tracker`."""
 
-    def __init__(self, state: RunState, console: Console) -> None:
+    def __init__(self, state: RunState, console: Console, run: Path | None) -> None:
         self._state = state
         self._console = console
+        self._run = run
         self._glyphs = ASCII if console.options.ascii_only else UNICODE
         self._lock = threading.Lock()
         self._lag = 0.0
@@ -109,6 +110,10 @@ class LiveConsole:
         if isinstance(event.payload, Warned):
             self._console.print(Text(f"warning: {_clean(event.payload.message)}", "yellow"))
 
+    def say(self, line: str) -> None:
+        """Print a line that belongs to no event, above the live view."""
+        self._console.print(_clean(line), soft_wrap=True)
+
     def render(self) -> RenderableType:
         """Return the picture of this moment."""
         with self._lock:
@@ -122,15 +127,16 @@ class LiveConsole:
             with self._lock:
                 now = time.time() - self._lag
             self._console.print(heading(self._state, now))
-            _print_end(self._state, self._console)
+            _print_end(self._state, self._console, self._run)
 
 
 class PlainConsole:
     """Prints a line for each notable event, without colours or movement; see `console_tracker`."""
 
-    def __init__(self, state: RunState, console: Console) -> None:
+    def __init__(self, state: RunState, console: Console, run: Path | None) -> None:
         self._state = state
         self._console = console
+        self._run = run
         self._last_time = -1e18
         self._rollouts = 0
         self._phase = ""
@@ -147,9 +153,13 @@ class PlainConsole:
             )
             self._console.print(_clean(place + line), soft_wrap=True)
 
+    def say(self, line: str) -> None:
+        """Print a line that belongs to no event."""
+        self._console.print(_clean(line), soft_wrap=True)
+
     def close(self) -> None:
         """Print the table of stages."""
-        _print_end(self._state, self._console)
+        _print_end(self._state, self._console, self._run)
 
     def _line(self, event: Event) -> str:
         payload, stage = event.payload, self._state.current
@@ -221,10 +231,10 @@ def _rollout_line(payload: RolloutFinished, stage: StageState) -> str:
     return f"{line}; {payload.waiting_for}" if payload.waiting_for else line
 
 
-def _print_end(state: RunState, console: Console) -> None:
+def _print_end(state: RunState, console: Console, run: Path | None) -> None:
     glyphs = ASCII if console.options.ascii_only else UNICODE
     console.print(ladder(state, glyphs, console.width))
-    print_kept(state, console)
+    print_kept(state, console, run)
     if state.finish:
         color = {"reached": "green", "missed": "red", "failed": "red"}.get(state.finish.outcome, "yellow")
         console.print(Text(_clean(f"{state.finish.outcome}: {state.finish.reason}"), color), soft_wrap=True)
@@ -241,7 +251,8 @@ def console_tracker(
     stream: IO[str] | None = None,
     *,
     history: Iterable[Event] = (),
-) -> Tracker:
+    run: Path | None = None,
+) -> LiveConsole | PlainConsole:
     """Return a tracker that shows the run on the console.
 
     Args:
@@ -249,6 +260,7 @@ def console_tracker(
         terminal: Whether to draw a live view; `None` finds out.
         stream: Where to write; `None` stands for standard output.
         history: Events of earlier sessions, for a resumed run: `read_events(directory)`.
+        run: The run directory, for the commands that are printed.
     """
     out = _Stream(stream if stream is not None else sys.stdout)
     if terminal is None:
@@ -264,4 +276,4 @@ def console_tracker(
         highlight=False,
         emoji=False,
     )
-    return LiveConsole(state, console) if terminal else PlainConsole(state, console)
+    return LiveConsole(state, console, run) if terminal else PlainConsole(state, console, run)

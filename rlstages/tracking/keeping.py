@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from rlstages.baselines import normalized, value_of
 from rlstages.events import HandoverChecked, Retained, RetentionMeasured
+from rlstages.places import typed
 from rlstages.tracking import text
 from rlstages.tracking.state import RunState, StageState
 from rlstages.variants import Variant, is_scored_next, variants_of
@@ -160,20 +162,21 @@ def _rough(value: float | None, episodes: int) -> str:
     return ("~" if 0 < episodes < FEW else "") + text.number(value)
 
 
-def print_kept(state: RunState, console: Console) -> None:
-    """Print the matrix and the hand-overs, if there are any."""
+def print_kept(state: RunState, console: Console, run: Path | None = None) -> None:
+    """Print the matrix and the hand-overs, if there are any; `run` is the run directory."""
     matrix = matrix_of(state)
     if matrix is not None:
         console.print(matrix_table(matrix))
-        for note in [*notes(state, matrix), cost_line(matrix)]:
+        for note in [*notes(state, matrix, run), cost_line(matrix)]:
             console.print(Text(note, "dim"), soft_wrap=True)
     for line in handover_lines(state):
         console.print(Text(line), soft_wrap=True)
 
 
-def notes(state: RunState, matrix: Matrix) -> list[str]:
+def notes(state: RunState, matrix: Matrix, run: Path | None = None) -> list[str]:
     """Return what a reader of the matrix needs to know, in a line each."""
     told = []
+    evaluate = f"rlstages evaluate {'RUN' if run is None else typed(run)}"
     if matrix.measure == "normalized":
         told.append("normalized: (score - chance) / (expert - chance)")
     few = [number for column in matrix.columns for number in column.episodes if 0 < number < FEW]
@@ -181,10 +184,10 @@ def notes(state: RunState, matrix: Matrix) -> list[str]:
         told.append(f"~ : of {_span(few)} episodes only, so it may be luck")
     if matrix.unplayed:
         share = f"retention_share={state.curriculum.retention_share:g} is spent"
-        told.append(f"- : not played; {share}: raise it, or let rlstages evaluate RUN score the last policy")
+        told.append(f"- : not played; {share}: raise it, or let {evaluate} score the last policy")
     last = state.current
     if last and last.finished and last.retention is None and state.finish and state.finish.outcome == "missed":
-        told.append(f"The run stopped in {last.name!r}, so its policy has no row: rlstages evaluate RUN scores it.")
+        told.append(f"The run stopped in {last.name!r}, so its policy has no row: {evaluate} scores it.")
     return told
 
 

@@ -25,13 +25,21 @@ from rlstages.events import (
 CLONE_AXIS = "clone/epoch"
 STEP_AXIS = "global_step"
 STEP_PREFIXES = ("rollout", "train", "eval", "stage", "handover", "retention", "held_out")
+SUMMARIES = {
+    "rollout/return": "max,last",
+    "rollout/success": "max,last",
+    "clone/accuracy": "max,last",
+    "clone/held_out_loss": "min,last",
+}
+"""What W&B's summary keeps of a metric; of all others the last value, which for a score is that of the last policy."""
 
 
 def metrics(event: Event) -> dict[str, float]:
     """Return the finite numbers of an event by metric name; empty for an event that has none.
 
     `clone/*` belongs on an axis of its own (epochs, over all cloning stages), everything else on `global_step`.
-    Neither axis is among the numbers.
+    Neither axis is among the numbers. Of a confirmation or a look back, which are played in waves, only the last wave
+    has numbers: they are of all its episodes.
     """
     found = {name: value for name, value in _numbers(event).items() if value is not None and math.isfinite(value)}
     return {name: float(value) for name, value in found.items()}
@@ -49,16 +57,19 @@ def _numbers(event: Event) -> Mapping[str, float | None]:
     if isinstance(payload, RolloutFinished):
         return {**_rollout(payload), **_prefixed("train", payload.train)}
     if isinstance(payload, Judged):
+        if not (payload.verdict.met or payload.verdict.futile):
+            return {}
         return {
             "eval/confirm_value": payload.verdict.value,
             "eval/confirm_bound": payload.verdict.bound,
+            "eval/confirm_threshold": payload.verdict.threshold,
             "eval/confirm_attempt": payload.attempt,
             "eval/confirm_episodes": payload.verdict.episodes,
             "stage/steps": payload.stage_steps,
         }
     if isinstance(payload, HandoverChecked):
         return {
-            **_prefixed("handover", {f"clone_{name}": value for name, value in _outcome(payload.before).items()}),
+            **_named("handover/clone", payload.before),
             **_prefixed("handover", _outcome(payload.after)),
             "handover/rollbacks": payload.attempt - 1 + payload.rolled_back,
         }
@@ -68,13 +79,23 @@ def _numbers(event: Event) -> Mapping[str, float | None]:
         cost = {"retention/steps": payload.steps, "retention/seconds": payload.seconds}
         return {**_retained("retention", payload.scores), **_retained("held_out", payload.held_out), **cost}
     if isinstance(payload, LookedBack):
+        if not payload.over:
+            return {}
         return {
             "eval/look_back_value": payload.decline.value,
             "eval/look_back_bound": payload.decline.bound,
             "eval/look_back_level": payload.decline.level,
             "stage/steps": payload.stage_steps,
         }
-    if isinstance(payload, (StageFinished, StageCollapsed)):
+    if isinstance(payload, StageFinished):
+        return {
+            "stage/steps": payload.stage_steps,
+            "stage/seconds": payload.seconds,
+            "stage/threshold": payload.verdict.threshold if payload.verdict else None,
+            **_named("stage/before", payload.before),
+            **_named("stage/after", payload.after),
+        }
+    if isinstance(payload, StageCollapsed):
         return {"stage/steps": payload.stage_steps, "stage/seconds": payload.seconds}
     return {}
 
@@ -106,6 +127,10 @@ def _score(score: Score) -> dict[str, float | None]:
 
 def _outcome(score: Score) -> dict[str, float | None]:
     return {"return": score.mean_return, "success": score.success}
+
+
+def _named(prefix: str, score: Score | None) -> dict[str, float | None]:
+    return {} if score is None else {f"{prefix}_{name}": value for name, value in _outcome(score).items()}
 
 
 def _retained(prefix: str, cells: Sequence[Retained]) -> dict[str, float | None]:

@@ -1,9 +1,9 @@
 """The process beside a training that copies its event log to W&B: whatever W&B does, the training does not feel it.
 
 Its working directory is the run directory. It follows `events.jsonl` there, so that nothing has to be handed over and
-nothing queues up. It says what a person should know in lines of JSON: `{"warning": ...}`, `{"failure": ...}` when W&B
-will not have the run, and at the end `{"points": ..., "url": ...}`. It stops when it is told in how many seconds it has
-to be done, or when whoever started it is gone.
+nothing queues up. It says what a person should know in lines of JSON: `{"mode": ..., "url": ...}` once W&B has the run,
+`{"warning": ...}`, `{"failure": ...}` when W&B will not have it, and at the end `{"points": ...}`. It stops when it is
+told in how many seconds it has to be done, or when whoever started it is gone.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, cast
 
-from rlstages.errors import reason_of
+from rlstages.errors import InputError, reason_of
 from rlstages.events import Event
 from rlstages.privacy import without_paths
 from rlstages.serialization import loads
+from rlstages.storage.record import RunRecord, read_record
+from rlstages.tracking.mode import tracking_mode
+from rlstages.tracking.place import keep_place
 from rlstages.tracking.wandb_log import is_whole
 from rlstages.tracking.wandb_run import WandbRun
-from rlstages.tracking.wandb_session import FOLDER, prepare, remove_logs, remove_runs
+from rlstages.tracking.wandb_session import FOLDER, prepare, remove_logs, remove_runs, remove_uploaded
 
 ORPHAN_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
@@ -54,9 +57,8 @@ def follow(path: Path, stopped: threading.Event) -> Iterator[Event]:
                 stopped.wait(_LOOK_SECONDS)
 
 
-def copy(mode: Mode, project: str, init_seconds: float, stopped: threading.Event, say: Say) -> None:
+def copy(run: WandbRun, mode: Mode, stopped: threading.Event, say: Say) -> None:
     """Copy the event log to W&B; what W&B has already, from an earlier session, is not sent again."""
-    run = WandbRun(mode, Path.cwd().name, project, init_seconds, lambda sentence: say(warning=sentence))
     for event in follow(Path("events.jsonl"), stopped):
         run(event)
     run.finish()
@@ -66,12 +68,17 @@ def copy(mode: Mode, project: str, init_seconds: float, stopped: threading.Event
     wandb.teardown()
     if mode == "offline" and not all(map(is_whole, FOLDER.glob("offline-run-*/*.wandb"))):
         raise OSError("its file has no end; is the disk full?")
-    say(points=run.points, url=run.url)
+    say(points=run.points)
 
 
 def main() -> None:
-    """Take the mode, the project and the seconds that the server may take to answer from the command line."""
-    mode, project, init_seconds = sys.argv[1:]
+    """Take what is wanted from the command line, as JSON.
+
+    `mode`; `project`; `init_seconds`, which the server may take to answer; `here`, the training's working directory;
+    whether to measure the `system`; the files of `code` to send.
+    """
+    wanted = json.loads(sys.argv[1])
+    mode: Mode = "online" if wanted["mode"] == "online" else "offline"
     orders, words = os.dup(0), os.dup(1)
     # Nothing that W&B or its service prints, and no question, reaches the terminal.
     for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
@@ -86,20 +93,36 @@ def main() -> None:
         except OSError:
             return
 
+    def opened(url: str | None, folder: str | None) -> None:
+        keep_place(url, folder)
+        say(mode=mode, url=url)
+
     stopped = threading.Event()
-    threading.Thread(target=_watch, args=(orders, os.getppid(), mode, stopped), daemon=True).start()
+    threading.Thread(target=_watch, args=(orders, os.getppid(), stopped), daemon=True).start()
     code = 1
     try:
-        prepare()
+        record = _record()
+        prepare(None if record is None else record.run_id)
+        mode = cast(Mode, tracking_mode(wanted["mode"]))
         with (FOLDER / "lock").open("w") as lock:
             _wait_for(lock.fileno())
             remove_runs()
-            copy(cast(Mode, mode), project, float(init_seconds), stopped, say)
+            options = {name: wanted[name] for name in ("project", "init_seconds", "here", "system", "code")}
+            run = WandbRun(mode, record, opened, lambda sentence: say(warning=sentence), **options)
+            copy(run, mode, stopped, say)
         code = 0
     except Exception as error:
         reason = without_paths(reason_of(error))
         say(failure=f"W&B {'does not take this run' if mode == 'online' else 'cannot write this run'} ({reason})")
-    _leave(code, mode)
+    _leave(code)
+
+
+def _record() -> RunRecord | None:
+    """Return what `run.json` says; a log can be followed without it."""
+    try:
+        return read_record(Path())
+    except InputError:
+        return None
 
 
 def _wait_for(lock: int) -> None:
@@ -115,7 +138,7 @@ def _wait_for(lock: int) -> None:
             time.sleep(0.1)
 
 
-def _watch(orders: int, parent: int, mode: str, stopped: threading.Event) -> None:
+def _watch(orders: int, parent: int, stopped: threading.Event) -> None:
     """Wait for the order to be done in some seconds, or for whoever gives orders to die; then end in time."""
     deadline, alive = math.inf, True
     while time.monotonic() < deadline:
@@ -132,12 +155,11 @@ def _watch(orders: int, parent: int, mode: str, stopped: threading.Event) -> Non
             deadline = min(deadline, time.monotonic() + ORPHAN_SECONDS)
         if deadline < math.inf:
             stopped.set()
-    _leave(1, mode)
+    _leave(1)
 
 
-def _leave(code: int, mode: str) -> None:
+def _leave(code: int) -> None:
     """End now, without the hooks of W&B that wait for its service; the service ends when this process has."""
-    if mode == "online":
-        remove_runs()
+    remove_uploaded()
     remove_logs()
     os._exit(code)

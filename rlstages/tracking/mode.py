@@ -1,16 +1,15 @@
-"""Whether and where a run goes to Weights & Biases, found out without importing it and without asking."""
+"""Whether and where a run goes to Weights & Biases. Nobody is asked anything."""
 
 from __future__ import annotations
 
 import configparser
-import netrc
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 Mode = Literal["online", "offline", "none"]
+Wanted = Literal["auto", "online", "offline", "none"]
 
 _WORDS: dict[str, Mode] = {
     "online": "online",
@@ -20,34 +19,49 @@ _WORDS: dict[str, Mode] = {
     "dryrun": "offline",
     "disabled": "none",
 }
-_SERVER = "https://api.wandb.ai"
 
 
-def tracking_mode(wanted: Literal["auto", "online", "offline", "none"]) -> Mode:
-    """Decide how a run is tracked.
+def said_mode(wanted: Wanted) -> Wanted:
+    """Return what the user has said, without importing wandb.
 
-    `"auto"` follows `WANDB_MODE`, then what `wandb offline` saved, and else is online when a key is
-    configured (environment, netrc or W&B's settings file) and offline when none is. Anything else stands as it is.
+    `"auto"` follows `WANDB_MODE`, then what `wandb offline` saved; where neither says anything it stays, and
+    `tracking_mode` decides. Anything else stands as it is.
     """
     if wanted != "auto":
         return wanted
-    settings = saved_settings()
-    said = os.environ.get("WANDB_MODE") or settings.get("mode", "")
-    return _WORDS.get(said.lower()) or ("online" if _has_key(settings) else "offline")
+    said = os.environ.get("WANDB_MODE") or saved_settings().get("mode", "")
+    return _WORDS.get(said.lower(), "auto")
 
 
-def _has_key(settings: Mapping[str, str]) -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+def tracking_mode(wanted: Wanted) -> Mode:
+    """Decide how a run is tracked: as was said, else online where a key is configured, and offline where none is.
+
+    It imports wandb where nothing was said, which takes half a second.
+    """
+    said = said_mode(wanted)
+    if said == "auto":
+        return "online" if _has_key() else "offline"
+    return said
+
+
+def _has_key() -> bool:
+    """Ask wandb: it knows its servers, their older names, and where a key may be."""
+    from wandb import Settings
+    from wandb.errors import AuthenticationError
+    from wandb.sdk.lib.wbauth import authenticate_session
+
+    saved = saved_settings()
+    if saved.get("api_key") or saved.get("identity_token_file"):
         return True
-    if settings.get("api_key") or settings.get("identity_token_file"):
-        return True
-    server = os.environ.get("WANDB_BASE_URL") or settings.get("base_url") or _SERVER
-    file = Path(os.environ.get("NETRC") or "~/.netrc")
+    host = os.environ.get("WANDB_BASE_URL") or saved.get("base_url") or Settings().base_url
     try:
-        found = netrc.netrc(file.expanduser()).authenticators(urlsplit(server).netloc)
-    except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):
+        return authenticate_session(host=host, source="", prompt=False, update_session=False) is not None
+    except AuthenticationError:
+        # A key that is none: going online tells the user so, and staying offline would not.
+        return True
+    except (OSError, UnicodeDecodeError):
+        # What should hold the key cannot be read.
         return False
-    return bool(found and found[2])
 
 
 def saved_settings() -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from rlstages.errors import Fault, InputError, require
 from rlstages.storage.rundir import RunDirectory, read_events
-from rlstages.tracking.mode import tracking_mode
+from rlstages.tracking.mode import said_mode
 from rlstages.tracking.tensorboard import tensorboard_tracker
 from rlstages.tracking.wandb import wandb_tracker
 
@@ -61,7 +61,7 @@ def track(
         Fault: If W&B does not take the run.
     """
     began, path = time.monotonic(), Path(run)
-    found = tracking_mode(mode)
+    found = said_mode(mode)
     if found == "none":
         raise InputError("W&B is disabled here (WANDB_MODE or its settings); give --mode online or offline.")
     said: list[str] = []
@@ -81,4 +81,5 @@ def track(
         raise Fault(f"{mirror.failure}.")
     for sentence in said:
         warn(sentence)
-    return Tracked(found, mirror.points, mirror.url, time.monotonic() - began)
+    assert mirror.mode != "auto"
+    return Tracked(mirror.mode, mirror.points, mirror.url, time.monotonic() - began)

@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from rlstages.events import Event
+from rlstages.places import typed
 from rlstages.tracking.mode import saved_settings
+from rlstages.tracking.place import place_lines
 
 FINISH_SECONDS = 20.0
 INIT_SECONDS = 15.0
@@ -21,31 +23,37 @@ INIT_SECONDS = 15.0
 _COMMAND = "import sys; del sys.path[0]; from rlstages.tracking.mirror import main; main()"
 # What the mirror needs between its own end and the moment when it would be killed.
 _TO_DIE_SECONDS = 2.0
-_warn = logging.getLogger(__name__).warning
+_warn, _tell = logging.getLogger(__name__).warning, logging.getLogger(__name__).info
 
 
 class WandbTracker:
     """Keeps a process beside the training that copies the event log to W&B; see `wandb_tracker`.
 
     Attributes:
+        mode: `"online"` or `"offline"`, once that is known.
         points: How many points W&B has, once all is done, else `None`.
-        url: Where the run can be watched, once all is done and it is online.
+        url: Where the run can be watched, once that is known and it is online.
         failure: Why W&B does not have all of the run, once that is known.
     """
 
     def __init__(
         self,
         directory: Path,
-        mode: Literal["online", "offline"],
+        mode: Literal["auto", "online", "offline"],
         project: str,
+        system: bool,
+        code: Sequence[Path],
         warn: Callable[[str], None],
+        say: Callable[[str], None],
         init_seconds: float,
         finish_seconds: float,
     ) -> None:
+        self.mode = mode
         self.points: int | None = None
         self.url: str | None = None
         self.failure: str | None = None
-        self._directory, self._mode, self._project, self._warn = directory.absolute(), mode, project, warn
+        self._directory, self._project, self._system, self._code = directory.absolute(), project, system, code
+        self._warn, self._say = warn, say
         self._init_seconds, self._finish_seconds = init_seconds, finish_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._started = False
@@ -82,9 +90,11 @@ class WandbTracker:
             self._fail(late if time.monotonic() > deadline - _TO_DIE_SECONDS else "W&B's mirror ended before its time")
 
     def _start(self) -> None:
+        wanted = {"mode": self.mode, "project": self._project, "init_seconds": self._init_seconds}
+        wanted |= {"here": os.getcwd(), "system": self._system, "code": [os.path.abspath(file) for file in self._code]}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, self._mode, self._project, str(self._init_seconds)],
+                [sys.executable, "-c", _COMMAND, json.dumps(wanted)],
                 cwd=self._directory,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -112,8 +122,12 @@ class WandbTracker:
                 self._warn(message["warning"])
             elif "failure" in message:
                 self._fail(message["failure"])
+            elif "mode" in message:
+                self.mode, self.url = message["mode"], message["url"]
+                for line in place_lines(self._directory):
+                    self._say(line)
             else:
-                self.points, self.url = message["points"], message["url"]
+                self.points = message["points"]
 
     def _messages(self) -> Iterator[dict[str, Any]]:
         if self._process is None or self._process.stdout is None:
@@ -128,17 +142,19 @@ class WandbTracker:
     def _fail(self, reason: str) -> None:
         if self.failure is None:
             self.failure = reason
-            self._warn(
-                f"{reason}; nothing else changes, and 'rlstages track {self._directory.name}' makes up for it later."
-            )
+            command = f"rlstages track {typed(self._directory)}"
+            self._warn(f"{reason}; nothing else changes, and '{command}' makes up for it later.")
 
 
 def wandb_tracker(
     directory: Path,
-    mode: Literal["online", "offline"],
+    mode: Literal["auto", "online", "offline"],
     *,
     project: str | None = None,
+    system: bool = False,
+    code: Sequence[Path] = (),
     warn: Callable[[str], None] = _warn,
+    say: Callable[[str], None] = _tell,
     init_seconds: float = INIT_SECONDS,
     finish_seconds: float = FINISH_SECONDS,
 ) -> WandbTracker:
@@ -151,23 +167,29 @@ def wandb_tracker(
 
     Args:
         directory: The run directory; files named in events are relative to it.
-        mode: `"online"` or `"offline"`.
+        mode: `"online"`, `"offline"`, or `"auto"`: online where wandb finds a key, which that process asks it.
         project: W&B's project; `None` is what W&B's settings or `WANDB_PROJECT` say, else `"rlstages"`.
+        system: Whether what is measured of the machine is sent too.
+        code: Files of the curriculum that are sent too.
         warn: Takes one sentence for a person.
+        say: Takes the lines that tell where the run is, once that is known.
         init_seconds: How long the server may take to answer at the start.
         finish_seconds: How long closing may take.
     """
     project = project or os.environ.get("WANDB_PROJECT") or saved_settings().get("project") or "rlstages"
-    return WandbTracker(directory, mode, project, warn, init_seconds, finish_seconds)
+    return WandbTracker(directory, mode, project, system, code, warn, say, init_seconds, finish_seconds)
 
 
 def _variables() -> dict[str, str]:
     """Return the mirror's environment: W&B's settings of this directory count, a service of this process does not."""
     variables = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     said = saved_settings()
-    for name in ("base_url", "entity"):
+    for name in ("base_url", "entity", "api_key"):
         if name in said:
             variables.setdefault(f"WANDB_{name.upper()}", said[name])
+    if "WANDB_SWEEP_PARAM_PATH" in variables:
+        # A sweep's agent names it from its own directory on.
+        variables["WANDB_SWEEP_PARAM_PATH"] = os.path.abspath(variables["WANDB_SWEEP_PARAM_PATH"])
     variables["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     variables.pop("PYTHONSAFEPATH", None)
     return variables

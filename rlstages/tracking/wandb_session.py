@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +20,16 @@ FOLDER = Path("wandb")
 _HERE = Path("/proc/self/cwd")
 
 
-def prepare() -> None:
+def prepare(run_id: str | None) -> None:
     """Point W&B's staging area, caches and logs into the run directory; no setting of `wandb.init` does that.
 
     They would else be in the user's home directory. `WANDB_SILENT` also silences what is said before settings are read.
-    Call it before wandb is imported.
+    A sweep that is set for another run than this one is left out. Call it before wandb is imported.
     """
+    # In a sweep W&B heeds this variable alone.
+    if os.environ.get("WANDB_RUN_ID") != run_id:
+        for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
+            os.environ.pop(name, None)
     if FOLDER.is_symlink():
         raise NotADirectoryError(f"{FOLDER} in the run directory is a link")
     FOLDER.mkdir(exist_ok=True)
@@ -37,13 +42,14 @@ def prepare() -> None:
     os.environ.update({"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"})
 
 
-def open_run(mode: Literal["online", "offline"], run_id: str, init_seconds: float, **options: Any) -> Any:
+def open_run(mode: Literal["online", "offline"], run_id: str, init_seconds: float, system: bool, **options: Any) -> Any:
     """Open a run; online, one that is there already is gone on with.
 
     Args:
         mode: Whether W&B's server is asked.
         run_id: W&B's id of the run.
         init_seconds: How long the server may take to answer.
+        system: Whether to measure the machine.
         **options: Further arguments of `wandb.init`.
 
     Raises:
@@ -53,23 +59,30 @@ def open_run(mode: Literal["online", "offline"], run_id: str, init_seconds: floa
 
     if mode == "online":
         options["resume"] = "allow"
-    return wandb.init(id=run_id, mode=mode, dir=".", settings=_settings(wandb, init_seconds), **options)
+    return wandb.init(id=run_id, mode=mode, dir=".", settings=_settings(wandb, init_seconds, system), **options)
 
 
-def group_and_tags(otherwise: str) -> dict[str, Any]:
-    """Return the arguments of `wandb.init` that say what the run belongs to.
+def belonging(otherwise: str, notes: str | None, tags: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of `wandb.init` that say what the run belongs to, and what the user says of it.
 
-    The user's own group (`WANDB_RUN_GROUP`) goes before that of the comparison or sweep whose directory the run lies
-    in; an arm's tag is added to the user's own (`WANDB_TAGS`).
+    The user's own group and type (`WANDB_RUN_GROUP`, `WANDB_JOB_TYPE`) go before those of the comparison or sweep whose
+    directory the run lies in; an arm's tag is added to the run's own and the user's (`WANDB_TAGS`); a run's own notes
+    go before the user's (`WANDB_NOTES`).
 
     Args:
         otherwise: The group of a run that belongs to neither.
+        notes: Of the run.
+        tags: Likewise.
     """
-    member = membership_of(Path.cwd())
-    group = os.environ.get("WANDB_RUN_GROUP") or (member.group if member else otherwise)
-    tags = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
-    tags += [member.tag] if member and member.tag and member.tag not in tags else []
-    return {"group": group, "tags": tags or None}
+    member, said = membership_of(Path.cwd()), os.environ.get
+    arm = member.tag if member and member.tag else ""
+    names = [name.strip() for name in [*tags, *said("WANDB_TAGS", "").split(","), arm]]
+    return {
+        "group": said("WANDB_RUN_GROUP") or (member.group if member else otherwise),
+        "job_type": said("WANDB_JOB_TYPE") or (member.kind if member else "train"),
+        "tags": list(dict.fromkeys(filter(None, names))) or None,
+        "notes": notes or said("WANDB_NOTES") or None,
+    }
 
 
 def remove_runs() -> None:
@@ -77,6 +90,12 @@ def remove_runs() -> None:
     for folder in [FOLDER / "data", *FOLDER.glob("run-*"), *FOLDER.glob("offline-run-*")]:
         shutil.rmtree(folder, ignore_errors=True)
     remove_logs()
+
+
+def remove_uploaded() -> None:
+    """Remove what W&B has all of, or will be sent again."""
+    if not list(FOLDER.glob("offline-run-*")):
+        remove_runs()
 
 
 def remove_logs() -> None:
@@ -88,16 +107,20 @@ def remove_logs() -> None:
             link.unlink(missing_ok=True)
 
 
-def _settings(wandb: Any, init_seconds: float) -> Any:
-    """Return settings that keep standard output, the command line, code, git, host and machine out of the run."""
+def _settings(wandb: Any, init_seconds: float, system: bool) -> Any:
+    """Return settings that keep standard output, the command line, code, git, host and machine out of the run.
+
+    What is measured of the machine, if it is asked for, is that of the training: this process starts from it.
+    """
     return wandb.Settings(
         console="off",
         disable_git=True,
         disable_code=True,
         save_code=False,
         x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
+        x_disable_stats=not system,
+        x_stats_pid=os.getppid(),
+        x_disable_machine_info=not system,
         x_save_requirements=False,
         host="local",
         program="rlstages",

@@ -179,7 +179,7 @@ def test_bad_demonstrations_are_refused_with_file_episode_and_step(array, value,
         (["--device", "cuda"], "device is 'cuda', but torch finds no GPU; use 'cpu'"),
         (["--device", "gpu"], "device is 'gpu'; give 'cpu', 'cuda'"),
         (["--from", "nowhere"], "nowhere is not a run directory"),
-        (["--out", "taken"], "taken is there already; give another --out, or go on with it: resume taken"),
+        (["--out", "taken"], "taken is there already; give another --out, or go on with it: rlstages resume taken"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

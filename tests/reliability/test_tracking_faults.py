@@ -123,8 +123,9 @@ def wait_for_points(server):
         time.sleep(0.05)
 
 
-def run_and_compare(untracked, tmp_path, capfd, said, act=None, kind=EpochFinished):
+def run_and_compare(untracked, tmp_path, capfd, monkeypatch, said, act=None, kind=EpochFinished):
     """Train online under a fault; check weights, waiting and what is printed."""
+    monkeypatch.chdir(tmp_path)
     expected, seconds = untracked
     run, began, disturber = tmp_path / "run", time.monotonic(), At(kind, act)
     result = train(plan(), out=run, track="online", console=True, trackers=[disturber])
@@ -147,13 +148,13 @@ def run_and_compare(untracked, tmp_path, capfd, said, act=None, kind=EpochFinish
 def test_no_key(key, untracked, tmp_path, capfd, monkeypatch):
     if key == "malformed":
         monkeypatch.setenv("WANDB_API_KEY", "secret-of-mine")
-    run_and_compare(untracked, tmp_path, capfd, "W&B does not take this run")
+    run_and_compare(untracked, tmp_path, capfd, monkeypatch, "W&B does not take this run")
 
 
 @pytest.mark.slow
 def test_server_that_refuses(untracked, tmp_path, capfd, monkeypatch):
     point_at(monkeypatch, refusing())
-    run_and_compare(untracked, tmp_path, capfd, "connection refused")
+    run_and_compare(untracked, tmp_path, capfd, monkeypatch, "connection refused")
 
 
 @pytest.mark.slow
@@ -161,25 +162,25 @@ def test_server_that_refuses(untracked, tmp_path, capfd, monkeypatch):
 def test_server_that_accepts_and_no_more(hangs_up, untracked, tmp_path, capfd, monkeypatch):
     with closing(Listener(hangs_up)) as listener:
         point_at(monkeypatch, listener.url)
-        run_and_compare(untracked, tmp_path, capfd, "W&B does not take this run")
+        run_and_compare(untracked, tmp_path, capfd, monkeypatch, "W&B does not take this run")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["dies", "falls silent"])
 @pytest.mark.parametrize("kind", [EpochFinished, RolloutFinished, StageFinished])
-def test_server_that_fails_in_the_middle(end, kind, untracked, tmp_path, capfd, server):
+def test_server_that_fails_in_the_middle(end, kind, untracked, tmp_path, capfd, monkeypatch, server):
     def act():
         wait_for_points(server)
         if end == "dies":
             server.close()
         server.silent = True
 
-    run_and_compare(untracked, tmp_path, capfd, "W&B did not take all of this run", act, kind)
+    run_and_compare(untracked, tmp_path, capfd, monkeypatch, "W&B did not take all of this run", act, kind)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["mirror", "wandb-core"])
-def test_a_process_of_the_mirror_is_killed(victim, untracked, tmp_path, capfd, server):
+def test_a_process_of_the_mirror_is_killed(victim, untracked, tmp_path, capfd, monkeypatch, server):
     def act():
         wait_for_points(server)
         below = processes_below(os.getpid())
@@ -187,7 +188,7 @@ def test_a_process_of_the_mirror_is_killed(victim, untracked, tmp_path, capfd, s
         os.kill(pid, 9)
 
     said = "W&B's mirror ended before its time" if victim == "mirror" else "W&B does not take this run"
-    run_and_compare(untracked, tmp_path, capfd, said, act, StageFinished)
+    run_and_compare(untracked, tmp_path, capfd, monkeypatch, said, act, StageFinished)
 
 
 @pytest.fixture

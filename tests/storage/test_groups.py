@@ -16,15 +16,15 @@ def group_in(directory, file):
     return json.loads((directory / file).read_text())["group"]
 
 
-@pytest.mark.parametrize(("file", "tag"), [(COMPARISON, "few-shown"), (SWEEP, None)])
-def test_runs_of_a_directory_are_one_group_of_their_own(tmp_path, file, tag):
+@pytest.mark.parametrize(("file", "tag", "kind"), [(COMPARISON, "few-shown", "compare"), (SWEEP, None, "sweep")])
+def test_runs_of_a_directory_are_one_group_of_their_own(tmp_path, file, tag, kind):
     for name in ("one", "other"):
         found(tmp_path / name, file, {"version": 1}, "compare-rooms")
     group = group_in(tmp_path / "one", file)
 
     assert re.fullmatch("compare-rooms-[0-9a-f]{8}", group)
     assert group != group_in(tmp_path / "other", file)
-    assert membership_of(tmp_path / "one" / "few-shown-s12") == Membership(group, tag)
+    assert membership_of(tmp_path / "one" / "few-shown-s12") == Membership(group, tag, kind)
     assert membership_of(tmp_path / "rooms-s0") is None
 
 

@@ -143,7 +143,9 @@ def test_what_is_no_run_directory_is_refused_and_left_alone(tmp_path):
 def test_a_taken_path_is_refused_and_left_alone(tmp_path):
     make(tmp_path / "a").close()
     before = (tmp_path / "a" / "run.json").read_bytes()
-    assert "is there already; give another --out, or go on with it: resume" in sentence_of(make, tmp_path / "a")
+    assert "is there already; give another --out, or go on with it: rlstages resume" in sentence_of(
+        make, tmp_path / "a"
+    )
     assert (tmp_path / "a" / "run.json").read_bytes() == before
     (tmp_path / "file").write_text("mine")
     assert "is there already" in sentence_of(make, tmp_path / "file")

@@ -1,4 +1,7 @@
-"""The events of a run as the trainer would emit them: a clone, a stage that passes at its second try, and a miss."""
+"""The events of a run as the trainer would emit them: a clone, a stage that passes at its second try, and a miss.
+
+The second try takes two waves.
+"""
 
 import dataclasses
 import math
@@ -90,7 +93,7 @@ class Story:
             )
             self.tell(payload, seconds=0.5, steps=1_024)
         verdict = None
-        for attempt, (mean, number) in enumerate(judged, 1):
+        for attempt, mean, number in judged:
             verdict = stage.until.judge(episodes(mean, number), spend(attempt))
             steps += 5_000
             self.tell(Judged(attempt, steps, verdict), steps=5_000)
@@ -110,10 +113,10 @@ def story():
     told = Story()
     told.tell(RunStarted("abcd1234", told.plan, 7, {"python": "3.11.7", "rlstages": "0.1.0"}))
     told.clone(3)
-    told.fine_tune([40, 60, 80, 95, 105, 110] * 4, [(80, 40), (112, 12), (112, 60)], "reached")
+    told.fine_tune([40, 60, 80, 95, 105, 110] * 4, [(1, 80, 40), (2, 112, 12), (2, 112, 60)], "reached")
     told.tell(Warned("rewards of 1e30 were seen\x1b[31m in 'CartPole-v1'"))
     told.clone(2)
-    told.fine_tune([150, 200, 250], [(250, 60)], "missed")
+    told.fine_tune([150, 200, 250], [(1, 250, 60)], "missed")
     told.index = -1
     told.tell(RunFinished("missed", "'long' did not reach a mean return of at least 400 within 60,000 steps"))
     return told.plan, told.events

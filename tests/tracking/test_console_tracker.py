@@ -95,7 +95,7 @@ def test_plain_ends_with_the_table():
         ["✓", "again", "completed"],
         ["✗", "long", "missed"],
     ]
-    assert rows[1][3:8] == ["return", "113", "100", "99.9", "39.6k"]
+    assert rows[1][3:8] == ["return", "113", "100", "102", "39.6k"]
 
 
 def test_colours_are_not_forced_into_a_log(monkeypatch):

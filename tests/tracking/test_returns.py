@@ -150,7 +150,7 @@ def test_wandb_has_a_row_and_a_policy_for_each_visit(tmp_path, monkeypatch):
         ("hard", 2, "reached", 640),
     ]
     assert (shown[1]["after"], shown[1]["bound"], shown[1]["threshold"]) == (0.2, 0.5, 0.7)
-    kept = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact" and r.artifact.type == "policy"]
+    kept = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact" and r.artifact.type == "model"]
     about = [json.loads(one.metadata) for one in kept]
     assert [(one["stage"], one["visit"], one["outcome"]) for one in about] == [
         ("easy", 1, "reached"),

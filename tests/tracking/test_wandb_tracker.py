@@ -12,10 +12,14 @@ import wandb_file
 import wandb_server
 from following import follow
 
+from rlstages.curriculum import Curriculum
 from rlstages.events import Event, RolloutFinished, RunStarted
 from rlstages.privacy import without_paths
 from rlstages.serialization import from_data, to_data
-from rlstages.tracking.metrics import STEP_PREFIXES
+from rlstages.tracking.config import config_of
+from rlstages.tracking.lineage import stage_alias
+from rlstages.tracking.metrics import STEP_PREFIXES, SUMMARIES
+from rlstages.tracking.wandb_tables import GateCurve
 
 pytest.importorskip("wandb")
 
@@ -53,7 +57,8 @@ def history(run):
 
 def artifacts(run):
     found = [r.artifact for r in run["records"] if r.WhichOneof("record_type") == "artifact"]
-    return {a.name: (a.type, json.loads(a.metadata), a) for a in found if a.type != "run_table"}
+    told = [(a, json.loads(a.metadata)) for a in found if a.type != "run_table"]
+    return {f"{about['stage']}-{a.type}": (a, about) for a, about in told}
 
 
 def started(run):
@@ -73,11 +78,28 @@ def test_config_is_the_curriculum_without_paths(run):
     assert config["seed"] == 7
     shown = from_data(without_paths(to_data(run["plan"])))
     assert config["digest"] == shown.digest, "the same on every machine"
-    assert config["versions"] == {"python": "3.11.7", "rlstages": "0.1.0"}
-    stages = config["curriculum"]["stages"]
-    assert [stage["name"] for stage in stages] == ["copy", "short", "again", "long"]
-    assert stages[0]["demonstrations"] == "shown.npz"
-    assert stages[1]["until"]["threshold"] == 100
+    assert config["version.rlstages"] == "0.1.0"
+    assert config["stage.copy.demonstrations"] == "shown.npz"
+    assert config["stage.short.until.threshold"] == 100
+    assert Curriculum.from_json(config["curriculum_json"]) == shown
+
+
+def test_config_is_flat(run):
+    config = wandb_file.items(started(run).config.update)
+    assert not [key for key, value in config.items() if isinstance(value, dict) and key != "_wandb"]
+    assert {key.partition(".")[0] for key in config} == {
+        *("agent", "curriculum", "curriculum_json", "digest", "held_out", "retention_share", "seed", "stage"),
+        *("version", "_wandb"),
+    }
+    assert (config["agent.n_envs"], config["agent.learning_rate"]) == (8, 3e-4), "what is in force"
+    assert config["stage.long.environment.id"] == "CartPole-v1"
+    assert (config["stage.long.type"], config["stage.long.anchor_kl"]) == ("FineTuning", 0.1)
+
+
+def test_parameters_go_by_their_own_names(run):
+    plain, named = (config_of(run["events"][0].payload, given) for given in ({}, {"rate": 0.1, "seed": 3}))
+    assert {key: value for key, value in named.items() if key not in plain} == {"rate": 0.1, "parameter.seed": 3}
+    assert named["seed"] == 7
 
 
 def test_every_prefix_has_its_own_axis(run):
@@ -85,7 +107,11 @@ def test_every_prefix_has_its_own_axis(run):
     axes = {m.glob_name: m.step_metric for m in defined if m.glob_name}
     steps = {f"{prefix}/*": "global_step" for prefix in STEP_PREFIXES}
     assert axes == {"clone/*": "clone/epoch", **steps}
-    assert {m.name for m in defined if m.name and not m.expanded_from_glob} == {"global_step", "clone/epoch"}
+    named = {m.name: m for m in defined if m.name and not m.expanded_from_glob}
+    assert set(named) == {"global_step", "clone/epoch", *SUMMARIES}
+    for name in SUMMARIES:
+        assert named[name].step_metric == axes[f"{name.partition('/')[0]}/*"]
+        assert named[name].summary.last and named[name].summary.max == (name != "clone/held_out_loss")
 
 
 def test_epochs_count_on_over_cloning_stages(run):
@@ -113,9 +139,32 @@ def test_rollouts_and_confirmations_are_logged(run):
     assert rollout["train/approx_kl"] == 0.01
     assert "train/broken" not in rollout
     confirmed = [row for row in rows if "eval/confirm_value" in row and row["stage/name"] == "short"]
-    assert [row["eval/confirm_attempt"] for row in confirmed] == [1, 2, 3]
+    assert [(row["eval/confirm_attempt"], row["eval/confirm_episodes"]) for row in confirmed] == [(1, 40), (2, 60)]
+    assert confirmed[-1]["eval/confirm_threshold"] < confirmed[-1]["eval/confirm_bound"]
     assert confirmed[-1]["eval/confirm_bound"] < confirmed[-1]["eval/confirm_value"]
-    assert "eval/confirm_bound" not in confirmed[1], "12 episodes allow no bound yet"
+    ended = next(row for row in rows if "stage/seconds" in row and row["stage/name"] == "short")
+    assert ended["stage/before_return"] < 30 < ended["stage/threshold"] < ended["stage/after_return"]
+
+
+def test_score_and_threshold_are_lines_of_one_chart(run):
+    (shown,) = [row["gate_table"] for row in history(run) if row.get("stage/name") == "short" and "gate_table" in row]
+    (files,) = [p.parent for p in run["directory"].glob("wandb/offline-run-*/files")]
+    table = json.loads((files / "files" / shown["path"]).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    lines = {key: [row["lineVal"] for row in rows if row["lineKey"] == key] for key in ("score", "threshold")}
+    assert lines["score"][:4] == [60, 80, 95, 105]
+    assert set(lines["threshold"]) == {100} and len(lines["threshold"]) == len(lines["score"])
+
+
+@pytest.mark.parametrize("rollouts", [500, 501, 5_000])
+def test_chart_of_a_long_run_stays_small_and_covers_all_of_it(rollouts):
+    curve, rollout = GateCurve(), next(event for event in realistic.story()[1] if is_rollout(event))
+    at_work = dataclasses.replace(rollout.payload, value=1.0)
+    for step in range(rollouts):
+        curve.take(dataclasses.replace(rollout, payload=at_work, global_step=step))
+    steps = [row[0] for row in curve.chart()["gate"].table.data]
+    assert len(steps) <= 2 * 500
+    assert min(steps) == 0 and max(steps) >= 0.98 * rollouts
 
 
 def test_table_of_stages_grows(run):
@@ -132,17 +181,32 @@ def test_table_of_stages_grows(run):
 
 def test_policies_and_demonstrations_are_artifacts_that_name_their_parents(run):
     found = artifacts(run)
-    kinds = {name: kind for name, (kind, _, _) in found.items()}
-    policies = {f"balance-{stage}-policy": "policy" for stage in ("copy", "short", "again", "long")}
-    shown = {f"balance-{stage}-demonstrations": "demonstrations" for stage in ("copy", "again")}
-    assert kinds == {**policies, **shown}
-    about = found["balance-short-policy"][1]
+    assert {(a.name, a.type) for a, _ in found.values()} == {
+        ("balance-policy", "model"),
+        ("balance-demonstrations", "dataset"),
+    }
+    assert list(found) == [*("copy-dataset", "copy-model", "short-model", "again-dataset", "again-model"), "long-model"]
+    about = found["short-model"][1]
     assert (about["digest"], about["parent"], about["stage"]) == ("1" * 64, "a" * 64, "short")
     assert about["verdict"]["met"] is True
     assert about["score"]["episodes"] == 40
-    assert found["balance-copy-policy"][1]["parent"] == found["balance-copy-demonstrations"][1]["digest"] == "d" * 64
-    (entry,) = found["balance-short-policy"][2].manifest.contents
+    assert found["copy-model"][1]["parent"] == found["copy-dataset"][1]["digest"] == "d" * 64
+    (entry,) = found["short-model"][0].manifest.contents
     assert (entry.path, entry.size) == ("short.safetensors", 10 * len("policies/short.safetensors"))
+
+
+def test_aliases_name_the_stage_how_it_ended_and_the_last_policy(run):
+    aliases = {name: set(a.aliases) - {"latest"} for name, (a, _) in artifacts(run).items()}
+    assert aliases["copy-dataset"] == {"copy", "sha256-" + "d" * 16}
+    assert aliases["short-model"] == {"short", "reached", "sha256-" + "1" * 16}
+    assert aliases["long-model"] == {"long", "missed", "final", "sha256-" + "3" * 16}
+
+
+@pytest.mark.parametrize(
+    ("stage", "alias"), [("two rooms", "two-rooms"), ("v2", "stage-v2"), ("final", "stage-final"), ("a/b:c", "a-b-c")]
+)
+def test_alias_is_one_that_w_and_b_takes(stage, alias):
+    assert stage_alias(stage) == alias
 
 
 def test_summary_ends_with_the_verdicts(run):
@@ -189,7 +253,7 @@ def test_all_files_are_in_the_run_directory_and_no_logs_are_left(run):
     assert secrets == []
     files = {p.name for p in run["directory"].glob("wandb/offline-run-*/files/*")}
     assert files == {"media"}, "no metadata, requirements or code"
-    assert {p.name for p in run["directory"].glob("wandb/*")} - {"lock", "data"} == {
+    assert {p.name for p in run["directory"].glob("wandb/*")} - {"lock", "data", "place.json"} == {
         following.logs(run["directory"])[0].parent.name
     }
     assert [p for p in run["directory"].rglob("*") if p.suffix == ".log" or p.name == "logs"] == []
@@ -213,7 +277,7 @@ def server(monkeypatch):
 
 def numbers(rows):
     """Return rows without what depends on the moment of logging."""
-    own = ("_runtime", "_step", "stages")
+    own = ("_runtime", "_step", "stages", "gate_table")
     return [{key: value for key, value in row.items() if key not in own} for row in rows]
 
 
@@ -252,8 +316,7 @@ def test_uploading_again_changes_nothing_and_says_nothing_of_the_machine(run, tm
     known = server.runs["abcd1234"]
     points, versions, summary = known["sent"], list(server.artifacts), known["summary"]
     assert points == len(history(run))
-    policies = [one["name"] for one in versions if one["name"].endswith("policy")]
-    assert policies == [f"balance-{stage}-policy" for stage in ("copy", "short", "again", "long")]
+    assert [one["name"] for one in versions].count("balance-policy") == 4
     follow(tmp_path, run["events"], "online")
     assert (known["sent"], server.artifacts) == (points, versions)
     assert known["summary"]["verdicts"] == summary["verdicts"]
@@ -302,4 +365,4 @@ def test_missing_policy_file_is_a_warning_and_no_more(tmp_path):
     assert said == [
         f"W&B gets no policy of stage {stage!r}: there is no file {stage}.safetensors." for stage in ("short", "again")
     ]
-    assert "balance-long-policy" in artifacts({"records": wandb_file.records(following.logs(tmp_path)[0])})
+    assert "long-model" in artifacts({"records": wandb_file.records(following.logs(tmp_path)[0])})

@@ -15,12 +15,16 @@ class Server:
         url: For `WANDB_BASE_URL`.
         runs: By id: `history` (line number to row), `sent` (how many rows came), `config`, `summary`, `exit`, ...
         artifacts: Name, digest and metadata of each version, in order.
+        aliases: The version that an artifact's name and an alias lead to, as its place in `artifacts`.
+        used: Run and artifact of each edge, in order; artifacts by their places in `artifacts`.
+        alerts: Title and text of each, in order.
         files: What was uploaded, by address.
         silent: Whether requests stay without an answer.
     """
 
     def __init__(self):
         self.runs, self.artifacts, self.files, self.silent = {}, [], {}, False
+        self.aliases, self.used, self.alerts = {}, [], []
         self.lock, self.closed, self.connections = threading.RLock(), threading.Event(), set()
         self.http = Quiet(("127.0.0.1", 0), type("Bound", (Handler,), {"owner": self}))
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
@@ -92,6 +96,8 @@ class Server:
         if not known:
             self.artifacts.append(version)
         number = known[0] if known else len(self.artifacts) - 1
+        for one in told.get("aliases") or []:
+            self.aliases[one["artifactCollectionName"], one["alias"]] = number
         made = {"id": f"artifact-{number}", "state": "COMMITTED" if known else "PENDING"}
         return {"createArtifact": {"artifact": {**made, "artifactSequence": {"latestArtifact": None}}}}
 
@@ -110,7 +116,30 @@ class Server:
     def _CommitArtifact(self, given):
         return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": "d"}}}
 
+    def _ArtifactMembershipByName(self, given):
+        collection, _, alias = given["name"].partition(":")
+        number = self.aliases.get((collection, alias))
+        if number is None:
+            return {"project": {"artifactCollectionMembership": None}}
+        version = self.artifacts[number]
+        project = {"id": "p", "internalId": "p", "name": given["project"], "entity": {"name": given["entity"]}}
+        sequence = {"__typename": "ArtifactSequence", "name": collection, "project": project}
+        counted = {"versionIndex": number, "createdAt": "2026-01-01T00:00:00Z"}
+        artifact = {"__typename": "Artifact", "id": f"artifact-{number}", "artifactSequence": sequence, **counted}
+        artifact |= {"artifactType": {"name": "model"}, "description": None, "metadata": None, "tags": []}
+        artifact |= {"ttlDurationSeconds": -2, "ttlIsInherited": True, "historyStep": None, "state": "COMMITTED"}
+        artifact |= {"size": 1, "digest": version["digest"], "commitHash": "c", "fileCount": 1, "updatedAt": None}
+        artifact["aliases"] = []
+        member = {"__typename": "ArtifactCollectionMembership", "id": "m", **counted, "aliases": []}
+        member |= {"artifactCollection": sequence, "artifact": artifact}
+        return {"project": {"artifactCollectionMembership": member}}
+
+    def _NotifyScriptableRunAlert(self, given):
+        self.alerts.append((given["title"], given["text"]))
+        return {"notifyScriptableRunAlert": {"success": True}}
+
     def _UseArtifact(self, given):
+        self.used.append((given["runName"], int(given["artifactID"].removeprefix("artifact-"))))
         return {"useArtifact": {"artifact": {"id": "a", "digest": "d", "state": "COMMITTED"}}}
 
     def _CreateRunFiles(self, given):

@@ -1,0 +1,23 @@
+"""Paths in printed commands can be typed as they are."""
+
+import shlex
+
+import pytest
+
+from rlstages.places import typed
+
+
+@pytest.mark.parametrize("name", ["onl", "my runs/a b", "it's", "-x", "$HOME", "ä"])
+def test_a_shell_reads_the_path_from_here_on(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    (read,) = shlex.split(typed(tmp_path / name))
+    assert not read.startswith(("/", "-"))
+    assert (tmp_path / read).samefile(tmp_path / name)
+    assert typed(tmp_path / name) == typed(tmp_path.relative_to(tmp_path) / name)
+
+
+def test_elsewhere_it_is_absolute(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert typed(tmp_path / "there") == str(tmp_path / "there")
