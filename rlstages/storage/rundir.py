@@ -24,6 +24,7 @@ from typing import Any
 from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require
 from rlstages.events import DemonstrationsReady, Event, StageCollapsed, StageFinished
+from rlstages.places import typed
 from rlstages.references import files_behind, sources
 from rlstages.serialization import loads
 from rlstages.storage import eventlog
