@@ -501,6 +501,12 @@ class Shared(Walk):
         self.point["place"] = value
 
 
+class ChanceShared(Shared):
+    """Likewise, from where no seed decides."""
+
+    begin = Chance.begin
+
+
 class LuckyShared(Shared):
     """Likewise, from where NumPy's global generator puts it."""
 

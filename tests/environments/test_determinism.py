@@ -64,6 +64,7 @@ APART, NO_SEED, LEAKS = "disturb each other", "does not follow its seed", "canno
         ("SeededOnce", LEAKS, LEAKS),
         ("Shared", APART, None),
         ("LuckyShared", APART, LEAKS),
+        ("ChanceShared", APART, NO_SEED),
     ],
 )
 def test_it_is_said_whether_seeds_copies_or_earlier_episodes_are_the_reason(toy, in_process, subprocess):
