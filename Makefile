@@ -4,13 +4,14 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= dev
 
-.PHONY: help train test test-slow soak lint types check clean
+.PHONY: help train test test-slow soak third-party lint types check clean
 
 help:
 	@echo "make train   install, then clone and fine-tune the built-in curriculum 'rooms' (about a minute)"
 	@echo "make test    install, then run the fast tests (under 5 minutes on 2 cores)"
 	@echo "make check   lint, types, fast and slow tests"
 	@echo "make soak    kill, damage and fuzz runs hundreds and thousands of times, and show the figures"
+	@echo "make third-party   train on environments of other packages, each in a virtual environment of its own"
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +30,9 @@ test-slow: $(VENV)/installed
 
 soak: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m soak -n 2 -rP
+
+third-party:
+	sh examples/third_party/run.sh
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
