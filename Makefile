@@ -4,13 +4,14 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= dev
 
-.PHONY: help train test test-slow soak lint types check clean
+.PHONY: help train test test-slow soak third-party lint types check clean
 
 help:
 	@echo "make train   install, then clone and fine-tune the built-in curriculum 'rooms' (about a minute)"
 	@echo "make test    install, then run the fast tests (under 5 minutes on 2 cores)"
 	@echo "make check   lint, types, fast and slow tests"
 	@echo "make soak    kill, damage and fuzz runs hundreds and thousands of times; search for new examples in property tests"
+	@echo "make third-party   train on environments of other packages, each in a virtual environment of its own"
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +33,9 @@ soak: $(VENV)/installed
 	for round in 1 2 3 4 5; do \
 		$(VENV)/bin/python -m pytest -m hypothesis --hypothesis-profile=search -n 2 || exit 1; \
 	done
+
+third-party:
+	sh examples/third_party/run.sh
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -6,6 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from rich.console import Console
@@ -32,12 +33,13 @@ def show_curriculum(
     source: str, parameters: Mapping[str, str], initial: Path | None, as_json: bool, trust_pickle: bool
 ) -> None:
     """Print a curriculum and check it as `train` would."""
-    curriculum = load_curriculum(source, parameters)
     from rlstages.learners.engines.choice import choose_engine
     from rlstages.spaces import describe_space
     from rlstages.training import check
 
-    checked = check(curriculum, initial, trust_pickle)
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):  # Environments print, and JSON must stand alone.
+        curriculum = load_curriculum(source, parameters)
+        checked = check(curriculum, initial, trust_pickle)
     if as_json:
         print(curriculum.to_json())
         return
@@ -153,11 +155,12 @@ def evaluate_policy(
     trust_imports: bool,
 ) -> None:
     """Print the scores of a run's final policy."""
-    curriculum = None if source is None else load_curriculum(source, parameters)
     from rlstages.policies import evaluate_run
     from rlstages.resumption import changes
 
-    scores = evaluate_run(run, episodes, seed, curriculum=curriculum, trust_imports=trust_imports)
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        curriculum = None if source is None else load_curriculum(source, parameters)
+        scores = evaluate_run(run, episodes, seed, curriculum=curriculum, trust_imports=trust_imports)
     record = read_record(run)
     for sentence in changes(run, record):
         print(f"warning: {run}: {sentence} These scores are of what is there now.", file=sys.stderr)

@@ -148,6 +148,18 @@ def test_show_checks_a_curriculum_that_goes_on_from_a_run_as_train_does(rlstages
     assert shown.code == 0 and shown.out.endswith("all checks passed, nothing was trained\n")
 
 
+def test_json_stands_alone_when_the_users_code_prints(rlstages, here):
+    loud = PLAN.replace("return Curriculum(", "print('made by hand')\n    return Curriculum(")
+    (here / "loud_plan.py").write_text(loud)
+    rlstages("train", "loud_plan.py", "--out", "run", "--track", "none")
+
+    shown = rlstages("show", "loud_plan.py", "--json")
+    scored = rlstages("evaluate", "run", "loud_plan.py", "--episodes", "4", "--json")
+
+    assert json.loads(shown.out)["name"] == "small" and json.loads(scored.out)["scores"]
+    assert "made by hand" in shown.err and "made by hand" in scored.err
+
+
 def test_show_of_a_run_says_how_far_it_has_come(rlstages, plan):
     rlstages("train", plan, "--out", "run", "-p", "world=Never", "--track", "none")
 
