@@ -68,10 +68,10 @@ def model_in_own_units(learner: Learner) -> OnPolicyAlgorithm:
     half, middle = (torch.as_tensor(numbers) for numbers in scale_of(own))
     weights = learner.weights()
     kinds = {name: value.dtype for name, value in weights.items()}
-    last, bias = (weights[f"action_net.{name}"].double() for name in ("weight", "bias"))
-    half, middle = half.to(last.device), middle.to(last.device)
+    # On the CPU, because not every device has float64.
+    last, bias, noise = (weights[name].cpu().double() for name in ("action_net.weight", "action_net.bias", "log_std"))
     weights["action_net.weight"], weights["action_net.bias"] = last * half[:, None], bias * half + middle
-    weights["log_std"] = weights["log_std"].double() + torch.where(half > 0, half, 1.0).log()
+    weights["log_std"] = noise + torch.where(half > 0, half, 1.0).log()
     with random_state_kept():
         model = build_model(learner.agent, learner.policy.observation_space, own, learner.model.seed or 0)
     model.policy.load_state_dict({name: value.to(kinds[name]) for name, value in weights.items()})
