@@ -16,7 +16,11 @@ def typed(path: Path) -> str:
 
     Elsewhere it is absolute: a way up and down again would name what privacy leaves out of logs, unnoticed.
     """
-    whole, here = Path(os.path.abspath(path)), Path.cwd()
+    try:
+        whole, here = Path(os.path.abspath(path)), Path.cwd()
+    except OSError:
+        # The working directory is gone.
+        return shlex.quote(str(path))
     text = str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 

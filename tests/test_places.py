@@ -17,6 +17,13 @@ def test_a_shell_reads_the_path_from_here_on(name, tmp_path, monkeypatch):
     assert typed(tmp_path / name) == typed(tmp_path.relative_to(tmp_path) / name)
 
 
+def test_working_directory_that_is_gone_harms_nothing(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert typed(tmp_path / "run") == str(tmp_path / "run")
+
+
 def test_elsewhere_it_is_absolute(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -90,9 +90,13 @@ class WandbTracker:
             self._fail(late if time.monotonic() > deadline - _TO_DIE_SECONDS else "W&B's mirror ended before its time")
 
     def _start(self) -> None:
-        wanted = {"mode": self.mode, "project": self._project, "init_seconds": self._init_seconds}
-        wanted |= {"here": os.getcwd(), "system": self._system, "code": [os.path.abspath(file) for file in self._code]}
         try:
+            wanted = {"mode": self.mode, "project": self._project, "init_seconds": self._init_seconds}
+            wanted |= {
+                "here": os.getcwd(),
+                "system": self._system,
+                "code": [os.path.abspath(file) for file in self._code],
+            }
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, json.dumps(wanted)],
                 cwd=self._directory,

@@ -284,7 +284,7 @@ def test_a_choice_is_not_broken_within_a_word_on_a_narrow_screen(rlstages, monke
     monkeypatch.setenv("COLUMNS", "80")
 
     for command in ("train", "resume", "compare", "sweep"):
-        (line,) = [line for line in rlstages(command, "--help").out.splitlines() if "--track" in line]
+        (line,) = [line for line in rlstages(command, "--help").out.splitlines() if "--track " in line]
         assert " MODE " in line
     wrong = rlstages("train", "rooms", "--track", "of")
     assert wrong.code == 2 and all(f"'{mode}'" in wrong.err for mode in ("auto", "online", "offline", "none"))

@@ -385,11 +385,14 @@ def test_track_writes_a_run_again_from_its_log_and_a_second_time_changes_nothing
 
     told = [rlstages("track", "run", "--mode", "offline") for _ in range(2)]
 
-    for outcome in told:
-        assert (outcome.code, outcome.err) == (0, "")
-        assert re.fullmatch(r"run: \d+ points in W&B, run/wandb \(offline\)\n", outcome.out)
-    assert told[0].out == told[1].out
-    assert len(list((here / "run" / "wandb").glob("offline-run-*"))) == 1
+    assert [(outcome.code, outcome.err) for outcome in told] == [(0, "")] * 2
+    points, other = (outcome.out.splitlines()[0] for outcome in told)
+    assert points == other and re.fullmatch(r"run: \d+ points in W&B", points)
+    (folder,) = (here / "run" / "wandb").glob("offline-run-*")
+    assert told[1].out.splitlines()[1:] == [
+        f"W&B: offline, in run/wandb/{folder.name}",
+        f"Upload it: (cd run && wandb sync wandb/{folder.name})",
+    ]
     assert len(list((here / "run" / "tensorboard").iterdir())) == 1
 
 

@@ -241,6 +241,7 @@ def test_tracker_never_waits_and_closes_in_time(tmp_path, monkeypatch, capfd):
 
 @pytest.mark.parametrize("mode", [pytest.param("online", marks=pytest.mark.slow), "offline"])
 def test_folder_that_cannot_be_made(mode, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
     (tmp_path / "wandb").write_text("in the way")
     said = following.follow(tmp_path, realistic.story()[1][:2], mode)
     assert len(said) == 1

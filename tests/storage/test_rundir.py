@@ -369,3 +369,24 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
             run.save("1", {})
     assert read_record(tmp_path / "a").curriculum.name == "poles"
     assert checkpoint_names(tmp_path / "a" / "checkpoints") == [FIRST_CHECKPOINT]
+
+
+def test_record_of_before_parameters_were_kept_is_read(tmp_path):
+    make(tmp_path / "a").close()
+    file = tmp_path / "a" / "run.json"
+    data = json.loads(file.read_text())
+    for name in ("parameters", "notes", "tags", "origin"):
+        del data[name]
+    file.write_text(json.dumps(data))
+    record = read_record(tmp_path / "a")
+    assert (record.parameters, record.notes, record.tags, record.origin) == ({}, None, (), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("parameters", [1]), ("notes", 3), ("tags", [3]), ("tags", 3), ("origin", {"name": "a"})]
+)
+def test_record_with_damaged_notes_is_refused(name, value, tmp_path):
+    make(tmp_path / "a").close()
+    file = tmp_path / "a" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    assert "damaged" in sentence_of(read_record, tmp_path / "a")

@@ -164,6 +164,14 @@ def test_offline_run_says_the_command_that_uploads_it(place, server):
     assert ("small-policy", "final") in server.aliases
 
 
+def test_python_and_notebooks_print_where_the_run_is(place):
+    code = "import rlstages; rlstages.train('small.py', out='run', track='offline', parameters={'rate': '0.02'})"
+    where, upload = python(place, code).stdout.splitlines()
+    assert where.startswith("W&B: offline, in run/wandb/offline-run-")
+    assert upload.startswith("Upload it: (cd run && wandb sync wandb/offline-run-")
+    assert read_record(place / "run").parameters == {"rate": 0.02}
+
+
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_mode_in_the_environment_goes_before_a_key(mode, place, server):
     told = rlstages(place, "train", "small.py", "--out", "run", WANDB_MODE=mode, **key(server))
