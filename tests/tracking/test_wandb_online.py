@@ -133,7 +133,11 @@ CONFIG = sorted(
         *(f"agent.{name}" for name in ("action_mode", "device", "engine", "learning_rate", "ent_coef", "vf_coef")),
         *(f"agent.{name}" for name in ("max_grad_norm", "clip_range", "n_epochs", "batch_size")),
         *(f"stage.{stage}.environment.id" for stage in ("clone", "tune")),
-        *(f"stage.{stage}.environment.{name}" for stage in ("clone", "tune") for name in ("wrappers", "success")),
+        *(
+            f"stage.{stage}.environment.{name}"
+            for stage in ("clone", "tune")
+            for name in ("wrappers", "success", "success_at")
+        ),
         *(f"stage.{stage}.environment.{name}" for stage in ("clone", "tune") for name in ("vectorize", "step_timeout")),
         *(f"stage.{stage}.{name}" for stage in ("clone", "tune") for name in ("type", "evaluation_episodes")),
         *(f"stage.clone.expert.{name}" for name in ("source", "kind", "episodes", "algorithm")),
