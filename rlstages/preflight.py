@@ -26,6 +26,7 @@ from rlstages.environments.making import make_environment, make_vec_env
 from rlstages.environments.monitor import monitor_of
 from rlstages.environments.seeding import Purpose
 from rlstages.environments.statistics import refuse_running_statistics
+from rlstages.environments.watchdog import watching
 from rlstages.episodes import Episode
 from rlstages.errors import InputError, require
 from rlstages.experts import remedy_for, showing
@@ -92,6 +93,11 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
     Raises:
         InputError: Naming the stage, what is wrong, and what to do.
     """
+    with watching():
+        return _preflight(curriculum, trust_pickle, kept)
+
+
+def _preflight(curriculum: Curriculum, trust_pickle: bool, kept: Kept | None) -> Checked:
     _check_device(curriculum.agent)
     spaces = _shared_spaces(curriculum)
     require_fit(curriculum.agent, spaces.observation, spaces.action)

@@ -78,6 +78,7 @@ def _record(
     environment: Environment, expert: Expert, show: Show, run_seed: int, stage: int, budget: Budget | None
 ) -> Demonstrations:
     env = make_environment(environment)
+    purpose = Purpose.DEMONSTRATION if budget is None else Purpose.TRIAL
     played: list[Demonstration] = []
     steps, started = 0, time.monotonic()
     try:
@@ -88,7 +89,7 @@ def _record(
                 left = Budget(budget.steps - steps, budget.seconds - (time.monotonic() - started))
                 if min(left) <= 0:
                     break
-            episode = play(episode_seed(run_seed, stage, Purpose.DEMONSTRATION, 0, number), left)
+            episode = play(episode_seed(run_seed, stage, purpose, 0, number), left)
             if episode is None:
                 break
             played.append(episode)

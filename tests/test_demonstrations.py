@@ -95,11 +95,16 @@ def sorted_keys(episode):
     return episode
 
 
-def test_success_is_kept_only_when_it_is_known_of_all(tmp_path):
+def test_an_episode_that_does_not_tell_is_kept_as_not_solved_where_others_tell(tmp_path):
     written = shown(BOX, STEER)
     first = dataclasses.replace(written.episodes[0], success=None)
     Demonstrations((first, *written.episodes[1:])).save(tmp_path / "a.safetensors")
-    assert [e.success for e in load_demonstrations(tmp_path / "a.safetensors").episodes] == [None] * 3
+    told = [episode.success for episode in written.episodes]
+    assert [e.success for e in load_demonstrations(tmp_path / "a.safetensors").episodes] == [False, *told[1:]]
+
+    silent = Demonstrations(tuple(dataclasses.replace(episode, success=None) for episode in written.episodes))
+    silent.save(tmp_path / "b.safetensors")
+    assert [e.success for e in load_demonstrations(tmp_path / "b.safetensors").episodes] == [None] * 3
 
 
 def test_nothing_is_written_without_episodes_or_under_a_wrong_ending(tmp_path):

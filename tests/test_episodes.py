@@ -32,9 +32,10 @@ def test_wilsons_interval_is_scipys(solved, n, confidence):
     assert wilson_interval(solved, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_success_is_unknown_when_one_episode_does_not_say():
-    result = score(episodes([1.0, 2.0], [True, None]))
+def test_success_is_unknown_when_no_episode_says_and_else_those_that_do_not_have_failed():
+    result = score(episodes([1.0, 2.0], [None, None]))
     assert (result.success, result.success_low, result.success_high) == (None, None, None)
+    assert score(episodes([1.0, 2.0], [True, None])).success == 0.5
 
 
 def test_one_episode_has_an_interval_of_no_width_and_no_nan():

@@ -235,7 +235,10 @@ def test_only_an_experts_model_is_unpickled():
     """What the linter cannot see: a method of a class that is chosen at run time, and arguments."""
     nodes = [(module, node) for module, tree in MODULES.items() for node in ast.walk(tree)]
     named = {(module, ast.unparse(n)) for module, n in nodes if isinstance(n, ast.Attribute) and n.attr in UNPICKLING}
-    assert named - HARMLESS == {("experts", "BaseAlgorithm.load")}
+    # The reader of VecNormalize's files looks up no name that a pickle gives (tests/storage/test_vecnormalize.py).
+    inert = {("storage.vecnormalize", "pickle.Unpickler")}
+    inert |= {("storage.vecnormalize", "_Reader(BytesIO(read_bytes(path, MAX_FILE))).load")}
+    assert named - HARMLESS == {("experts", "BaseAlgorithm.load"), *inert}
     given = [
         (n.arg, n.value) for _, n in nodes if isinstance(n, ast.keyword) and n.arg in ("allow_pickle", "weights_only")
     ]

@@ -187,15 +187,10 @@ class Always(First):
 
 
 class Spoilt(First):
-    """Its rewards are not finite: always, or for one action only."""
-
-    def __init__(self, spoilt_action=None):
-        super().__init__()
-        self.spoilt_action = spoilt_action
+    """Its rewards are not finite."""
 
     def step(self, action):
-        spoilt = self.spoilt_action in (None, action)
-        return np.zeros(3, np.float32), np.nan if spoilt else 0.0, True, False, {"is_success": False}
+        return np.zeros(3, np.float32), np.nan, True, False, {"is_success": False}
 
 
 class Picky(First):
@@ -284,10 +279,6 @@ WORD = "a word"
 def tell_zero(env):
     """An expert that does the same whatever is shown."""
     return lambda observation: 0
-
-
-def tell_of_spoilt(env):
-    return lambda observation: env.unwrapped.spoilt_action
 
 
 class Strict(Echo):

@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     EVALUATION = 2
     CONFIRMATION = 3
     SCREENING = 4
+    TRIAL = 5
 
 
 def episode_seed(run_seed: int, stage: int, purpose: Purpose, copy: int, number: int) -> int:

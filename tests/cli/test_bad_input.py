@@ -67,7 +67,7 @@ BAD = {
     ),
     "no expert": (plan(clone(expert="Expert('toys:tel')")), "'toys' has no 'tel'. Did you mean 'tell'"),
     "failing expert": (plan(clone(expert="Expert('toys:fail_to_tell')")), "stage 'clone': .*the map is missing"),
-    "wrong action": (plan(clone(expert="Expert('toys:tell_wrongly')")), "stage 'clone': the expert .*which is not in"),
+    "wrong action": (plan(clone(expert="Expert('toys:tell_wrongly')")), "stage 'clone': The expert .*which is not in"),
     "nested expert": (
         plan(clone(expert="Expert(lambda env: env)")),
         r"line \d+: Expert: .* has no name to import it by",

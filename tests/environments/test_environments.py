@@ -249,7 +249,7 @@ def test_an_observation_that_is_not_finite_is_refused_at_the_reset_too():
     ("success", "expected"),
     [
         ("is_success", [None, True]),
-        ("hits", [None, True]),
+        ("solved", [None, True]),
         ("nothing", [None, None]),
         (4.5, [False, True]),
         ("toys:hit_often", [False, True]),
@@ -258,7 +258,7 @@ def test_an_observation_that_is_not_finite_is_refused_at_the_reset_too():
 def test_success_is_a_key_a_return_or_a_function(success, expected):
     solved = success_rule(success)
     poor = {"hits": 1} if success == "toys:hit_often" else {}
-    rich = {"is_success": np.True_, "hits": 5}
+    rich = {"is_success": np.True_, "hits": 5, "solved": 1}
 
     assert [solved(poor, 1.0, 8), solved(rich, 5.0, 8)] == expected
 

@@ -154,8 +154,8 @@ def tell(env):
 
 
 def stalls_later(env):
-    """An expert that falls silent at its ninth action."""
-    left = [9]
+    """An expert that falls silent at its third action."""
+    left = [3]
 
     def act(observation):
         left[0] -= 1

@@ -125,7 +125,12 @@ def test_an_environment_that_gives_nan_while_an_expert_shows(here):
 def test_an_expert_that_never_answers(here):
     environment = Environment("faulty:Faulty", step_timeout=3.0)
     said = "The expert faulty:stalls_later failed, at step 2 of the episode with seed "
-    fails(environment, "faulty:stalls_later", said, "it has not come back from its action", trace="in act")
+    plan = curriculum(cloning(environment=environment, expert=Expert("faulty:stalls_later")))
+    with pytest.raises(InputError) as caught:
+        train(plan, out="run")
+
+    assert said in str(caught.value) and "it has not come back from its action" in str(caught.value)
+    assert "in act" in caught.value.trace and not (here / "run").exists()
 
 
 def test_a_threshold_that_is_no_number_is_refused_when_it_is_built():
