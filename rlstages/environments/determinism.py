@@ -7,7 +7,6 @@ an environment 'works' says nothing: MuJoCo's loses the state without a word.
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.making import make_vec_env
-from rlstages.environments.mixing import copies_mix, fresh_copies_mix
+from rlstages.environments.mixing import copies_mix, fresh_copies_mix, stopwatch
 from rlstages.environments.monitor import EpisodeMonitor, different_copies, monitor_of
 from rlstages.environments.statistics import RunningStatistics, reason_in_statistics
 from rlstages.errors import Fault
@@ -29,7 +28,7 @@ EPISODES, HALFWAY = 3, 10
 BEFORE, AFTER = 2_000, 300
 """Steps after which it is interrupted all the same, and steps that are compared."""
 SECONDS = 1.0
-"""How long either of these may take, in seconds of this process: a busy machine must not make the check laxer."""
+"""How long either of these may take, as a `stopwatch` tells."""
 
 
 def doubts_about(environment: Environment, *, trained: bool = True) -> list[str]:
@@ -138,8 +137,8 @@ def _unlike_itself(environment: Environment, copies: int) -> str | None:
 def _tell(env: EpisodeMonitor) -> list[tuple[Any, Any, Any]]:
     """Return what is seen from the start on."""
     env.action_space.seed(0)
-    started, told = time.process_time(), [(env.reset(), np.zeros(env.num_envs), np.zeros(env.num_envs, bool))]
-    while len(told) <= AFTER and time.process_time() - started < SECONDS:
+    spent, told = stopwatch(), [(env.reset(), np.zeros(env.num_envs), np.zeros(env.num_envs, bool))]
+    while len(told) <= AFTER and spent() < SECONDS:
         told.append(env.step(_actions(env))[:3])
     return told
 
@@ -157,13 +156,13 @@ def _live(env: EpisodeMonitor) -> int:
     """Play until each copy has ended episodes and is under way in another; return the number of steps."""
     env.reset()
     env.action_space.seed(0)
-    started, ended = time.process_time(), np.zeros(env.num_envs, dtype=np.int64)
+    spent, ended = stopwatch(), np.zeros(env.num_envs, dtype=np.int64)
     steps = 0
     while steps < BEFORE:
         _, _, dones, _ = env.step(_actions(env))
         steps += 1
         ended += dones
-        late = time.process_time() - started > SECONDS
+        late = spent() > SECONDS
         if late or (ended.min() >= EPISODES and env.lengths.min() >= HALFWAY):
             break
     env.take()
@@ -172,9 +171,9 @@ def _live(env: EpisodeMonitor) -> int:
 
 def _play_on(lived: EpisodeMonitor, anew: EpisodeMonitor) -> str | None:
     """Play the same actions in both; return what differs."""
-    started = time.process_time()
+    spent = stopwatch()
     for _ in range(AFTER):
-        if time.process_time() - started > SECONDS:
+        if spent() > SECONDS:
             break
         actions = _actions(lived)
         what = _difference(lived.step(actions)[:3], anew.step(actions)[:3])
