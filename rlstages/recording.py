@@ -15,7 +15,7 @@ from rlstages.demonstrations import Demonstration, Demonstrations
 from rlstages.environments.guarding import CopyError, Guarded, late, traceback_of
 from rlstages.environments.making import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
-from rlstages.environments.success import info_key, is_true, success_rule
+from rlstages.environments.success import info_key, is_true, success_rule, why_unknown
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.episodes import MAX_EPISODE_STEPS
 from rlstages.errors import InputError, reason_of, require
@@ -149,7 +149,7 @@ class _Play:
         try:
             return self._solved(info, sum(rewards), len(rewards))
         except Exception as error:
-            place, reason = f"the episode with seed {seed}", reason_of(error)
+            place, reason = f"the episode with seed {seed}", why_unknown(error)
             raise InputError(f"{self._environment}: whether {place} succeeded cannot be told: {reason}.") from error
 
     def _begin(self, seed: int) -> tuple[Any, Act]:

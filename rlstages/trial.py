@@ -12,9 +12,9 @@ import numpy as np
 from rlstages.demonstrations import Demonstrations
 from rlstages.environments.guarding import CopyError, Guarded, traceback_of
 from rlstages.environments.making import make_environment
-from rlstages.environments.success import success_rule
+from rlstages.environments.success import success_rule, why_unknown
 from rlstages.episodes import MAX_EPISODE_STEPS, Episode
-from rlstages.errors import InputError, reason_of, require
+from rlstages.errors import InputError, require
 from rlstages.recording import Budget, Show, rehearse
 from rlstages.specs import Environment, Expert
 
@@ -105,7 +105,7 @@ def _play_at_random(
         raise
     except Exception as error:
         raise InputError(
-            f"{environment}: whether an episode succeeded cannot be told: {reason_of(error)}.",
+            f"{environment}: whether an episode succeeded cannot be told: {why_unknown(error)}.",
             trace=traceback_of(error) if ":" in str(environment.success) else "",
         ) from error
 

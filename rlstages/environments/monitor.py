@@ -14,10 +14,10 @@ from rlstages.environments.batched import BatchedVecEnv
 from rlstages.environments.guarding import CopyError, traceback_of
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.ranges import Finding, Ranges
-from rlstages.environments.success import HELD_BEFORE, flags_in, info_key, is_true, success_rule
+from rlstages.environments.success import HELD_BEFORE, flags_in, info_key, is_true, success_rule, why_unknown
 from rlstages.environments.workers import Workers
 from rlstages.episodes import Episode
-from rlstages.errors import Fault, reason_of
+from rlstages.errors import Fault
 from rlstages.spaces import stack
 from rlstages.specs import DEFAULT_SUCCESS, Environment
 
@@ -285,7 +285,7 @@ class EpisodeMonitor(VecEnvWrapper):
         except Exception as error:
             place = self._place(copy)
             raise EnvironmentFault(
-                f"{self._spec}: whether copy {copy} succeeded cannot be told ({reason_of(error)}), at {place}.",
+                f"{self._spec}: whether copy {copy} succeeded cannot be told ({why_unknown(error)}), at {place}.",
                 trace=traceback_of(error) if ":" in str(self._spec.success) else "",
             ) from error
 

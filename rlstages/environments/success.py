@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rlstages.errors import reason_of
 from rlstages.references import resolve
 from rlstages.specs import Success
 
@@ -20,12 +21,20 @@ ROUNDING = 1e-6
 """By how much, relative to the return asked for and at least to 1, a sum of rewards may miss it by rounding."""
 
 
+class NoTruthValue(ValueError):
+    """What was to tell whether an episode is solved is neither true nor false."""
+
+
+def why_unknown(error: Exception) -> str:
+    """Return why it cannot be told whether an episode is solved, as half a sentence."""
+    return str(error) if isinstance(error, NoTruthValue) else reason_of(error)
+
+
 def success_rule(success: Success) -> Rule:
     """Return a function of an info, the return and the length so far.
 
     It returns `None` where the info lacks the key. Where other episodes tell, that counts as not solved: an environment
-    may write the key only when it is. The function raises `ValueError` for what is no truth value, and whatever a
-    function of the user's raises.
+    may write the key only when it is. The function raises `NoTruthValue`, and whatever a function of the user's raises.
     """
     if isinstance(success, (int, float)):
         least = success - ROUNDING * max(1.0, abs(success))
@@ -46,7 +55,7 @@ def is_true(value: Any) -> bool:
     """Say whether a value is a truth value, and true."""
     try:
         return truth("", value)
-    except ValueError:
+    except NoTruthValue:
         return False
 
 
@@ -73,7 +82,7 @@ def truth(name: str, value: Any) -> bool:
         value: What an environment or a function of the user's gave.
 
     Raises:
-        ValueError: If it is anything else: a share, a text, a list of finished tasks, -1, NaN.
+        NoTruthValue: If it is anything else: a share, a text, a list of finished tasks, -1, NaN.
     """
     try:
         array = np.asarray(value)
@@ -83,7 +92,7 @@ def truth(name: str, value: Any) -> bool:
         pass
     text = " ".join(repr(value).split())
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-    raise ValueError(
+    raise NoTruthValue(
         f"{name} is {text}, neither true nor false, 0 nor 1; give Environment(success=...) a function of "
         "(info, episode_return, length) that returns True or False"
     )
