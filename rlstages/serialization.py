@@ -20,6 +20,8 @@ from rlstages.plain import FrozenDict, FrozenList, plain
 TAG = "$type"
 TUPLE, PAIRS = "tuple", "dict"
 """What JSON has no form for, in keyword arguments: tuples beside lists, and dictionaries whose keys are not texts."""
+ADDED: dict[tuple[Any, str], Any] = {("Environment", "success_at"): "end", ("Expert", "normalize"): None}
+"""Fields that came later, and the values with which a digest leaves them out: it is that of before."""
 MAX_DEPTH, MAX_DIGITS = 64, 400
 _CLASSES: dict[str, type] = {}
 T = TypeVar("T", bound=type)
@@ -212,7 +214,8 @@ def _canonical(data: Any) -> Any:
         return data
     if data.get(TAG) == TUPLE:
         return _canonical(data["items"])
-    plainly = {key: _canonical(value) for key, value in data.items()}
+    kind = data.get(TAG)
+    plainly = {k: _canonical(v) for k, v in data.items() if (kind, k) not in ADDED or v != ADDED[kind, k]}
     return {**plainly, "items": sorted(plainly["items"], key=_json)} if data.get(TAG) == PAIRS else plainly
 
 

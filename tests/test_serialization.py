@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import agents, clonings, criteria, curricula, environments, experts, fine_tunings, keys, plain, some
 
-from rlstages import Agent, Curriculum, Environment, InputError
+from rlstages import Agent, Curriculum, Environment, Expert, InputError
 from rlstages.plain import FrozenDict, freeze, thaw
 from rlstages.serialization import (
     digest,
@@ -70,6 +70,15 @@ def test_the_digest_does_not_depend_on_the_order_of_keys(items):
 def test_a_changed_setting_changes_the_digest():
     assert digest(Agent(n_envs=4)) != digest(Agent(n_envs=5))
     assert digest(Environment("a", x=1)) != digest(Environment("a", x=1.5))
+
+
+def test_fields_that_came_later_do_not_change_the_digests_of_before():
+    before = "2908ae99c47f37121964795be1b7815dfe143300a6ce199074b61fb3584ce29c"
+    assert digest(Environment("CartPole-v1", success=1.0)) == before
+    assert digest(Environment("CartPole-v1", success=1.0, success_at="any")) != before
+    before = "b484d7992e0adb21e2ee660d2321d79054fd9a1997e0aee0a4051ad3f82e1de5"
+    assert digest(Expert("toys:tell", episodes=3)) == before
+    assert digest(Expert("a.zip")) != digest(Expert("a.zip", normalize="a.pkl"))
 
 
 def test_the_digest_is_the_same_in_every_process():
