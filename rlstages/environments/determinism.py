@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import set_random_seed
 from rlstages.environments.inprocess import InProcess
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.mixing import copies_mix, fresh_copies_mix, stopwatch
-from rlstages.environments.monitor import EpisodeMonitor, different_copies, monitor_of
+from rlstages.environments.monitor import FIRST, EpisodeMonitor, different_copies, log_warning, monitor_of
 from rlstages.environments.statistics import RunningStatistics, reason_in_statistics
 from rlstages.errors import Fault
 from rlstages.randomness import random_state_kept
@@ -60,7 +60,7 @@ def doubt_about_seeds(environment: Environment) -> str | None:
     """Return in a sentence that episodes of equal seeds differ, if they do; one that fails is not judged."""
     with random_state_kept():
         try:
-            unlike = _unlike_itself(replace(environment, vectorize="in-process"), 1)
+            unlike = _unlike_itself(replace(environment, vectorize="in-process"), 1, set())
         except Fault:
             return None
     return None if unlike is None else _seeds_decide_nothing(environment, unlike)
@@ -68,14 +68,15 @@ def doubt_about_seeds(environment: Environment) -> str | None:
 
 def _look(environment: Environment, copies: int) -> list[tuple[str, bool]]:
     """Return sentences, and of each whether it matters without training too."""
+    noted: set[str] = set()
     with ExitStack() as opened:
-        lived = _open(environment, copies, opened)
+        lived = _open(environment, copies, opened, noted)
         together = lived.venv.envs if isinstance(lived.venv, InProcess) else []
         statistics = RunningStatistics(together[0] if together else None)
         steps = _live(lived)
         # Elsewhere than in the first session, as the global generators are when a run is resumed.
         set_random_seed(1)
-        anew = _open(environment, copies, opened)
+        anew = _open(environment, copies, opened, noted)
         _, lost = anew.load_state_dict(lived.state_dict())
         differs = "the observations" if lost else _play_on(lived, anew)
         mixes = differs is None and len(together) > 1 and copies_mix(together[0], together[1])
@@ -95,7 +96,7 @@ def _look(environment: Environment, copies: int) -> list[tuple[str, bool]]:
             "change; give Environment(vectorize='subprocess'), which keeps them apart."
         )
         return [*doubts, (sentence, True)]
-    unlike = _unlike_itself(environment, copies)
+    unlike = _unlike_itself(environment, copies, noted)
     if unlike is not None:
         doubts.append((_seeds_decide_nothing(environment, unlike), True))
     elif differs is not None:
@@ -109,8 +110,16 @@ def _look(environment: Environment, copies: int) -> list[tuple[str, bool]]:
     return doubts
 
 
-def _open(environment: Environment, copies: int, opened: ExitStack) -> EpisodeMonitor:
-    env = monitor_of(make_vec_env(environment, copies, 0, 0))
+def _open(environment: Environment, copies: int, opened: ExitStack, noted: set[str]) -> EpisodeMonitor:
+    """Make copies, which are closed with what is `opened`; what one has warned of is `noted`, and not told again."""
+
+    def warn(sentence: str) -> None:
+        what = sentence.partition(FIRST)[0]
+        if what not in noted:
+            noted.add(what)
+            log_warning(sentence)
+
+    env = monitor_of(make_vec_env(environment, copies, 0, 0, warn=warn))
     opened.callback(env.close)
     return env
 
@@ -123,14 +132,14 @@ def _seeds_decide_nothing(environment: Environment, unlike: str) -> str:
     )
 
 
-def _unlike_itself(environment: Environment, copies: int) -> str | None:
+def _unlike_itself(environment: Environment, copies: int, noted: set[str]) -> str | None:
     """Play the same in new copies twice, as two runs with the same seed would; return what differs."""
     told: list[list[tuple[Any, Any, Any]]] = []
     for _ in range(2):
         # As a run does at its start: what an environment draws from the global generators is the same in both.
         set_random_seed(0)
         with ExitStack() as opened:
-            told.append(_tell(_open(environment, copies, opened)))
+            told.append(_tell(_open(environment, copies, opened, noted)))
     return next((what for one, other in zip(*told, strict=False) if (what := _difference(one, other))), None)
 
 

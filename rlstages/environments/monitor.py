@@ -183,9 +183,10 @@ class EpisodeMonitor(VecEnvWrapper):
             The observations, and the copies that did not come back as they were: they go on from where replay led, or
             with their next episode where that one could not be played up to there.
         """
-        kept = {"numbers": self._numbers, "returns": self._returns, "lengths": self._lengths, "held": self._held}
-        for name, own in kept.items():
+        for own, name in ((self._numbers, "numbers"), (self._returns, "returns"), (self._lengths, "lengths")):
             own[:] = state[name]
+        # Checkpoints of before there was `success_at` have none.
+        self._held[:] = state.get("held", False)
         numbers = self._numbers.tolist()
         if self._batched is not None:
             observations, ended = self._batched.load_state_dict(state["inside"], numbers, state["observations"])

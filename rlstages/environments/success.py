@@ -68,6 +68,9 @@ def flags_in(infos: Mapping[str, Any], key: str, copies: int) -> np.ndarray:
         copies: How many there are.
     """
     values = np.asarray(infos.get(key, False))
+    if values.dtype.kind == "O" and values.shape == (copies,):
+        # So gymnasium keeps NumPy's booleans, and lists.
+        values = np.array([value is not None and is_true(value) for value in values])
     if values.size != copies or values.dtype.kind not in "biuf":
         return np.zeros(copies, bool)
     held: np.ndarray = (values.reshape(copies) == 1) & np.asarray(infos.get("_" + key, True), bool)
@@ -85,12 +88,20 @@ def truth(name: str, value: Any) -> bool:
         NoTruthValue: If it is anything else: a share, a text, a list of finished tasks, -1, NaN.
     """
     try:
+        if hasattr(value, "detach"):
+            # A tensor of torch's, which may be on another device.
+            value = value.detach().cpu()
         array = np.asarray(value)
+        if array.dtype.kind == "O" and array.size == 1:
+            array = np.asarray(array.item())
         if array.dtype.kind in "biuf" and array.size == 1 and array.item() in (0, 1):
             return bool(array.item())
-    except (TypeError, ValueError, RuntimeError):
+    except Exception:  # noqa: S110 - whatever an object of the user's raises, it is no truth value
         pass
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:
+        text = f"a {type(value).__name__}"
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     raise NoTruthValue(
         f"{name} is {text}, neither true nor false, 0 nor 1; give Environment(success=...) a function of "

@@ -125,7 +125,7 @@ class FineTuningRunner:
         self._before = cast("Score | None", from_data(state["before"]))
         self.stage_steps, self._updates, self._fit_until = state["stage_steps"], state["updates"], state["fit_until"]
         self._recent = [Episode(*row) for row in state["recent"]]
-        self._first_episodes = [Episode(*row) for row in state["first_episodes"]]
+        self._first_episodes = [Episode(*row) for row in state.get("first_episodes", ())]
         self._left_off = state["copies"]
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
         self._examiner.load_state_dict(state["examiner"])

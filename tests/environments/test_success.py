@@ -2,18 +2,30 @@
 
 import numpy as np
 import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from toys import Corridor
 
 from rlstages import BatchedEnv, Environment, Expert
+from rlstages.environments.determinism import doubts_about
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.monitor import FIRST, EnvironmentFault, monitor_of
-from rlstages.environments.success import success_rule, truth
+from rlstages.environments.success import is_true, success_rule, truth
 from rlstages.episodes import Episode, score
 from rlstages.experts import showing
 from rlstages.recording import record
 
 HERE = __name__
 FORMS = ["in-process", "subprocess", "batched"]
+
+
+class Odd:
+    """Whatever is asked of it, it fails."""
+
+    def __array__(self, *args, **kwargs):
+        raise ZeroDivisionError
+
+    __repr__ = __array__
 
 
 class Touch(Corridor):
@@ -34,6 +46,8 @@ class Touch(Corridor):
             "flag": self.place == 3 and self.time == 3,
             "share": self.right / 5,
             "array": np.array([self.right > 2]),
+            "numpy": np.bool_(self.place == 3),
+            "list": [self.place == 3],
         }
         return observation, 1.0, False, ended, {"touched": value[self.told]} if self.told in value else {}
 
@@ -56,6 +70,10 @@ class TouchInBatches(BatchedEnv):
 
     def observe(self, copies=slice(None)):
         return (self.place[copies] / 10).astype(np.float32)[:, None]
+
+
+def gymnasiums(num_envs, told, mode):
+    return SyncVectorEnv([lambda: Touch(told)] * num_envs, copy=False, autoreset_mode=AutoresetMode(mode))
 
 
 def right_and_back(env):
@@ -82,10 +100,12 @@ def played(environment, steps, notes=None):
 
 
 @pytest.mark.parametrize(
-    "value", [True, False, 1, 0, 1.0, np.float32(0), np.bool_(True), [1], np.array([True]), np.array(0)]
+    "value",
+    [True, False, 1, 0, 1.0, np.float32(0), np.bool_(True), [1], np.array([True]), np.array(0)]
+    + [np.array([np.True_], object), torch.tensor([True]), torch.tensor(1.0, requires_grad=True)],
 )
 def test_truth_values_are_booleans_and_0_and_1_also_by_themselves_in_an_array(value):
-    assert truth("it", value) is bool(np.asarray(value).item())
+    assert truth("it", value) is bool(value[0] if isinstance(value, list) else value)
 
 
 @pytest.mark.parametrize("value", [0.3, -1, 2, "False", "", None, [], ["task"], [True, False], np.nan, np.zeros(2), {}])
@@ -94,6 +114,12 @@ def test_anything_else_is_refused_and_shown(value):
         truth("it", value)
 
     assert repr(value)[:20] in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_cannot_even_be_shown_is_refused():
+    with pytest.raises(ValueError, match="it is a Odd, neither true nor false"):
+        truth("it", Odd())
+    assert not is_true(Odd())
 
 
 def test_a_number_is_a_return_that_must_be_reached_rounding_aside():
@@ -121,6 +147,32 @@ def test_where_the_last_step_decides_it_is_told_once_that_the_flag_was_up_before
     assert not any(episode.success for episode in episodes) and len(episodes) == 8
     (note,) = notes
     assert 'success_at="any"' in note and "info['touched']" in note and FIRST in note
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+@pytest.mark.parametrize("told", ["numpy", "list"])
+def test_in_gymnasiums_batches_which_keep_such_flags_as_objects_too(told, mode):
+    notes = []
+    episodes, _ = played(Environment(f"{HERE}:gymnasiums", success="touched", told=told, mode=mode), 12, notes)
+
+    assert len(episodes) == 4 and not any(episode.success for episode in episodes)
+    assert len(notes) == 1 and 'success_at="any"' in notes[0]
+
+
+def test_the_checks_before_a_run_say_it_once(caplog):
+    doubts_about(touch())
+
+    assert len([said for said in caplog.messages if 'success_at="any"' in said]) <= 1
+
+
+def test_a_checkpoint_of_before_success_at_is_read():
+    _, state = played(touch(), 4)
+    del state["held"]
+    env = make_vec_env(touch(), 2, 0, 0)
+    try:
+        assert monitor_of(env).load_state_dict(state)[1] == []
+    finally:
+        env.close()
 
 
 @pytest.mark.parametrize("form", FORMS)
