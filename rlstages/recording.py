@@ -115,6 +115,7 @@ class _Play:
         seen: list[Any] = [observation]
         actions: list[np.ndarray] = []
         rewards: list[float] = []
+        total = 0.0
         ended, held, started = False, False, time.monotonic()
         while not ended:
             if budget is not None and (len(actions) >= budget.steps or time.monotonic() - started > budget.seconds):
@@ -130,24 +131,25 @@ class _Play:
             observation, reward, terminated, truncated, info = self._step(action, place)
             seen.append(observation)
             rewards.append(reward)
+            total += reward
             ended = terminated or truncated
             if not ended and not held:
-                held = self._holds(info, rewards, seed)
-        success = self._judge(info, rewards, seed)
+                held = self._holds(info, total, len(rewards), seed)
+        success = self._judge(info, total, len(rewards), seed)
         if self._environment.success_at == "any":
             success, held = held or success, False
         watched = stack(seen, self._env.observation_space)
         return Demonstration(watched, np.stack(actions), np.array(rewards), success, held)
 
-    def _holds(self, info: dict[str, Any], rewards: list[float], seed: int) -> bool:
+    def _holds(self, info: dict[str, Any], total: float, length: int, seed: int) -> bool:
         """Say whether the episode would count as solved if it ended here, where that matters or costs nothing."""
         if self._environment.success_at == "any":
-            return bool(self._judge(info, rewards, seed))
+            return bool(self._judge(info, total, length, seed))
         return self._key is not None and is_true(info.get(self._key, False))
 
-    def _judge(self, info: dict[str, Any], rewards: list[float], seed: int) -> bool | None:
+    def _judge(self, info: dict[str, Any], total: float, length: int, seed: int) -> bool | None:
         try:
-            return self._solved(info, sum(rewards), len(rewards))
+            return self._solved(info, total, length)
         except Exception as error:
             place, reason = f"the episode with seed {seed}", why_unknown(error)
             raise InputError(f"{self._environment}: whether {place} succeeded cannot be told: {reason}.") from error
@@ -166,7 +168,9 @@ class _Play:
         """Return the expert's action; neither its arrays nor those that it was given are shared."""
         try:
             with self._limit:
-                return detached(act(detached(observation)))
+                action = detached(act(detached(observation)))
+            # Twice a list is a longer one, and an environment expects an array.
+            return np.asarray(action) if isinstance(action, (list, tuple)) else action
         except InputError:
             raise
         except Exception as error:

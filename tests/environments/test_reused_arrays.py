@@ -92,6 +92,16 @@ def walk_in_place(env):
     return act
 
 
+def walk_in_lists(env):
+    plain = walk(env)
+    return lambda seen: plain(seen).tolist()
+
+
+class Twice(Walk):
+    def step(self, action):
+        return super().step((action * 2)[:1])
+
+
 def kept(form, steps=12, **kwargs):
     """What a trainer holds after some steps: everything it was given, looked at afterwards."""
     if form == "batched":
@@ -175,3 +185,11 @@ def test_one_copy_of_a_batch_may_reuse_its_arrays_too():
     first, _ = env.reset(seed=1)
 
     assert env.unwrapped.batched.num_envs == 1 and first.shape == (2,)
+
+
+def test_an_environment_is_given_arrays_where_an_expert_returns_lists():
+    def shown(expert):
+        who = Expert(f"{HERE}:{expert}", episodes=1)
+        return record(Environment(f"{HERE}:Twice"), who, showing(who)).episodes[0]
+
+    same(shown("walk").observations, shown("walk_in_lists").observations)
