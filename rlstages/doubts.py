@@ -48,7 +48,9 @@ def doubts_about_expert(
         return []
     episodes = [Episode(0, i, e.total_reward, len(e), e.success) for i, e in enumerate(shown)]
     result = score(episodes)
-    hint = remedy or "see what Environment(success=...) asks for, and whether the expert is given what it was made for"
+    hint = remedy or "see whether the expert is given what it was made for"
+    if result.success is not None and not remedy:
+        hint = "see what Environment(success=...) asks for, and whether the expert is given what it was made for"
     early = sum(episode.solved_before for episode in shown)
     if early:
         hint = f"{HELD_BEFORE.format(key=info_key(environment.success))}, as {early} of them would then"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,10 +61,33 @@ def remedy_for(stage: BehaviorCloning) -> str:
     expert = stage.expert
     if expert is None or expert.kind != "model" or expert.normalize is not None:
         return ""
-    beside = sorted(str(path) for path in Path(expert.source).parent.glob("*.pkl") if "norm" in path.name.lower())
-    file = "a file of that kind lies beside it" if beside else "it saves them in a .pkl file"
-    example = beside[0] if beside else "vecnormalize.pkl"
+    beside = statistics_beside(Path(expert.source))
+    file = "it saves them in a .pkl file" if beside is None else "a file of that kind lies beside it"
+    example = str(beside or "vecnormalize.pkl")
     return f"if the model was trained behind VecNormalize ({file}), give Expert(..., normalize={example!r})"
+
+
+def unused_statistics(stage: BehaviorCloning) -> list[str]:
+    """Return that statistics of observations lie beside a stage's model and are not used."""
+    expert = stage.expert
+    if expert is None or expert.kind != "model" or expert.normalize is not None:
+        return []
+    beside = statistics_beside(Path(expert.source))
+    try:
+        used = beside is None or not read_statistics(beside).moments
+    except InputError:
+        used = True
+    return [] if used else [f"{expert.source} sees observations as they are; {remedy_for(stage)}."]
+
+
+def statistics_beside(model: Path) -> Path | None:
+    """Return the file of a `VecNormalize` beside a model's, or in a folder there, where RL Zoo puts it.
+
+    Of several, as stable-baselines3's checkpoints leave them, it is the one whose name is most like the model's.
+    """
+    found = [*sorted(model.parent.glob("*.pkl")), *sorted(model.parent.glob("*/*.pkl"))]
+    named = [path for path in found if "norm" in path.name.lower()]
+    return max(named, key=lambda path: SequenceMatcher(None, path.stem, model.stem).ratio(), default=None)
 
 
 def _scripted(expert: Expert) -> Show:

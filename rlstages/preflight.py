@@ -19,7 +19,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from rlstages.criteria import Criterion, spend
 from rlstages.curriculum import Curriculum
 from rlstages.demonstrations import Demonstration, Demonstrations, load_demonstrations
-from rlstages.doubts import doubts_about_expert, doubts_about_reward
+from rlstages.doubts import ABLE, doubts_about_expert, doubts_about_reward
 from rlstages.environments.determinism import doubts_about
 from rlstages.environments.lookup import batched_maker
 from rlstages.environments.making import make_environment, make_vec_env
@@ -29,7 +29,7 @@ from rlstages.environments.statistics import refuse_running_statistics
 from rlstages.environments.watchdog import watching
 from rlstages.episodes import Episode
 from rlstages.errors import InputError, require
-from rlstages.experts import remedy_for, showing
+from rlstages.experts import remedy_for, showing, unused_statistics
 from rlstages.inheritance import Kept
 from rlstages.learners.cloning import place_demonstrations, require_demonstrations
 from rlstages.learners.fit import require_actions, require_fit
@@ -314,6 +314,8 @@ def _doubts_about_cloning(
         stage.shower, stage.environment, shown.episodes, trial.episodes, gate, remedy_for(stage)
     )
     played = [Episode(0, i, e.total_reward, len(e), e.success) for i, e in enumerate(shown.episodes)]
+    if not found and sum(bool(e.success) for e in played) < max(1.0, ABLE * len(played)):
+        found += unused_statistics(stage)
     return found + doubts_about_reward(stage.environment, [*trial.episodes, *played])
 
 

@@ -8,12 +8,13 @@ bytes in the file.
 from __future__ import annotations
 
 import pickle  # noqa: TID251 - no name in the file is looked up
+import pickletools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -23,7 +24,7 @@ from rlstages.errors import InputError, require, text_of
 from rlstages.spaces import describe_space
 from rlstages.storage.untrusted import read_bytes
 
-MAX_FILE = 2**26
+MAX_FILE, MAX_OPERATIONS = 2**26, 10**6
 _KNOWN = re.compile(r"(gym|gymnasium|shimmy|stable_baselines3|numpy)(\.\w+)*|collections|copyreg|_codecs|builtins")
 _BUILTINS = {"set", "frozenset", "slice", "complex", "bytearray", "object", "getattr", "type", "range", "dict", "list"}
 
@@ -82,7 +83,9 @@ def read_statistics(path: Path) -> ObservationStatistics:
     """
     require(path.is_file(), f"There are no statistics at {path}.")
     try:
-        state = _Reader(BytesIO(read_bytes(path, MAX_FILE))).load()
+        content = read_bytes(path, MAX_FILE)
+        _require_small(content)
+        state = _Reader(BytesIO(content)).load()
         held: Any = state.held if isinstance(state, _Inert) else None
         require(isinstance(held, dict) and "clip_obs" in held, "it does not hold a VecNormalize.")
         return _statistics(held)
@@ -91,6 +94,13 @@ def read_statistics(path: Path) -> ObservationStatistics:
     except Exception as error:
         # Whatever a damaged pickle makes its reader raise.
         raise InputError(f"{path} is no file that VecNormalize.save wrote: {text_of(error)}.") from error
+
+
+def _require_small(content: bytes) -> None:
+    """Refuse a pickle that would take far more memory than it has bytes: by many objects, or a place far out."""
+    for number, (operation, given, _) in enumerate(pickletools.genops(content)):
+        require(number < MAX_OPERATIONS, f"it has more than {MAX_OPERATIONS:,} objects.")
+        require("PUT" not in operation.name or cast(int, given) <= MAX_OPERATIONS, "it is damaged.")
 
 
 def _statistics(held: dict[str, Any]) -> ObservationStatistics:

@@ -1,6 +1,7 @@
 """What VecNormalize saved is read without unpickling it, and an expert sees observations as it was trained to."""
 
 import pickle
+import tracemalloc
 
 import gymnasium as gym
 import numpy as np
@@ -11,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from rlstages import Environment, Expert, InputError
 from rlstages.environments.making import make_environment
-from rlstages.experts import remedy_for, showing
+from rlstages.experts import remedy_for, showing, statistics_beside, unused_statistics
 from rlstages.stages import BehaviorCloning
 from rlstages.storage.vecnormalize import read_statistics
 
@@ -117,6 +118,19 @@ def test_other_files_are_refused_in_one_sentence(content, sentence, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"\x80\x04Nr\xff\xff\xff\x01.", b"\x80\x04(" + b"]" * 10**5 + b"l."])
+def test_small_files_that_would_take_much_memory_are_refused_before_they_do(content, tmp_path, monkeypatch):
+    monkeypatch.setattr("rlstages.storage.vecnormalize.MAX_OPERATIONS", 10**4)
+    (tmp_path / "bad.pkl").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"bad.pkl cannot be read: it (is damaged|has more than)"):
+            read_statistics(tmp_path / "bad.pkl")
+        assert tracemalloc.get_traced_memory()[1] < 2**27
+    finally:
+        tracemalloc.stop()
+
+
 def test_damaged_and_missing_files_are_refused(tmp_path):
     saved(pendulum, tmp_path / "kept.pkl")
     whole = (tmp_path / "kept.pkl").read_bytes()
@@ -153,6 +167,29 @@ def test_statistics_of_other_observations_are_refused(tmp_path, monkeypatch):
         showing(Expert("model.zip", normalize="vecnormalize.pkl"), trust_pickle=True)
     with pytest.raises(InputError, match="normalize is for the zip file of a model only"):
         Expert("runs/one", normalize="vecnormalize.pkl")
+
+
+def test_of_several_files_the_one_that_belongs_to_the_model_is_named(tmp_path):
+    for name in ("rl_model_vecnormalize_100_steps", "rl_model_vecnormalize_200_steps"):
+        (tmp_path / f"{name}.pkl").touch()
+    zoo = tmp_path / "zoo" / "Pendulum-v1"
+    zoo.mkdir(parents=True)
+    (zoo / "vecnormalize.pkl").touch()
+
+    assert statistics_beside(tmp_path / "rl_model_200_steps.zip").name == "rl_model_vecnormalize_200_steps.pkl"
+    assert statistics_beside(tmp_path / "zoo" / "Pendulum-v1.zip") == zoo / "vecnormalize.pkl"
+    assert statistics_beside(tmp_path / "zoo" / "Pendulum-v1" / "elsewhere" / "model.zip") is None
+
+
+def test_statistics_that_lie_beside_a_model_and_are_not_used_are_told_of(tmp_path):
+    stage = BehaviorCloning("copy", Environment("Pendulum-v1"), expert=Expert(str(tmp_path / "model.zip")))
+    assert unused_statistics(stage) == []
+    saved(pendulum, tmp_path / "vecnormalize.pkl", norm_obs=False)
+    assert unused_statistics(stage) == []
+    saved(pendulum, tmp_path / "vecnormalize.pkl")
+
+    (said,) = unused_statistics(stage)
+    assert "sees observations as they are" in said and str(tmp_path / "vecnormalize.pkl") in said
 
 
 def test_a_file_beside_a_model_is_named_where_the_model_cannot_do_its_task(tmp_path):
