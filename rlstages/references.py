@@ -46,7 +46,10 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
     named = named and (
         isinstance(value, type) or isinstance(getattr(value, "__self__", None), (type(None), type, ModuleType))
     )
-    require(named, f"{where}: {value!r} has no name to import it by; define it with def or class at top level.")
+    # Without the address that Python shows for a function.
+    shown = qualname.rpartition(".")[2] or repr(value)
+    shown = "a lambda" if shown == "<lambda>" else shown
+    require(named, f"{where}: {shown} has no name to import it by; define it with def or class at top level.")
     module = value.__module__
     if module == "__main__":
         module = _name_main_module(where)

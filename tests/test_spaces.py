@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlstages import InputError
+from rlstages import Agent, InputError
+from rlstages.learners.fit import require_fit
 from rlstages.spaces import describe_space, space_from_data, space_to_data
 
 SPACES = [
@@ -66,3 +67,10 @@ def test_spaces_are_described_in_a_few_words():
     assert describe_space(SPACES[6]) == "Discrete(4)"
     assert describe_space(spaces.Text(9)) == "Text(9)"
     assert describe_space(SPACES[13]) == "Dict(a: Discrete(2), b: Box(2,) of float32)"
+
+
+def test_a_key_that_is_a_number_is_refused():
+    observations = spaces.Dict({1: spaces.Box(0, 1, (1,))})
+    agent = Agent("PPO", policy="MultiInputPolicy")
+    with pytest.raises(InputError, match="the key 1, "):
+        require_fit(agent, observations, spaces.Discrete(2))

@@ -28,7 +28,7 @@ HERE = __name__
     [
         (lambda: Environment(""), "the id is empty"),
         (lambda: Environment(" "), "the id is empty"),
-        (lambda: Environment(lambda: 1), "Environment: <function"),
+        (lambda: Environment(lambda: 1), "Environment: a lambda has no name"),
         (lambda: Environment(5), "Environment: 5 has no name to import it by"),
         (lambda: Environment("a", wrappers="w:x"), "Environment('a'): wrappers is 'w:x'; give a list"),
         (lambda: Environment("a", wrappers=wrap), "wrappers is <function wrap"),
@@ -80,7 +80,7 @@ HERE = __name__
         (lambda: Agent("A2C", clip_range=0.2), "Agent: clip_range belong to PPO, and the algorithm is A2C"),
         (lambda: Agent("A2C", clip_range_vf=0.2), "Agent: clip_range_vf belong to PPO, and the algorithm is A2C"),
         (lambda: Agent("A2C", n_epochs=2, batch_size=8), "n_epochs, batch_size belong to PPO"),
-        (lambda: Expert(lambda env: env), "Expert: <function"),
+        (lambda: Expert(lambda env: env), "Expert: a lambda has no name"),
         (lambda: Expert(5), "Expert: 5 has no name"),
         (lambda: Expert(""), "the source is empty"),
         (lambda: Expert("a:"), "Expert: 'a:' is not of the form 'module:name'"),

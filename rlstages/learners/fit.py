@@ -62,7 +62,7 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
 
 def _require_key(key: str, part: gym.Space[Any]) -> None:
     """Refuse what a dictionary's key or its space would make of the network."""
-    plain = bool(key) and "." not in key and not hasattr(_RESERVED, key)
+    plain = isinstance(key, str) and bool(key) and "." not in key and not hasattr(_RESERVED, key)
     require(plain, f"The observations have the key {key!r}, which torch cannot name a part of a network; rename it.")
     where = f"The observations have {key!r},"
     small = is_image_space(part) and not _is_large(part)

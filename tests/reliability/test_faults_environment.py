@@ -157,7 +157,7 @@ def test_what_does_not_fit(fault, form, here):
 @pytest.mark.parametrize(("fault", "form"), cells(["nan success"]))
 def test_a_success_that_is_neither_true_nor_false(fault, form, here):
     file = faulty.marker(here)
-    said = f"whether copy {COPY} succeeded cannot be told (ValueError: info['is_success'] is nan)"
+    said = f"whether copy {COPY} succeeded cannot be told (info['is_success'] is nan, neither true nor false"
     stops(curriculum(environment(fault, form, file, step=6)), file, said, "at step 6 of its episode 3")
 
 
