@@ -95,7 +95,7 @@ def test_an_expert_below_the_next_gate_is_told():
 def test_an_expert_at_chance_level_is_told():
     found = "".join(doubts(f"{HERE}:at_random", Environment("toys:Corridor")))
 
-    assert "The expert at_random is no better than random actions in Corridor" in found
+    assert "The expert at_random is not better than random actions in Corridor beyond luck" in found
     (by_return,) = doubts_about_expert("It", echo(), shown(range(20), [None] * 20), episodes(range(20), [None] * 20))
     assert "return 9.5 against 9.5" in by_return and "success" not in by_return
     better = shown(range(30, 50), [None] * 20)

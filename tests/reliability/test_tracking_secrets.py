@@ -141,7 +141,8 @@ def test_no_canary_is_in_anything_that_is_written_or_sent(mode, place):
     with closing(wandb_server.Server()) as server:
         keys = {"WANDB_API_KEY": CANARIES["W&B's key"], "WANDB_BASE_URL": server.url}
         told = rlstages(place, "train", place / "secret_plan.py", "--out", run, "--track", mode, **keys)
-        assert "warning" not in told
+        # The policy of the earlier run is hardly trained, and is said to be.
+        assert [line for line in told.splitlines() if "warning" in line and "not better than random" not in line] == []
         if mode == "online":
             (known,) = server.runs.values()
             assert known["sent"] > 5 and len(server.artifacts) > 5
