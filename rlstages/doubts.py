@@ -66,9 +66,8 @@ def doubts_about_expert(
         if chance_of_less(random, ours) >= LEVEL:
             means = f"{sum(ours) / len(ours):.3g} against {sum(random) / len(random):.3g}"
             measure = "success" if told else "return"
-            doubts.append(
-                f"{name} is not better than random actions in {environment} beyond luck; {hint}{FIRST}{measure} {means})."
-            )
+            level = f"{name} is not better than random actions in {environment} beyond luck"
+            doubts.append(f"{level}; {hint}{FIRST}{measure} {means}).")
     return doubts
 
 
