@@ -132,7 +132,7 @@ def _preflight(curriculum: Curriculum, trust_pickle: bool, kept: Kept | None) ->
     trained = _trained(curriculum)
     for environment in trained:
         doubts += doubts_about(environment)
-        doubts += _slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
+        doubts += slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
     for environment in [other for other in tried if other not in trained]:
         doubts += doubts_about(environment, trained=False)
     return Checked(spaces.observation, spaces.action, tuple(doubts))
@@ -273,7 +273,7 @@ def _check_criterion(stage: Stage) -> None:
     )
 
 
-def _slowness(environment: Environment, step_seconds: float, copies: int) -> list[str]:
+def slowness(environment: Environment, step_seconds: float, copies: int) -> list[str]:
     """Return that copies in processes of their own may be faster, where that is likely and nothing was asked for."""
     cores = processors()
     if step_seconds < DEAR_STEP or min(copies, cores) < 2 or environment.vectorize != "auto":

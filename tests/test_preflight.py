@@ -11,7 +11,7 @@ from building import cloning, curriculum, echo, tuning
 from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, train
 from rlstages.demonstrations import Demonstration, Demonstrations
 from rlstages.experts import showing
-from rlstages.preflight import preflight
+from rlstages.preflight import preflight, slowness
 from rlstages.recording import record
 from rlstages.trial import try_expert
 
@@ -261,13 +261,11 @@ def test_a_threshold_that_only_a_first_confirmation_could_decide_is_refused():
 def test_steps_that_take_long_are_told_of_unless_their_copies_are_placed_already(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
 
-    def told(copies=4, **changes):
-        slow = Environment("toys:Slow", **changes)
-        return [
-            d for d in preflight(curriculum(tuning(environment=slow), n_envs=copies, n_steps=64)).doubts if "ms" in d
-        ]
+    plan = curriculum(tuning(environment=toy("Slow")), n_envs=4, n_steps=64)
 
-    (doubt,) = told()
+    (doubt,) = [doubt for doubt in preflight(plan).doubts if "ms" in doubt]
     assert re.match(r"A step of Slow took \d+\.\d ms, and its 4 copies .* 2 processors, and Environment\(vec", doubt)
-    assert told(vectorize="in-process") == told(copies=1) == []
-    assert [d for d in preflight(curriculum(tuning(environment=echo()))).doubts if "ms" in d] == []
+    slow = toy("Slow")
+    for spec, copies in ((dataclasses.replace(slow, vectorize="in-process"), 4), (slow, 1)):
+        assert slowness(spec, 0.01, copies) == []
+    assert slowness(slow, 0.01, 4) != [] and slowness(slow, 1e-5, 4) == []

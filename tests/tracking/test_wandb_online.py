@@ -74,7 +74,14 @@ MODE = "from rlstages.tracking.mode import tracking_mode; print(tracking_mode('a
 DEFAULT, EARLIER = "", "https://api.wandb.ai"
 
 
-@pytest.mark.parametrize("host", [DEFAULT, EARLIER, "http://127.0.0.1:9"], ids=["default", "earlier", "own"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        pytest.param(DEFAULT, id="default"),
+        pytest.param(EARLIER, id="earlier", marks=pytest.mark.slow),
+        pytest.param("http://127.0.0.1:9", id="own", marks=pytest.mark.slow),
+    ],
+)
 def test_a_key_that_wandb_has_stored_means_online(host, place):
     assert python(place, MODE).stdout == "offline\n"
     assert python(place, LOGIN, wandb_server.KEY, host).returncode == 0
@@ -205,7 +212,7 @@ def as_agent(place, **given):
     return told, {"WANDB_SWEEP_ID": "s1", "WANDB_RUN_ID": "agent1", "WANDB_SWEEP_PARAM_PATH": file}
 
 
-@pytest.mark.parametrize("form", ["args", "args_no_hyphens"])
+@pytest.mark.parametrize("form", ["args", pytest.param("args_no_hyphens", marks=pytest.mark.slow)])
 def test_agent_of_a_sweep_gives_parameters_and_the_run_its_id(form, place, server):
     told, variables = as_agent(place, rate=0.02, steps=5_000)
     rlstages(place, "train", "small.py", *told[form], "--out", "run", **variables, **key(server))
@@ -235,6 +242,7 @@ def test_only_one_run_is_the_agents(place, server):
     assert [read_record(place / out).run_id == "agent1" for out in "ab"] == [True, False]
 
 
+@pytest.mark.slow
 def test_runs_that_start_from_others_use_their_policies(place, server):
     rlstages(place, "train", "small.py", "--out", "runs/first", **key(server))
     digest = payloads(place / "runs" / "first", StageFinished)[-1].digest
@@ -255,6 +263,7 @@ def test_run_whose_origin_w_and_b_lacks_goes_on_without_an_edge(place, server):
     assert server.runs[read_record(place / "runs" / "second").run_id]["exit"] == 0
 
 
+@pytest.mark.slow
 def test_missed_stage_is_an_alert_once(place, server):
     options = ["--out", "run", "-p", "least=0.9", "-p", "steps=900", "-p", "rate=1e-9"]
     rlstages(place, "train", "small.py", *options, code=3, **key(server))
