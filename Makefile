@@ -4,7 +4,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= dev
 
-.PHONY: help train test test-slow soak third-party lint types check clean
+.PHONY: help train test test-slow test-smoke soak third-party lint types check clean
 
 help:
 	@echo "make train   install, then clone and fine-tune the built-in curriculum 'rooms' (about a minute)"
@@ -27,6 +27,14 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m "slow and not soak" -n 2
+
+# What depends on the versions of gymnasium, stable-baselines3, imitation and NumPy, for the stack of 2023.
+SMOKE = tests/test_end_to_end.py tests/test_demonstrations.py tests/test_experts.py tests/test_policies.py tests/test_units.py \
+	tests/test_preflight.py tests/test_recording.py tests/environments tests/learners/test_cloning.py \
+	tests/learners/test_engines_torch.py tests/storage/test_vecnormalize.py
+
+test-smoke: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m "not slow" -n 2 $(SMOKE)
 
 soak: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m soak -n 2 -rP
