@@ -217,6 +217,7 @@ def test_a_script_without_a_guard_starts_no_processes_that_would_train(here):
     assert done.stdout.splitlines() == ["imported as __main__"]
 
 
+@pytest.mark.slow
 def test_a_script_with_a_guard_trains_in_processes(here):
     done = run_script(here, "subprocess", GUARD)
     assert done.returncode == 0, done.stderr

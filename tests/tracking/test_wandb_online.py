@@ -175,6 +175,7 @@ def test_offline_run_says_the_command_that_uploads_it(place, server):
     assert ("small-policy", "final") in server.aliases
 
 
+@pytest.mark.slow
 def test_python_and_notebooks_print_where_the_run_is(place):
     code = "import rlstages; rlstages.train('small.py', out='run', track='offline', parameters={'rate': '0.02'})"
     where, upload = python(place, code).stdout.splitlines()
@@ -223,6 +224,7 @@ def test_agent_of_a_sweep_gives_parameters_and_the_run_its_id(form, place, serve
     assert server.runs["agent1"]["config"]["rate"] == {"value": 0.02}
 
 
+@pytest.mark.slow
 def test_agent_may_choose_the_seed(place):
     told, _ = as_agent(place, seed=5)
     rlstages(place, "train", "small.py", *told["args"], "--out", "run", "--track", "none")
