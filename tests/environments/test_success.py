@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium import vector
 from toys import Corridor
 
 from rlstages import BatchedEnv, Environment, Expert
@@ -73,7 +73,8 @@ class TouchInBatches(BatchedEnv):
 
 
 def gymnasiums(num_envs, told, mode):
-    return SyncVectorEnv([lambda: Touch(told)] * num_envs, copy=False, autoreset_mode=AutoresetMode(mode))
+    makers = [lambda: Touch(told)] * num_envs
+    return vector.SyncVectorEnv(makers, copy=False, autoreset_mode=vector.AutoresetMode(mode))
 
 
 def right_and_back(env):
@@ -149,6 +150,7 @@ def test_where_the_last_step_decides_it_is_told_once_that_the_flag_was_up_before
     assert 'success_at="any"' in note and "info['touched']" in note and FIRST in note
 
 
+@pytest.mark.skipif(not hasattr(vector, "AutoresetMode"), reason="gymnasium 0.29's batches have no such modes")
 @pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
 @pytest.mark.parametrize("told", ["numpy", "list"])
 def test_in_gymnasiums_batches_which_keep_such_flags_as_objects_too(told, mode):
