@@ -25,6 +25,7 @@ class Episode:
         total_reward: Sum of rewards, not discounted, not normalised (the return).
         length: Environment steps.
         success: Whether it counts as solved, or `None` where the environment defines no success.
+        began: Steps that its copy had taken since all copies were reset, when it began.
     """
 
     copy: int
@@ -32,6 +33,7 @@ class Episode:
     total_reward: float
     length: int
     success: bool | None = None
+    began: int = 0
 
 
 @serializable

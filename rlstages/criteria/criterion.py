@@ -20,8 +20,8 @@ from rlstages.errors import require
 from rlstages.serialization import serializable
 
 Measure = Literal["success", "return"]
-FIRST_ATTEMPT = 0.8
-LONGEST_WINDOW = 3
+FIRST_ATTEMPT = 0.5
+LONGEST_WINDOW = 1
 
 
 @serializable
@@ -71,6 +71,15 @@ class Criterion(ABC):
             alpha: Probability, over all looks, of calling the criterion met when the true value is below threshold
                 minus margin.
         """
+
+    @abstractmethod
+    def holds(self, fresh: Sequence[Episode]) -> bool:
+        """Say whether some fresh episodes of the frozen policy, at least one, are not below threshold minus margin."""
+
+    @property
+    @abstractmethod
+    def frozen_episodes(self) -> int:
+        """How many fresh episodes the policy that leaves must play as it is, once training episodes have decided."""
 
     @property
     @abstractmethod
@@ -139,6 +148,10 @@ class _Pair(Criterion):
         return max(self.first.max_episodes, self.second.max_episodes)
 
     @property
+    def frozen_episodes(self) -> int:
+        return max(self.first.frozen_episodes, self.second.frozen_episodes)
+
+    @property
     def needs_success(self) -> bool:
         return self.first.needs_success or self.second.needs_success
 
@@ -161,6 +174,9 @@ class AllOf(_Pair):
     def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
         return self.first.promising(recent, attempt) and self.second.promising(recent, attempt)
 
+    def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
+        return self.first.holds(fresh) and self.second.holds(fresh)
+
     def fewest_episodes(self, alpha: float = ALPHA) -> int | None:  # noqa: D102
         both = [self.first.fewest_episodes(alpha), self.second.fewest_episodes(alpha)]
         return None if None in both else max(n for n in both if n is not None)
@@ -182,6 +198,9 @@ class AnyOf(_Pair):
 
     def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
         return self.first.promising(recent, attempt) or self.second.promising(recent, attempt)
+
+    def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
+        return self.first.holds(fresh) or self.second.holds(fresh)
 
     def fewest_episodes(self, alpha: float = ALPHA) -> int | None:  # noqa: D102
         either = [self.first.fewest_episodes(alpha / 2), self.second.fewest_episodes(alpha / 2)]

@@ -19,6 +19,7 @@ from rlstages.unknown import refusing_unknown
 
 ASSUMED_REACH = 1.5
 """A lander that crashes for -100 at a threshold of 200 falls this far below it, in thresholds."""
+FROZEN_EPISODES = 16
 _MARGIN = 0.05
 
 
@@ -39,12 +40,15 @@ class SuccessThreshold(Criterion):
         window: Recent training episodes whose mean must reach the threshold before the first confirmation starts; the
             second needs twice as many, all further ones three times.
         max_episodes: The most episodes one confirmation may take.
+        frozen_episodes: Fresh episodes that the policy must play as it is, not trained further, once training episodes
+            have decided; the gate opens if their mean is not below threshold minus margin.
     """
 
     threshold: float
     margin: float = _MARGIN
     window: int = 30
     max_episodes: int = 540
+    frozen_episodes: int = FROZEN_EPISODES
 
     def __post_init__(self) -> None:
         """Refuse thresholds that cannot be reached or decided."""
@@ -53,6 +57,7 @@ class SuccessThreshold(Criterion):
         require_number("SuccessThreshold", "margin", self.margin, least=0.0, most=0.5)
         require_int("SuccessThreshold", "window", self.window)
         require_int("SuccessThreshold", "max_episodes", self.max_episodes)
+        require_int("SuccessThreshold", "frozen_episodes", self.frozen_episodes)
         null = self.threshold - self.margin
         require(
             0.0 < null < 1.0,
@@ -66,7 +71,7 @@ class SuccessThreshold(Criterion):
 
     def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
         last = recent[-self.window_for(attempt) :]
-        return len(last) == self.window_for(attempt) and _success(last) >= self.threshold
+        return len(last) == self.window_for(attempt) and _success(last) >= self.threshold - self.margin
 
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
         return _success(recent[-self.window :]), self.threshold
@@ -90,6 +95,9 @@ class SuccessThreshold(Criterion):
         bound = _lower_bound(test, solved, n - solved, goal)
         reason = _sentence("success", value, bound, test.null, n, met, futile, needed)
         return Verdict(met, futile, value, bound, self.threshold, n, needed, reason)
+
+    def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
+        return _success(fresh) >= self.threshold - self.margin
 
     def _test(self, alpha: float) -> ShareTest:
         null = self.threshold - self.margin
@@ -140,6 +148,8 @@ class RewardThreshold(Criterion):
             second needs twice as many, all further ones three times.
         min_episodes: The fewest episodes a confirmation takes.
         max_episodes: The most.
+        frozen_episodes: Fresh episodes that the policy must play as it is, not trained further, once training episodes
+            have decided; the gate opens if their mean is not below threshold minus margin.
     """
 
     threshold: float
@@ -148,6 +158,7 @@ class RewardThreshold(Criterion):
     window: int = 30
     min_episodes: int = 30
     max_episodes: int = 300
+    frozen_episodes: int = FROZEN_EPISODES
 
     def __post_init__(self) -> None:
         """Refuse thresholds that are not finite and limits that contradict each other."""
@@ -167,6 +178,7 @@ class RewardThreshold(Criterion):
         require_int("RewardThreshold", "window", self.window)
         require_int("RewardThreshold", "min_episodes", self.min_episodes, least=10)
         require_int("RewardThreshold", "max_episodes", self.max_episodes, least=self.min_episodes)
+        require_int("RewardThreshold", "frozen_episodes", self.frozen_episodes)
 
     def __str__(self) -> str:
         margin = f" (margin {self.margin:g})" if self.margin is not None else ""
@@ -174,7 +186,7 @@ class RewardThreshold(Criterion):
 
     def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
         last = recent[-self.window_for(attempt) :]
-        return len(last) == self.window_for(attempt) and _mean_return(last) >= self.threshold
+        return len(last) == self.window_for(attempt) and self.holds(last)
 
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
         return _mean_return(recent[-self.window :]), self.threshold
@@ -191,8 +203,7 @@ class RewardThreshold(Criterion):
         n = len(returns)
         mean = float(returns.mean()) if n else math.nan
         spread = float(returns.std(ddof=1)) if n > 1 else 0.0
-        below = self.margin if self.margin is not None else 0.05 * max(abs(self.threshold), spread)
-        null, goal = self.threshold - below, math.log(1 / alpha)
+        null, goal = self._null(spread), math.log(1 / alpha)
         reach = self._reach(returns - null, null)
         evidence, enough = bet(returns - null, reach), n >= self.min_episodes
         met = enough and evidence >= goal
@@ -208,6 +219,14 @@ class RewardThreshold(Criterion):
         if n and returns.min() < lowest:
             reason += f" (an episode returned {returns.min():.3g}, below the {lowest:.3g} assumed; set worst=...)"
         return Verdict(met, futile, mean, bound, self.threshold, n, needed, reason)
+
+    def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
+        returns = _returns(fresh)
+        return float(returns.mean()) >= self._null(float(returns.std()))
+
+    def _null(self, spread: float) -> float:
+        """Return threshold minus margin, for returns with this standard deviation."""
+        return self.threshold - (0.05 * max(abs(self.threshold), spread) if self.margin is None else self.margin)
 
     def _reach(self, gains: np.ndarray, null: float) -> float:
         """Return how far below the tested value an episode may fall."""

@@ -58,6 +58,7 @@ class EpisodeMonitor(VecEnvWrapper):
 
     Attributes:
         finished: Episodes that ended since they were last taken, in the order of their end.
+        steps: Steps of every copy since all were reset.
     """
 
     venv: Copies
@@ -65,6 +66,7 @@ class EpisodeMonitor(VecEnvWrapper):
     def __init__(self, venv: Copies, spec: Environment, warn: Warn = log_warning) -> None:
         super().__init__(venv)
         self.finished: list[Episode] = []
+        self.steps = 0
         self._spec, self._warn = spec, warn
         self._ranges = Ranges(venv.observation_space)
         self._noted: set[str] = set()
@@ -94,6 +96,7 @@ class EpisodeMonitor(VecEnvWrapper):
         self._returns[:] = 0
         self._lengths[:] = 0
         self._numbers[:] = 0
+        self.steps = 0
         self._held[:] = False
         self.finished.clear()
         self._played.clear()
@@ -129,6 +132,7 @@ class EpisodeMonitor(VecEnvWrapper):
             observations, rewards, dones, infos = self.venv.step_wait()
         except CopyError as error:
             raise self._failure(error, 1) from error
+        self.steps += 1
         self._lengths += 1
         idle = self.idle
         if idle is not None:
@@ -162,6 +166,12 @@ class EpisodeMonitor(VecEnvWrapper):
         """Steps of each copy's episode so far, shape `(num_envs,)`."""
         return self._lengths
 
+    @property
+    def begins(self) -> np.ndarray:
+        """At which of its steps each copy's episode under way began, shape `(num_envs,)`."""
+        begins: np.ndarray = self.steps - self._lengths
+        return begins
+
     def state_dict(self) -> dict[str, Any]:
         """Return where each copy's episode is: its number and actions so far, or the arrays of a batched environment.
 
@@ -172,6 +182,7 @@ class EpisodeMonitor(VecEnvWrapper):
             "returns": self._returns.copy(),
             "lengths": self._lengths.copy(),
             "held": self._held.copy(),
+            "steps": self.steps,
             "inside": self._actions_so_far() if self._batched is None else self._batched.state_dict(),
             "observations": self._last,
         }
@@ -187,6 +198,8 @@ class EpisodeMonitor(VecEnvWrapper):
             own[:] = state[name]
         # Checkpoints of before there was `success_at` have none.
         self._held[:] = state.get("held", False)
+        # Nor those of before episodes knew when they began.
+        self.steps = state.get("steps", int(self._lengths.max()))
         numbers = self._numbers.tolist()
         if self._batched is not None:
             observations, ended = self._batched.load_state_dict(state["inside"], numbers, state["observations"])
@@ -253,7 +266,7 @@ class EpisodeMonitor(VecEnvWrapper):
                 solved = True
             elif self._held[copy] and not solved:
                 self._note(HELD_BEFORE.format(key=self._key), f"return {total:g}", copy)
-            self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved))
+            self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved, self.steps - length))
         self._returns[copies] = self._lengths[copies] = 0
         self._held[copies] = False
         self._numbers[copies] += 1

@@ -17,13 +17,14 @@ from rlstages.criteria import Verdict
 from rlstages.demonstrations import Observations
 from rlstages.doubts import STRICT_LEVEL, doubts_about_reward
 from rlstages.environments.joined import parts_of
-from rlstages.environments.monitor import monitor_of
-from rlstages.episodes import Episode, Score, score, shown
+from rlstages.environments.monitor import EpisodeMonitor, monitor_of
+from rlstages.episodes import Episode, Score, chance_of_less, score, shown, values_of
 from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import copies_state, open_copies
-from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters
-from rlstages.learners.engines.rollouts import collect, steps_in
+from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters, explained
+from rlstages.learners.engines.rollouts import Rollout, collect, estimate_advantages, put_back, steps_in, taken
 from rlstages.learners.examination import Examiner
+from rlstages.learners.gate import Answer, Gate
 from rlstages.learners.handover import HandoverGuard
 from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
 from rlstages.learners.lookback import LookBack
@@ -34,6 +35,7 @@ from rlstages.specs import SCHEDULED, Environment, value_at
 from rlstages.stages import FineTuning
 
 CRITIC_LEARNING_RATE = 1e-3
+EXPLAINED, RISE = 0.2, 0.05
 SCREEN_EVERY = 10
 COMPARED_AFTER = (100, 200, 400)
 """Episodes of a stage after which the returns of solved and unsolved ones are compared."""
@@ -46,6 +48,9 @@ _DEAR_LEVEL = (
 
 class FineTuningRunner:
     """Runs a `FineTuning` stage: score before, critic fit, rollouts and updates, look at the hand-over, confirmations.
+
+    Where the policy samples its actions, rollouts are what confirmations judge (`Gate`). Where it acts
+    deterministically, training episodes say nothing about it, and the frozen policy plays others in waves (`Examiner`).
 
     Args:
         stage: What to do.
@@ -75,6 +80,7 @@ class FineTuningRunner:
         self._earlier, self._shown = earlier, shown
         self._settings = learner.agent.settings(stage)
         self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
+        self._gate = Gate(stage.until)
         self._guard = HandoverGuard(stage, learner, emit)
         self._look_back = None if before is None else LookBack(before, index, learner, run_seed, emit)
         self._phase = "before"
@@ -82,8 +88,12 @@ class FineTuningRunner:
         self._recent: list[Episode] = []
         self._first_episodes: list[Episode] = []
         self._verdict: Verdict | None = None
+        self._held: list[Rollout] = []
         self._updates = 0
         self._fit_until = 0
+        self._fitted, self._explained = 0, -math.inf
+        self._played_before: list[Episode] = []
+        self._released = False
         self._env: VecEnv | None = None
         self._left_off: Mapping[str, Any] | None = None
         self._critic_optimizer: torch.optim.Optimizer | None = None
@@ -96,7 +106,7 @@ class FineTuningRunner:
             "critic fit": self._fit_critic,
             "training": self._train,
             "hand-over": self._check_handover,
-            "confirming": self._confirm,
+            "confirming": self._confirm if self._deterministic else self._train,
             "looking back": self._examine_decline,
         }
         work[self._phase]()
@@ -113,6 +123,8 @@ class FineTuningRunner:
             "updates": self._updates,
             "fit_until": self._fit_until,
             "examiner": self._examiner.state_dict(),
+            "gate": self._gate.state_dict(),
+            "held": [dict(rollout) for rollout in self._held],
             "guard": self._guard.state_dict(),
             "look_back": None if self._look_back is None else self._look_back.state_dict(),
             "critic_optimizer": None if self._critic_optimizer is None else optimizer_state(self._critic_optimizer),
@@ -129,6 +141,8 @@ class FineTuningRunner:
         self._left_off = state["copies"]
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
         self._examiner.load_state_dict(state["examiner"])
+        self._gate.load_state_dict(state["gate"])
+        self._held = list(state["held"])
         self._guard.load_state_dict(state["guard"])
         if self._look_back is not None:
             self._look_back.load_state_dict(state["look_back"])
@@ -148,6 +162,7 @@ class FineTuningRunner:
     def _start(self) -> None:
         played = self._examiner.play(self.stage.evaluation_episodes)
         self._before = self._examiner.score("before", played)
+        self._played_before = list(played)
         if self._look_back is not None:
             spent = self._look_back.begin()
             self._count(spent)
@@ -161,36 +176,62 @@ class FineTuningRunner:
         if self.stage.exploration is not None and hasattr(policy, "log_std"):
             with torch.no_grad():
                 policy.log_std.fill_(self.stage.exploration)
+        if not self._deterministic:
+            self._gate.begin(0)
         self.learner.objective = "reinforcement"
         self._phase = "critic fit" if self._fit_until else "training"
 
     def _fit_critic(self) -> None:
+        """Let only the critic learn, until it explains the returns of a rollout that it has not learned from."""
         if self._critic_optimizer is None:
             self._make_critic_optimizer()
         assert self._critic_optimizer is not None
         started = time.perf_counter()
         # Lambda 1: the returns themselves, for a critic whose own estimates are worth nothing yet.
         buffer = self._collect(trace_decay=1.0)
+        if self._judge_rollout() == "open":
+            return
+        known = explained(buffer)
+        if (
+            known >= EXPLAINED
+            or self._fitted >= 2
+            and not known > self._explained + RISE
+            or self.stage_steps > self._fit_until
+        ):
+            self._critic_optimizer = None
+            self._guard.keep_critic()
+            self._guard.began = self.stage_steps
+            self._phase = "training"
+            estimate_advantages(buffer, self.learner.agent.gamma, self.learner.agent.trace_decay)
+            self._train_on(buffer, started)
+            return
+        self._explained = max(self._explained, known)
+        self._fitted += 1
         epochs, batch_size = self._settings.get("n_epochs", 10), self._settings.get("batch_size", 256)
         metrics = self.learner.engine.fit_critic(buffer, self._critic_optimizer, epochs, batch_size)
         self._absorb(buffer)
+        if normalizer_of(self.learner.policy) is not None:
+            self._gate.changed(self._monitor.steps)
         self._report("critic fit", metrics, started)
-        if self.stage_steps >= self._fit_until:
-            self._critic_optimizer = None
-            self._guard.keep_critic()
-            self._phase = "training"
 
     def _train(self) -> None:
         started = time.perf_counter()
-        progress = self.stage_steps / self.stage.max_steps
-        settings = dict(self._settings)
-        for name in settings.keys() & set(SCHEDULED):
-            settings[name] = value_at(settings[name], progress) * self._guard.step_scale
-        pull = self._pull()
         buffer = self._collect(trace_decay=self.learner.agent.trace_decay)
-        metrics = self.learner.engine.update(buffer, settings, *pull)
-        self._absorb(buffer)
-        self._updates += 1
+        answer = self._judge_rollout()
+        if answer == "open":
+            return
+        if answer == "wait":
+            # The policy stands still until it is known whether it leaves. Once the steps are spent it learns no more.
+            self._phase = "confirming"
+            if not self._is_spent:
+                self._held.append(taken(buffer))
+            self._report("confirming", {}, started)
+            return
+        self._train_on(buffer, started)
+
+    def _train_on(self, buffer: RolloutBuffer, started: float) -> None:
+        """Learn from a rollout, and see what comes next."""
+        metrics = self._learn_from(buffer)
         self._report("training", metrics, started)
         if self._deterministic and self._updates % SCREEN_EVERY == 0:
             self._recent = self._examiner.screen(self._updates, self.stage.until.window)
@@ -198,7 +239,7 @@ class FineTuningRunner:
         self._guard.look_for_recovery(self._recent, self.stage_steps)
         if self._guard.wants_a_look(self.stage_steps):
             self._phase = "hand-over"
-        elif self.stage.until.promising(self._recent, self._next_attempt):
+        elif self._deterministic and self.stage.until.promising(self._recent):
             self._examiner.begin_attempt()
             self._phase = "confirming"
         elif self._look_back is not None and self._look_back.is_due(self.stage_steps):
@@ -213,23 +254,33 @@ class FineTuningRunner:
         if back:
             # Those were episodes of a policy that is no more.
             self._recent = []
+            self._gate.end()
         if back is not None:
             self._go_on()
 
     def _confirm(self) -> None:
+        """Let the frozen policy, which acts deterministically, play one wave of a confirmation."""
         before = len(self._examiner.episodes)
-        self._verdict = self._examiner.judge(self.stage.until)
+        verdict = self._examiner.judge(self.stage.until)
         self._count(sum(episode.length for episode in self._examiner.episodes[before:]))
-        self.emit(Judged(self._examiner.attempt, self.stage_steps, self._verdict))
-        if self._verdict.met:
-            self.learner.trust()
-            self._guard.settle(self._examiner.episodes, self.stage_steps)
-            examined = score(self._examiner.episodes)
-            self.result = Result("reached", f"{self._verdict.reason}.", self._before, examined, self._verdict)
-        elif self._verdict.futile:
+        self.emit(Judged(self._examiner.attempt, self.stage_steps, verdict))
+        if verdict.met:
+            self._pass(verdict, self._examiner.episodes)
+        elif verdict.futile:
+            self._verdict = verdict
             # The episodes that looked promising have been tested and are spent.
             self._recent = []
             self._go_on()
+
+    def _pass(self, verdict: Verdict, played: Sequence[Episode]) -> None:
+        """Leave the stage with the policy as it is, which has played these episodes."""
+        if self._updates:
+            self._guard.settle(played, self.stage_steps)
+        elif self._fit_until:
+            # The clone leaves as it came, and the next stage is the first to train it.
+            self.learner.objective = "cloning"
+        self.learner.trust()
+        self.result = Result("reached", f"{verdict.reason}.", self._before, score(played), verdict)
 
     def _examine_decline(self) -> None:
         assert self._look_back is not None
@@ -243,7 +294,7 @@ class FineTuningRunner:
 
     def _go_on(self) -> None:
         self._phase = "training"
-        if self.stage_steps >= self.stage.max_steps:
+        if self._is_spent and not self._gate.under_way:
             self._give_up()
 
     def _give_up(self) -> None:
@@ -264,10 +315,46 @@ class FineTuningRunner:
         # Each copy's first episode is left out: of those, the short ones finish first.
         finished = [episode for episode in played if episode.number > 0]
         self._guard.note(finished)
+        self._gate.note(played)
         self._compare_returns(finished)
         if not self._deterministic:
             self._recent = (self._recent + finished)[-self._window :]
         return buffer
+
+    def _judge_rollout(self) -> Answer:
+        """Let the episodes of a rollout, which nothing has been learned from yet, decide whether the stage is done."""
+        begins = self._monitor.begins
+        answers: set[Answer] = set()
+        for attempt, verdict, answer in self._gate.judge(begins, last=self._is_spent):
+            self.emit(Judged(attempt, self.stage_steps, verdict))
+            if answer == "open":
+                self._pass(verdict, self._gate.frozen(begins))
+                return answer
+            answers.add(answer)
+            if verdict.futile:
+                self._verdict = verdict
+        return "wait" if "wait" in answers else "go on"
+
+    def _learn_from(self, buffer: RolloutBuffer) -> dict[str, float]:
+        """Learn from a rollout, and before it from those that were held while the policy stood still."""
+        metrics: dict[str, float] = {}
+        rollouts = [*self._held, taken(buffer)] if self._held else [None]
+        self._held = []
+        for rollout in rollouts:
+            if rollout is not None:
+                put_back(buffer, rollout)
+            progress = self.stage_steps / self.stage.max_steps
+            settings = dict(self._settings)
+            for name in settings.keys() & set(SCHEDULED):
+                settings[name] = value_at(settings[name], progress) * self._guard.step_scale
+            metrics = self.learner.engine.update(buffer, settings, *self._pull())
+            self._absorb(buffer)
+            self._updates += 1
+        monitor = self._monitor
+        self._gate.changed(monitor.steps)
+        if not self._deterministic:
+            self._gate.propose(self._recent, monitor.begins, monitor.steps)
+        return metrics
 
     def _compare_returns(self, finished: Sequence[Episode]) -> None:
         """Say once that solved episodes bring less return than others, if the stage's first episodes show it."""
@@ -280,7 +367,13 @@ class FineTuningRunner:
     def _pull(self) -> tuple[Anchor | None, Demonstrated | None]:
         """Return what keeps the next update near the anchor and the demonstrations, as far as that has not faded."""
         steps = self.stage_steps - self._guard.began
+        if not self._released and len(self._recent) >= self._window and self._played_before:
+            what = self.stage.until.measure
+            p = chance_of_less(values_of(what, self._played_before).tolist(), values_of(what, self._recent).tolist())
+            self._released = p < 0.05
         weight = self.stage.anchor_weight(self.learner.agent.algorithm, steps) * self._guard.anchor_scale
+        if self._released:
+            weight = 0.0
         anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
         weight = self.stage.demonstration_weight(steps)
         return anchor, Demonstrated(*self._shown, weight) if self._shown is not None and weight > 0 else None
@@ -361,7 +454,16 @@ class FineTuningRunner:
     @property
     def _next_attempt(self) -> int:
         # Deterministic episodes are played for the purpose: an unlucky draw is not drawn again with every rollout.
-        return 1 if self._deterministic else self._examiner.attempt + 1
+        return 1
+
+    @property
+    def _monitor(self) -> EpisodeMonitor:
+        """What counts the episodes of the stage's own environment."""
+        return monitor_of(parts_of(self._copies())[0])
+
+    @property
+    def _is_spent(self) -> bool:
+        return self.stage_steps >= self.stage.max_steps
 
     @property
     def _deterministic(self) -> bool:

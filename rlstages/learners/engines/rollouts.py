@@ -52,7 +52,8 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
     values = engine.end_rollout([last for _, _, last in cut_short], seen)
     for (step, copy, _), value in zip(cut_short, values, strict=False):
         buffer.rewards[step, copy] += np.float32(model.gamma) * value
-    _estimate_advantages(buffer, values[len(cut_short) :], starts, model.gamma, trace_decay)
+    buffer.ends = values[len(cut_short) :], starts
+    estimate_advantages(buffer, model.gamma, trace_decay)
     buffer.pos, buffer.full, buffer.idle = buffer.buffer_size, True, idle
     model.num_timesteps += steps_in(buffer)
     model._last_obs, model._last_episode_starts = seen, starts
@@ -63,6 +64,26 @@ def steps_in(buffer: RolloutBuffer) -> int:
     """Return how many steps of environments a rollout holds."""
     idle: np.ndarray | None = getattr(buffer, "idle", None)
     return buffer.buffer_size * buffer.n_envs - (0 if idle is None else int(np.count_nonzero(idle)))
+
+
+Rollout = dict[str, Any]
+"""The arrays of a rollout, by their names in the buffer; those of observations of several parts by key."""
+_ARRAYS = ("observations", "actions", "rewards", "values", "log_probs", "advantages", "returns", "episode_starts")
+
+
+def taken(buffer: RolloutBuffer) -> Rollout:
+    """Return copies of a rollout's arrays, before anything was learned from it."""
+    arrays = vars(buffer)
+    kept: Rollout = {name: _copied(arrays[name]) for name in _ARRAYS}
+    idle = arrays.get("idle")
+    return kept if idle is None else {**kept, "idle": idle.copy()}
+
+
+def put_back(buffer: RolloutBuffer, rollout: Rollout) -> None:
+    """Fill a buffer with the arrays of a rollout that was taken from it."""
+    buffer.reset()
+    vars(buffer).update({"idle": None, **rollout})
+    buffer.pos, buffer.full = buffer.buffer_size, True
 
 
 def flattened(buffer: RolloutBuffer) -> RolloutBuffer:
@@ -86,6 +107,10 @@ def flattened(buffer: RolloutBuffer) -> RolloutBuffer:
     return buffer
 
 
+def _copied(array: Any) -> Any:
+    return {key: part.copy() for key, part in array.items()} if isinstance(array, dict) else array.copy()
+
+
 def _store(kept: Any, step: int, seen: Any) -> None:
     if isinstance(kept, dict):
         for key, array in kept.items():
@@ -94,10 +119,15 @@ def _store(kept: Any, step: int, seen: Any) -> None:
         kept[step] = seen.reshape(kept[step].shape)
 
 
-def _estimate_advantages(
-    buffer: RolloutBuffer, last_values: np.ndarray, dones: np.ndarray, gamma: float, trace_decay: float
-) -> None:
-    """Do what `compute_returns_and_advantage` does, with the sums of all steps at once."""
+def estimate_advantages(buffer: RolloutBuffer, gamma: float, trace_decay: float) -> None:
+    """Do what `compute_returns_and_advantage` does, with the sums of all steps at once.
+
+    Args:
+        buffer: As `collect` has filled it; its `ends` are the values of the last observations, and which begin episodes.
+        gamma: Discount.
+        trace_decay: The lambda of generalised advantage estimation.
+    """
+    last_values, dones = buffer.ends  # type: ignore[attr-defined]
     values, advantages = buffer.values, buffer.advantages
     following, going_on = np.empty_like(values), np.empty_like(values)
     following[:-1], following[-1] = values[1:], last_values
