@@ -146,18 +146,25 @@ class FineTuning(Hyperparameters):
             or `"return"` to that stage with the policy as it is. To find out, 48 episodes and then 5 % of the
             stage's steps are played in the environment of the stage before.
         max_returns: How often in a run this stage may go back; then it goes on.
-        critic_fit_steps: Environment steps during which only the critic learns, if the policy comes from cloning: a
-            critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588). 0 is off.
+        critic_fit_steps: Environment steps, at most, during which only the critic learns, if the policy comes from
+            cloning: a critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588).
+            It ends as soon as the critic explains the returns of a rollout that it has not learned from. `None` stands
+            for 0, and 8,192 once the guard has brought the clone back.
         anchor_kl: Weight of the KL divergence (summed over action dimensions) from the anchor, which is the last
-            policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0.1 with
-            PPO, and 0 with A2C, whose advantages have another scale.
+            policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0, and with PPO
+            for 0.1 once the guard has brought the clone back, or exploration was given back.
         anchor_steps: Environment steps over which that weight falls to 0 in a straight line.
         demonstration_loss: Weight of the mean negative log likelihood of demonstrated actions: each gradient step takes
             it over a random batch, as large as its own, of what the last cloning stage had to learn from (DAPG,
             arXiv:1709.10087; arXiv:1709.10089). 0 is off.
         demonstration_steps: Environment steps over which that weight falls to 0 in a straight line.
-        exploration: Log standard deviation of a continuous policy at the stage's start, as a share of half an action's
-            range; `None` keeps what the stage before left, which is what cloning learned.
+        exploration: How much the policy tries at the stage's start; `None` keeps what the stage before left. Of a
+            continuous policy the log standard deviation, as a share of half an action's range; of all others the share,
+            from 0 to 1, in which each state's distribution is mixed with the uniform one.
+        explore_again: Give exploration back, once, where a policy that is certain of its actions gets nowhere: it
+            starts with hardly any success in this variant, or less than half of what is asked for and no better after
+            20 thousand steps. 0.6 of it then is uniform, or a continuous policy's standard deviation, and the anchor is
+            the policy after that.
         guard_steps: If the policy comes from cloning: environment steps of updates after which it is compared with the
             clone. If its training episodes are worse, it plays the `evaluation_episodes` that the clone has played;
             after a significant drop the clone comes back, and goes on with half the learning rate and clip range and
@@ -176,12 +183,13 @@ class FineTuning(Hyperparameters):
     rehearse: float = 0.0
     on_collapse: Literal["go on", "return"] = "go on"
     max_returns: int = 2
-    critic_fit_steps: int = 8_192
+    critic_fit_steps: int | None = None
     anchor_kl: float | None = None
     anchor_steps: int = 40_000
     demonstration_loss: float = 0.0
     demonstration_steps: int = 40_000
     exploration: float | None = None
+    explore_again: bool = True
     guard_steps: int = 8_192
     guard_rollbacks: int = 5
     evaluation_episodes: int = 48
@@ -198,7 +206,8 @@ class FineTuning(Hyperparameters):
         require_number(where, "rehearse", self.rehearse, least=0.0, most=0.9)
         require_choice(where, "on_collapse", self.on_collapse, ["go on", "return"])
         require_int(where, "max_returns", self.max_returns)
-        require_int(where, "critic_fit_steps", self.critic_fit_steps, least=0)
+        if self.critic_fit_steps is not None:
+            require_int(where, "critic_fit_steps", self.critic_fit_steps, least=0)
         if self.anchor_kl is not None:
             require_number(where, "anchor_kl", self.anchor_kl, least=0.0)
         require_int(where, "anchor_steps", self.anchor_steps, least=0)
@@ -206,6 +215,10 @@ class FineTuning(Hyperparameters):
         require_int(where, "demonstration_steps", self.demonstration_steps, least=0)
         if self.exploration is not None:
             require_number(where, "exploration", self.exploration, least=-10.0, most=2.0)
+        require(
+            isinstance(self.explore_again, bool),
+            f"{where}: explore_again is {self.explore_again!r}; give True or False.",
+        )
         require_int(where, "guard_steps", self.guard_steps, least=0)
         require_int(where, "guard_rollbacks", self.guard_rollbacks, least=0)
         require_int(where, "evaluation_episodes", self.evaluation_episodes, least=0)
@@ -223,9 +236,15 @@ class FineTuning(Hyperparameters):
         """Return how many of so many copies rehearse."""
         return max(1, math.floor(self.rehearse * n_envs + 0.5)) if self.rehearse else 0
 
-    def anchor_weight(self, algorithm: str, steps: int) -> float:
-        """Return the weight of the KL term after this many steps of the stage."""
-        start = self.anchor_kl if self.anchor_kl is not None else {"PPO": 0.1, "A2C": 0.0}[algorithm]
+    def anchor_weight(self, algorithm: str, steps: int, needed: bool = False) -> float:
+        """Return the weight of the KL term.
+
+        Args:
+            algorithm: Of the agent.
+            steps: Of the stage, since the updates began that it holds back.
+            needed: Whether something has shown that it is needed.
+        """
+        start = self.anchor_kl if self.anchor_kl is not None else 0.1 if needed and algorithm == "PPO" else 0.0
         return _faded(start, steps, self.anchor_steps)
 
     def demonstration_weight(self, steps: int) -> float:
@@ -270,7 +289,7 @@ def refuse_unfit(stage: Stage, before: Stage | None, agent: Agent) -> None:
         require(
             whole, f"{where}: a rollout has {agent.rollout_steps} steps, less than batch_size={settings['batch_size']}."
         )
-    critic_fit = stage.critic_fit_steps if isinstance(before, BehaviorCloning) else 0
+    critic_fit = (stage.critic_fit_steps or 0) if isinstance(before, BehaviorCloning) else 0
     least = critic_fit + 10 * agent.rollout_steps
     require(
         stage.max_steps >= least,

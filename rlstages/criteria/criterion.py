@@ -113,6 +113,10 @@ class Criterion(ABC):
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:
         """Return the mean of recent episodes (NaN when there are none) and the threshold it is measured against."""
 
+    @abstractmethod
+    def progress(self, value: float) -> float:
+        """Return how far a mean has come to the threshold: 1 is there, 0 the worst that is expected."""
+
     def __and__(self, other: Criterion) -> AllOf:
         return AllOf(self, other)
 
@@ -161,6 +165,9 @@ class _Pair(Criterion):
 
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:
         return self.first.summary(recent)
+
+    def progress(self, value: float) -> float:
+        return self.first.progress(value)
 
 
 @serializable

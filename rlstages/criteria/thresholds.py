@@ -99,6 +99,9 @@ class SuccessThreshold(Criterion):
     def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
         return _success(fresh) >= self.threshold - self.margin
 
+    def progress(self, value: float) -> float:  # noqa: D102
+        return value / self.threshold
+
     def _test(self, alpha: float) -> ShareTest:
         null = self.threshold - self.margin
         return ShareTest.plan(null, min(self.threshold + 0.02, nearly_always(null)), alpha, self.max_episodes)
@@ -223,6 +226,10 @@ class RewardThreshold(Criterion):
     def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
         returns = _returns(fresh)
         return float(returns.mean()) >= self._null(float(returns.std()))
+
+    def progress(self, value: float) -> float:  # noqa: D102
+        low = self.worst if self.worst is not None else self.threshold - ASSUMED_REACH * abs(self.threshold)
+        return (value - low) / (self.threshold - low)
 
     def _null(self, spread: float) -> float:
         """Return threshold minus margin, for returns with this standard deviation."""

@@ -3,6 +3,7 @@
 from rlstages.events.event import Emit, Event, Follower, Payload, Tracker, require_followers
 from rlstages.events.keeping import (
     BaselinesMeasured,
+    ExplorationMeasured,
     HandoverChecked,
     HandoverRecovered,
     LookedBack,
@@ -31,6 +32,7 @@ __all__ = [
     "Evaluated",
     "Event",
     "Follower",
+    "ExplorationMeasured",
     "HandoverChecked",
     "HandoverRecovered",
     "Judged",

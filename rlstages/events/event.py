@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from rlstages.errors import InputError, in_short, require
 from rlstages.events.keeping import (
     BaselinesMeasured,
+    ExplorationMeasured,
     HandoverChecked,
     HandoverRecovered,
     LookedBack,
@@ -43,6 +44,7 @@ Payload = (
     | Evaluated
     | RolloutFinished
     | Judged
+    | ExplorationMeasured
     | HandoverChecked
     | HandoverRecovered
     | LookedBack

@@ -51,6 +51,26 @@ class HandoverRecovered:
 
 @serializable
 @dataclass(frozen=True)
+class ExplorationMeasured:
+    """How much a policy tries in the states that it meets, and whether it was made to try more.
+
+    Attributes:
+        stage_steps: Environment steps of this stage so far.
+        entropy: Mean over the states, as a share of the largest entropy; `None` for continuous actions.
+        entropy_low: A low quantile of the same.
+        std: Mean standard deviation of a continuous policy, as a share of half an action's range; else `None`.
+        reason: Why it was made to try more, as half a sentence; empty if it was not.
+    """
+
+    stage_steps: int
+    entropy: float | None
+    entropy_low: float | None
+    std: float | None
+    reason: str = ""
+
+
+@serializable
+@dataclass(frozen=True)
 class LookedBack:
     """The frozen policy was examined in the environment of the stage before.
 

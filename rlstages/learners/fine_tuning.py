@@ -18,12 +18,13 @@ from rlstages.demonstrations import Observations
 from rlstages.doubts import STRICT_LEVEL, doubts_about_reward
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import EpisodeMonitor, monitor_of
-from rlstages.episodes import Episode, Score, chance_of_less, score, shown, values_of
+from rlstages.episodes import Episode, Score, score, shown
 from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import copies_state, open_copies
 from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters, explained
 from rlstages.learners.engines.rollouts import Rollout, collect, estimate_advantages, put_back, steps_in, taken
 from rlstages.learners.examination import Examiner
+from rlstages.learners.exploration_guard import ExplorationGuard
 from rlstages.learners.gate import Answer, Gate
 from rlstages.learners.handover import HandoverGuard
 from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
@@ -35,7 +36,9 @@ from rlstages.specs import SCHEDULED, Environment, value_at
 from rlstages.stages import FineTuning
 
 CRITIC_LEARNING_RATE = 1e-3
+CRITIC_FIT_STEPS = 8_192
 EXPLAINED, RISE = 0.2, 0.05
+"""Of the returns' variance: the critic is fitted once it explains so much, or explains no more than it did."""
 SCREEN_EVERY = 10
 COMPARED_AFTER = (100, 200, 400)
 """Episodes of a stage after which the returns of solved and unsolved ones are compared."""
@@ -82,6 +85,7 @@ class FineTuningRunner:
         self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
         self._gate = Gate(stage.until)
         self._guard = HandoverGuard(stage, learner, emit)
+        self._explorer = ExplorationGuard(stage, learner, emit, run_seed + index)
         self._look_back = None if before is None else LookBack(before, index, learner, run_seed, emit)
         self._phase = "before"
         self._before: Score | None = None
@@ -90,10 +94,9 @@ class FineTuningRunner:
         self._verdict: Verdict | None = None
         self._held: list[Rollout] = []
         self._updates = 0
+        self._cloned = False
         self._fit_until = 0
         self._fitted, self._explained = 0, -math.inf
-        self._played_before: list[Episode] = []
-        self._released = False
         self._env: VecEnv | None = None
         self._left_off: Mapping[str, Any] | None = None
         self._critic_optimizer: torch.optim.Optimizer | None = None
@@ -121,7 +124,10 @@ class FineTuningRunner:
             "first_episodes": [list(astuple(episode)) for episode in self._first_episodes],
             "verdict": to_data(self._verdict, nan_as_null=True),
             "updates": self._updates,
+            "cloned": self._cloned,
             "fit_until": self._fit_until,
+            "fitted": [self._fitted, None if math.isinf(self._explained) else self._explained],
+            "explorer": self._explorer.state_dict(),
             "examiner": self._examiner.state_dict(),
             "gate": self._gate.state_dict(),
             "held": [dict(rollout) for rollout in self._held],
@@ -140,6 +146,10 @@ class FineTuningRunner:
         self._first_episodes = [Episode(*row) for row in state.get("first_episodes", ())]
         self._left_off = state["copies"]
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
+        self._cloned = state["cloned"]
+        self._fitted, known = state["fitted"]
+        self._explained = -math.inf if known is None else known
+        self._explorer.load_state_dict(state["explorer"])
         self._examiner.load_state_dict(state["examiner"])
         self._gate.load_state_dict(state["gate"])
         self._held = list(state["held"])
@@ -162,7 +172,8 @@ class FineTuningRunner:
     def _start(self) -> None:
         played = self._examiner.play(self.stage.evaluation_episodes)
         self._before = self._examiner.score("before", played)
-        self._played_before = list(played)
+        # A network that nothing has trained yet is certain of nothing.
+        self._explorer.begin(played if self.learner.objective is not None else [])
         if self._look_back is not None:
             spent = self._look_back.begin()
             self._count(spent)
@@ -171,7 +182,8 @@ class FineTuningRunner:
         policy = self.learner.policy
         if self.learner.objective == "cloning":
             self.learner.rebuild_optimizer()
-            self._fit_until = self.stage.critic_fit_steps
+            self._cloned = True
+            self._fit_until = self.stage.critic_fit_steps or 0
             self._guard.begin(played, self._fit_until)
         if self.stage.exploration is not None and hasattr(policy, "log_std"):
             with torch.no_grad():
@@ -191,17 +203,16 @@ class FineTuningRunner:
         buffer = self._collect(trace_decay=1.0)
         if self._judge_rollout() == "open":
             return
+        if self._explores_more(buffer, started):
+            return
         known = explained(buffer)
-        if (
-            known >= EXPLAINED
-            or self._fitted >= 2
-            and not known > self._explained + RISE
-            or self.stage_steps > self._fit_until
-        ):
+        stalled = self._fitted >= 2 and not known > self._explained + RISE
+        if known >= EXPLAINED or stalled or self.stage_steps > self._fit_until:
             self._critic_optimizer = None
             self._guard.keep_critic()
             self._guard.began = self.stage_steps
             self._phase = "training"
+            # From here on the critic's own estimates count.
             estimate_advantages(buffer, self.learner.agent.gamma, self.learner.agent.trace_decay)
             self._train_on(buffer, started)
             return
@@ -227,7 +238,25 @@ class FineTuningRunner:
                 self._held.append(taken(buffer))
             self._report("confirming", {}, started)
             return
+        if self._explores_more(buffer, started):
+            return
         self._train_on(buffer, started)
+
+    def _explores_more(self, buffer: RolloutBuffer, started: float) -> bool:
+        """Have the policy explore more if it has to; whether it does, and the rollout is that of another policy."""
+        if self._deterministic or not self._explorer.look(buffer, self._recent, self.stage_steps):
+            return False
+        if self._explorer.raised:
+            # What it was is not what is held on to.
+            self.learner.trust()
+            self._anchor = self.learner.anchor()
+            self._guard.stop(self.stage_steps)
+        self._recent, self._held = [], []
+        self._gate.changed(self._monitor.steps)
+        self._report("exploring", {}, started)
+        if self._phase != "critic fit":
+            self._go_on()
+        return True
 
     def _train_on(self, buffer: RolloutBuffer, started: float) -> None:
         """Learn from a rollout, and see what comes next."""
@@ -255,8 +284,12 @@ class FineTuningRunner:
             # Those were episodes of a policy that is no more.
             self._recent = []
             self._gate.end()
+            if self.stage.critic_fit_steps is None:
+                self._fit_until, self._fitted, self._explained = self.stage_steps + CRITIC_FIT_STEPS, 0, -math.inf
         if back is not None:
             self._go_on()
+        if back and self._fit_until > self.stage_steps:
+            self._phase = "critic fit"
 
     def _confirm(self) -> None:
         """Let the frozen policy, which acts deterministically, play one wave of a confirmation."""
@@ -276,7 +309,7 @@ class FineTuningRunner:
         """Leave the stage with the policy as it is, which has played these episodes."""
         if self._updates:
             self._guard.settle(played, self.stage_steps)
-        elif self._fit_until:
+        elif self._cloned:
             # The clone leaves as it came, and the next stage is the first to train it.
             self.learner.objective = "cloning"
         self.learner.trust()
@@ -367,13 +400,8 @@ class FineTuningRunner:
     def _pull(self) -> tuple[Anchor | None, Demonstrated | None]:
         """Return what keeps the next update near the anchor and the demonstrations, as far as that has not faded."""
         steps = self.stage_steps - self._guard.began
-        if not self._released and len(self._recent) >= self._window and self._played_before:
-            what = self.stage.until.measure
-            p = chance_of_less(values_of(what, self._played_before).tolist(), values_of(what, self._recent).tolist())
-            self._released = p < 0.05
-        weight = self.stage.anchor_weight(self.learner.agent.algorithm, steps) * self._guard.anchor_scale
-        if self._released:
-            weight = 0.0
+        needed = self._explorer.raised or self._guard.rollbacks > 0
+        weight = self.stage.anchor_weight(self.learner.agent.algorithm, steps, needed) * self._guard.anchor_scale
         anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
         weight = self.stage.demonstration_weight(steps)
         return anchor, Demonstrated(*self._shown, weight) if self._shown is not None and weight > 0 else None

@@ -1,10 +1,10 @@
 """The gate of a stage: the episodes that it trains on decide whether it is done, so confirmations cost no steps.
 
-A confirmation is a sequential test of 'no policy since it began was better than threshold minus margin'. One begins with
-the stage, and another whenever recent episodes look as if one that begins now would succeed where those under way lag;
-all share one error budget, whatever made them begin. While a confirmation is under way the policy goes on learning. Once
-it is met, the policy that the stage would leave is frozen until it has played as many fresh episodes as the criterion
-asks for. These are on-policy data as well, and are trained on where the gate stays shut.
+A confirmation is a sequential test of 'no policy since it began was better than threshold minus margin'. One begins
+with the stage, and another where recent episodes promise more than those under way say; all share one error budget.
+While a confirmation is under way the policy goes on learning. Once it is met, the policy that the stage would leave is
+frozen until it has played as many fresh episodes as the criterion asks for. These are on-policy data as well, and are
+trained on where the gate stays shut.
 
 Episodes count in the order of their beginning, and none before all that began earlier have ended: of those that end
 first, the short ones would be too many.

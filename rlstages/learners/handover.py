@@ -143,6 +143,11 @@ class HandoverGuard:
             self._tell(confirmed, stage_steps, None)
             self._let_go()
 
+    def stop(self, stage_steps: int) -> None:
+        """Watch no more: the policy has been changed on purpose; updates begin anew."""
+        self.began = stage_steps
+        self._let_go()
+
     def look_for_recovery(self, recent: Sequence[Episode], stage_steps: int) -> None:
         """Say so once recent training episodes are as good as the clone's were."""
         full = len(recent) >= self._stage.until.window

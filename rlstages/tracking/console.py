@@ -20,6 +20,7 @@ from rlstages.events import (
     EpochFinished,
     Evaluated,
     Event,
+    ExplorationMeasured,
     HandoverChecked,
     HandoverRecovered,
     Judged,
@@ -33,7 +34,7 @@ from rlstages.events import (
     Warned,
 )
 from rlstages.tracking import text
-from rlstages.tracking.keeping import handover_line, print_kept, retention_line
+from rlstages.tracking.keeping import exploration_line, handover_line, print_kept, retention_line
 from rlstages.tracking.ladder import (
     ASCII,
     UNICODE,
@@ -182,6 +183,8 @@ class PlainConsole:
         if isinstance(payload, StageFinished):
             took = f"{text.count(payload.stage_steps)} steps, {text.span(payload.seconds)}"
             return f"{payload.outcome} after {took}: {payload.reason}"
+        if isinstance(payload, ExplorationMeasured):
+            return exploration_line(payload)
         if isinstance(payload, HandoverChecked):
             return handover_line(payload, stage)
         if isinstance(payload, RetentionMeasured):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlstages.baselines import normalized, value_of
-from rlstages.events import HandoverChecked, Retained, RetentionMeasured
+from rlstages.events import ExplorationMeasured, HandoverChecked, Retained, RetentionMeasured
 from rlstages.places import typed
 from rlstages.tracking import text
 from rlstages.tracking.state import RunState, StageState
@@ -219,6 +219,17 @@ def handover_line(check: HandoverChecked, stage: StageState) -> str:
     end = f"{_fall(check, before - after)}{', the clone is back' if check.rolled_back else ''}"
     numbers = f"{measure} {text.number(before)} before, {text.number(after)} after the first updates"
     return f"hand-over: {numbers}: {end}"
+
+
+def exploration_line(measured: ExplorationMeasured) -> str:
+    """Return how much a policy tries, in one line."""
+    if measured.std is not None:
+        tried = f"standard deviation {text.number(measured.std)} of half an action's range"
+    else:
+        tried = (
+            f"entropy {measured.entropy:.0%} of the largest, in a tenth of its states below {measured.entropy_low:.1%}"
+        )
+    return f"exploration: {tried}{f'; {measured.reason}' if measured.reason else ''}"
 
 
 def handover_lines(state: RunState) -> list[str]:

@@ -11,6 +11,7 @@ from rlstages.events import (
     EpochFinished,
     Evaluated,
     Event,
+    ExplorationMeasured,
     HandoverChecked,
     HandoverRecovered,
     Judged,
@@ -24,7 +25,7 @@ from rlstages.events import (
 
 CLONE_AXIS = "clone/epoch"
 STEP_AXIS = "global_step"
-STEP_PREFIXES = ("rollout", "train", "eval", "stage", "handover", "retention", "held_out")
+STEP_PREFIXES = ("rollout", "train", "eval", "stage", "exploration", "handover", "retention", "held_out")
 SUMMARIES = {
     "rollout/return": "max,last",
     "rollout/success": "max,last",
@@ -73,6 +74,9 @@ def _numbers(event: Event) -> Mapping[str, float | None]:
             **_prefixed("handover", _outcome(payload.after)),
             "handover/rollbacks": payload.attempt - 1 + payload.rolled_back,
         }
+    if isinstance(payload, ExplorationMeasured):
+        measured = {"entropy": payload.entropy, "entropy_low": payload.entropy_low, "std": payload.std}
+        return {**_prefixed("exploration", measured), "exploration/given_back": float(bool(payload.reason))}
     if isinstance(payload, HandoverRecovered):
         return {"handover/steps_to_recover": payload.steps}
     if isinstance(payload, RetentionMeasured):

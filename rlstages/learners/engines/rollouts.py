@@ -86,6 +86,19 @@ def put_back(buffer: RolloutBuffer, rollout: Rollout) -> None:
     buffer.pos, buffer.full = buffer.buffer_size, True
 
 
+def states_in(buffer: RolloutBuffer) -> Any:
+    """Return copies of the observations of a rollout that nothing was learned from yet, first axis the states."""
+    kept: Any = buffer.observations
+
+    def joined(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        rows: np.ndarray = array.reshape(-1, *shape).copy()
+        return rows
+
+    if isinstance(kept, dict):
+        return {key: joined(array, array.shape[2:]) for key, array in kept.items()}
+    return joined(kept, buffer.observation_space.shape or ())
+
+
 def flattened(buffer: RolloutBuffer) -> RolloutBuffer:
     """Join the axes of steps and copies of a buffer's arrays in place, as its own `get` does, without idle rows."""
     if not buffer.generator_ready:
@@ -123,7 +136,8 @@ def estimate_advantages(buffer: RolloutBuffer, gamma: float, trace_decay: float)
     """Do what `compute_returns_and_advantage` does, with the sums of all steps at once.
 
     Args:
-        buffer: As `collect` has filled it; its `ends` are the values of the last observations, and which begin episodes.
+        buffer: As `collect` has filled it; its `ends` are the values of the last observations, and which of these begin
+            episodes.
         gamma: Discount.
         trace_decay: The lambda of generalised advantage estimation.
     """

@@ -1,0 +1,133 @@
+"""The guard of exploration: a policy that is certain of the wrong thing is made to try others, where evidence says so.
+
+A clone's certainty costs nothing where the expert's way leads on, as in most curricula. It costs all there is to learn
+where a variant asks for another way. Two findings tell, beside the certainty itself: hardly any success in a variant
+from the start, or too little after a while and no more than at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from rlstages.episodes import Episode, chance_of_less, shown, values_of
+from rlstages.events import Emit, ExplorationMeasured, Warned
+from rlstages.learners.engines.rollouts import states_in
+from rlstages.learners.exploration import explore_more, is_certain, measure_exploration
+from rlstages.learners.learner import Learner
+from rlstages.stages import UNLIMITED_STEPS, FineTuning
+
+GIVEN_BACK = 0.6
+HARDLY, TOO_LITTLE = 0.15, 0.5
+"""How far a policy has come to the threshold (`Criterion.progress`)."""
+PATIENCE_STEPS, PATIENCE_ROLLOUTS = 20_000, 10
+LEVEL = 0.05
+_ASKED_FOR = "exploration={share:g} is given"
+_NOTHING = "{what} {value} at the start and a certain policy: it is made to try other actions"
+_STILL = "{what} stands still at {value} and nothing is explored: the policy is made to try other actions"
+_OFF = (
+    "{what} stands still at {value} and nothing is explored: the policy is certain of its actions; leave "
+    "explore_again=False out, or give exploration=0.6."
+)
+
+
+class ExplorationGuard:
+    """Measures how much a policy explores as a stage begins, and gives exploration back once.
+
+    Args:
+        stage: Says whether.
+        learner: Whose policy is guarded.
+        emit: Takes events.
+        seed: Of the order in which the policy learns to try more.
+
+    Attributes:
+        raised: Whether the policy was made to try more by evidence.
+    """
+
+    def __init__(self, stage: FineTuning, learner: Learner, emit: Emit, seed: int) -> None:
+        self.raised = False
+        self._stage, self._learner, self._emit, self._seed = stage, learner, emit, seed
+        self._before: list[Episode] = []
+        self._rollouts = 0
+        self._done = False
+
+    def begin(self, played: Sequence[Episode]) -> None:
+        """Take what the policy played before the stage; without episodes nothing is given back."""
+        self._before = [] if self._stage.max_steps >= UNLIMITED_STEPS else list(played)
+
+    def look(self, buffer: RolloutBuffer, recent: Sequence[Episode], stage_steps: int) -> bool:
+        """Look at a rollout that nothing was learned from yet.
+
+        Args:
+            buffer: The rollout.
+            recent: The last training episodes.
+            stage_steps: Of the stage so far.
+
+        Returns:
+            Whether the policy was changed, so that the rollout is another policy's.
+        """
+        self._rollouts += 1
+        policy, first = self._learner.policy, self._rollouts == 1
+        continuous = isinstance(policy.action_space, spaces.Box)
+        share = None if continuous else self._stage.exploration or None
+        patient = stage_steps < PATIENCE_STEPS or self._rollouts < PATIENCE_ROLLOUTS
+        if not first and (self._done or patient):
+            return False
+        measured = measure_exploration(policy, states_in(buffer))
+        reason = ""
+        if first and share is not None and share > 0:
+            reason = _ASKED_FOR.format(share=share)
+        elif is_certain(measured):
+            reason = self._found(recent, first)
+        self._done = self._done or not first or bool(reason)
+        if reason and share is None and not self._stage.explore_again:
+            self._emit(Warned(reason))
+            reason = ""
+        if first or reason:
+            entropy, low, std = (measured.get(name) for name in ("entropy", "entropy_low", "std"))
+            self._emit(ExplorationMeasured(stage_steps, entropy, low, std, reason))
+        if not reason:
+            return False
+        if not first or share is None or share <= 0:
+            share, self.raised = GIVEN_BACK, True
+        explore_more(policy, states_in(buffer), share, self._seed)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was played before, and the counters."""
+        return {
+            "raised": self.raised,
+            "rollouts": self._rollouts,
+            "done": self._done,
+            "before": [list(astuple(episode)) for episode in self._before],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.raised, self._rollouts, self._done = state["raised"], state["rollouts"], state["done"]
+        self._before = [Episode(*row) for row in state["before"]]
+
+    def _found(self, recent: Sequence[Episode], first: bool) -> str:
+        """Say why a certain policy should try more; empty if it need not."""
+        until = self._stage.until
+        what, before, now = until.measure, self._values(self._before), self._values(recent)
+        if not before:
+            return ""
+        start, level = sum(before) / len(before), sum(now) / max(1, len(now))
+        if first:
+            # A return that is low at the start may be anything; that nothing succeeds is plain.
+            told = _NOTHING if what == "success" and until.progress(start) <= HARDLY else ""
+        else:
+            short = len(now) >= until.window and until.progress(level) < TOO_LITTLE
+            told = _STILL if short and chance_of_less(before, now) > LEVEL else ""
+        if told and not self._stage.explore_again:
+            told = _OFF
+        return told.format(what=what, value=shown(what, start if first else level))
+
+    def _values(self, episodes: Sequence[Episode]) -> list[float]:
+        values: list[float] = values_of(self._stage.until.measure, episodes).tolist()
+        return values
