@@ -115,6 +115,9 @@ def test_no_visit_repeats_the_episodes_of_another(collapsed):
     ]
 
     assert len(firsts) == 6
+    # A rollout of a policy that stands still tells nothing yet.
+    firsts = [first for first in firsts if first[2]]
+    assert len(firsts) >= 3
     assert all(one != other for one, other in itertools.combinations(firsts, 2))
 
 

@@ -85,7 +85,7 @@ def test_a_stage_that_was_gone_back_to_finds_them_again(here):
     ways = [
         (event.stage_name, "demonstration_loss" in event.payload.train)
         for event in read_events(here / "run")
-        if isinstance(event.payload, RolloutFinished)
+        if isinstance(event.payload, RolloutFinished) and event.payload.phase == "training"
     ]
     visits = [way for way, before in zip(ways, [None, *ways], strict=False) if way != before]
     assert visits[:3] == [("echo", True), ("contrary", False), ("echo", True)]

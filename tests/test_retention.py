@@ -121,7 +121,8 @@ def test_held_out_environments_open_no_gate(tmp_path):
 
     [row] = rows(tmp_path / "run").values()
     assert row.held_out[0].score.success == 1.0 and row.scores[0].score.success == 0.0
-    assert result.stages["never"].outcome == "missed" and not payloads(tmp_path / "run", Judged)
+    assert result.stages["never"].outcome == "missed"
+    assert not any(judged.verdict.met for judged in payloads(tmp_path / "run", Judged))
 
 
 def test_held_out_environments_are_tried_before_step_0():

@@ -66,6 +66,7 @@ def tune(**changes):
         (lambda: tune(demonstration_loss=None), "demonstration_loss is None"),
         (lambda: tune(demonstration_steps=0.5), "demonstration_steps is 0.5"),
         (lambda: tune(exploration=3), "exploration is 3"),
+        (lambda: tune(explore_again=3), "explore_again is 3"),
         (lambda: tune(evaluation_episodes=True), "evaluation_episodes is True"),
         (lambda: tune(learning_rate=-1), "stage 'tune': learning_rate is -1"),
         (lambda: tune(batch_size=1), "stage 'tune': batch_size is 1"),
@@ -101,10 +102,11 @@ def test_a_stage_tells_the_settings_that_are_not_the_defaults():
 
 def test_the_anchors_weight_falls_to_nothing_in_a_straight_line():
     stage = tune(anchor_steps=1000)
-    assert [stage.anchor_weight("PPO", steps) for steps in (0, 500, 1000, 5000)] == [0.1, 0.05, 0.0, 0.0]
-    assert stage.anchor_weight("A2C", 0) == 0.0
+    needed = [stage.anchor_weight("PPO", steps, needed=True) for steps in (0, 500, 1000, 5000)]
+    assert needed == [0.1, 0.05, 0.0, 0.0]
+    assert stage.anchor_weight("PPO", 0) == stage.anchor_weight("A2C", 0, needed=True) == 0.0
     assert tune(anchor_kl=0.3).anchor_weight("A2C", 0) == 0.3
-    assert tune(anchor_steps=0).anchor_weight("PPO", 0) == 0.0
+    assert tune(anchor_steps=0).anchor_weight("PPO", 0, needed=True) == 0.0
 
 
 def test_so_does_the_weight_of_the_demonstrations_which_are_needed_only_where_it_is_there():
@@ -129,8 +131,9 @@ def test_a_stage_too_short_to_learn_in_is_refused():
     with pytest.raises(InputError, match="max_steps is 5,119, but ten rollouts of 512 steps"):
         refuse_unfit(tune(max_steps=5_119), None, agent)
     with pytest.raises(InputError, match="a critic fit of 8,192 take 13,312"):
-        refuse_unfit(tune(max_steps=13_311), clone(), agent)
-    refuse_unfit(tune(max_steps=13_312), clone(), agent)
+        refuse_unfit(tune(max_steps=13_311, critic_fit_steps=8_192), clone(), agent)
+    refuse_unfit(tune(max_steps=13_312, critic_fit_steps=8_192), clone(), agent)
+    refuse_unfit(tune(max_steps=5_120), clone(), agent)
 
 
 def test_settings_that_the_agent_cannot_follow_are_refused():

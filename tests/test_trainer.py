@@ -3,11 +3,12 @@
 import json
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from building import Recorder, agent, cloning, curriculum, echo, payloads, tuning
+from building import HALF, Recorder, agent, cloning, curriculum, echo, payloads, tuning
 
 from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, resume, train, training
 from rlstages.environments.seeding import Purpose, episode_seed
@@ -35,7 +36,9 @@ SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
 
 
 def easy(name="easy", environment=ALWAYS, **settings):
-    return tuning(name, environment, **{"until": SURE, "max_steps": 1_500, "critic_fit_steps": 0, **settings})
+    # Many frozen episodes, so that the gate does not open in the first rollout.
+    until = replace(SURE, frozen_episodes=60)
+    return tuning(name, environment, **{"until": until, "max_steps": 1_500, "critic_fit_steps": 0, **settings})
 
 
 def hard(name="hard", **settings):
@@ -74,8 +77,8 @@ def test_the_same_network_goes_through_all_stages(here, monkeypatch):
         monkeypatch.setattr(kind, "step", watch)
     plan = curriculum(
         cloning(environment=POLE, expert=Expert("rlstages_envs:balance", episodes=5), max_epochs=4),
-        tuning("same pole", POLE, max_steps=6_000),
-        tuning("short pole", SHORT_POLE, max_steps=6_000),
+        tuning("same pole", POLE, max_steps=6_000, until=replace(HALF, frozen_episodes=40)),
+        tuning("short pole", SHORT_POLE, max_steps=6_000, until=replace(HALF, frozen_episodes=40)),
         normalize_observations=True,
     )
 

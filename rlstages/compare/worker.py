@@ -19,6 +19,7 @@ from rlstages.events import (
     DemonstrationsReady,
     Event,
     Judged,
+    RolloutFinished,
     RunFinished,
     RunStarted,
     StageFinished,
@@ -111,7 +112,8 @@ class Watch:
 
     def _take(self, event: Event) -> None:
         payload = event.payload
-        self._changes += not isinstance(payload, _NO_CHANGE)
+        still = isinstance(payload, RolloutFinished) and payload.phase == "confirming"
+        self._changes += not (still or isinstance(payload, _NO_CHANGE))
         if isinstance(payload, DemonstrationsReady):
             self._shown += payload.cost
         elif isinstance(payload, StageStarted):

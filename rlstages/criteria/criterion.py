@@ -20,8 +20,8 @@ from rlstages.errors import require
 from rlstages.serialization import serializable
 
 Measure = Literal["success", "return"]
-FIRST_ATTEMPT = 0.5
-LONGEST_WINDOW = 1
+FIRST_ATTEMPT = 0.8
+LONGEST_WINDOW = 3
 
 
 @serializable

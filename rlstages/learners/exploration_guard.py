@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from rlstages.episodes import Episode, chance_of_less, shown, values_of
+from rlstages.errors import require
 from rlstages.events import Emit, ExplorationMeasured, Warned
 from rlstages.learners.engines.rollouts import states_in
 from rlstages.learners.exploration import explore_more, is_certain, measure_exploration
@@ -26,6 +27,10 @@ HARDLY, TOO_LITTLE = 0.15, 0.5
 """How far a policy has come to the threshold (`Criterion.progress`)."""
 PATIENCE_STEPS, PATIENCE_ROLLOUTS = 20_000, 10
 LEVEL = 0.05
+_NO_SHARE = (
+    "stage {name!r}: exploration is {share:g}, but where actions are not continuous it is a share of random ones; give "
+    "0 to 1."
+)
 _ASKED_FOR = "exploration={share:g} is given"
 _NOTHING = "{what} {value} at the start and a certain policy: it is made to try other actions"
 _STILL = "{what} stands still at {value} and nothing is explored: the policy is made to try other actions"
@@ -49,7 +54,10 @@ class ExplorationGuard:
     """
 
     def __init__(self, stage: FineTuning, learner: Learner, emit: Emit, seed: int) -> None:
+        share = 0.0 if isinstance(learner.action_space, spaces.Box) else stage.exploration or 0.0
+        require(share <= 1.0, _NO_SHARE.format(name=stage.name, share=share))
         self.raised = False
+        self._share = share
         self._stage, self._learner, self._emit, self._seed = stage, learner, emit, seed
         self._before: list[Episode] = []
         self._rollouts = 0
@@ -72,19 +80,18 @@ class ExplorationGuard:
         """
         self._rollouts += 1
         policy, first = self._learner.policy, self._rollouts == 1
-        continuous = isinstance(policy.action_space, spaces.Box)
-        share = None if continuous else self._stage.exploration or None
         patient = stage_steps < PATIENCE_STEPS or self._rollouts < PATIENCE_ROLLOUTS
         if not first and (self._done or patient):
             return False
         measured = measure_exploration(policy, states_in(buffer))
         reason = ""
-        if first and share is not None and share > 0:
-            reason = _ASKED_FOR.format(share=share)
+        asked_for = first and self._share > 0
+        if asked_for:
+            reason = _ASKED_FOR.format(share=self._share)
         elif is_certain(measured):
             reason = self._found(recent, first)
         self._done = self._done or not first or bool(reason)
-        if reason and share is None and not self._stage.explore_again:
+        if reason and not asked_for and not self._stage.explore_again:
             self._emit(Warned(reason))
             reason = ""
         if first or reason:
@@ -92,9 +99,8 @@ class ExplorationGuard:
             self._emit(ExplorationMeasured(stage_steps, entropy, low, std, reason))
         if not reason:
             return False
-        if not first or share is None or share <= 0:
-            share, self.raised = GIVEN_BACK, True
-        explore_more(policy, states_in(buffer), share, self._seed)
+        self.raised = not asked_for
+        explore_more(policy, states_in(buffer), self._share if asked_for else GIVEN_BACK, self._seed)
         return True
 
     def state_dict(self) -> dict[str, Any]:

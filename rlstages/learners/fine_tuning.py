@@ -201,7 +201,7 @@ class FineTuningRunner:
         started = time.perf_counter()
         # Lambda 1: the returns themselves, for a critic whose own estimates are worth nothing yet.
         buffer = self._collect(trace_decay=1.0)
-        if self._judge_rollout() == "open":
+        if self._judge_rollout(started) == "open":
             return
         if self._explores_more(buffer, started):
             return
@@ -209,8 +209,7 @@ class FineTuningRunner:
         stalled = self._fitted >= 2 and not known > self._explained + RISE
         if known >= EXPLAINED or stalled or self.stage_steps > self._fit_until:
             self._critic_optimizer = None
-            self._guard.keep_critic()
-            self._guard.began = self.stage_steps
+            self._guard.keep_critic(self.stage_steps - steps_in(buffer))
             self._phase = "training"
             # From here on the critic's own estimates count.
             estimate_advantages(buffer, self.learner.agent.gamma, self.learner.agent.trace_decay)
@@ -228,7 +227,7 @@ class FineTuningRunner:
     def _train(self) -> None:
         started = time.perf_counter()
         buffer = self._collect(trace_decay=self.learner.agent.trace_decay)
-        answer = self._judge_rollout()
+        answer = self._judge_rollout(started)
         if answer == "open":
             return
         if answer == "wait":
@@ -354,11 +353,14 @@ class FineTuningRunner:
             self._recent = (self._recent + finished)[-self._window :]
         return buffer
 
-    def _judge_rollout(self) -> Answer:
+    def _judge_rollout(self, started: float) -> Answer:
         """Let the episodes of a rollout, which nothing has been learned from yet, decide whether the stage is done."""
         begins = self._monitor.begins
         answers: set[Answer] = set()
-        for attempt, verdict, answer in self._gate.judge(begins, last=self._is_spent):
+        found = self._gate.judge(begins, last=self._is_spent)
+        if any(answer == "open" for *_, answer in found):
+            self._report("confirming", {}, started)
+        for attempt, verdict, answer in found:
             self.emit(Judged(attempt, self.stage_steps, verdict))
             if answer == "open":
                 self._pass(verdict, self._gate.frozen(begins))
@@ -366,6 +368,9 @@ class FineTuningRunner:
             answers.add(answer)
             if verdict.futile:
                 self._verdict = verdict
+        if found and not self._gate.under_way:
+            # The episodes that looked promising have been tested and are spent.
+            self._recent = []
         return "wait" if "wait" in answers else "go on"
 
     def _learn_from(self, buffer: RolloutBuffer) -> dict[str, float]:
@@ -373,19 +378,21 @@ class FineTuningRunner:
         metrics: dict[str, float] = {}
         rollouts = [*self._held, taken(buffer)] if self._held else [None]
         self._held = []
+        # Schedules count from the beginning of the rollout.
+        began = self.stage_steps - steps_in(buffer)
         for rollout in rollouts:
             if rollout is not None:
                 put_back(buffer, rollout)
-            progress = self.stage_steps / self.stage.max_steps
+            progress = began / self.stage.max_steps
             settings = dict(self._settings)
             for name in settings.keys() & set(SCHEDULED):
                 settings[name] = value_at(settings[name], progress) * self._guard.step_scale
-            metrics = self.learner.engine.update(buffer, settings, *self._pull())
+            metrics = self.learner.engine.update(buffer, settings, *self._pull(began))
             self._absorb(buffer)
             self._updates += 1
         monitor = self._monitor
         self._gate.changed(monitor.steps)
-        if not self._deterministic:
+        if not self._deterministic and not self._is_spent:
             self._gate.propose(self._recent, monitor.begins, monitor.steps)
         return metrics
 
@@ -397,9 +404,13 @@ class FineTuningRunner:
             for sentence in doubts_about_reward(self.stage.environment, self._first_episodes, STRICT_LEVEL):
                 self.emit(Warned(sentence))
 
-    def _pull(self) -> tuple[Anchor | None, Demonstrated | None]:
-        """Return what keeps the next update near the anchor and the demonstrations, as far as that has not faded."""
-        steps = self.stage_steps - self._guard.began
+    def _pull(self, began: int) -> tuple[Anchor | None, Demonstrated | None]:
+        """Return what keeps an update near the anchor and the demonstrations, as far as that has not faded.
+
+        Args:
+            began: The stage's steps at which its rollout began.
+        """
+        steps = began - self._guard.began
         needed = self._explorer.raised or self._guard.rollbacks > 0
         weight = self.stage.anchor_weight(self.learner.agent.algorithm, steps, needed) * self._guard.anchor_scale
         anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None

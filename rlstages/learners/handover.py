@@ -86,8 +86,14 @@ class HandoverGuard:
         if self._stage.guard_steps and clone:
             self._clone, self._kept = list(clone), self._learner.weights()
 
-    def keep_critic(self) -> None:
-        """Let the clone that may come back have the critic, and the statistics, that were fitted to it."""
+    def keep_critic(self, began: int) -> None:
+        """Let the clone that may come back have the critic, and the statistics, that were fitted to it.
+
+        Args:
+            began: The stage's steps at which the first update is.
+        """
+        self.began = began
+        self._first = self._first if self.rollbacks else began
         if self._kept is not None:
             noise = {name: value for name, value in self._kept.items() if name == "log_std"}
             self._kept = {**self._learner.weights(), **noise}

@@ -152,45 +152,43 @@ def test_episodes_of_an_earlier_stage_are_never_counted():
 
 def test_the_gate_opens_on_fresh_episodes_of_the_frozen_policy_and_that_policy_is_trusted():
     tune = Tune(tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=0))
-    while tune.runner._phase != "confirming":
+    while tune.runner.result is None:
+        frozen = tune.learner.weights()
         tune.runner.step()
-    frozen = tune.learner.weights()
+    tune.runner.close()
 
-    result = tune.finish()
-
-    judged = tune.recorder.payloads(Judged)
+    result, judged = tune.runner.result, tune.recorder.payloads(Judged)
     assert result.outcome == "reached"
     assert result.verdict == judged[-1].verdict and judged[-1].verdict.met
-    assert [event.verdict.episodes for event in judged] == [4 * n for n in range(1, len(judged) + 1)]
-    assert judged[-1].verdict.episodes >= SURE.fewest_episodes(0.025)
+    assert judged[-1].verdict.episodes >= SURE.fewest_episodes(0.02)
+    assert result.after.episodes >= SURE.frozen_episodes
     assert same(frozen, tune.learner.weights()) and same(frozen, tune.learner.trusted)
 
 
-def test_steps_of_confirmations_count():
+def test_confirmations_take_no_steps_of_their_own():
     tune = Tune(tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=0))
 
     tune.finish()
 
-    rollouts, judged = tune.rollouts(), tune.recorder.payloads(Judged)
-    confirmed = 2 * judged[-1].verdict.episodes
-    assert tune.runner.stage_steps == tune.learner.global_step == 64 * len(rollouts) + confirmed
+    assert tune.runner.stage_steps == tune.learner.global_step == 64 * len(tune.rollouts())
+    assert tune.rollouts()[-1].phase == "confirming"
     steps = [event.global_step for event in tune.recorder.events]
     assert steps == sorted(steps)
 
 
-def test_a_failed_confirmation_empties_the_window_and_training_goes_on():
-    # A window of one episode looks promising whenever that one was solved; fresh episodes tell.
+def test_after_a_failed_confirmation_training_goes_on_and_another_may_begin():
+    # A window of one episode looks promising whenever that one was solved; more episodes tell.
     stage = tuning(environment=echo(steps=2), until=SuccessThreshold(0.9, window=1))
     tune = Tune(stage)
-    while not tune.recorder.payloads(Judged) or not tune.recorder.payloads(Judged)[-1].verdict.futile:
+    while not any(judged.verdict.futile for judged in tune.recorder.payloads(Judged)):
         tune.runner.step()
         assert tune.runner.result is None
 
-    assert tune.runner._phase == "training" and tune.runner._recent == []
-    attempts = [event.attempt for event in tune.recorder.payloads(Judged)]
+    assert tune.runner._phase == "training"
+    failed = tune.recorder.payloads(Judged)[-1].attempt
     tune.steps(12)
-    later = [event.attempt for event in tune.recorder.payloads(Judged)][len(attempts) :]
-    assert later and min(later) == attempts[-1] + 1
+    assert max(judged.attempt for judged in tune.recorder.payloads(Judged)) > failed
+    tune.runner.close()
 
 
 @pytest.mark.parametrize("mode", ["stochastic", "deterministic"])
@@ -320,17 +318,17 @@ def test_a_stage_may_override_the_agents_settings():
     assert tune.rollouts()[0].train["learning_rate"] == 5e-5
 
 
-@pytest.mark.parametrize("phase", ["before", "critic fit", "training", "confirming"])
+@pytest.mark.parametrize("phase", ["before", "critic fit", "training"])
 def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
-    stage = tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=256)
+    until = SuccessThreshold(0.99, margin=0.01, window=4)
+    stage = tuning("easy", Environment("toys:Always"), until=until, critic_fit_steps=256, max_steps=20_000)
     settings = {"normalize_observations": True, "normalize_rewards": True}
     learner = cloned(learner_for(stage.environment, agent(**settings)))
     tune = Tune(stage, learner)
     while tune.runner._phase != phase:
         tune.runner.step()
+        assert tune.runner.result is None
     if phase == "critic fit":
-        tune.steps(2)
-    if phase == "confirming":
         tune.steps(1)
     write_checkpoint(tmp_path, "1", {"learner": learner.state_dict(), "runner": tune.runner.state_dict()})
     tune.runner.close()
@@ -345,13 +343,13 @@ def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
     assert again.runner._phase == phase
     assert again.runner.stage_steps == tune.runner.stage_steps == other.global_step
     assert again.runner._recent == tune.runner._recent
-    assert again.runner._examiner.episodes == tune.runner._examiner.episodes
-    if phase not in ("before", "critic fit"):
+    np.testing.assert_equal(again.runner._gate.state_dict(), tune.runner._gate.state_dict())
+    if phase != "before":
         assert again.runner._copies().ret_rms.count == tune.runner._env.ret_rms.count
     result = again.finish()
     assert result.outcome == "reached"
     fits = [event.phase for event in tune.rollouts() + again.rollouts()].count("critic fit")
-    assert fits == 4
+    assert 1 <= fits <= 4
     assert again.recorder.payloads(Judged)[-1].attempt == 1
     assert len(tune.recorder.payloads(Evaluated) + again.recorder.payloads(Evaluated)) == 1
 

@@ -101,8 +101,8 @@ def test_what_comes_back_is_the_clone_with_its_noise_statistics_and_critic(engin
     before = learner.weights()
     tune = Tune(stage, learner, index=1)
     while tune.runner._phase != "training":
+        fitted, count = learner.weights(), normalizer_of(learner.policy).standardizers["obs_"].count.item()
         tune.runner.step()
-    fitted, count = learner.weights(), normalizer_of(learner.policy).standardizers["obs_"].count.item()
     while not tune.recorder.payloads(HandoverChecked):
         tune.runner.step()
 
@@ -215,7 +215,7 @@ def test_training_episodes_say_nothing_about_a_deterministic_policy():
 
 
 def test_a_gate_that_opens_before_the_look_says_how_far_the_policy_fell():
-    sure = SuccessThreshold(0.5, window=4, max_episodes=120)
+    sure = SuccessThreshold(0.95, margin=0.02, window=4)
     stage = tuning(until=sure, critic_fit_steps=0, evaluation_episodes=16, guard_steps=10**6)
     tune = Tune(stage, clone(), index=1)
     result = tune.finish()

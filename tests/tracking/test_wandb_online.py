@@ -155,7 +155,7 @@ CONFIG = sorted(
         *(f"stage.tune.{name}" for name in ("n_epochs", "batch_size", "max_steps", "on_timeout", "rehearse")),
         *(f"stage.tune.{name}" for name in ("on_collapse", "max_returns", "critic_fit_steps", "anchor_kl")),
         *(f"stage.tune.{name}" for name in ("anchor_steps", "demonstration_loss", "demonstration_steps")),
-        *(f"stage.tune.{name}" for name in ("guard_steps", "guard_rollbacks")),
+        *(f"stage.tune.{name}" for name in ("guard_steps", "guard_rollbacks", "explore_again")),
     ]
 )
 

@@ -1,0 +1,118 @@
+"""Exploration: measured in each state, given back in each state, and only where evidence asks for it."""
+
+import numpy as np
+import pytest
+import torch
+from building import QUICK, echo, learner_for, tuning
+from stepping import Tune, cloned, same
+
+from rlstages import Environment, InputError, SuccessThreshold
+from rlstages.events import ExplorationMeasured, Warned
+from rlstages.learners.exploration import entropies, explore_more, is_certain, measure_exploration
+from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
+
+HARD = SuccessThreshold(0.8, window=8)
+
+
+@pytest.fixture(params=["torch", "numpy"])
+def engine(request, monkeypatch):
+    """Play with both engines."""
+    monkeypatch.setitem(QUICK, "engine", request.param)
+
+
+def certain(environment, **settings):
+    """A learner that takes the same action in nearly all states, as if it had been cloned."""
+    learner = learner_for(environment, **settings)
+    with torch.no_grad():
+        learner.policy.action_net.weight.mul_(1e-3)
+        learner.policy.action_net.bias[0] += 5.0
+        if hasattr(learner.policy, "log_std"):
+            learner.policy.log_std.fill_(-2.0)
+    return cloned(learner)
+
+
+def states(learner, number=300):
+    space = learner.policy.observation_space
+    return np.stack([space.sample() for _ in range(number)])
+
+
+@pytest.mark.parametrize("acts", ["discrete", "multidiscrete", "multibinary"])
+def test_every_state_gets_its_share_of_other_actions(acts):
+    learner = certain(echo(acts=acts))
+    seen = states(learner)
+    before, critic = measure_exploration(learner.policy, seen), learner.policy.value_net.weight.clone()
+    explore_more(learner.policy, seen, 0.6, seed=0)
+    after = entropies(learner.policy, seen)
+
+    assert before["entropy_low"] < 0.6 and is_certain(before) == (acts == "discrete")
+    assert after.min() > 0.55
+    assert torch.equal(critic, learner.policy.value_net.weight)
+    assert after.shape == (len(seen),)
+
+
+def test_a_continuous_policy_gets_at_least_that_noise():
+    learner = certain(echo(acts="box"))
+    assert entropies(learner.policy, states(learner)) is None
+    assert measure_exploration(learner.policy, states(learner))["std"] == pytest.approx(np.exp(-2.0))
+    explore_more(learner.policy, states(learner), 0.6, seed=0)
+    assert torch.allclose(learner.policy.log_std.exp(), torch.tensor(0.6))
+
+
+def test_a_certain_policy_that_never_succeeds_is_made_to_try_more_and_told_of(engine):
+    tune = Tune(tuning(environment=Environment("toys:Never"), until=HARD), certain(Environment("toys:Never")))
+    tune.steps(3)
+    measured, *more = tune.recorder.payloads(ExplorationMeasured)
+
+    assert measured.reason and measured.entropy_low < 0.2 and not more
+    assert tune.runner._anchor is not None and tune.rollouts()[0].phase == "exploring"
+    assert tune.runner.state_dict()["explorer"]["raised"]
+    tune.runner.close()
+
+
+def test_it_can_be_switched_off_and_then_only_tells(engine):
+    stage = tuning(environment=Environment("toys:Never"), until=HARD, explore_again=False, critic_fit_steps=0)
+    learner = certain(Environment("toys:Never"))
+    tune = Tune(stage, learner).steps(3)
+    assert any("nothing is explored" in warned.message for warned in tune.recorder.payloads(Warned))
+    assert all(not measured.reason for measured in tune.recorder.payloads(ExplorationMeasured))
+    tune.runner.close()
+
+
+def patient(environment, **settings):
+    """A stage whose gate does not open at once."""
+    until = SuccessThreshold(0.99, margin=1e-3, window=8)
+    return tuning(environment=environment, until=until, critic_fit_steps=0, **settings)
+
+
+@pytest.mark.parametrize("where", ["toys:Always", "toys:Echo"])
+def test_nothing_is_changed_where_a_policy_succeeds_or_was_never_trained(where, engine):
+    environment = Environment(where)
+    learner = certain(environment) if where == "toys:Always" else learner_for(environment)
+    tune = Tune(patient(environment), learner).steps(4)
+    assert [measured.reason for measured in tune.recorder.payloads(ExplorationMeasured)] == [""]
+    tune.runner.close()
+
+
+def test_exploration_has_a_meaning_for_discrete_actions():
+    tune = Tune(patient(Environment("toys:Always"), exploration=0.5), certain(Environment("toys:Always"))).steps(3)
+    (measured,) = tune.recorder.payloads(ExplorationMeasured)
+    assert measured.reason and not tune.runner.state_dict()["explorer"]["raised"]
+    tune.runner.close()
+    with pytest.raises(InputError):
+        Tune(tuning(environment=Environment("toys:Always"), exploration=1.5), certain(Environment("toys:Always")))
+
+
+def test_a_run_goes_on_exactly_after_exploration_was_given_back(engine, tmp_path):
+    stage = tuning(environment=Environment("toys:Never"), until=HARD, max_steps=900)
+    tune = Tune(stage, certain(Environment("toys:Never"))).steps(3)
+    path = write_checkpoint(tmp_path, "x", {"learner": tune.learner.state_dict(), "runner": tune.runner.state_dict()})
+    tune.finish()
+
+    state = read_checkpoint(path)
+    other = learner_for(stage.environment, seed=3)
+    other.load_state_dict(state["learner"])
+    again = Tune(stage, other)
+    again.runner.load_state_dict(state["runner"])
+    again.learner.load_state_dict(state["learner"])
+    again.finish()
+    assert same(tune.learner.weights(), again.learner.weights())
