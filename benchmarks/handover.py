@@ -62,8 +62,11 @@ class Variant:
 
 
 SHOWN: dict[str, Any] = {"demonstration_loss": 0.1}
+ALL: dict[str, Any] = {"critic_fit_steps": 8_192, "anchor_kl": 0.1}
+"""Of each set but the first, which has them only where the guard asks for them; a set's own settings go before."""
 VARIANTS = [
-    Variant("**all (the default)**", lambda noise: {}),
+    Variant("**by evidence (the default)**", lambda noise: dict.fromkeys(ALL)),
+    Variant("all", lambda noise: {}),
     Variant("none", lambda noise: {**UNPROTECTED, "exploration": noise}),
     Variant("only the critic fit", lambda noise: {"anchor_kl": 0.0, "exploration": noise}),
     Variant("only the clone's noise", lambda noise: UNPROTECTED, continuous=True),
@@ -119,7 +122,7 @@ def tried(task: Task, variant: Variant, clone: Path, out: Path, seed: int) -> Le
     last = task.curriculum.stages[-1]
     assert isinstance(last, FineTuning)
     stage = replace(last, exploration=None, evaluation_episodes=0)
-    stage = replace(stage, **variant.change(task.curriculum.agent.log_std_init))
+    stage = replace(stage, **{**ALL, **variant.change(task.curriculum.agent.log_std_init)})
     return handed_over(task, stage, clone, out, seed, STEPS.get(task.curriculum.name, 15 * rollout_of(task)))
 
 

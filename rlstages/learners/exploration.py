@@ -3,7 +3,7 @@
 A clone of a consistent expert takes one action in most states with a probability near 1, and policy gradients of what
 is never tried are 0. A bonus for entropy hardly helps, because its gradient vanishes there too, and a temperature for
 all states leaves those certain that matter. So each state's distribution is mixed with the uniform one, by a few passes
-of the actor over the states of a rollout (docs/handover.md says what else was tried).
+of the actor over the states of a rollout (docs/exploration.md says what else was tried).
 """
 
 from __future__ import annotations
