@@ -71,7 +71,7 @@ class SuccessThreshold(Criterion):
 
     def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
         last = recent[-self.window_for(attempt) :]
-        return len(last) == self.window_for(attempt) and _success(last) >= self.threshold - self.margin
+        return len(last) == self.window_for(attempt) and _success(last) >= self.threshold
 
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
         return _success(recent[-self.window :]), self.threshold
@@ -189,7 +189,7 @@ class RewardThreshold(Criterion):
 
     def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
         last = recent[-self.window_for(attempt) :]
-        return len(last) == self.window_for(attempt) and self.holds(last)
+        return len(last) == self.window_for(attempt) and _mean_return(last) >= self.threshold
 
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
         return _mean_return(recent[-self.window :]), self.threshold

@@ -54,7 +54,9 @@ class Gate:
 
     def propose(self, recent: Sequence[Episode], begins: np.ndarray, step: int) -> None:
         """Begin a confirmation if recent training episodes promise more than those under way."""
-        if len(self._begun) < AT_ONCE and self._criterion.promising(recent):
+        window = recent[-self._criterion.window :]
+        promising = len(window) == self._criterion.window and self._criterion.holds(window)
+        if len(self._begun) < AT_ONCE and promising:
             judged = [self._in_order(begun, begins) for begun in self._begun.values()]
             if not any(episodes and self._criterion.holds(episodes) for episodes in judged):
                 self.begin(step)
