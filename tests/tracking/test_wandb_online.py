@@ -150,7 +150,10 @@ CONFIG = sorted(
         *(f"stage.clone.expert.{name}" for name in ("source", "kind", "episodes", "algorithm")),
         *(f"stage.clone.{name}" for name in ("on_failure", "max_epochs", "learning_rate", "batch_size", "patience")),
         *(f"stage.clone.{name}" for name in ("entropy_weight", "l2_weight", "held_out", "min_log_std")),
-        *(f"stage.tune.until.{name}" for name in ("type", "threshold", "margin", "window", "max_episodes")),
+        *(
+            f"stage.tune.until.{name}"
+            for name in ("type", "threshold", "margin", "window", "max_episodes", "frozen_episodes")
+        ),
         *(f"stage.tune.{name}" for name in ("learning_rate", "ent_coef", "vf_coef", "max_grad_norm", "clip_range")),
         *(f"stage.tune.{name}" for name in ("n_epochs", "batch_size", "max_steps", "on_timeout", "rehearse")),
         *(f"stage.tune.{name}" for name in ("on_collapse", "max_returns", "critic_fit_steps", "anchor_kl")),

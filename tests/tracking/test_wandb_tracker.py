@@ -93,7 +93,7 @@ def test_config_is_flat(run):
     }
     assert (config["agent.n_envs"], config["agent.learning_rate"]) == (8, 3e-4), "what is in force"
     assert config["stage.long.environment.id"] == "CartPole-v1"
-    assert (config["stage.long.type"], config["stage.long.anchor_kl"]) == ("FineTuning", 0.1)
+    assert (config["stage.long.type"], config["stage.long.anchor_kl"]) == ("FineTuning", 0.0)
 
 
 def test_parameters_go_by_their_own_names(run):
