@@ -59,8 +59,8 @@ def naive_handover(curriculum: Curriculum) -> Curriculum:
         if isinstance(stage, FineTuning):
             cloned = bool(stages) and isinstance(stages[-1], BehaviorCloning)
             noise = curriculum.agent.log_std_init if cloned else stage.exploration
-            off = {**UNPROTECTED, "explore_again": False, "guard_steps": 0, "rehearse": 0.0}
-            stage = replace(stage, exploration=noise, on_collapse="go on", **off)
+            guards = {"explore_again": False, "guard_steps": 0, "on_collapse": "go on"}
+            stage = replace(stage, exploration=noise, **{**UNPROTECTED, **guards, "rehearse": 0.0})
         stages.append(stage)
     return _going_on(curriculum, stages)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,16 @@ class Episode:
     length: int
     success: bool | None = None
     began: int = 0
+
+
+def rows_of(episodes: Iterable[Episode]) -> list[list[Any]]:
+    """Return episodes as JSON values, for a checkpoint."""
+    return [list(astuple(episode)) for episode in episodes]
+
+
+def episodes_of(rows: Iterable[Sequence[Any]]) -> list[Episode]:
+    """Return the episodes that `rows_of` was given."""
+    return [Episode(*row) for row in rows]
 
 
 @serializable

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import astuple
 from typing import Any, cast
 
 from stable_baselines3.common.vec_env import VecEnv
@@ -18,7 +17,7 @@ from rlstages.baselines import Baselines, normalized, value_of
 from rlstages.curriculum import Curriculum
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.seeding import Purpose, episode_seed
-from rlstages.episodes import Episode, Score, score
+from rlstages.episodes import Episode, Score, episodes_of, rows_of, score
 from rlstages.evaluation import play_wave
 from rlstages.events import BaselinesMeasured, Emit, Retained, RetentionMeasured, Warned
 from rlstages.learners.learner import Learner
@@ -104,7 +103,7 @@ class Retention:
             "wave_steps": self._wave_steps,
             "stage": self._stage,
             "own": to_data(self._own, nan_as_null=True),
-            "played": [[list(astuple(episode)) for episode in played] for played in self._played],
+            "played": [rows_of(played) for played in self._played],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -113,7 +112,7 @@ class Retention:
         self._wave_steps = list(state["wave_steps"])
         self._baselines = [cast("Baselines | None", from_data(one)) for one in state["baselines"]]
         self._own = cast("Score | None", from_data(state["own"]))
-        self._played = [[Episode(*row) for row in played] for played in state["played"]]
+        self._played = [episodes_of(played) for played in state["played"]]
 
     def close(self) -> None:
         """Close the copies."""

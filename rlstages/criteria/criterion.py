@@ -124,14 +124,19 @@ class Criterion(ABC):
         return AnyOf(self, other)
 
 
-def spend(attempt: int, alpha: float = ALPHA) -> float:
+def spend(attempt: int, alpha: float = ALPHA, first: Sequence[float] = (FIRST_ATTEMPT,)) -> float:
     """Return the share of the error budget for the confirmation with this number (from 1).
 
-    Most of it goes to the first, which is the last in most stages; the others' shares add up to the rest.
+    Args:
+        attempt: The number.
+        alpha: The budget.
+        first: Shares of it that the first confirmations have; those of all others add up to the rest. Where one is
+            begun only after another has failed, most goes to the first, which is the last in most stages.
     """
-    if attempt == 1:
-        return FIRST_ATTEMPT * alpha
-    return (1 - FIRST_ATTEMPT) * alpha / (attempt * (attempt - 1))
+    if attempt <= len(first):
+        return first[attempt - 1] * alpha
+    later = attempt - len(first)
+    return (1 - sum(first)) * alpha / (later * (later + 1))
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class SuccessThreshold(Criterion):
     Args:
         threshold: In (0, 1].
         margin: The gate may open when the true share is within this below the threshold.
-        window: Recent training episodes whose mean must reach the threshold before the first confirmation starts; the
-            second needs twice as many, all further ones three times.
+        window: Recent training episodes that are looked at. Another confirmation begins if their mean is not below
+            threshold minus margin; where the policy acts deterministically, the first one if it reaches the threshold.
         max_episodes: The most episodes one confirmation may take.
         frozen_episodes: Fresh episodes that the policy must play as it is, not trained further, once training episodes
             have decided; the gate opens if their mean is not below threshold minus margin.
@@ -147,8 +147,8 @@ class RewardThreshold(Criterion):
             minus margin than one and a half times the threshold's size, or than the episodes seen. Give it where
             failing costs more, as in tasks that end early on success (Acrobot: -500), and where it costs less: fewer
             episodes are needed then (CartPole: 0). A threshold of 0 has no size, so it needs one.
-        window: Recent training episodes whose mean must reach the threshold before the first confirmation starts; the
-            second needs twice as many, all further ones three times.
+        window: Recent training episodes that are looked at. Another confirmation begins if their mean is not below
+            threshold minus margin; where the policy acts deterministically, the first one if it reaches the threshold.
         min_episodes: The fewest episodes a confirmation takes.
         max_episodes: The most.
         frozen_episodes: Fresh episodes that the policy must play as it is, not trained further, once training episodes
@@ -228,8 +228,7 @@ class RewardThreshold(Criterion):
         return float(returns.mean()) >= self._null(float(returns.std()))
 
     def progress(self, value: float) -> float:  # noqa: D102
-        low = self.worst if self.worst is not None else self.threshold - ASSUMED_REACH * abs(self.threshold)
-        return (value - low) / (self.threshold - low)
+        return 1 - (self.threshold - value) / self._assumed_reach(self.threshold)
 
     def _null(self, spread: float) -> float:
         """Return threshold minus margin, for returns with this standard deviation."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
@@ -11,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlstages.criteria import Criterion, Verdict, spend
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.seeding import Purpose, episode_seed
-from rlstages.episodes import Episode, Score, score
+from rlstages.episodes import Episode, Score, episodes_of, rows_of, score
 from rlstages.evaluation import evaluate, play_wave
 from rlstages.events import Emit, Evaluated, Warned
 from rlstages.learners.learner import Learner
@@ -79,12 +78,12 @@ class Examiner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the confirmation under way."""
-        return {"attempt": self.attempt, "episodes": [list(astuple(episode)) for episode in self.episodes]}
+        return {"attempt": self.attempt, "episodes": rows_of(self.episodes)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with a confirmation."""
         self.attempt = state["attempt"]
-        self.episodes = [Episode(*row) for row in state["episodes"]]
+        self.episodes = episodes_of(state["episodes"])
 
     def close(self) -> None:
         """Close the copies."""

@@ -9,7 +9,6 @@ of the actor over the states of a rollout (docs/exploration.md says what else wa
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional
 
 from rlstages.demonstrations import Observations, take
+from rlstages.learners.engines.torch_batches import outputs
 
 LOW_QUANTILE = 0.1
 """Certainty sits in few states, so the mean says little."""
@@ -122,11 +122,7 @@ def _rows(observations: Observations) -> int:
 
 def _log_probabilities(policy: ActorCriticPolicy, observations: Observations) -> list[torch.Tensor]:
     """Return the log probabilities of each choice, shapes `(n, options)`."""
-    seen: Any = policy.obs_to_tensor(observations)[0]
-    with torch.no_grad():
-        features: Any = policy.extract_features(seen)
-        features = features[0] if isinstance(features, tuple) else features
-    raw = policy.action_net(policy.mlp_extractor.forward_actor(features))
+    raw = outputs(policy, policy.obs_to_tensor(observations)[0])
     space = policy.action_space
     if isinstance(space, spaces.MultiBinary):
         on = raw.unsqueeze(-1)

@@ -8,19 +8,18 @@ from the start, or too little after a while and no more than at the start.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from rlstages.episodes import Episode, chance_of_less, shown, values_of
+from rlstages.episodes import Episode, chance_of_less, episodes_of, rows_of, shown, values_of
 from rlstages.errors import require
 from rlstages.events import Emit, ExplorationMeasured, Warned
 from rlstages.learners.engines.rollouts import states_in
 from rlstages.learners.exploration import explore_more, is_certain, measure_exploration
 from rlstages.learners.learner import Learner
-from rlstages.stages import UNLIMITED_STEPS, FineTuning
+from rlstages.stages import FineTuning
 
 GIVEN_BACK = 0.6
 HARDLY, TOO_LITTLE = 0.15, 0.5
@@ -65,7 +64,7 @@ class ExplorationGuard:
 
     def begin(self, played: Sequence[Episode]) -> None:
         """Take what the policy played before the stage; without episodes nothing is given back."""
-        self._before = [] if self._stage.max_steps >= UNLIMITED_STEPS else list(played)
+        self._before = list(played)
 
     def look(self, buffer: RolloutBuffer, recent: Sequence[Episode], stage_steps: int) -> bool:
         """Look at a rollout that nothing was learned from yet.
@@ -83,7 +82,8 @@ class ExplorationGuard:
         patient = stage_steps < PATIENCE_STEPS or self._rollouts < PATIENCE_ROLLOUTS
         if not first and (self._done or patient):
             return False
-        measured = measure_exploration(policy, states_in(buffer))
+        states = states_in(buffer)
+        measured = measure_exploration(policy, states)
         reason = ""
         asked_for = first and self._share > 0
         if asked_for:
@@ -100,7 +100,7 @@ class ExplorationGuard:
         if not reason:
             return False
         self.raised = not asked_for
-        explore_more(policy, states_in(buffer), self._share if asked_for else GIVEN_BACK, self._seed)
+        explore_more(policy, states, self._share if asked_for else GIVEN_BACK, self._seed)
         return True
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,13 +109,13 @@ class ExplorationGuard:
             "raised": self.raised,
             "rollouts": self._rollouts,
             "done": self._done,
-            "before": [list(astuple(episode)) for episode in self._before],
+            "before": rows_of(self._before),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.raised, self._rollouts, self._done = state["raised"], state["rollouts"], state["done"]
-        self._before = [Episode(*row) for row in state["before"]]
+        self._before = episodes_of(state["before"])
 
     def _found(self, recent: Sequence[Episode], first: bool) -> str:
         """Say why a certain policy should try more; empty if it need not."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +17,7 @@ from rlstages.demonstrations import Observations
 from rlstages.doubts import STRICT_LEVEL, doubts_about_reward
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import EpisodeMonitor, monitor_of
-from rlstages.episodes import Episode, Score, score, shown
+from rlstages.episodes import Episode, Score, episodes_of, rows_of, score, shown
 from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import copies_state, open_copies
 from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters, explained
@@ -120,8 +119,8 @@ class FineTuningRunner:
             "phase": self._phase,
             "before": to_data(self._before),
             "stage_steps": self.stage_steps,
-            "recent": [list(astuple(episode)) for episode in self._recent],
-            "first_episodes": [list(astuple(episode)) for episode in self._first_episodes],
+            "recent": rows_of(self._recent),
+            "first_episodes": rows_of(self._first_episodes),
             "verdict": to_data(self._verdict, nan_as_null=True),
             "updates": self._updates,
             "cloned": self._cloned,
@@ -142,8 +141,8 @@ class FineTuningRunner:
         self._phase = state["phase"]
         self._before = cast("Score | None", from_data(state["before"]))
         self.stage_steps, self._updates, self._fit_until = state["stage_steps"], state["updates"], state["fit_until"]
-        self._recent = [Episode(*row) for row in state["recent"]]
-        self._first_episodes = [Episode(*row) for row in state.get("first_episodes", ())]
+        self._recent = episodes_of(state["recent"])
+        self._first_episodes = episodes_of(state.get("first_episodes", ()))
         self._left_off = state["copies"]
         self._verdict = cast("Verdict | None", from_data(state["verdict"]))
         self._cloned = state["cloned"]
@@ -488,12 +487,7 @@ class FineTuningRunner:
 
     @property
     def _window(self) -> int:
-        return self.stage.until.window_for(self._next_attempt)
-
-    @property
-    def _next_attempt(self) -> int:
-        # Deterministic episodes are played for the purpose: an unlucky draw is not drawn again with every rollout.
-        return 1
+        return self.stage.until.window
 
     @property
     def _monitor(self) -> EpisodeMonitor:

@@ -13,14 +13,14 @@ first, the short ones would be too many.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from rlstages.criteria import Criterion, Verdict
+from rlstages.criteria import Criterion, Verdict, spend
 from rlstages.criteria.sequential import ALPHA
-from rlstages.episodes import Episode, shown, values_of
+from rlstages.episodes import Episode, episodes_of, rows_of, shown, values_of
 
 Answer = Literal["open", "wait", "go on"]
 """The gate opens; more episodes of the policy as it is would tell; it stays shut, and the policy goes on learning."""
@@ -72,8 +72,8 @@ class Gate:
     def note(self, finished: Sequence[Episode]) -> None:
         """Take the episodes that a rollout has finished."""
         first = min(self._begun.values(), default=None)
-        self._episodes += finished
-        self._episodes = [episode for episode in self._episodes if first is not None and episode.began >= first]
+        kept = [e for e in (*self._episodes, *finished) if first is not None and e.began >= first]
+        self._episodes = sorted(kept, key=_place)
 
     def judge(self, begins: np.ndarray, last: bool) -> list[tuple[int, Verdict, Answer]]:
         """Judge the episodes so far, by each confirmation under way; those that cannot be met any more end.
@@ -107,14 +107,14 @@ class Gate:
             "attempt": self.attempt,
             "begun": [list(pair) for pair in self._begun.items()],
             "changed": self._changed,
-            "episodes": [list(astuple(episode)) for episode in self._episodes],
+            "episodes": rows_of(self._episodes),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.attempt, self._changed = state["attempt"], state["changed"]
         self._begun = {number: step for number, step in state["begun"]}
-        self._episodes = [Episode(*row) for row in state["episodes"]]
+        self._episodes = episodes_of(state["episodes"])
 
     def _judge(self, number: int, begins: np.ndarray, last: bool) -> tuple[Verdict, Answer]:
         criterion = self._criterion
@@ -141,13 +141,14 @@ class Gate:
         """Return a confirmation's episodes in the order of their beginning, up to the first that has not ended."""
         unfinished = ((step, copy) for copy, step in enumerate(begins.tolist()) if step >= begun)
         first = min(unfinished, default=None)
-        ended = sorted((e for e in self._episodes if e.began >= begun), key=lambda e: (e.began, e.copy))
-        return [episode for episode in ended if first is None or (episode.began, episode.copy) < first]
+        return [e for e in self._episodes if e.began >= begun and (first is None or _place(e) < first)]
+
+
+def _place(episode: Episode) -> tuple[int, int]:
+    """Return where an episode stands in the order of beginning."""
+    return episode.began, episode.copy
 
 
 def share(number: int, alpha: float = ALPHA) -> float:
     """Return the share of the error budget for a stage's confirmation with this number, from 1; all add up to it."""
-    if number <= len(_FIRST_SHARES):
-        return _FIRST_SHARES[number - 1] * alpha
-    later = number - len(_FIRST_SHARES)
-    return (1 - sum(_FIRST_SHARES)) * alpha / (later * (later + 1))
+    return spend(number, alpha, _FIRST_SHARES)

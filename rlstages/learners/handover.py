@@ -8,14 +8,13 @@ by wave until there is no drop to be seen in them, or all that the clone has pla
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtr
 
 from rlstages.criteria import spend
-from rlstages.episodes import Episode, score, shown, values_of
+from rlstages.episodes import Episode, episodes_of, rows_of, score, shown, values_of
 from rlstages.events import Emit, HandoverChecked, HandoverRecovered, Warned
 from rlstages.learners.learner import Learner, Weights, arrays, tensors
 from rlstages.stages import FineTuning
@@ -167,9 +166,9 @@ class HandoverGuard:
             "began": self.began,
             "first": self._first,
             "rollbacks": self.rollbacks,
-            "clone": [list(astuple(episode)) for episode in self._clone],
-            "seen": [list(astuple(episode)) for episode in self._seen],
-            "played": [list(astuple(episode)) for episode in self._played],
+            "clone": rows_of(self._clone),
+            "seen": rows_of(self._seen),
+            "played": rows_of(self._played),
             "updated": self._updated,
             "kept": None if self._kept is None else arrays(self._kept),
             "to_recover": self._to_recover,
@@ -178,9 +177,7 @@ class HandoverGuard:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.began, self._first, self.rollbacks = state["began"], state["first"], state["rollbacks"]
-        self._clone, self._seen, self._played = (
-            [Episode(*row) for row in state[name]] for name in ("clone", "seen", "played")
-        )
+        self._clone, self._seen, self._played = (episodes_of(state[name]) for name in ("clone", "seen", "played"))
         self._updated = state["updated"]
         self._kept = None if state["kept"] is None else tensors(state["kept"])
         self._to_recover = state["to_recover"]

@@ -9,7 +9,7 @@ from typing import Any, cast
 from rlstages.criteria import spend
 from rlstages.criteria.decline import Decline, Level, level_of
 from rlstages.criteria.sequential import ALPHA
-from rlstages.episodes import Episode
+from rlstages.episodes import Episode, episodes_of, rows_of
 from rlstages.events import Emit, LookedBack
 from rlstages.learners.examination import Examiner
 from rlstages.learners.learner import Learner
@@ -93,7 +93,7 @@ class LookBack:
             "due": self._due,
             "look": self._look,
             "waves": self._waves,
-            "episodes": [list(astuple(episode)) for episode in self._episodes],
+            "episodes": rows_of(self._episodes),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ class LookBack:
         self._level = None if state["level"] is None else Level(*cast(list[Any], state["level"]))
         self._interval, self._due = state["interval"], state["due"]
         self._look, self._waves = state["look"], state["waves"]
-        self._episodes = [Episode(*row) for row in state["episodes"]]
+        self._episodes = episodes_of(state["episodes"])
 
     def close(self) -> None:
         """Close the copies."""
