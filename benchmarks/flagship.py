@@ -1,13 +1,14 @@
-"""The flagship table: the built-in curricula against their own ablations, on five seeds that nothing was tuned on.
+"""The flagship table: curricula against their own ablations, on five seeds that nothing was tuned on.
 
     python benchmarks/flagship.py --out docs/results.md
 
-For each task `rlstages compare` trains all arms for the same number of environment steps. Two things are measured
-beside it, on 200 episodes each, with the same seeds for both policies. The dip at the hand-over: one clone for each
-seed goes into its first fine-tuning stage, with the protections and without, and plays in that stage's environment
-before, and one rollout after the first 8,192 steps of updates; the guard has looked by then. And what `staged` keeps:
-the policy that its last stage left, or was training when the steps were spent, plays in each earlier stage's
-environment, as the policy did that had left that stage.
+The tasks are the built-in curricula and those of `misleading/`, where what was copied leads nowhere in the end. For
+each, `rlstages compare` trains all arms for the same number of environment steps. Two things are measured beside it, on
+200 episodes each, with the same seeds for both policies. The dip at the hand-over: one clone for each seed goes into its
+first fine-tuning stage, with the protections and without, and plays in that stage's environment before, and one rollout
+after the first 8,192 steps of updates; the guard has looked by then. And what `staged` keeps: the policy that its last
+stage left, or was training when the steps were spent, plays in each earlier stage's environment, as the policy did that
+had left that stage.
 
 What was measured lies in `runs/flagship/` and is gone on with, not repeated, when the command is given again. `--tasks`
 picks some of them.
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from handover import cloned, ends_of, handed_over, load_task, played, rollout_of
+from handover import FILES, cloned, ends_of, handed_over, load_task, played, rollout_of
 
 from rlstages import Environment, FineTuning
 from rlstages.arms import ARMS
@@ -43,9 +44,14 @@ from rlstages.storage.record import versions
 from rlstages.storage.rundir import read_events
 
 BASE = Path("runs/flagship")
-TASKS = ["rooms", "pointmaze", "minigrid-multiroom", "minigrid-doorkey", "lunarlander"]
+TASKS = ["rooms", "cartpole", "pointmaze", "minigrid-multiroom", "minigrid-doorkey", "lunarlander", *FILES]
 COMPARED = "staged,no-curriculum,scratch,clone-only,naive-handover"
-STEPS = {"minigrid-multiroom": 250_000, "minigrid-doorkey": 200_000, "lunarlander": 600_000}
+STEPS = {
+    "minigrid-multiroom": 250_000,
+    "minigrid-doorkey": 100_000,
+    "lunarlander": 600_000,
+    **dict.fromkeys(FILES, 120_000),
+}
 """Environment steps of each run, demonstrations included; elsewhere as many as the dearest run of `staged` takes."""
 HANDED_OVER = ["staged", "naive-handover"]
 FIRST_STEPS = 8_192
@@ -58,7 +64,7 @@ def compare(name: str, seeds: str, jobs: int) -> dict[str, Any] | None:
     if name in STEPS:
         options += ["--steps", str(STEPS[name])]
     started, looks = time.monotonic(), curves_of(out)
-    command = [sys.executable, "-m", "rlstages", "compare", name, *options, "--out", str(out)]
+    command = [sys.executable, "-m", "rlstages", "compare", str(FILES.get(name, name)), *options, "--out", str(out)]
     ended = subprocess.run(command, check=False)
     took = out / "seconds.json"
     before = json.loads(took.read_text()) if took.is_file() else 0.0

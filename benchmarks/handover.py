@@ -4,8 +4,9 @@
 
 For each task and seed one clone is made. Then, with each set of protections, the same clone is fine-tuned for a few
 rollouts in the task's last variant, where reward is scarce, and plays 200 episodes before and after, on the same seeds,
-in that variant and in one between it and the clone's own. Scores are normalised: chance is 0, the expert 1. Gates stay
-shut. What was measured before lies in `runs/handover/` and is not run again.
+in that variant and in one between it and the clone's own. Scores are normalised: chance is 0, the expert 1. What the
+policy explores in the last variant is measured before and after. Gates stay shut. What was measured before lies in
+`runs/handover/` and is not run again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from rlstages.compare.statistics import Estimate, estimate
 from rlstages.environments.making import make_vec_env
 from rlstages.environments.seeding import Purpose
 from rlstages.episodes import score
-from rlstages.evaluation import evaluate
+from rlstages.evaluation import evaluate, play_wave
+from rlstages.learners.exploration import measure_exploration
 from rlstages.learners.learner import Learner
 from rlstages.measuring import expert_of, measure_baselines
 from rlstages.policies import load_learner
@@ -40,6 +42,8 @@ SEED = 4_000_000
 EPISODES, EXPERT_EPISODES = 200, 200
 TASKS = ["rooms", "pointmaze", "minigrid-multiroom", "lunarlander"]
 SHUT = RewardThreshold(1e300)
+FILES = {file.stem: file for file in sorted(Path(__file__).parent.glob("misleading/*.py"))}
+"""Tasks whose expert misleads in the last variant."""
 STEPS = {"lunarlander": 81_920}
 """Environment steps of fine-tuning; 15 rollouts where nothing is said."""
 BETWEEN = {"minigrid-multiroom": 2}
@@ -101,8 +105,8 @@ class Task:
 
 
 def load_task(name: str) -> Task:
-    """Read a task from a built-in curriculum."""
-    curriculum = load_curriculum(name)
+    """Read a task from a built-in curriculum, or one of `FILES`."""
+    curriculum = load_curriculum(str(FILES.get(name, name)))
     between, last = curriculum.stages[BETWEEN.get(name, -2)], curriculum.stages[-1]
     assert isinstance(last, FineTuning)
     measure = "success" if last.until.needs_success else "return"
@@ -137,7 +141,7 @@ def handed_over(task: Task, stage: FineTuning, clone: Path, out: Path, seed: int
         seed: Of the run.
         steps: Environment steps of updates.
     """
-    fit = math.ceil(stage.critic_fit_steps / rollout_of(task)) * rollout_of(task)
+    fit = math.ceil((stage.critic_fit_steps or 0) / rollout_of(task)) * rollout_of(task)
     learners: list[Learner] = []
 
     def watch(learner: Learner) -> str | None:
@@ -165,6 +169,42 @@ def played(task: Task, environment: Environment, learner: Learner, seed: int) ->
         env.close()
 
 
+class Seen:
+    """Plays as an engine does, and keeps the observations.
+
+    Args:
+        learner: Whose engine plays.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+        self.observations: list[Any] = []
+
+    def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
+        """Return a function from observations to actions."""
+        act = self.learner.engine.player(seed, deterministic)
+
+        def noting(observations: Any) -> np.ndarray:
+            self.observations.append(np.array(observations))
+            return act(observations)
+
+        return noting
+
+
+def explored(task: Task, learner: Learner, seed: int) -> float:
+    """Return how much a policy tries in the last variant's states that it meets.
+
+    It is the entropy as a share of the largest one, or the standard deviation as a share of half an action's range.
+    """
+    seen, env = Seen(learner), make_vec_env(task.last, 40, SEED, 0, Purpose.EVALUATION)
+    try:
+        play_wave(seen, env, SEED + seed, deterministic=False)
+    finally:
+        env.close()
+    measured = measure_exploration(learner.policy, np.concatenate(seen.observations))
+    return measured.get("std", measured.get("entropy", math.nan))
+
+
 def cloned(task: Task, out: Path, seed: int) -> Learner:
     """Run the first stage alone, and return its clone."""
     first = Curriculum("clone", agent=task.curriculum.agent, stages=task.curriculum.stages[:1])
@@ -183,7 +223,7 @@ def measure(name: str, seeds: list[int]) -> dict[str, Any]:
             found["ends"][place] = ends_of(task, environment)
     for seed in seeds:
         with tempfile.TemporaryDirectory() as directory:
-            clone, before = Path(directory) / "clone", dict[str, float]()
+            clone, before, tries = Path(directory) / "clone", dict[str, float](), 0.0
             for variant in VARIANTS:
                 key = f"{variant.name} / {seed}"
                 if key in found["runs"] or (variant.continuous and not _is_continuous(name)):
@@ -191,10 +231,12 @@ def measure(name: str, seeds: list[int]) -> dict[str, Any]:
                 if not before:
                     learner = cloned(task, clone, seed)
                     before = {place: played(task, where, learner, seed) for place, where in places.items()}
+                    tries = explored(task, learner, seed)
                 learner = tried(task, variant, clone, Path(directory) / f"run-{len(found['runs'])}", seed)
                 found["runs"][key] = {
                     place: [before[place], played(task, where, learner, seed)] for place, where in places.items()
                 }
+                found["runs"][key]["explored"] = [tries, explored(task, learner, seed)]
                 _keep(file, found)
                 print(name, key, found["runs"][key], flush=True)
     return found
@@ -220,10 +262,13 @@ def table(found: Mapping[str, dict[str, Any]], seeds: list[int]) -> str:
             ends = tuple(result["ends"][place])
             before = [normalized(_run(result, VARIANTS[0], seed)[place][0], ends) for seed in seeds]
             lines.append(f"The clones score {_spread(before)} in the {WORDS[place]}.")
+        word = "Noise" if _is_continuous(name) else "Entropy"
+        tried = [_run(result, VARIANTS[0], seed)["explored"][0] for seed in seeds]
         lines += [
+            f"{word} of the clones in the last variant: {_spread(tried)}.",
             "",
-            "| protections | between: change | worst seed | last: change | worst seed |",
-            "|---|---|---|---|---|",
+            f"| protections | between: change | worst seed | last: change | worst seed | {word.lower()} after |",
+            "|---|---|---|---|---|---|",
         ]
         for variant in VARIANTS:
             if f"{variant.name} / {seeds[0]}" not in result["runs"]:
@@ -234,6 +279,7 @@ def table(found: Mapping[str, dict[str, Any]], seeds: list[int]) -> str:
                 pairs = [[normalized(value, ends) for value in _run(result, variant, seed)[place]] for seed in seeds]
                 changes = [after - before for before, after in pairs]
                 cells += [_interval(estimate(changes)), f"{min(changes):+.2f}"]
+            cells.append(_spread([_run(result, variant, seed)["explored"][1] for seed in seeds]))
             lines.append(f"| {variant.name} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
@@ -274,7 +320,9 @@ HEAD = """# What protects the hand-over
 Made by `python benchmarks/handover.py --out docs/handover.md`. One clone for each seed is fine-tuned for 15 rollouts
 (lunarlander: 5) in the curriculum's last variant, where it hardly finds reward, with each set of protections. Scores
 are normalised (chance 0, the expert 1), over 200 episodes on the same seeds before and after. A change below 0 in the
-variant between is forgetting. Intervals are those of the interquartile mean over seeds.
+variant between is forgetting. Intervals are those of the interquartile mean over seeds. Entropy is the mean over the
+states that the policy meets in the last variant, as a share of the largest entropy; noise is the standard deviation of
+continuous actions, as a share of half their range. In brackets are the lowest and the highest of the seeds.
 
 """
 
