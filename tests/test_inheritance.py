@@ -73,7 +73,7 @@ def test_the_term_is_over_all_that_the_last_cloning_stage_kept(here):
 
 
 def test_a_stage_that_was_gone_back_to_finds_them_again(here):
-    collapsing = {"on_collapse": "return", "critic_fit_steps": 0, "max_steps": 3_000}
+    collapsing = {"on_collapse": "return", "critic_fit_steps": 0, "max_steps": 4_000, "exploration": 0.5}
     plan = curriculum(
         cloning(episodes=30, max_epochs=8, evaluation_episodes=0),
         needy("echo", until=SuccessThreshold(0.8, window=16), max_steps=20_000, critic_fit_steps=0),
