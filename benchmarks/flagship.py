@@ -4,11 +4,11 @@
 
 The tasks are the built-in curricula and those of `misleading/`, where what was copied leads nowhere in the end. For
 each, `rlstages compare` trains all arms for the same number of environment steps. Two things are measured beside it, on
-200 episodes each, with the same seeds for both policies. The dip at the hand-over: one clone for each seed goes into its
-first fine-tuning stage, with the protections and without, and plays in that stage's environment before, and one rollout
-after the first 8,192 steps of updates; the guard has looked by then. And what `staged` keeps: the policy that its last
-stage left, or was training when the steps were spent, plays in each earlier stage's environment, as the policy did that
-had left that stage.
+200 episodes each, with the same seeds for both policies. The dip at the hand-over: one clone for each seed goes into
+its first fine-tuning stage, with the protections and without, and plays in that stage's environment before, and one
+rollout after the first 8,192 steps of updates; the guard has looked by then. And what `staged` keeps: the policy that
+its last stage left, or was training when the steps were spent, plays in each earlier stage's environment, as the policy
+did that had left that stage.
 
 What was measured lies in `runs/flagship/` and is gone on with, not repeated, when the command is given again. `--tasks`
 picks some of them.
@@ -167,12 +167,8 @@ def keep_picture(name: str, directory: Path) -> bool:
 def section(name: str, found: dict[str, Any], pictured: bool) -> list[str]:
     """Return one task's part of the page."""
     verdict = found["verdict"]
-    lines = [
-        f"## {name}",
-        "",
-        f"**{verdict['headline']}** {verdict['size']} {verdict['sureness']} {verdict['speed']}",
-        "",
-    ]
+    words = " ".join([verdict["size"], verdict["sureness"], verdict["speed"], *verdict["transfer"]])
+    lines = [f"## {name}", "", f"**{verdict['headline']}** {words}", ""]
     minutes = f"{found['seconds'] / 60:.0f} minutes for all of them"
     lines += [
         f"{found['steps']:,} environment steps for each run; {minutes}; made at commit {found['commit']}.",

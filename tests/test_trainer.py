@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import HALF, Recorder, agent, cloning, curriculum, echo, payloads, tuning
+from building import Recorder, agent, cloning, curriculum, echo, payloads, tuning
 
 from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, resume, train, training
 from rlstages.environments.seeding import Purpose, episode_seed

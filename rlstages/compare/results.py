@@ -20,6 +20,7 @@ from rlstages.compare.statistics import (
     Estimate,
     StepsTo,
     band,
+    chance_above,
     difference,
     estimate,
     holm,
@@ -28,6 +29,7 @@ from rlstages.compare.statistics import (
     profile,
     steps_to,
 )
+from rlstages.compare.transfer import Explored, explored_by
 from rlstages.criteria.criterion import Measure
 from rlstages.errors import Fault
 
@@ -51,6 +53,7 @@ class ArmResult:
         steps: To the last threshold.
         curve: Interquartile mean at each point of the grid, with its interval.
         level: Whether it is trained no further than its own stages.
+        explored: What its policies tried as its last stage began, or `None` if that was not measured.
     """
 
     name: str
@@ -64,6 +67,7 @@ class ArmResult:
     steps: StepsTo
     curve: tuple[Estimate, ...]
     level: bool
+    explored: Explored | None
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,13 @@ def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str
     if not finished:
         raise Fault(f"No run came to its end, so there is nothing to compare: {failed[0]}")
     levels = _levels(plan, baselines, finished)
+    explored = {
+        name: explored_by([run_path(directory, name, run.seed) for run in runs if run.failure is None], own)
+        for name, runs in finished.items()
+        for own in [[stage.name for stage in plan.arms[name].stages]]
+    }
     arms = tuple(
-        _arm(plan, name, runs, curves[name], steps, grid, levels, baselines, measures)
+        _arm(plan, name, runs, curves[name], steps, grid, levels, baselines, measures, explored[name])
         for name, runs in finished.items()
     )
     contrasts = _contrasts(plan, arms) if plan.reference in finished else ()
@@ -195,6 +204,7 @@ def _arm(
     levels: Sequence[float],
     baselines: Sequence[Baselines],
     measures: Sequence[Measure],
+    explored: Explored | None,
 ) -> ArmResult:
     done = [run for run in runs if run.failure is None]
     values = [[value_of(run.scores[i], measure) for run in done] for i, measure in enumerate(measures)]
@@ -219,6 +229,7 @@ def _arm(
         steps=steps_to([run.spent for run in runs], [run.reached for run in runs]),
         curve=points,
         level=all(row.steps is None for row in map(lambda curve: curve.final(steps), curves) if row is not None),
+        explored=explored,
     )
 
 
@@ -241,7 +252,7 @@ def _contrasts(plan: Plan, arms: Sequence[ArmResult]) -> tuple[Contrast, ...]:
             difference=difference(own, finals(plan, arm)),
             improvement=improvement(own, finals(plan, arm)),
             p=p,
-            sooner=improvement(_waits(arm), _waits(first)).value,
+            sooner=chance_above(_waits(arm), _waits(first)),
             speed_p=speed_p,
         )
         for arm, p, speed_p in zip(others, ps, speeds, strict=True)

@@ -75,6 +75,11 @@ def improvement(runs: Sequence[float], others: Sequence[float]) -> Estimate:
     return _bootstrapped((np.asarray(runs, dtype=float), np.asarray(others, dtype=float)), _wins)
 
 
+def chance_above(runs: Sequence[float], others: Sequence[float]) -> float:
+    """Return the same probability without its interval."""
+    return float(_wins(np.asarray(runs, dtype=float), np.asarray(others, dtype=float), axis=-1))
+
+
 def _wins(a: np.ndarray, b: np.ndarray, axis: int) -> Any:
     """Mann-Whitney's U over the number of pairs; `axis` is the last one."""
     left, right = a[..., :, None], b[..., None, :]

@@ -16,7 +16,7 @@ _COLORS = {"wins": "green", "ahead": "yellow", "level": "yellow", "behind": "yel
 def summary(results: Results, verdict: Verdict) -> Group:
     """Return the verdict and the tables."""
     parts: list[Text | Table] = [Text(verdict.headline, f"bold {_COLORS[verdict.outcome]}")]
-    parts += [Text(text) for text in (verdict.size, verdict.sureness, verdict.speed) if text]
+    parts += [Text(text) for text in (verdict.size, verdict.sureness, verdict.speed, *verdict.transfer) if text]
     parts += [Text(), _finals(results), Text(), _contrasts(results)]
     if len(results.plan.environments) > 1:
         parts += [Text(), _held_out(results)]

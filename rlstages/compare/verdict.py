@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlstages.compare.results import ArmResult, Contrast, Results, finals
-from rlstages.compare.statistics import Estimate, seeds_needed
+from rlstages.compare.results import ALPHA, ArmResult, Contrast, Results, finals
+from rlstages.compare.statistics import Estimate, chance_above, permutation_p, seeds_needed
+from rlstages.stages import BehaviorCloning
 
 FEW_SEEDS = 10
 NEGLIGIBLE = 0.01
+LIKELY = 0.75
+"""Chance that a run without a clone scores higher, from which on negative transfer is named."""
 LEAST_FOR_QUARTERS = 4
 
 
@@ -24,6 +27,7 @@ class Verdict:
         size: By how much.
         sureness: How sure that is.
         speed: Which arm was first at the last threshold.
+        transfer: Where a clone holds learning back, and how little its policy explored.
         caveats: What a reader has to know besides.
     """
 
@@ -32,6 +36,7 @@ class Verdict:
     size: str
     sureness: str
     speed: str
+    transfer: tuple[str, ...]
     caveats: tuple[str, ...]
 
 
@@ -39,7 +44,7 @@ def judge(results: Results) -> Verdict:
     """Put a comparison into words."""
     if not results.contrasts:
         headline = f"There is nothing to compare: only {_names([arm.name for arm in results.arms])} came to an end."
-        return Verdict("none", headline, "", "", "", tuple(_caveats(results)))
+        return Verdict("none", headline, "", "", "", (), tuple(_caveats(results)))
     first, contrasts = results.first, results.contrasts
     worse = [c for c in contrasts if c.sign < 0]
     better = [c for c in contrasts if c.sign > 0]
@@ -58,7 +63,13 @@ def judge(results: Results) -> Verdict:
     else:
         outcome, headline = "level", f"{first.name} does not win here: it is level with {rival.other}."
     return Verdict(
-        outcome, headline, _size(results, rival), _sureness(results, rival), _speed(results), tuple(_caveats(results))
+        outcome,
+        headline,
+        _size(results, rival),
+        _sureness(results, rival),
+        _speed(results),
+        tuple(_transfer(results)),
+        tuple(_caveats(results)),
     )
 
 
@@ -79,10 +90,15 @@ def interval(found: Estimate | None, measure: str) -> str:
 
 
 def _is_nothing(results: Results, contrast: Contrast) -> bool:
-    """Whether a difference is too small to care for: less than 1 % of the way from chance to the expert."""
+    """Whether a difference is too small to care for."""
+    return abs(contrast.difference.value) < _smallest(results)
+
+
+def _smallest(results: Results) -> float:
+    """Return the smallest difference to care for: 1 % of the way from chance to the expert."""
     ends = results.baselines[0].ends(results.plan.measure)
     size = ends[1] - ends[0] if ends else max(abs(value) for arm in results.arms for value in finals(results.plan, arm))
-    return abs(contrast.difference.value) < NEGLIGIBLE * size
+    return NEGLIGIBLE * size
 
 
 def _size(results: Results, rival: Contrast) -> str:
@@ -178,6 +194,39 @@ def _speed(results: Results) -> str:
 
 def _median(arm: ArmResult) -> str:
     return f"after {arm.steps.median:,.0f} steps (median; {arm.steps.reached} of {arm.steps.runs} seeds)"
+
+
+def _transfer(results: Results) -> list[str]:
+    """Name the arms that begin with a clone and score lower than one that begins with a random network."""
+    plan, found = results.plan, []
+    cloned = {name: any(isinstance(stage, BehaviorCloning) for stage in arm.stages) for name, arm in plan.arms.items()}
+    fresh = [arm for arm in results.arms if not cloned[arm.name]]
+    for arm in results.arms:
+        if not fresh or not cloned[arm.name] or arm.level:
+            continue
+        best = max(fresh, key=lambda other: other.final[0].value)
+        chance = chance_above(finals(plan, best), finals(plan, arm))
+        if best.final[0].value - arm.final[0].value < _smallest(results) or chance < LIKELY:
+            continue
+        luck = "" if permutation_p(finals(plan, arm), finals(plan, best)) < ALPHA else ", though that may be luck"
+        text = f"Negative transfer: {best.name}, which copies nothing, scores higher than {arm.name}{luck}."
+        found.append(f"{text}{_explored(arm)}")
+    return found
+
+
+def _explored(arm: ArmResult) -> str:
+    """Say how much an arm's policies explored, and what to do if that is little."""
+    seen = arm.explored
+    if seen is None:
+        return ""
+    amount = f"{seen.entropy:.1%} of the largest" if seen.std is None else f"{seen.std:.2f} of half an action's range"
+    where = f"as stage {seen.stage!r} began, its {'entropy' if seen.std is None else 'noise'} was {amount}"
+    if not seen.certain:
+        return f" The clone explores: {where} (median of {_count(seen.runs, 'run')}); look at what it was shown."
+    text = f" The clone is certain and explores hardly anything: {where} (median of {_count(seen.runs, 'run')})"
+    if seen.given_back:
+        return f"{text}; exploration was given back in {_count(seen.given_back, 'run')}."
+    return f"{text}; leave explore_again on, or set exploration= in that stage."
 
 
 def _caveats(results: Results) -> list[str]:

@@ -8,6 +8,8 @@ from rlstages.compare.curve import Curve, Mark, Row, write_curve
 from rlstages.compare.plan import run_path
 from rlstages.compare.results import collect
 from rlstages.episodes import Score
+from rlstages.events import Event, ExplorationMeasured
+from rlstages.storage.rundir import EVENTS
 
 STEPS = 2_000
 
@@ -32,10 +34,16 @@ def curve(success, reached_at, level=False, silent=False):
     return Curve((*(looks if not level else ()), end), marks, 1_500)
 
 
-def outcome(directory, finals, missing=(), reached_at=None, silent=None):
+def measured(stage, **found):
+    """An event: what a policy tried."""
+    found = {"stage_steps": 64, "entropy": None, "entropy_low": None, "std": None, **found}
+    return Event(ExplorationMeasured(**found), 64, 1, stage)
+
+
+def outcome(directory, finals, missing=(), reached_at=None, silent=None, explored=None):
     """Return the results of a comparison with these final scores: arm to one number a seed.
 
-    `silent` is a held-out environment that defines no success.
+    `silent` is a held-out environment that defines no success; `explored` has the events of an arm's runs.
     """
     seeds = range(max(map(len, finals.values())))
     plan = placed(directory, names=list(finals), seeds=seeds, steps=STEPS, **({"held_out": silent} if silent else {}))
@@ -43,6 +51,8 @@ def outcome(directory, finals, missing=(), reached_at=None, silent=None):
         for seed, value in enumerate(values):
             path = run_path(directory, name, seed)
             path.mkdir()
+            lines = [f"{event.to_json()}\n" for event in (explored or {}).get(name, ())]
+            (path / EVENTS).write_text("".join(lines))
             if (name, seed) not in missing:
                 at = (reached_at or {}).get(name, 1_000)
                 write_curve(path, curve(value, at, level=name == "clone-only", silent=silent is not None))

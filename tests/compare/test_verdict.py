@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from comparing import placed
-from outcomes import STEPS, outcome, score
+from outcomes import STEPS, measured, outcome, score
 
 from rlstages import Environment
 from rlstages.compare.curve import Curve, Mark, Row, write_curve
@@ -114,6 +114,43 @@ def test_what_is_to_be_done_for_more_runs_keeps_those_that_are_there(tmp_path):
     assert "so have the failed ones made again." in _open(results)
     assert "so go on with --seeds 15:19." in _open(few)
     assert "so go on with more --seeds than 3,8." in _open(odd)
+
+
+CERTAIN = {"entropy": 0.012, "entropy_low": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ([measured("long", **CERTAIN)], ["certain", "'long'", "1.2% of the largest", "leave explore_again on"]),
+        ([measured("long", **CERTAIN, reason="hardly succeeds")], ["certain", "given back in 5 runs"]),
+        (
+            [measured("short", **CERTAIN), measured("long", entropy=0.6, entropy_low=0.4)],
+            ["explores", "60.0%", "shown"],
+        ),
+        ([measured("long", std=0.02)], ["certain", "noise was 0.02"]),
+        ([], []),
+    ],
+)
+def test_a_clone_that_holds_learning_back_is_named_with_what_it_explored(found, words, tmp_path):
+    results = outcome(tmp_path, {"staged": POOR, "scratch": FAIR, "clone-only": POOR}, explored={"staged": found})
+    (text,) = judge(results).transfer
+
+    assert text.startswith("Negative transfer: scratch, which copies nothing, scores higher than staged.")
+    assert all(word in text for word in words)
+    assert json.loads(write_json(tmp_path, results, judge(results)).read_text())["verdict"]["transfer"] == [text]
+    assert text.replace("'", "&#39;") in page(results, judge(results)) or text in page(results, judge(results))
+
+
+@pytest.mark.parametrize("scratch", [POOR, GOOD, [0.88, 0.92, 0.92, 0.93, 0.95]])
+def test_a_clone_that_is_level_or_better_holds_nothing_back(scratch, tmp_path):
+    assert judge(outcome(tmp_path, {"staged": GOOD, "scratch": scratch})).transfer == ()
+
+
+def test_negative_transfer_within_luck_is_said_to_be_so(tmp_path):
+    (text,) = judge(outcome(tmp_path, {"staged": POOR[:3], "scratch": FAIR[:3]})).transfer
+
+    assert "though that may be luck" in text
 
 
 def _open(results):
