@@ -1,24 +1,51 @@
 """The benchmarks run, and what their figures rest on holds."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from building import cloning, curriculum, echo, tuning
+
+from rlstages import RewardThreshold, train
+from rlstages.events import StageFinished
+from rlstages.storage.rundir import read_events
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def equal_learning(monkeypatch):
+def benchmark(monkeypatch):
+    """Returns a benchmark as a module; those that it imports are forgotten afterwards."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     before = set(sys.modules)
-    import equal_learning
-
-    yield equal_learning
+    yield importlib.import_module
     for name in (set(sys.modules) - before) & {path.stem for path in BENCHMARKS.glob("*.py")}:
         sys.modules.pop(name)
+
+
+@pytest.fixture
+def equal_learning(benchmark):
+    return benchmark("equal_learning")
+
+
+@pytest.mark.parametrize(
+    ("settings", "opened"),
+    [({}, True), ({"until": RewardThreshold(1e9), "on_timeout": "advance", "max_steps": 900}, False)],
+)
+def test_every_step_of_a_stage_is_counted_once(settings, opened, benchmark, tmp_path):
+    gates_cost = benchmark("gates_cost")
+    train(curriculum(cloning(episodes=4, max_epochs=1), tuning("echo", echo(), **settings)), out=tmp_path / "run")
+    ended = [e.payload for e in read_events(tmp_path / "run") if isinstance(e.payload, StageFinished)]
+
+    cost = gates_cost.cost_of(read_events(tmp_path / "run"))
+
+    assert sum(cost.steps.values()) == ended[-1].stage_steps
+    assert (cost.steps["opened"] > 0) == (cost.end is not None) == opened
+    assert cost.steps["trained"] > 0
+    assert gates_cost.table([cost]).count("\n") == 2
 
 
 @pytest.mark.slow

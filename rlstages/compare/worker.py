@@ -18,6 +18,7 @@ from rlstages.evaluation import evaluate
 from rlstages.events import (
     DemonstrationsReady,
     Event,
+    ExplorationMeasured,
     Judged,
     RolloutFinished,
     RunFinished,
@@ -38,7 +39,7 @@ from rlstages.training import resume, train
 EVALUATION_SEED = 2_000_000
 LOOK_SHARE = 8
 """A point of a curve is measured on this part of the episodes of a final score."""
-_NO_CHANGE = (Judged, RunStarted, RunFinished, Warned)
+_NO_CHANGE = (ExplorationMeasured, Judged, RunStarted, RunFinished, Warned)
 """Between these the policy certainly stands still: a confirmation is of a frozen policy, however long it takes."""
 
 

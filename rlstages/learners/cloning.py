@@ -36,6 +36,7 @@ from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged, Wa
 from rlstages.experts import remedy_for, showing
 from rlstages.learners.engines.numpy_engine import NumpyEngine
 from rlstages.learners.examination import Examiner
+from rlstages.learners.exploration import exploration_event, measure_exploration
 from rlstages.learners.learner import Learner, Weights, arrays, load_optimizer_state, optimizer_state, tensors
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.runner import Result
@@ -208,8 +209,10 @@ class CloningRunner:
             self._bc.train(n_epochs=1, progress_bar=False, log_interval=1_000_000_000)
 
     def _keep_best(self) -> None:
-        assert self._best is not None
+        assert self._best is not None and self._data is not None
         self.learner.load_policy(self._best[1])
+        # Over the demonstrations' states; fine-tuning measures those that the policy comes to itself.
+        self.emit(exploration_event(measure_exploration(self.learner.policy, self._data.sample[0]), 0))
         self.learner.objective = "cloning"
         self.learner.trust()
         self._examiner.begin_attempt()

@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional
 
 from rlstages.demonstrations import Observations, take
+from rlstages.events import ExplorationMeasured
 from rlstages.learners.engines.torch_batches import outputs
 
 LOW_QUANTILE = 0.1
@@ -64,6 +65,18 @@ def measure_exploration(policy: ActorCriticPolicy, observations: Observations) -
     if found is None:
         return {"std": float(torch.exp(policy.log_std.detach()).mean())}
     return {"entropy": float(found.mean()), "entropy_low": float(np.quantile(found, LOW_QUANTILE))}
+
+
+def exploration_event(measured: dict[str, float], stage_steps: int, reason: str = "") -> ExplorationMeasured:
+    """Return what `measure_exploration` found as an event.
+
+    Args:
+        measured: It.
+        stage_steps: Environment steps of the stage so far.
+        reason: Why the policy is made to try more; empty if it is not.
+    """
+    entropy, low, std = (measured.get(name) for name in ("entropy", "entropy_low", "std"))
+    return ExplorationMeasured(stage_steps, entropy, low, std, reason)
 
 
 def is_certain(measured: dict[str, float]) -> bool:

@@ -15,9 +15,9 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 from rlstages.episodes import Episode, chance_of_less, episodes_of, rows_of, shown, values_of
 from rlstages.errors import require
-from rlstages.events import Emit, ExplorationMeasured, Warned
+from rlstages.events import Emit, Warned
 from rlstages.learners.engines.rollouts import states_in
-from rlstages.learners.exploration import explore_more, is_certain, measure_exploration
+from rlstages.learners.exploration import exploration_event, explore_more, is_certain, measure_exploration
 from rlstages.learners.learner import Learner
 from rlstages.stages import FineTuning
 
@@ -95,8 +95,7 @@ class ExplorationGuard:
             self._emit(Warned(reason))
             reason = ""
         if first or reason:
-            entropy, low, std = (measured.get(name) for name in ("entropy", "entropy_low", "std"))
-            self._emit(ExplorationMeasured(stage_steps, entropy, low, std, reason))
+            self._emit(exploration_event(measured, stage_steps, reason))
         if not reason:
             return False
         self.raised = not asked_for
