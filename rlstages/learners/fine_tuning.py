@@ -362,7 +362,7 @@ class FineTuningRunner:
         for attempt, verdict, answer in found:
             self.emit(Judged(attempt, self.stage_steps, verdict))
             if answer == "open":
-                self._pass(verdict, self._gate.frozen(begins))
+                self._pass(verdict, self._gate.frozen(attempt, begins))
                 return answer
             answers.add(answer)
             if verdict.futile:

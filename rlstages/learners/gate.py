@@ -92,9 +92,9 @@ class Gate:
                 del self._begun[number]
         return found
 
-    def frozen(self, begins: np.ndarray) -> list[Episode]:
-        """Return the judged episodes that the policy as it is has played from their beginning."""
-        return self._frozen_ones(self._in_order(min(self._begun.values(), default=0), begins))
+    def frozen(self, number: int, begins: np.ndarray) -> list[Episode]:
+        """Return those episodes of a confirmation that the policy as it is has played from their beginning."""
+        return self._frozen_ones(self._in_order(self._begun[number], begins))
 
     @property
     def under_way(self) -> bool:

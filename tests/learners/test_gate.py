@@ -57,7 +57,22 @@ def test_the_frozen_policy_has_to_bear_the_test_out():
     gate.changed(300)
     gate.note(solved([1] * 16, began=300))
     ((_, verdict, answer),) = gate.judge(LATER, last=False)
-    assert answer == "open" and verdict.met and len(gate.frozen(LATER)) == 16
+    assert answer == "open" and verdict.met and len(gate.frozen(1, LATER)) == 16
+
+
+def test_the_frozen_episodes_are_those_of_the_confirmation_that_opens():
+    gate = Gate(SURE)
+    gate.begin(0)
+    gate.begin(100)
+    gate.changed(100)
+    # One copy is still in an episode of before; the older confirmation waits for it.
+    begins = np.array([10**9, 50])
+    gate.note(solved([1] * 40, began=100))
+
+    (_, old, _), (number, young, answer) = gate.judge(begins, last=False)
+
+    assert (old.episodes, young.episodes, number, answer) == (0, 40, 2, "open")
+    assert len(gate.frozen(number, begins)) == 40
 
 
 def test_a_gate_rarely_opens_on_a_policy_at_its_null():
