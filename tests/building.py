@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import toys
 from gymnasium import spaces
 from gymnasium.envs.classic_control import cartpole
@@ -32,6 +33,12 @@ RESETS_ITSELF = autoreset_of(getattr(cartpole, "CartPoleVectorEnv", None)) is Au
 QUICK = {"n_envs": 4, "n_steps": 16, "batch_size": 32, "n_epochs": 4, "network": (16,), "learning_rate": 1e-2}
 CONTRARY, UNREACHED = Environment("toys:Contrary"), RewardThreshold(1e9)
 HALF = SuccessThreshold(0.5, window=8, max_episodes=120)
+
+
+def mostly_slow(cases, quick=0):
+    """Return cases for `parametrize`, of which the first so many are part of the fast suite."""
+    kept, rest = list(cases)[:quick], list(cases)[quick:]
+    return kept + [pytest.param(*(c if type(c) is tuple else (c,)), marks=pytest.mark.slow) for c in rest]
 
 
 def echo(**kwargs):

@@ -37,6 +37,7 @@ def visits(path):
     return [(e.stage_name, e.payload.visit) for e in read_events(path) if isinstance(e.payload, StageStarted)]
 
 
+@pytest.mark.slow
 def test_a_curriculum_that_collapses_again_and_again_comes_to_its_end(collapsed):
     path, result = collapsed
 
@@ -54,6 +55,7 @@ def test_a_curriculum_that_collapses_again_and_again_comes_to_its_end(collapsed)
     assert warned.message == "Stage 'contrary' has gone back 2 times; now it goes on."
 
 
+@pytest.mark.slow
 def test_a_level_that_takes_much_of_the_stage_to_measure_is_told(tmp_path):
     """48 episodes of 32 steps are more than a quarter of 3,000."""
     first = tuning("long", echo(steps=32), until=SuccessThreshold(0.05, margin=0.04, window=4), critic_fit_steps=0)

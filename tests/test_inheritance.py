@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from building import CONTRARY, cloning, curriculum, echo, payloads, tuning
+from building import CONTRARY, cloning, curriculum, echo, mostly_slow, payloads, tuning
 
 from rlstages import InputError, RewardThreshold, SuccessThreshold, resume, train
 from rlstages.compare.plan import make_plan
@@ -91,7 +91,7 @@ def test_a_stage_that_was_gone_back_to_finds_them_again(here):
     assert visits[:3] == [("echo", True), ("contrary", False), ("echo", True)]
 
 
-@pytest.mark.parametrize("engine", ["torch", "numpy"])
+@pytest.mark.parametrize("engine", mostly_slow(["torch", "numpy"], 1))
 def test_a_run_takes_over_the_demonstrations_of_the_one_it_starts_from_and_goes_on_without_it(engine, here):
     train(curriculum(CLONE, engine=engine), out="first")
     plan = curriculum(needy(), engine=engine)
@@ -154,14 +154,17 @@ def test_demonstrations_that_do_not_fit_the_spaces_are_refused(here):
 
 @pytest.mark.parametrize(
     ("environment", "policy"),
-    [
-        (echo(sees="image"), "CnnPolicy"),
-        (echo(sees="dict"), "MultiInputPolicy"),
-        (echo(sees="discrete"), "MlpPolicy"),
-        (echo(acts="multibinary"), "MlpPolicy"),
-        (echo(acts="box"), "MlpPolicy"),
-        (echo(acts="multidiscrete"), "MlpPolicy"),
-    ],
+    mostly_slow(
+        [
+            (echo(sees="image"), "CnnPolicy"),
+            (echo(sees="dict"), "MultiInputPolicy"),
+            (echo(sees="discrete"), "MlpPolicy"),
+            (echo(acts="multibinary"), "MlpPolicy"),
+            (echo(acts="box"), "MlpPolicy"),
+            (echo(acts="multidiscrete"), "MlpPolicy"),
+        ],
+        4,
+    ),
     ids=str,
 )
 def test_any_observations_and_actions_that_are_cloned_are_gone_on_with(environment, policy, here):

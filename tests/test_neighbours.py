@@ -73,6 +73,7 @@ def forget(*names):
     importlib.invalidate_caches()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["in-process", "subprocess"])
 def test_a_run_goes_on_with_the_modules_beside_its_file(here, how):
     file = lay(here / "project")
@@ -161,6 +162,7 @@ def test_an_installed_module_goes_before_one_beside_the_file_and_that_is_said(he
     assert sorted(doubt.split("'")[1] for doubt in said) == ["colorsys", "queue", "time"]
 
 
+@pytest.mark.slow
 def test_a_file_that_registers_an_id_is_imported_by_whoever_needs_it(here):
     lay(here, imports="from reach2d import Reach, tell\nimport gymnasium\n", id="'tests/Beside-v0'")
     registering = "gymnasium.register('tests/Beside-v0', entry_point=Reach, max_episode_steps=9)\n"
@@ -200,6 +202,7 @@ def run_script(here, how, guard):
     return subprocess.run(command, cwd=here, env=variables, capture_output=True, text=True, timeout=200, check=False)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_trains_in_process_with_modules_beside_it(here):
     done = run_script(here, "in-process", "")
     assert done.returncode == 0, done.stderr

@@ -258,6 +258,7 @@ def test_a_threshold_that_only_a_first_confirmation_could_decide_is_refused():
     preflight(curriculum(tuning(until=SuccessThreshold(0.9))))
 
 
+@pytest.mark.slow
 def test_steps_that_take_long_are_told_of_unless_their_copies_are_placed_already(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
 

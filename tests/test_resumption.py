@@ -61,6 +61,7 @@ def test_a_run_that_finds_everything_as_it_was_warns_of_nothing(here):
     assert warnings() == []
 
 
+@pytest.mark.slow
 def test_other_versions_of_what_its_environments_come_from_are_said(here):
     pytest.importorskip("minigrid")
     flat = ["minigrid.wrappers:ImgObsWrapper", "gymnasium.wrappers:FlattenObservation"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import Recorder, agent, cloning, curriculum, echo, payloads, tuning
+from building import Recorder, agent, cloning, curriculum, echo, mostly_slow, payloads, tuning
 
 from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, resume, train, training
 from rlstages.environments.seeding import Purpose, episode_seed
@@ -160,6 +160,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(here):
     assert digests[0][0] != digests[2][0]
 
 
+@pytest.mark.slow
 def test_a_run_whose_expert_is_another_run_keeps_its_own_randomness(here):
     train(curriculum(easy()), seed=9, out="expert")
     plan = curriculum(
@@ -229,7 +230,9 @@ def test_a_clone_that_misses_its_threshold_stops_the_run(here):
 
 @pytest.mark.parametrize(
     ("kind", "number", "stage"),
-    [(StageStarted, 1, "clone"), (EpochFinished, 2, "clone"), (RolloutFinished, 1, "easy"), (Judged, 1, "easy")],
+    mostly_slow(
+        [(StageStarted, 1, "clone"), (EpochFinished, 2, "clone"), (RolloutFinished, 1, "easy"), (Judged, 1, "easy")], 3
+    ),
 )
 def test_an_interrupted_run_is_saved_and_goes_on(kind, number, stage, here):
     plan = curriculum(
@@ -360,6 +363,7 @@ def test_what_a_policy_was_trained_for_is_that_of_the_last_stage_that_ended(here
     assert learner.objective == "cloning"
 
 
+@pytest.mark.slow
 def test_a_run_of_another_network_cannot_be_started_from(here):
     train(curriculum(easy()), out="first")
 

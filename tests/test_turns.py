@@ -46,6 +46,7 @@ def tiny(engine="torch"):
     return curriculum(cloning(), tuning(), engine=engine)
 
 
+@pytest.mark.slow
 def test_draws_between_trainings_differ(here):
     found = []
     for trial in range(3):
@@ -87,6 +88,7 @@ def test_a_run_that_fails_leaves_the_generators(here, untouched, error):
     assert resume("run").outcome == "reached"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["torch", "numpy"])
 def test_two_threads_train_one_after_another_as_each_would_alone(here, caplog, engine):
     def go(place, seed):
@@ -145,6 +147,7 @@ def test_a_training_in_the_midst_of_another_is_refused(here):
     assert not (here / "nested").exists()
 
 
+@pytest.mark.slow
 def test_a_policy_may_be_loaded_and_scored_in_the_midst_of_a_training(here):
     train(tiny(), seed=3, out="before")
     with_a_policy = curriculum(cloning(expert=Expert(ask, episodes=4)), tuning())

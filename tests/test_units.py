@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from building import cloning, curriculum, payloads, tuning
+from building import cloning, curriculum, mostly_slow, payloads, tuning
 from gymnasium import spaces
 from robots import UNEQUAL, Lenient, bounded
 from safetensors.torch import load_file
@@ -140,7 +140,9 @@ def test_where_a_policy_acts_in_the_environments_space_nothing_is_converted(spac
 # --- training ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("algorithm", "engine"), [("PPO", "torch"), ("PPO", "numpy"), ("A2C", "numpy")])
+@pytest.mark.parametrize(
+    ("algorithm", "engine"), mostly_slow([("PPO", "torch"), ("PPO", "numpy"), ("A2C", "numpy")], 2)
+)
 def test_units_are_nothing_that_a_policy_learns(algorithm, engine, here):
     """Powers of two convert without rounding, so the weights can be the same ones to the last bit."""
     more = {"batch_size": None, "n_epochs": None} if algorithm == "A2C" else {}
@@ -159,12 +161,15 @@ def test_units_are_nothing_that_a_policy_learns(algorithm, engine, here):
 
 @pytest.mark.parametrize(
     "environment",
-    [
-        arm(low=-1024.0, high=1024.0, vectorize="subprocess"),
-        arm(low=-1024.0, high=1024.0, sees="dict"),
-        Environment("robots:Arms", low=-1024.0, high=1024.0),
-        Environment("gymnasium.envs.classic_control.pendulum:PendulumEnv", wrappers=["robots:ten_steps"]),
-    ],
+    mostly_slow(
+        [
+            arm(low=-1024.0, high=1024.0, vectorize="subprocess"),
+            arm(low=-1024.0, high=1024.0, sees="dict"),
+            Environment("robots:Arms", low=-1024.0, high=1024.0),
+            Environment("gymnasium.envs.classic_control.pendulum:PendulumEnv", wrappers=["robots:ten_steps"]),
+        ],
+        3,
+    ),
     ids=str,
 )
 def test_all_forms_take_a_policys_actions(environment, here):
@@ -189,6 +194,7 @@ def test_what_copies_play_is_kept_in_their_own_units_and_seen_by_rehearsal():
     env.close()
 
 
+@pytest.mark.slow
 def test_a_run_in_other_units_goes_on_to_the_last_bit(here):
     plan = whole(arm(**UNEQUAL), normalize_rewards=True)
     train(plan, out="whole")
@@ -275,6 +281,7 @@ def test_exported_weights_are_in_the_environments_units_too(left, tmp_path):
     assert all(torch.equal(value, found[name]) for name, value in model.policy.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_zip_in_other_units_needs_nothing_of_ours(here):
     train(curriculum(copying(arm(), episodes=2, max_epochs=1)), out="run")
     export_policy(Path("run"), Path("model.zip"), None)
@@ -302,6 +309,7 @@ def test_demonstrations_and_experts_stay_in_the_environments_units(here):
     assert second.outcome == "reached"
 
 
+@pytest.mark.slow
 def test_a_clone_acts_like_its_expert_whatever_the_units(here):
     scores = []
     for number, bounds in enumerate([{"low": -1.0, "high": 1.0}, {"low": 0.0, "high": 2000.0}, UNEQUAL]):
@@ -327,6 +335,7 @@ def test_a_run_goes_on_from_another_in_the_same_units_only(here):
     refused(lambda: evaluate_run(Path("first"), 4, 0, elsewhere), "^The policy of first .*only the bounds differ")
 
 
+@pytest.mark.slow
 def test_a_run_whose_policy_acts_in_other_units_is_not_misread(here):
     """As those were written that knew no conversion."""
     train(curriculum(copying(arm(), max_epochs=1), going_on(arm(), on_timeout="stop")), out="run")
@@ -431,10 +440,11 @@ def test_demonstrations_may_be_out_of_bounds_by_rounding_only(name):
 
 @pytest.mark.parametrize(
     ("view", "acts", "engine"),
-    [(None, acts, "auto") for acts in ("multibinary", "multidiscrete of bytes", "flat", "square", "number")]
-    + [(None, acts, "auto") for acts in ("square of units", "half precision", "partly constant")]
-    + [(None, acts, "torch") for acts in ("multidiscrete of bytes", "square", "number")]
-    + [(view, "discrete", "auto") for view in ("two axes of bits", "bits with a shape", "bytes", "dict")],
+    [(None, "multibinary", "auto"), (None, "square", "torch"), ("dict", "discrete", "auto")]
+    + mostly_slow([(None, acts, "auto") for acts in ("multidiscrete of bytes", "flat", "square", "number")])
+    + mostly_slow([(None, acts, "auto") for acts in ("square of units", "half precision", "partly constant")])
+    + mostly_slow([(None, acts, "torch") for acts in ("multidiscrete of bytes", "number")])
+    + mostly_slow([(view, "discrete", "auto") for view in ("two axes of bits", "bits with a shape", "bytes")]),
 )
 def test_what_passes_preflight_is_cloned_and_trained_with_actions_of_its_space(view, acts, engine, here):
     environment = Environment("robots:Kind", view=view, acts=acts)
@@ -453,7 +463,7 @@ def test_what_passes_preflight_is_cloned_and_trained_with_actions_of_its_space(v
     )
 
 
-@pytest.mark.parametrize("kind", ["box", "dict", "bytes"])
+@pytest.mark.parametrize("kind", mostly_slow(["box", "dict", "bytes"], 1))
 def test_stages_may_differ_in_the_bounds_of_observations(kind, here):
     grids = [Environment("robots:Grid", size=size, kind=kind) for size in (5, 10)]
     stages = [

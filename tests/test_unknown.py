@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import toys
-from building import curriculum, tuning
+from building import curriculum, mostly_slow, tuning
 from gymnasium import spaces
 
 from rlstages import Agent, BehaviorCloning, Environment, Expert, FineTuning, InputError, RewardThreshold
@@ -81,12 +81,15 @@ def pictures(pixels=40, dtype=np.uint8, high=255):
 
 @pytest.mark.parametrize(
     "policy, kwargs, said",
-    [
-        ("MlpPolicy", {}, True),
-        ("CnnPolicy", {}, False),
-        ("MlpPolicy", {"pixels": 7}, False),
-        ("MlpPolicy", {"high": 10}, False),
-    ],
+    mostly_slow(
+        [
+            ("MlpPolicy", {}, True),
+            ("CnnPolicy", {}, False),
+            ("MlpPolicy", {"pixels": 7}, False),
+            ("MlpPolicy", {"high": 10}, False),
+        ],
+        2,
+    ),
 )
 def test_pictures_for_a_policy_of_vectors_are_said(policy, kwargs, said):
     environment = Environment("test_unknown:pictures", **kwargs)

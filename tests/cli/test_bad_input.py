@@ -246,6 +246,7 @@ def test_a_run_of_another_network_is_refused(rlstages, here):
     is_refused(rlstages("show", "first", "--from", "first"), "first is a run; --from is for", here, {file, "first"})
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_process_of_its_own(here):
     file = write(here, "apart", BAD["unknown id"][0])
 
@@ -256,6 +257,7 @@ def test_a_mistake_in_a_process_of_its_own(here):
     assert not (here / "runs").exists()
 
 
+@pytest.mark.slow
 def test_without_imitation_the_line_that_installs_it_is_shown(here):
     file = write(here, "cloner", plan(clone()))
     blocker = textwrap.dedent(

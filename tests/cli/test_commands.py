@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from building import COMMAND, cloning, curriculum, echo, surroundings, tuning
+from building import COMMAND, cloning, curriculum, echo, mostly_slow, surroundings, tuning
 from building import rlstages as apart
 from safetensors.torch import load_file
 from stable_baselines3 import A2C, PPO
@@ -196,6 +196,7 @@ def test_evaluate_prints_scores_as_a_table_and_as_json(rlstages, here):
     assert re.search(r"Always .* 8 .* 2 \[2, 2\] .* 1\.00 \[0\.68, 1\.00\]", table.out), table.out
 
 
+@pytest.mark.slow
 def test_evaluate_says_that_the_code_has_changed_since_and_what_the_scores_are_of(rlstages, here):
     file = here / "walking.py"
     file.write_text(PLAN + "from toys import Always as Walk\n\nclass Walk(Walk):\n    pass\n")
@@ -214,6 +215,7 @@ def test_evaluate_says_that_the_code_has_changed_since_and_what_the_scores_are_o
     assert len(json.loads(outcome.stdout)["scores"]) == 1
 
 
+@pytest.mark.slow
 def test_a_curriculum_file_that_was_renamed_helps_under_its_old_name(rlstages, here):
     text = PLAN.replace('f"toys:{world}"', '"strolling:Walk"')
     text += "from toys import Always\n\nclass Walk(Always):\n    pass\n"
@@ -234,14 +236,17 @@ def test_a_curriculum_file_that_was_renamed_helps_under_its_old_name(rlstages, h
 
 @pytest.mark.parametrize(
     ("stage", "settings", "kind"),
-    [
-        (easy(), {}, PPO),
-        (easy(), {"normalize_observations": True}, PPO),
-        (easy(), {"algorithm": "A2C", "batch_size": None, "n_epochs": None}, A2C),
-        (cloning(environment=echo(acts="box"), episodes=4), {"normalize_observations": True}, PPO),
-        (cloning(environment=echo(sees="dict"), episodes=4), {"policy": "MultiInputPolicy"}, PPO),
-        (cloning(environment=echo(sees="image"), episodes=2, max_epochs=1), {"policy": "CnnPolicy"}, PPO),
-    ],
+    mostly_slow(
+        [
+            (easy(), {}, PPO),
+            (easy(), {"normalize_observations": True}, PPO),
+            (easy(), {"algorithm": "A2C", "batch_size": None, "n_epochs": None}, A2C),
+            (cloning(environment=echo(acts="box"), episodes=4), {"normalize_observations": True}, PPO),
+            (cloning(environment=echo(sees="dict"), episodes=4), {"policy": "MultiInputPolicy"}, PPO),
+            (cloning(environment=echo(sees="image"), episodes=2, max_epochs=1), {"policy": "CnnPolicy"}, PPO),
+        ],
+        2,
+    ),
     ids=["PPO", "normalised", "A2C", "box", "dict", "image"],
 )
 def test_an_exported_model_acts_as_the_run_does(stage, settings, kind, rlstages, here):
@@ -264,6 +269,7 @@ def test_an_exported_model_acts_as_the_run_does(stage, settings, kind, rlstages,
     assert again.err == "error: deep/model.zip is there already; give another --out.\n"
 
 
+@pytest.mark.slow
 def test_an_exported_model_can_be_loaded_where_nothing_of_ours_was_imported(rlstages, here):
     train(curriculum(easy()), out="run")
     rlstages("export", "run", "--out", "model.zip")
@@ -332,6 +338,7 @@ def test_a_stage_may_clone_a_model_that_is_trusted(rlstages, here):
     ]
 
 
+@pytest.mark.slow
 def test_train_and_compare_say_what_they_do_before_they_import_anything_heavy(here, plan):
     names = "Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold"
     (here / plan).write_text(PLAN.replace("import *", f"import {names}"))
@@ -379,6 +386,7 @@ def test_a_reader_that_goes_away_is_no_error(here):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_track_writes_a_run_again_from_its_log_and_a_second_time_changes_nothing(rlstages, plan, here):
     rlstages("train", plan, "--out", "run", "--track", "none")
     assert not (here / "run" / "wandb").exists()

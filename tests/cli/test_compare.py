@@ -115,6 +115,7 @@ def test_a_single_run_is_made_by_its_plain_command(rlstages, source, here):
     assert dry.code == 2 and "a comparison with another curriculum" in dry.err
 
 
+@pytest.mark.slow
 def test_fewer_steps_than_a_comparison_has_are_refused(rlstages, source, here):
     plan = make_plan(source, {}, seeds=[0], arms=["staged", "scratch"], episodes=8, steps=6_000)
     claim(here / "cmp", plan)

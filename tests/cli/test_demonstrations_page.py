@@ -26,6 +26,7 @@ def files(here):
     return here
 
 
+@pytest.mark.slow
 def test_the_arrays_are_demonstrations_and_what_recording_writes_is_the_same_in_kind(files, rlstages):
     own = load_demonstrations("poles.npz")
     assert len(own) == 20 and own.steps == sum(map(len, own.episodes)) > 20 * 100

@@ -86,6 +86,7 @@ def test_what_is_settled_is_the_most_of_what_was_asked_for(tmp_path_factory, ask
     assert settled_steps(directory) == max(asked)
 
 
+@pytest.mark.slow
 def test_processes_that_settle_at_the_same_time_agree(tmp_path):
     placed(tmp_path)
     code = "import sys; from pathlib import Path; from rlstages.compare.budget import settle_steps; sys.stdin.read(1);"

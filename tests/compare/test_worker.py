@@ -53,6 +53,7 @@ def test_every_arm_spends_the_same_number_of_steps(tmp_path):
         assert (shown > 0) == (arm == "staged")
 
 
+@pytest.mark.slow
 def test_the_first_arm_pauses_when_its_stages_are_done_and_goes_on_to_the_same_bits(tmp_path):
     plan = placed(tmp_path / "two", seeds=(0,))
     placed(tmp_path / "one", seeds=(0,))

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from building import mostly_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import criteria, some
@@ -386,7 +387,7 @@ def returning(sample):
     return draw
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("threshold", mostly_slow([0.5, 0.8, 0.9, 0.95], 2))
 def test_a_policy_just_below_the_gate_opens_it_in_at_most_5_percent(threshold):
     criterion = SuccessThreshold(threshold)
     below = threshold - criterion.margin - 0.001
@@ -419,7 +420,7 @@ SKEWED = {
 }
 
 
-@pytest.mark.parametrize("case", SKEWED)
+@pytest.mark.parametrize("case", mostly_slow(SKEWED, 4))
 def test_a_mean_just_below_the_gate_opens_it_in_at_most_5_percent(case):
     threshold, draw = SKEWED[case]
     criterion = RewardThreshold(threshold, max_episodes=112)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from building import cloning, curriculum, tuning
+from building import cloning, curriculum, mostly_slow, tuning
 
 from rlstages import Environment, Expert
 from rlstages.cli.demonstrating import record_demonstrations
@@ -58,14 +58,17 @@ APART, NO_SEED, LEAKS = "disturb each other", "does not follow its seed", "canno
 
 @pytest.mark.parametrize(
     ("toy", "in_process", "subprocess"),
-    [
-        ("Chance", NO_SEED, NO_SEED),
-        ("Lucky", LEAKS, LEAKS),
-        ("SeededOnce", LEAKS, LEAKS),
-        ("Shared", APART, None),
-        ("LuckyShared", APART, LEAKS),
-        ("ChanceShared", APART, NO_SEED),
-    ],
+    mostly_slow(
+        [
+            ("Chance", NO_SEED, NO_SEED),
+            ("Lucky", LEAKS, LEAKS),
+            ("SeededOnce", LEAKS, LEAKS),
+            ("Shared", APART, None),
+            ("LuckyShared", APART, LEAKS),
+            ("ChanceShared", APART, NO_SEED),
+        ],
+        2,
+    ),
 )
 def test_it_is_said_whether_seeds_copies_or_earlier_episodes_are_the_reason(toy, in_process, subprocess):
     for vectorize, wanted in (("auto", in_process), ("subprocess", subprocess)):

@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from building import mostly_slow
 from gymnasium import spaces
 
 from rlstages import BatchedEnv, Environment, Expert
@@ -133,7 +134,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("kind", ["vector", "dict"])
-@pytest.mark.parametrize("form", ["in-process", "subprocess"])
+@pytest.mark.parametrize("form", mostly_slow(["in-process", "subprocess"], 1))
 def test_copies_that_reuse_their_arrays_give_what_others_give(form, kind):
     held, episodes, state = kept(form, kind=kind)
     reused = kept(form, kind=kind, reuse=True)
@@ -152,6 +153,7 @@ def test_a_batch_that_reuses_its_arrays_gives_what_others_give():
     assert episodes == reused[1] and [episode.success for episode in episodes] == [True] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["in-process", "subprocess"])
 def test_an_interrupted_episode_is_played_again_with_the_actions_that_were_sent(form):
     environment = Environment(f"{HERE}:Walk", vectorize=form, reuse=True)

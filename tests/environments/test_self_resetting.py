@@ -191,6 +191,7 @@ def test_wrappers_are_put_around_single_copies():
     assert play(env, 1)[0][1].tolist() == [2.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["torch", "numpy"])
 def test_training_reaches_a_threshold(engine, here):
     until = RewardThreshold(150.0, worst=0.0)

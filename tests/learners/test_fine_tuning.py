@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import HALF, QUICK, agent, echo, learner_for, tuning
+from building import HALF, QUICK, agent, echo, learner_for, mostly_slow, tuning
 from stepping import Tune, cloned, same
 
 from rlstages import Environment, Linear, RewardThreshold, SuccessThreshold
@@ -354,7 +354,7 @@ def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
     assert len(tune.recorder.payloads(Evaluated) + again.recorder.payloads(Evaluated)) == 1
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+@pytest.mark.parametrize("algorithm", mostly_slow(["PPO", "A2C"], 1))
 @pytest.mark.parametrize("phase", ["critic fit", "training", "confirming"])
 def test_a_stage_that_goes_on_ends_with_the_same_bits(phase, algorithm):
     settings = {"algorithm": algorithm, "normalize_rewards": True, "normalize_observations": True}

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from building import QUICK, Recorder, agent, cloning, echo, learner_for, tuning
+from building import QUICK, Recorder, agent, cloning, echo, learner_for, mostly_slow, tuning
 from hypothesis import assume, example, given
 from hypothesis import strategies as some
 from scipy import stats
@@ -342,7 +342,9 @@ def test_policies_that_have_not_changed_are_seldom_said_to_have_fallen(kind):
     assert said / 2_000 < 0.025 + 3 * np.sqrt(0.025 * 0.975 / 2_000)
 
 
-@pytest.mark.parametrize("moment", ["critic fit", "before the look", "after the rollback", "recovering"])
+@pytest.mark.parametrize(
+    "moment", mostly_slow(["critic fit", "before the look", "after the rollback", "recovering"], 2)
+)
 def test_a_guarded_stage_that_goes_on_ends_with_the_same_bits(moment, tmp_path, engine):
     tune = harmed("noise", guard_rollbacks=5, max_steps=2_400)
     reached = {

@@ -27,6 +27,7 @@ assert compiled(torch.ones(2)).tolist() == [2.0, 2.0]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["", COMPILING], ids=["left out", "then used"])
 def test_optimisers_are_made_saved_and_loaded_without_torchs_compiler(tmp_path, more):
     done = subprocess.run(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import RESETS_ITSELF, cloning, curriculum, echo, surroundings, tuning
+from building import RESETS_ITSELF, cloning, curriculum, echo, mostly_slow, surroundings, tuning
 from ladders import Case
 
 from rlstages import resume, train
@@ -137,7 +137,7 @@ def survives(zygote, case, tmp_path, kills, seed):
     print(f"{case}: {killed} kills over {runs} runs, all ended with the same bits and {len(told(whole))} rows")
 
 
-@pytest.mark.parametrize("case", QUICK, ids=str)
+@pytest.mark.parametrize("case", mostly_slow(QUICK, 1), ids=str)
 def test_a_killed_run_ends_with_the_same_bits(case, zygote, tmp_path):
     survives(zygote, case, tmp_path, kills=3, seed=0)
 

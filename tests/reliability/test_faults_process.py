@@ -189,6 +189,7 @@ def test_a_failing_environment_shows_its_own_traceback_and_nothing_else(form, tm
     )
 
 
+@pytest.mark.slow
 def test_too_few_open_files_are_named(tmp_path):
     before = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))"
     program = train("none", "subprocess", tmp_path, "-p", "copies=40", before=before)

@@ -95,6 +95,7 @@ def test_a_copy_of_it_is_a_strangers_and_says_what_to_do(mine, monkeypatch):
     assert lines(copy) == before
 
 
+@pytest.mark.slow
 def test_its_policy_can_be_had_all_the_same(mine, monkeypatch):
     forget_files(monkeypatch)
     copy = strange(mine)

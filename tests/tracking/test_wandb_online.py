@@ -111,6 +111,7 @@ def test_training_process_does_not_import_wandb(place):
     assert list((place / "run" / "wandb").glob("offline-run-*/*.wandb"))
 
 
+@pytest.mark.slow
 def test_login_leads_to_an_online_run_that_says_where_it_is(place, server):
     assert python(place, LOGIN, wandb_server.KEY, server.url).returncode == 0
     options = ["--notes", "first try", "--tag", "mine", "-p", "rate=0.02", "-p", "steps=5000"]

@@ -309,6 +309,7 @@ def test_a_resumed_run_goes_on_online_without_a_point_twice(lost, run, tmp_path,
     assert list(tmp_path.glob("wandb/*run*")) == [], "W&B has all of it"
 
 
+@pytest.mark.slow
 def test_uploading_again_changes_nothing_and_says_nothing_of_the_machine(run, tmp_path, server, monkeypatch):
     monkeypatch.setenv("MY_SECRET", CANARY)
     realistic.files(tmp_path)
