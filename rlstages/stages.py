@@ -152,7 +152,8 @@ class FineTuning(Hyperparameters):
             for 0, and 8,192 once the guard has brought the clone back.
         anchor_kl: Weight of the KL divergence (summed over action dimensions) from the anchor, which is the last
             policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0, and with PPO
-            for 0.1 once the guard has brought the clone back, or exploration was given back.
+            for 0.1 once the guard has brought the clone back, or exploration of actions that are not continuous was
+            given back.
         anchor_steps: Environment steps over which that weight falls to 0 in a straight line.
         demonstration_loss: Weight of the mean negative log likelihood of demonstrated actions: each gradient step takes
             it over a random batch, as large as its own, of what the last cloning stage had to learn from (DAPG,
@@ -163,8 +164,8 @@ class FineTuning(Hyperparameters):
             from 0 to 1, in which each state's distribution is mixed with the uniform one.
         explore_again: Give exploration back, once, where a policy that is certain of its actions gets nowhere: it
             starts with hardly any success in this variant, or less than half of what is asked for and no better after
-            20 thousand steps. 0.6 of it then is uniform, or a continuous policy's standard deviation, and the anchor is
-            the policy after that.
+            20 thousand steps. 0.6 of it is uniform then, and the anchor is the policy after that; a continuous policy
+            gets half an action's range as its standard deviation, and no anchor.
         guard_steps: If the policy comes from cloning: environment steps of updates after which it is compared with the
             clone. If its training episodes are worse, it plays the `evaluation_episodes` that the clone has played;
             after a significant drop the clone comes back, and goes on with half the learning rate and clip range and

@@ -7,6 +7,7 @@ from the start, or too little after a while and no more than at the start.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ from rlstages.learners.exploration import exploration_event, explore_more, is_ce
 from rlstages.learners.learner import Learner
 from rlstages.stages import FineTuning
 
-GIVEN_BACK = 0.6
+GIVEN_BACK, GIVEN_BACK_STD = 0.6, 1.0
+"""The share of random actions, and the noise of continuous ones as a share of half their range."""
 HARDLY, TOO_LITTLE = 0.15, 0.5
 """How far a policy has come to the threshold (`Criterion.progress`)."""
 PATIENCE_STEPS, PATIENCE_ROLLOUTS = 20_000, 10
@@ -35,7 +37,7 @@ _NOTHING = "{what} {value} at the start and a certain policy: it is made to try 
 _STILL = "{what} stands still at {value} and nothing is explored: the policy is made to try other actions"
 _OFF = (
     "{what} stands still at {value} and nothing is explored: the policy is certain of its actions; leave "
-    "explore_again=False out, or give exploration=0.6."
+    "explore_again=False out, or give exploration={remedy:g}."
 )
 
 
@@ -53,7 +55,8 @@ class ExplorationGuard:
     """
 
     def __init__(self, stage: FineTuning, learner: Learner, emit: Emit, seed: int) -> None:
-        share = 0.0 if isinstance(learner.action_space, spaces.Box) else stage.exploration or 0.0
+        self._continuous = isinstance(learner.action_space, spaces.Box)
+        share = 0.0 if self._continuous else stage.exploration or 0.0
         require(share <= 1.0, _NO_SHARE.format(name=stage.name, share=share))
         self.raised = False
         self._share = share
@@ -99,8 +102,14 @@ class ExplorationGuard:
         if not reason:
             return False
         self.raised = not asked_for
-        explore_more(policy, states, self._share if asked_for else GIVEN_BACK, self._seed)
+        given = GIVEN_BACK_STD if self._continuous else GIVEN_BACK
+        explore_more(policy, states, self._share if asked_for else given, self._seed)
         return True
+
+    @property
+    def anchors(self) -> bool:
+        """Whether the policy that came of it is one to stay near: of a continuous one, only the noise has changed."""
+        return self.raised and not self._continuous
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was played before, and the counters."""
@@ -131,7 +140,9 @@ class ExplorationGuard:
             told = _STILL if short and chance_of_less(before, now) > LEVEL else ""
         if told and not self._stage.explore_again:
             told = _OFF
-        return told.format(what=what, value=shown(what, start if first else level))
+        # Of continuous actions it is the logarithm of their standard deviation.
+        remedy = math.log(GIVEN_BACK_STD) if self._continuous else GIVEN_BACK
+        return told.format(what=what, value=shown(what, start if first else level), remedy=remedy)
 
     def _values(self, episodes: Sequence[Episode]) -> list[float]:
         values: list[float] = values_of(self._stage.until.measure, episodes).tolist()

@@ -410,7 +410,7 @@ class FineTuningRunner:
             began: The stage's steps at which its rollout began.
         """
         steps = began - self._guard.began
-        needed = self._explorer.raised or self._guard.rollbacks > 0
+        needed = self._explorer.anchors or self._guard.rollbacks > 0
         weight = self.stage.anchor_weight(self.learner.agent.algorithm, steps, needed) * self._guard.anchor_scale
         anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
         weight = self.stage.demonstration_weight(steps)

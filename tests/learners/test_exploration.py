@@ -69,6 +69,22 @@ def test_a_certain_policy_that_never_succeeds_is_made_to_try_more_and_told_of(en
     tune.runner.close()
 
 
+@pytest.mark.parametrize(("wanted", "anchored"), [(None, False), (0.1, True)])
+def test_a_continuous_policy_gets_noise_back_and_is_not_held_where_it_was(wanted, anchored, engine):
+    spread = echo(acts="box", steps=2)
+    stage = tuning(environment=spread, until=HARD, anchor_kl=wanted, critic_fit_steps=0)
+    learner = certain(spread)
+    with torch.no_grad():
+        learner.policy.action_net.bias[0] = 9.0
+    tune = Tune(stage, learner).steps(3)
+    measured, *_ = tune.recorder.payloads(ExplorationMeasured)
+
+    assert measured.reason and measured.std == pytest.approx(np.exp(-2.0))
+    assert float(learner.policy.log_std.detach().exp().mean()) > 0.8
+    assert ("anchor_kl" in tune.rollouts()[-1].train) == anchored
+    tune.runner.close()
+
+
 def test_it_can_be_switched_off_and_then_only_tells(engine):
     stage = tuning(environment=Environment("toys:Never"), until=HARD, explore_again=False, critic_fit_steps=0)
     learner = certain(Environment("toys:Never"))
