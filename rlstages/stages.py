@@ -163,9 +163,9 @@ class FineTuning(Hyperparameters):
             continuous policy the log standard deviation, as a share of half an action's range; of all others the share,
             from 0 to 1, in which each state's distribution is mixed with the uniform one.
         explore_again: Give exploration back, once, where a policy that is certain of its actions gets nowhere: it
-            starts with hardly any success in this variant, or less than half of what is asked for and no better after
-            20 thousand steps. 0.6 of it is uniform then, and the anchor is the policy after that; a continuous policy
-            gets half an action's range as its standard deviation, and no anchor.
+            starts with hardly any success in this variant, or has hardly any and no more after 20 thousand steps. 0.6
+            of it is uniform then, and the anchor is the policy after that; a continuous policy gets half an action's
+            range as its standard deviation, and no anchor.
         guard_steps: If the policy comes from cloning: environment steps of updates after which it is compared with the
             clone. If its training episodes are worse, it plays the `evaluation_episodes` that the clone has played;
             after a significant drop the clone comes back, and goes on with half the learning rate and clip range and

@@ -2,7 +2,7 @@
 
 A clone's certainty costs nothing where the expert's way leads on, as in most curricula. It costs all there is to learn
 where a variant asks for another way. Two findings tell, beside the certainty itself: hardly any success in a variant
-from the start, or too little after a while and no more than at the start.
+from the start, or after a while, and no more than at the start.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rlstages.stages import FineTuning
 GIVEN_BACK, GIVEN_BACK_STD = 0.6, 1.0
 """The share of random actions, and the noise of continuous ones as a share of half their range."""
 HARDLY, TOO_LITTLE = 0.15, 0.5
-"""How far a policy has come to the threshold (`Criterion.progress`)."""
+"""How far a policy has come to the threshold (`Criterion.progress`); the second where all episodes end alike."""
 PATIENCE_STEPS, PATIENCE_ROLLOUTS = 20_000, 10
 LEVEL = 0.05
 _NO_SHARE = (
@@ -136,7 +136,9 @@ class ExplorationGuard:
             # A return that is low at the start may be anything; that nothing succeeds is plain.
             told = _NOTHING if what == "success" and until.progress(start) <= HARDLY else ""
         else:
-            short = len(now) >= until.window and until.progress(level) < TOO_LITTLE
+            # Whoever succeeds now and then has something to learn from, and would lose it.
+            enough = TOO_LITTLE if len(set(now)) == 1 else HARDLY
+            short = len(now) >= until.window and until.progress(level) <= enough
             told = _STILL if short and chance_of_less(before, now) > LEVEL else ""
         if told and not self._stage.explore_again:
             told = _OFF

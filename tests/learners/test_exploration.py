@@ -6,9 +6,11 @@ import torch
 from building import QUICK, echo, learner_for, tuning
 from stepping import Tune, cloned, same
 
-from rlstages import Environment, InputError, SuccessThreshold
+from rlstages import Environment, InputError, RewardThreshold, SuccessThreshold
+from rlstages.episodes import Episode
 from rlstages.events import ExplorationMeasured, Warned
 from rlstages.learners.exploration import entropies, explore_more, is_certain, measure_exploration
+from rlstages.learners.exploration_guard import ExplorationGuard
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 HARD = SuccessThreshold(0.8, window=8)
@@ -107,6 +109,28 @@ def test_nothing_is_changed_where_a_policy_succeeds_or_was_never_trained(where, 
     tune = Tune(patient(environment), learner).steps(4)
     assert [measured.reason for measured in tune.recorder.payloads(ExplorationMeasured)] == [""]
     tune.runner.close()
+
+
+@pytest.mark.parametrize(
+    ("until", "before", "now", "found"),
+    [
+        (HARD, [1] * 3 + [0] * 7, [1] + [0] * 9, True),
+        (HARD, [1] * 3 + [0] * 7, [1] * 3 + [0] * 7, False),
+        (HARD, [0] * 60, [1] + [0] * 9, False),
+        (RewardThreshold(-110.0, window=8), [-200.0] * 10, [-200.0] * 8, True),
+        (RewardThreshold(-110.0, window=8), [-200.0] * 10, [-200.0] * 7 + [-199.0], False),
+        (RewardThreshold(100.0, window=8), [60.0] * 10, [60.0] * 8, False),
+    ],
+)
+def test_later_only_a_policy_that_has_nothing_to_learn_from_is_made_to_try_more(until, before, now, found):
+    def episodes(values):
+        return [Episode(0, i, float(v), 5, v == 1, 5 * i) for i, v in enumerate(values)]
+
+    stage = tuning(environment=Environment("toys:Never"), until=until, critic_fit_steps=0)
+    guard = ExplorationGuard(stage, certain(Environment("toys:Never")), lambda happened: None, seed=0)
+    guard.begin(episodes(before))
+
+    assert bool(guard._found(episodes(now), first=False)) == found
 
 
 def test_exploration_has_a_meaning_for_discrete_actions():
