@@ -66,13 +66,16 @@ class Cost:
 def cost_of(events: Iterable[Event]) -> Cost:
     """Add up a run's steps, from one event that tells the stage's steps to the next."""
     cost, rollout, before = Cost(), 0, 0
-    # Of the confirmation under way: what it was judged by last, and rollouts for which the policy stood still.
-    judged = held = 0
+    # Of the confirmation under way: what it was judged by last, rollouts for which the policy stood still, and those of
+    # them that came after the stage's last step and are not learned from.
+    judged = held = late = 0
+    limits: dict[str, int] = {}
     for event in events:
         happened = event.payload
         if isinstance(happened, RunStarted):
             cost.name, rollout = happened.curriculum.name, happened.curriculum.agent.rollout_steps
-            cost.gates = cost.gates or {s.name: None for s in happened.curriculum.stages if isinstance(s, FineTuning)}
+            limits = {s.name: s.max_steps for s in happened.curriculum.stages if isinstance(s, FineTuning)}
+            cost.gates = cost.gates or dict.fromkeys(limits)
         if isinstance(happened, StageStarted):
             before = 0
         if event.stage_name not in cost.gates or not hasattr(happened, "stage_steps"):
@@ -82,15 +85,17 @@ def cost_of(events: Iterable[Event]) -> Cost:
             judged += spent
             cost.attempts += happened.verdict.met or happened.verdict.futile
             if happened.verdict.met:
-                cost.steps["opened"] += judged + held
-                judged = held = 0
+                cost.steps["opened"] += judged + held + late
+                judged = held = late = 0
         elif isinstance(happened, RolloutFinished):
             if spent:
                 # What was judged before was played for nothing else.
                 cost.steps["failed"] += judged
                 cost.steps["other"] += max(0, spent - rollout)
             played, judged = min(spent, rollout) or judged, 0
-            if happened.phase == "confirming":
+            if happened.phase == "confirming" and happened.stage_steps >= limits[event.stage_name]:
+                late += played
+            elif happened.phase == "confirming":
                 held += played
             else:
                 learned = happened.phase in ("critic fit", "training")
@@ -99,8 +104,8 @@ def cost_of(events: Iterable[Event]) -> Cost:
         else:
             cost.steps["other"] += spent
         if isinstance(happened, StageFinished):
-            cost.steps["failed"] += judged + held
-            judged = held = 0
+            cost.steps["failed"] += judged + held + late
+            judged = held = late = 0
             cost.gates[event.stage_name] = event.global_step if happened.outcome == "reached" else None
     return cost
 

@@ -111,6 +111,7 @@ def _preflight(curriculum: Curriculum, trust_pickle: bool, kept: Kept | None) ->
     for index, stage in enumerate(curriculum.stages):
         with _naming(stage):
             _check_criterion(stage)
+            _check_exploration(stage, curriculum.agent, spaces.action)
             if stage.environment not in tried:
                 tried[stage.environment] = try_episodes(stage.environment)
             if isinstance(stage, BehaviorCloning):
@@ -270,6 +271,21 @@ def _check_criterion(stage: Stage) -> None:
         decidable,
         f"{stage.until} cannot be decided in {stage.until.max_episodes} episodes by each of "
         f"{DECIDABLE_ATTEMPTS} confirmations, not even if all episodes succeed; raise max_episodes or margin.",
+    )
+
+
+def _check_exploration(stage: Stage, agent: Agent, space: gym.Space[Any]) -> None:
+    """Refuse an `exploration` that means nothing where actions are not continuous."""
+    asked = stage.exploration if isinstance(stage, FineTuning) else None
+    if asked is None or isinstance(space, gym.spaces.Box):
+        return
+    require(
+        0 <= asked <= 1,
+        f"exploration is {asked:g}, but where actions are not continuous it is a share of random ones; give 0 to 1.",
+    )
+    require(
+        agent.action_mode != "deterministic",
+        "exploration is of no use where the policy acts deterministically; leave it out, or leave action_mode out.",
     )
 
 

@@ -142,6 +142,19 @@ def test_a_threshold_that_no_number_of_episodes_decides_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("share", "settings", "sentence"),
+    [
+        (1.5, {}, "^stage 'tune': exploration is 1.5, but where actions are not continuous it is a share"),
+        (-0.5, {}, "^stage 'tune': exploration is -0.5, but"),
+        (0.5, {"action_mode": "deterministic"}, "^stage 'tune': exploration is of no use where the policy acts determ"),
+    ],
+)
+def test_exploration_that_means_nothing_for_the_actions_is_refused(share, settings, sentence):
+    refused(curriculum(tuning(exploration=share), **settings), sentence)
+    preflight(curriculum(tuning(environment=echo(acts="box"), exploration=share), **settings))
+
+
+@pytest.mark.parametrize(
     ("expert", "sentence"),
     [
         ("toys:tel", "^stage 'clone': 'toys:tel': 'toys' has no 'tel'. Did you mean 'tell'"),

@@ -32,6 +32,7 @@ from rlstages.compare.statistics import (
 from rlstages.compare.transfer import Explored, explored_by
 from rlstages.criteria.criterion import Measure
 from rlstages.errors import Fault
+from rlstages.stages import FineTuning
 
 ALPHA = 1 - CONFIDENCE
 PROFILE_LEVELS = 21
@@ -171,7 +172,7 @@ def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str
     explored = {
         name: explored_by([run_path(directory, name, run.seed) for run in runs if run.failure is None], own)
         for name, runs in finished.items()
-        for own in [[stage.name for stage in plan.arms[name].stages]]
+        for own in [[stage.name for stage in plan.arms[name].stages if isinstance(stage, FineTuning)]]
     }
     arms = tuple(
         _arm(plan, name, runs, curves[name], steps, grid, levels, baselines, measures, explored[name])

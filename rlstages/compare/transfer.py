@@ -44,7 +44,7 @@ def explored_by(runs: Sequence[Path], stages: Sequence[str]) -> Explored | None:
 
     Args:
         runs: Run directories.
-        stages: Names of the arm's stages, in order.
+        stages: Names of the arm's fine-tuning stages, in order.
     """
     first, given_back = list[dict[str, ExplorationMeasured]](), 0
     for run in runs:

@@ -1,10 +1,9 @@
 """What decides that a stage is done: a criterion judges episodes and returns a verdict.
 
 A window of recent episodes opens gates by luck (a lucky stretch of 20 episodes passes a 0.9 threshold at a true
-success of 0.8 sooner or later, every time). Here two things must happen: the recent training episodes look
-`promising`, and then fresh episodes of the *frozen* policy reject 'the true value is below threshold minus margin'.
-That test may be looked at after every episode (it is a sequential test), and may be begun again later: the attempts
-share the error budget (`spend`), and each that fails makes the next one need a longer stretch of training episodes.
+success of 0.8 sooner or later, every time). Here episodes have to reject 'the true value is below threshold minus
+margin'. That test may be looked at after every episode (it is a sequential test), and may be begun again later: the
+attempts share the error budget (`spend`). Which episodes these are is the gate's affair (`learners/gate.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from rlstages.serialization import serializable
 
 Measure = Literal["success", "return"]
 FIRST_ATTEMPT = 0.8
-LONGEST_WINDOW = 3
 
 
 @serializable
@@ -54,22 +52,17 @@ class Criterion(ABC):
     """Judges episodes. Combine two with `&` (both) or `|` (either)."""
 
     @abstractmethod
-    def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:
-        """Say whether recent training episodes, oldest first, make a confirmation worth its cost.
-
-        Args:
-            recent: At least the last `window_for(attempt)` of them, if there are as many.
-            attempt: Number that the confirmation would have, from 1.
-        """
+    def promising(self, recent: Sequence[Episode]) -> bool:
+        """Say whether recent episodes, oldest first, make a confirmation worth its cost: a whole window of them."""
 
     @abstractmethod
     def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:
-        """Test fresh episodes of a frozen policy, in the order in which they were started.
+        """Test episodes, in the order in which they were started.
 
         Args:
             episodes: All episodes of this attempt so far; the test may be repeated whenever one is added.
-            alpha: Probability, over all looks, of calling the criterion met when the true value is below threshold
-                minus margin.
+            alpha: Probability, over all looks, of calling the criterion met when no policy that played them has a true
+                value of threshold minus margin or more.
         """
 
     @abstractmethod
@@ -84,11 +77,7 @@ class Criterion(ABC):
     @property
     @abstractmethod
     def window(self) -> int:
-        """How many recent training episodes the first proposal needs."""
-
-    def window_for(self, attempt: int) -> int:
-        """Return how many recent training episodes `promising` needs: more after confirmations that failed."""
-        return self.window * min(attempt, LONGEST_WINDOW)
+        """How many recent training episodes are looked at."""
 
     @property
     @abstractmethod
@@ -183,8 +172,8 @@ class AllOf(_Pair):
     def __str__(self) -> str:
         return f"{self.first} and {self.second}"
 
-    def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
-        return self.first.promising(recent, attempt) and self.second.promising(recent, attempt)
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        return self.first.promising(recent) and self.second.promising(recent)
 
     def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
         return self.first.holds(fresh) and self.second.holds(fresh)
@@ -208,8 +197,8 @@ class AnyOf(_Pair):
     def __str__(self) -> str:
         return f"{self.first} or {self.second}"
 
-    def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
-        return self.first.promising(recent, attempt) or self.second.promising(recent, attempt)
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        return self.first.promising(recent) or self.second.promising(recent)
 
     def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
         return self.first.holds(fresh) or self.second.holds(fresh)

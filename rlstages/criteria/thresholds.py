@@ -69,9 +69,9 @@ class SuccessThreshold(Criterion):
         margin = f" (margin {self.margin:g})" if self.margin != _MARGIN else ""
         return f"success of at least {self.threshold:g}{margin}"
 
-    def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
-        last = recent[-self.window_for(attempt) :]
-        return len(last) == self.window_for(attempt) and _success(last) >= self.threshold
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        last = recent[-self.window :]
+        return len(last) == self.window and _success(last) >= self.threshold
 
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
         return _success(recent[-self.window :]), self.threshold
@@ -187,9 +187,9 @@ class RewardThreshold(Criterion):
         margin = f" (margin {self.margin:g})" if self.margin is not None else ""
         return f"a mean return of at least {self.threshold:g}{margin}"
 
-    def promising(self, recent: Sequence[Episode], attempt: int = 1) -> bool:  # noqa: D102
-        last = recent[-self.window_for(attempt) :]
-        return len(last) == self.window_for(attempt) and _mean_return(last) >= self.threshold
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        last = recent[-self.window :]
+        return len(last) == self.window and _mean_return(last) >= self.threshold
 
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
         return _mean_return(recent[-self.window :]), self.threshold

@@ -9,6 +9,7 @@ of the actor over the states of a rollout (docs/exploration.md says what else wa
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from torch.nn import functional
 
 from rlstages.demonstrations import Observations, take
 from rlstages.events import ExplorationMeasured
-from rlstages.learners.engines.torch_batches import outputs
 
 LOW_QUANTILE = 0.1
 """Certainty sits in few states, so the mean says little."""
@@ -27,7 +27,7 @@ CERTAIN = 0.2
 CERTAIN_LOG_STD = -1.5
 """In [-1, 1], which actions have: a continuous policy with less noise is certain."""
 _NEAR, _MOST_STEPS, _BATCH, _RATE = 0.01, 2_000, 256, 3e-3
-_MEASURED = 4096
+_AT_ONCE = 4096
 
 
 def entropies(policy: ActorCriticPolicy, observations: Observations) -> np.ndarray | None:
@@ -45,13 +45,11 @@ def entropies(policy: ActorCriticPolicy, observations: Observations) -> np.ndarr
     if isinstance(policy.action_space, spaces.Box):
         return None
     policy.set_training_mode(False)
-    shares = []
-    for rows in np.array_split(np.arange(_rows(observations)), -(-_rows(observations) // _MEASURED)):
-        with torch.no_grad():
-            parts = [log.exp() * log for log in _log_probabilities(policy, take(observations, rows))]
-            each = [-part.sum(-1) / np.log(part.shape[-1]) for part in parts if part.shape[-1] > 1]
-        shares.append(torch.stack(each).mean(0).cpu().numpy() if each else np.ones(len(rows)))
-    return np.concatenate(shares)
+    with torch.no_grad():
+        logs = _log_probabilities(policy, _features(policy, observations))
+        each = [-(log.exp() * log).sum(-1) / np.log(log.shape[-1]) for log in logs if log.shape[-1] > 1]
+    found: np.ndarray = torch.stack(each).mean(0).cpu().numpy() if each else np.ones(_rows(observations))
+    return found
 
 
 def measure_exploration(policy: ActorCriticPolicy, observations: Observations) -> dict[str, float]:
@@ -104,7 +102,8 @@ def explore_more(policy: ActorCriticPolicy, observations: Observations, share: f
         return
     rng, count = np.random.default_rng(seed), _rows(observations)
     with torch.no_grad():
-        own = _log_probabilities(policy, observations)
+        features = _features(policy, observations)
+        own = _log_probabilities(policy, features)
         targets = [(1 - share) * log.exp() + share / log.shape[-1] for log in own]
     parameters = [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]
     # An engine may have its own memory for gradients.
@@ -114,7 +113,7 @@ def explore_more(policy: ActorCriticPolicy, observations: Observations, share: f
     while off > _NEAR and steps < _MOST_STEPS:
         found = []
         for rows in np.array_split(rng.permutation(count), -(-count // _BATCH)):
-            logs = _log_probabilities(policy, take(observations, rows))
+            logs = _log_probabilities(policy, features[rows])
             terms = [
                 (target[rows] * (target[rows].clamp(min=1e-12).log() - log)).sum(-1).mean()
                 for target, log in zip(targets, logs, strict=True)
@@ -133,9 +132,16 @@ def _rows(observations: Observations) -> int:
     return len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
 
 
-def _log_probabilities(policy: ActorCriticPolicy, observations: Observations) -> list[torch.Tensor]:
+def _features(policy: ActorCriticPolicy, observations: Observations) -> torch.Tensor:
+    """Return what the actor's layers take, shape `(n, features)`; no parameter that is learned here goes into it."""
+    parts = np.array_split(np.arange(_rows(observations)), -(-_rows(observations) // _AT_ONCE))
+    seen = (policy.obs_to_tensor(take(observations, rows))[0] for rows in parts)
+    return torch.cat([cast(torch.Tensor, policy.extract_features(one)) for one in seen])
+
+
+def _log_probabilities(policy: ActorCriticPolicy, features: torch.Tensor) -> list[torch.Tensor]:
     """Return the log probabilities of each choice, shapes `(n, options)`."""
-    raw = outputs(policy, policy.obs_to_tensor(observations)[0])
+    raw = policy.action_net(policy.mlp_extractor.forward_actor(features))
     space = policy.action_space
     if isinstance(space, spaces.MultiBinary):
         on = raw.unsqueeze(-1)

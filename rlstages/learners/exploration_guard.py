@@ -15,7 +15,6 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from rlstages.episodes import Episode, chance_of_less, episodes_of, rows_of, shown, values_of
-from rlstages.errors import require
 from rlstages.events import Emit, Warned
 from rlstages.learners.engines.rollouts import states_in
 from rlstages.learners.exploration import exploration_event, explore_more, is_certain, measure_exploration
@@ -28,10 +27,8 @@ HARDLY, TOO_LITTLE = 0.15, 0.5
 """How far a policy has come to the threshold (`Criterion.progress`); the second where all episodes end alike."""
 PATIENCE_STEPS, PATIENCE_ROLLOUTS = 20_000, 10
 LEVEL = 0.05
-_NO_SHARE = (
-    "stage {name!r}: exploration is {share:g}, but where actions are not continuous it is a share of random ones; give "
-    "0 to 1."
-)
+LATEST = 0.75
+"""Share of a stage's steps; whoever is made to try more has to learn anew, and needs the rest for it."""
 _ASKED_FOR = "exploration={share:g} is given"
 _NOTHING = "{what} {value} at the start and a certain policy: it is made to try other actions"
 _STILL = "{what} stands still at {value} and nothing is explored: the policy is made to try other actions"
@@ -52,13 +49,13 @@ class ExplorationGuard:
 
     Attributes:
         raised: Whether the policy was made to try more by evidence.
+        changed: Whether it was by whatever reason.
     """
 
     def __init__(self, stage: FineTuning, learner: Learner, emit: Emit, seed: int) -> None:
         self._continuous = isinstance(learner.action_space, spaces.Box)
         share = 0.0 if self._continuous else stage.exploration or 0.0
-        require(share <= 1.0, _NO_SHARE.format(name=stage.name, share=share))
-        self.raised = False
+        self.raised = self.changed = False
         self._share = share
         self._stage, self._learner, self._emit, self._seed = stage, learner, emit, seed
         self._before: list[Episode] = []
@@ -91,9 +88,9 @@ class ExplorationGuard:
         asked_for = first and self._share > 0
         if asked_for:
             reason = _ASKED_FOR.format(share=self._share)
-        elif is_certain(measured):
+        elif stage_steps <= LATEST * self._stage.max_steps and is_certain(measured):
             reason = self._found(recent, first)
-        self._done = self._done or not first or bool(reason)
+        self._done = bool(reason) or (not first and len(recent) >= self._stage.until.window)
         if reason and not asked_for and not self._stage.explore_again:
             self._emit(Warned(reason))
             reason = ""
@@ -101,7 +98,7 @@ class ExplorationGuard:
             self._emit(exploration_event(measured, stage_steps, reason))
         if not reason:
             return False
-        self.raised = not asked_for
+        self.changed, self.raised = True, not asked_for
         given = GIVEN_BACK_STD if self._continuous else GIVEN_BACK
         explore_more(policy, states, self._share if asked_for else given, self._seed)
         return True
@@ -115,6 +112,7 @@ class ExplorationGuard:
         """Return what was played before, and the counters."""
         return {
             "raised": self.raised,
+            "changed": self.changed,
             "rollouts": self._rollouts,
             "done": self._done,
             "before": rows_of(self._before),
@@ -122,7 +120,8 @@ class ExplorationGuard:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self.raised, self._rollouts, self._done = state["raised"], state["rollouts"], state["done"]
+        self.raised, self.changed = state["raised"], state["changed"]
+        self._rollouts, self._done = state["rollouts"], state["done"]
         self._before = episodes_of(state["before"])
 
     def _found(self, recent: Sequence[Episode], first: bool) -> str:

@@ -17,11 +17,20 @@ from rlstages.demonstrations import Observations
 from rlstages.doubts import STRICT_LEVEL, doubts_about_reward
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import EpisodeMonitor, monitor_of
-from rlstages.episodes import Episode, Score, episodes_of, rows_of, score, shown
+from rlstages.episodes import MAX_EPISODE_STEPS, Episode, Score, episodes_of, rows_of, score, shown
+from rlstages.errors import Fault
 from rlstages.events import Emit, Judged, RolloutFinished, Warned
 from rlstages.learners.copies import copies_state, open_copies
 from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters, explained
-from rlstages.learners.engines.rollouts import Rollout, collect, estimate_advantages, put_back, steps_in, taken
+from rlstages.learners.engines.rollouts import (
+    Rollout,
+    collect,
+    estimate_advantages,
+    put_back,
+    size_of,
+    steps_in,
+    taken,
+)
 from rlstages.learners.examination import Examiner
 from rlstages.learners.exploration_guard import ExplorationGuard
 from rlstages.learners.gate import Answer, Gate
@@ -39,9 +48,15 @@ CRITIC_FIT_STEPS = 8_192
 EXPLAINED, RISE = 0.2, 0.05
 """Of the returns' variance: the critic is fitted once it explains so much, or explains no more than it did."""
 SCREEN_EVERY = 10
+MOST_HELD = 2**26
+"""Bytes of rollouts that wait to be learned from, and travel in each checkpoint; what is played beyond is lost."""
 COMPARED_AFTER = (100, 200, 400)
 """Episodes of a stage after which the returns of solved and unsolved ones are compared."""
 LEVEL_SHARE = 0.25
+_ENDLESS = (
+    "The episode of copy {copy} did not end within {steps:,} steps, and the gate waits for it; give the environment a "
+    "time limit."
+)
 _DEAR_LEVEL = (
     "To measure what the stage before had reached took {spent:,} of this stage's {most:,} steps; "
     "raise max_steps, or leave on_collapse out."
@@ -153,7 +168,9 @@ class FineTuningRunner:
         self._gate.load_state_dict(state["gate"])
         self._held = list(state["held"])
         self._guard.load_state_dict(state["guard"])
-        if self._look_back is not None:
+        if state["look_back"] is None:
+            self._stop_looking_back()
+        elif self._look_back is not None:
             self._look_back.load_state_dict(state["look_back"])
         if state["critic_optimizer"] is not None:
             load_optimizer_state(self._make_critic_optimizer(), state["critic_optimizer"])
@@ -200,13 +217,12 @@ class FineTuningRunner:
         started = time.perf_counter()
         # Lambda 1: the returns themselves, for a critic whose own estimates are worth nothing yet.
         buffer = self._collect(trace_decay=1.0)
-        if self._judge_rollout(started) == "open":
-            return
-        if self._explores_more(buffer, started):
+        answer = self._judge_rollout(started)
+        if answer == "open" or self._explores_more(buffer, started):
             return
         known = explained(buffer)
         stalled = self._fitted >= 2 and not known > self._explained + RISE
-        if known >= EXPLAINED or stalled or self.stage_steps > self._fit_until:
+        if answer != "wait" and (known >= EXPLAINED or stalled or self.stage_steps > self._fit_until):
             self._critic_optimizer = None
             self._guard.keep_critic(self.stage_steps - steps_in(buffer))
             self._phase = "training"
@@ -218,8 +234,9 @@ class FineTuningRunner:
         self._fitted += 1
         epochs, batch_size = self._settings.get("n_epochs", 10), self._settings.get("batch_size", 256)
         metrics = self.learner.engine.fit_critic(buffer, self._critic_optimizer, epochs, batch_size)
-        self._absorb(buffer)
-        if normalizer_of(self.learner.policy) is not None:
+        # Statistics are part of the policy, which stands still while the gate waits.
+        if answer != "wait" and normalizer_of(self.learner.policy) is not None:
+            self._absorb(buffer)
             self._gate.changed(self._monitor.steps)
         self._report("critic fit", metrics, started)
 
@@ -233,8 +250,13 @@ class FineTuningRunner:
             # The policy stands still until it is known whether it leaves. Once the steps are spent it learns no more.
             self._phase = "confirming"
             if not self._is_spent:
-                self._held.append(taken(buffer))
+                self._hold(taken(buffer))
             self._report("confirming", {}, started)
+            return
+        if self.stage_steps - steps_in(buffer) >= self.stage.max_steps:
+            # These steps were played for the gate alone, which stays shut.
+            self._report("confirming", {}, started)
+            self._go_on()
             return
         if self._explores_more(buffer, started):
             return
@@ -244,17 +266,28 @@ class FineTuningRunner:
         """Have the policy explore more if it has to; whether it does, and the rollout is that of another policy."""
         if self._deterministic or not self._explorer.look(buffer, self._recent, self.stage_steps):
             return False
+        # What it was is not what is held on to, or come back to.
+        self._guard.stop(self.stage_steps)
         if self._explorer.raised:
-            # What it was is not what is held on to.
             self.learner.trust()
             self._anchor = self.learner.anchor()
-            self._guard.stop(self.stage_steps)
+            self._stop_looking_back()
         self._recent, self._held = [], []
         self._gate.changed(self._monitor.steps)
         self._report("exploring", {}, started)
         if self._phase != "critic fit":
             self._go_on()
         return True
+
+    def _stop_looking_back(self) -> None:
+        if self._look_back is not None:
+            self._look_back.close()
+            self._look_back = None
+
+    def _hold(self, rollout: Rollout) -> None:
+        """Keep a rollout of the frozen policy to learn from, if there is room for it."""
+        if sum(map(size_of, [*self._held, rollout])) <= MOST_HELD:
+            self._held.append(rollout)
 
     def _train_on(self, buffer: RolloutBuffer, started: float) -> None:
         """Learn from a rollout, and see what comes next."""
@@ -307,7 +340,7 @@ class FineTuningRunner:
         """Leave the stage with the policy as it is, which has played these episodes."""
         if self._updates:
             self._guard.settle(played, self.stage_steps)
-        elif self._cloned:
+        elif self._cloned and not self._explorer.changed:
             # The clone leaves as it came, and the next stage is the first to train it.
             self.learner.objective = "cloning"
         self.learner.trust()
@@ -356,6 +389,10 @@ class FineTuningRunner:
         """Let the episodes of a rollout, which nothing has been learned from yet, decide whether the stage is done."""
         begins = self._monitor.begins
         answers: set[Answer] = set()
+        copy = int(begins.argmin())
+        waits = self._gate.under_way and (self._phase == "confirming" or self._is_spent)
+        if waits and self._monitor.steps - int(begins[copy]) > MAX_EPISODE_STEPS:
+            raise Fault(_ENDLESS.format(copy=copy, steps=MAX_EPISODE_STEPS))
         found = self._gate.judge(begins, last=self._is_spent)
         if any(answer == "open" for *_, answer in found):
             self._report("confirming", {}, started)
@@ -373,22 +410,19 @@ class FineTuningRunner:
         return "wait" if "wait" in answers else "go on"
 
     def _learn_from(self, buffer: RolloutBuffer) -> dict[str, float]:
-        """Learn from a rollout, and before it from those that were held while the policy stood still."""
-        metrics: dict[str, float] = {}
-        rollouts = [*self._held, taken(buffer)] if self._held else [None]
-        self._held = []
+        """Learn from a rollout, together with those that were held while the policy stood still."""
         # Schedules count from the beginning of the rollout.
         began = self.stage_steps - steps_in(buffer)
-        for rollout in rollouts:
-            if rollout is not None:
-                put_back(buffer, rollout)
-            progress = began / self.stage.max_steps
-            settings = dict(self._settings)
-            for name in settings.keys() & set(SCHEDULED):
-                settings[name] = value_at(settings[name], progress) * self._guard.step_scale
-            metrics = self.learner.engine.update(buffer, settings, *self._pull(began))
-            self._absorb(buffer)
-            self._updates += 1
+        if self._held:
+            put_back(buffer, [*self._held, taken(buffer)])
+            self._held = []
+        progress = began / self.stage.max_steps
+        settings = dict(self._settings)
+        for name in settings.keys() & set(SCHEDULED):
+            settings[name] = value_at(settings[name], progress) * self._guard.step_scale
+        metrics = self.learner.engine.update(buffer, settings, *self._pull(began))
+        self._absorb(buffer)
+        self._updates += 1
         monitor = self._monitor
         self._gate.changed(monitor.steps)
         if not self._deterministic and not self._is_spent:

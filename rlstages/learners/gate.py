@@ -2,9 +2,9 @@
 
 A confirmation is a sequential test of 'no policy since it began was better than threshold minus margin'. One begins
 with the stage, and another where recent episodes promise more than those under way say; all share one error budget.
-While a confirmation is under way the policy goes on learning. Once it is met, the policy that the stage would leave is
-frozen until it has played as many fresh episodes as the criterion asks for. These are on-policy data as well, and are
-trained on where the gate stays shut.
+While a confirmation is under way the policy goes on learning. Once it is met, or so near that what it lacks are the
+episodes of a frozen policy, the policy that the stage would leave is frozen until it has played as many fresh ones as
+the criterion asks for. They are on-policy data as well: where the gate stays shut, one update learns from all of them.
 
 Episodes count in the order of their beginning, and none before all that began earlier have ended: of those that end
 first, the short ones would be too many.
@@ -123,8 +123,10 @@ class Gate:
         fresh = self._frozen_ones(episodes)
         missing = criterion.frozen_episodes - len(fresh)
         if not verdict.met:
-            # The test's last episodes are those that the frozen policy has to play in any case.
-            near = verdict.episodes_needed is not None and verdict.episodes_needed <= missing
+            # The test's last episodes are those that the frozen policy has to play in any case; what is needed is
+            # known once as many have been seen.
+            needed = verdict.episodes_needed
+            near = needed is not None and 0 < needed <= min(missing, len(episodes)) and criterion.holds(episodes)
             return verdict, "wait" if (near or last) and not verdict.futile else "go on"
         if missing > 0:
             return replace(verdict, met=False, episodes_needed=missing), "wait"

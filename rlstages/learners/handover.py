@@ -33,9 +33,9 @@ class HandoverGuard:
 
     Both play the same episodes' seeds, so the test is one of pairs. It is played only if training episodes are worse
     than the clone's, or if they say nothing about the policy that is judged because that one acts deterministically.
-    After a drop the clone's weights and statistics are put back, with its critic as it was fitted and its exploration
-    noise as it was cloned, and an optimiser that knows nothing; steps are then half as large and the anchor pulls twice
-    as much.
+    After a drop the clone's weights and statistics are put back, with its critic as it was fitted, the noise of
+    continuous actions as it was cloned, and an optimiser that knows nothing; steps are then half as large and the
+    anchor pulls twice as much.
 
     Args:
         stage: Says when to look, and how often the clone may come back.

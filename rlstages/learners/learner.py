@@ -53,7 +53,8 @@ class Learner:
         model: stable-baselines3's algorithm, the source of truth for the weights.
         global_step: Environment steps of the whole run so far.
         objective: What trained the policy last: `None`, `"cloning"` or `"reinforcement"`.
-        trusted: Weights of the last policy that was cloned or passed a gate; the anchor of fine-tuning.
+        trusted: Weights of the last policy that was cloned, passed a gate or was made to explore; the anchor of
+            fine-tuning.
     """
 
     def __init__(

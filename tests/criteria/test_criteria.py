@@ -347,9 +347,9 @@ def share_opened(criterion, draw, policies, episodes, wave=16, seed=0):
     for _ in range(policies):
         stream = draw(rng, episodes)
         at = attempt = 0
-        while at + criterion.window_for(attempt + 1) <= episodes:
-            window, at = stream[at : at + criterion.window_for(attempt + 1)], at + criterion.window_for(attempt + 1)
-            if not criterion.promising(window, attempt + 1):
+        while at + criterion.window <= episodes:
+            window, at = stream[at : at + criterion.window], at + criterion.window
+            if not criterion.promising(window):
                 continue
             attempt += 1
             start = at

@@ -1,16 +1,20 @@
 """Exploration: measured in each state, given back in each state, and only where evidence asks for it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from building import QUICK, echo, learner_for, tuning
+from building import QUICK, UNREACHED, echo, learner_for, tuning
 from stepping import Tune, cloned, same
 
-from rlstages import Environment, InputError, RewardThreshold, SuccessThreshold
+from rlstages import Environment, RewardThreshold, SuccessThreshold
 from rlstages.episodes import Episode
-from rlstages.events import ExplorationMeasured, Warned
+from rlstages.events import ExplorationMeasured, HandoverChecked, Warned
+from rlstages.learners import exploration_guard
 from rlstages.learners.exploration import entropies, explore_more, is_certain, measure_exploration
 from rlstages.learners.exploration_guard import ExplorationGuard
+from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 HARD = SuccessThreshold(0.8, window=8)
@@ -138,8 +142,55 @@ def test_exploration_has_a_meaning_for_discrete_actions():
     (measured,) = tune.recorder.payloads(ExplorationMeasured)
     assert measured.reason and not tune.runner.state_dict()["explorer"]["raised"]
     tune.runner.close()
-    with pytest.raises(InputError):
-        Tune(tuning(environment=Environment("toys:Always"), exploration=1.5), certain(Environment("toys:Always")))
+
+
+def test_exploration_that_was_asked_for_is_not_taken_for_a_fall(engine):
+    environment = Environment("toys:Always")
+    stage = tuning(environment=environment, until=UNREACHED, exploration=0.6, guard_steps=64, critic_fit_steps=64)
+    tune = Tune(stage, cloned(certain(environment))).steps(12)
+
+    assert tune.rollouts()[0].phase == "exploring"
+    assert not tune.recorder.payloads(HandoverChecked) and tune.runner._guard.rollbacks == 0
+    tune.runner.close()
+
+
+def test_little_before_its_end_a_stage_is_left_as_it_is(engine):
+    stage = tuning(environment=Environment("toys:Never"), until=HARD, critic_fit_steps=0, max_steps=80)
+    tune = Tune(stage, certain(Environment("toys:Never")))
+    tune.finish()
+
+    assert {rollout.phase for rollout in tune.rollouts()} == {"training"}
+
+
+def test_the_later_look_waits_for_a_whole_window(monkeypatch):
+    monkeypatch.setattr(exploration_guard, "PATIENCE_STEPS", 256)
+    monkeypatch.setattr(exploration_guard, "PATIENCE_ROLLOUTS", 3)
+    stage = tuning(environment=Environment("toys:First", long=100), until=RewardThreshold(1.0, window=8))
+    tune = Tune(replace(stage, critic_fit_steps=0), certain(stage.environment), n_steps=16)
+    phases = []
+    while "exploring" not in phases and len(phases) < 60:
+        phases = [rollout.phase for rollout in tune.steps(1).rollouts()]
+
+    assert phases.count("exploring") == 1 and len(phases) > 10
+    tune.runner.close()
+
+
+def test_a_stage_that_was_made_to_explore_is_not_said_to_have_lost_the_one_before(tmp_path):
+    environment = Environment("toys:Never")
+    before = tuning("before", Environment("toys:Always"))
+    stage = tuning(environment=environment, until=HARD, on_collapse="return", critic_fit_steps=0)
+
+    def runner(learner):
+        return FineTuningRunner(stage, 1, learner, 0, lambda happened: None, before=before)
+
+    one, other = runner(certain(environment)), runner(certain(environment))
+    while not one._explorer.raised:
+        one.step()
+    other.load_state_dict(one.state_dict())
+
+    assert one._look_back is None and other._look_back is None
+    one.close()
+    other.close()
 
 
 def test_a_run_goes_on_exactly_after_exploration_was_given_back(engine, tmp_path):

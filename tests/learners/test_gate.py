@@ -1,5 +1,7 @@
 """The gate: what counts, in which order, how surely it stays shut, and that held rollouts are learned from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from building import QUICK, agent, echo, learner_for, tuning
@@ -8,8 +10,10 @@ from stepping import Tune, same
 from rlstages import Environment, RewardThreshold, SuccessThreshold
 from rlstages.criteria.sequential import ALPHA
 from rlstages.episodes import Episode
+from rlstages.errors import Fault
 from rlstages.events import Judged
-from rlstages.learners.engines.rollouts import collect, put_back, taken
+from rlstages.learners import fine_tuning
+from rlstages.learners.engines.rollouts import collect, put_back, size_of, taken
 from rlstages.learners.gate import Gate, share
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
@@ -105,12 +109,62 @@ def test_a_rollout_can_be_taken_and_put_back(engine, sees):
     buffer = collect(learner.model, tune.runner._copies(), learner.engine, 0.95)
     kept, again = taken(buffer), taken(buffer)
     learner.engine.update(buffer, {**learner.agent.settings(), "learning_rate": 1e-3})
-    put_back(buffer, kept)
+    put_back(buffer, [kept, kept])
 
-    for name, array in taken(buffer).items():
+    joined = taken(buffer)
+    for name, array in joined.items():
         parts = array if isinstance(array, dict) else {"": array}
         wanted = again[name] if isinstance(array, dict) else {"": again[name]}
-        assert all(np.array_equal(part, wanted[key]) for key, part in parts.items())
+        assert all(np.array_equal(part, np.concatenate([wanted[key]] * 2)) for key, part in parts.items())
+    assert size_of(joined) == 2 * size_of(kept)
+    assert np.isfinite(learner.engine.update(buffer, learner.agent.settings())["value_loss"])
+    collect(learner.model, tune.runner._copies(), learner.engine, 0.95)
+    assert buffer.rewards.shape == again["rewards"].shape
+    tune.runner.close()
+
+
+def test_a_policy_goes_on_learning_until_its_own_episodes_say_that_the_gate_is_near():
+    """A low threshold needs fewer episodes than the frozen policy has to play; none of them has been seen yet."""
+    stage = tuning(
+        environment=Environment("toys:First", long=100),
+        until=SuccessThreshold(0.5),
+        critic_fit_steps=0,
+        max_steps=4_000,
+    )
+    tune = Tune(stage, n_steps=16)
+    tune.finish()
+
+    assert {rollout.phase for rollout in tune.rollouts()} == {"training"}
+
+
+@pytest.mark.parametrize(("met", "outcome"), [(True, "reached"), (False, "missed")])
+def test_what_was_held_is_learned_from_at_once_and_only_while_there_are_steps(met, outcome, monkeypatch):
+    stage = replace(Long.stage, max_steps=3_000)
+    tune = Tune(stage, learning_rate=1e-2, n_epochs=8)
+    frozen = Gate._frozen_ones
+    if not met:
+        unsolved = lambda self, episodes: [replace(e, success=False) for e in frozen(self, episodes)]  # noqa: E731
+        monkeypatch.setattr(Gate, "_frozen_ones", unsolved)
+    held(tune)
+    updates, waiting = tune.runner._updates, len(tune.runner._held)
+    while tune.runner._held and tune.runner.result is None:
+        waiting = len(tune.runner._held)
+        tune.runner.step()
+    assert waiting >= 1 and tune.runner._updates == updates + (not met)
+    result = tune.finish()
+
+    assert result.outcome == outcome
+    trained = [rollout.stage_steps for rollout in tune.rollouts() if rollout.phase == "training"]
+    assert max(trained) < stage.max_steps + tune.learner.agent.rollout_steps
+
+
+def test_a_gate_does_not_wait_for_an_episode_that_never_ends(monkeypatch):
+    monkeypatch.setattr(fine_tuning, "MAX_EPISODE_STEPS", 200)
+    stage = tuning(environment=Environment("toys:Endless"), critic_fit_steps=0, max_steps=640, evaluation_episodes=0)
+    tune = Tune(stage)
+
+    with pytest.raises(Fault, match="The episode of copy 0 did not end within 200 steps"):
+        tune.finish()
     tune.runner.close()
 
 

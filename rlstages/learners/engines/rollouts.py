@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,11 +80,20 @@ def taken(buffer: RolloutBuffer) -> Rollout:
     return kept if idle is None else {**kept, "idle": idle.copy()}
 
 
-def put_back(buffer: RolloutBuffer, rollout: Rollout) -> None:
-    """Fill a buffer with the arrays of a rollout that was taken from it."""
+def put_back(buffer: RolloutBuffer, rollouts: Sequence[Rollout]) -> None:
+    """Fill a buffer with rollouts of one policy that were taken from it, joined along the axis of steps."""
     buffer.reset()
-    vars(buffer).update({"idle": None, **rollout})
+    vars(buffer).update({name: _joined([rollout[name] for rollout in rollouts]) for name in _ARRAYS})
+    known = any("idle" in rollout for rollout in rollouts)
+    idle = [rollout.get("idle", np.zeros(rollout["rewards"].shape, bool)) for rollout in rollouts]
+    vars(buffer)["idle"] = np.concatenate(idle) if known else None
     buffer.pos, buffer.full = buffer.buffer_size, True
+
+
+def size_of(rollout: Rollout) -> int:
+    """Return the bytes of a rollout's arrays."""
+    values = [part for array in rollout.values() for part in (array.values() if isinstance(array, dict) else [array])]
+    return sum(part.nbytes for part in values)
 
 
 def states_in(buffer: RolloutBuffer) -> Any:
@@ -118,6 +128,12 @@ def flattened(buffer: RolloutBuffer) -> RolloutBuffer:
                 arrays[name] = joined(value)
         buffer.generator_ready = True
     return buffer
+
+
+def _joined(arrays: Sequence[Any]) -> Any:
+    if isinstance(arrays[0], dict):
+        return {key: np.concatenate([array[key] for array in arrays]) for key in arrays[0]}
+    return np.concatenate(arrays)
 
 
 def _copied(array: Any) -> Any:

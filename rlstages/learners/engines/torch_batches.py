@@ -73,7 +73,7 @@ class Batches:
         with torch.no_grad():
             if anchor is not None:
                 rows = torch.split(torch.arange(self._size, device=device), MEASURED_AT_ONCE)
-                self._reference = torch.cat([outputs(anchor.policy, _take(self._observations, some)) for some in rows])
+                self._reference = torch.cat([_outputs(anchor.policy, _take(self._observations, some)) for some in rows])
             if sees_vectors(policy):
                 self._observations = self._features(self._observations)
                 self._features = lambda features: features
@@ -116,7 +116,7 @@ class Batches:
         return Shown(self._shown_features(obs_as_tensor(observations, device)), self._head.actions(actions))
 
 
-def outputs(policy: ActorCriticPolicy, observations: Any) -> torch.Tensor:
+def _outputs(policy: ActorCriticPolicy, observations: Any) -> torch.Tensor:
     """Return what a policy's last layer gives."""
     features: Any = policy.extract_features(observations)
     return policy.action_net(policy.mlp_extractor.forward_actor(features))  # type: ignore[no-any-return]
