@@ -12,10 +12,11 @@ SOON = SuccessThreshold(0.5, window=8, max_episodes=120)
 
 def small_plan(names=("staged", "scratch", "clone-only"), seeds=(0, 1), steps=None, **settings):
     """A clone that knows little, a stage with short episodes and one with long ones."""
+    until = settings.pop("until", SOON)
     stages = [
         cloning("clone", SHORT, episodes=settings.pop("shown", 20), max_epochs=1),
-        tuning("short", SHORT, until=SOON, max_steps=settings.pop("max_steps", 20_000)),
-        tuning("long", LONG, until=SOON, max_steps=20_000),
+        tuning("short", SHORT, until=until, max_steps=settings.pop("max_steps", 20_000)),
+        tuning("long", LONG, until=until, max_steps=20_000),
     ]
     whole = curriculum(*stages, name="small", held_out=[settings.pop("held_out", echo(steps=12))], **settings)
     return Plan(whole, make_arms(whole, names), tuple(seeds), steps, episodes=16)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from building import HALF, cloning, curriculum, pathological, payloads, tuning
-from comparing import LONG, SHORT, placed, small_plan
+from comparing import LONG, SHORT, SOON, placed, small_plan
 
 from rlstages import InputError, train
 from rlstages.arms import make_arms
@@ -202,9 +202,9 @@ def test_scores_lie_on_the_grid(tmp_path):
 
 def test_a_policy_that_is_being_confirmed_is_played_once(tmp_path):
     """A confirmation takes more steps than two points of the grid are apart."""
-    placed(tmp_path, seeds=(0,), steps=3_000)
+    plan = placed(tmp_path, seeds=(0,), steps=3_000, until=replace(SOON, frozen_episodes=60))
 
-    rows = read_curve(run_arm(tmp_path, "staged", 0, 3_000).path).rows
+    rows = read_curve(run_arm(tmp_path, "staged", 0, 3_000, plan).path).rows
 
     pairs = [(one, two) for one, two in pairwise(rows) if one.changes == two.changes and two.why != "final"]
     assert pairs and all(one.cost < two.cost and one.scores == two.scores for one, two in pairs)
