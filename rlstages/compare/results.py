@@ -156,7 +156,8 @@ def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str
     measures = tuple[Measure, ...](plan.measure if b.random.success is not None else "return" for b in baselines)
     interval = grid_interval(steps, plan.rollout_steps)
     grid = (*range(0, steps, interval), steps)
-    curves = {name: [read_curve(run_path(directory, name, seed)) for seed in plan.seeds] for name in plan.arms}
+    paths = {name: [run_path(directory, name, seed) for seed in plan.seeds] for name in plan.arms}
+    curves = {name: [read_curve(path).on_grid(interval) for path in paths[name]] for name in plan.arms}
     ends = {
         name: [
             run_end(plan, seed, curve, steps, failures.get((name, seed)))

@@ -280,6 +280,9 @@ def looked(*rows):
         # One policy, seen twice, is one look; so is a score that stands at several points of the grid.
         ([(0, 0.0, 0), (500, 0.9, 1), (1_000, 0.9, 1), (1_500, 0.4, 2), (2_000, 0.4, 3)], None),
         ([(0, 0.0, 0), (500, 0.4, 1), (2_000, 0.9, 2)], None),
+        # A run that had points nearer to each other is seen at those of the others.
+        ([(0, 0.0, 0), (500, 0.9, 1), (510, 0.4, 2), (600, 0.9, 3), (2_000, 0.4, 4)], 500),
+        ([(0, 0.0, 0), (500, 0.9, 1), (510, 0.9, 2), (600, 0.4, 3), (2_000, 0.4, 4)], None),
         # What is not known to be the same policy counts as another.
         ([(0, 0.0, None), (500, 0.9, None), (1_000, 0.9, None), (2_000, 0.4, None)], 500),
     ],
