@@ -74,14 +74,8 @@ MODE = "from rlstages.tracking.mode import tracking_mode; print(tracking_mode('a
 DEFAULT, EARLIER = "", "https://api.wandb.ai"
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        pytest.param(DEFAULT, id="default"),
-        pytest.param(EARLIER, id="earlier", marks=pytest.mark.slow),
-        pytest.param("http://127.0.0.1:9", id="own", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("host", [DEFAULT, EARLIER, "http://127.0.0.1:9"], ids=["default", "earlier", "own"])
 def test_a_key_that_wandb_has_stored_means_online(host, place):
     assert python(place, MODE).stdout == "offline\n"
     assert python(place, LOGIN, wandb_server.KEY, host).returncode == 0
