@@ -170,13 +170,19 @@ def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str
     if not finished:
         raise Fault(f"No run came to its end, so there is nothing to compare: {failed[0]}")
     levels = _levels(plan, baselines, finished)
-    explored = {
-        name: explored_by([run_path(directory, name, run.seed) for run in runs if run.failure is None], own)
-        for name, runs in finished.items()
-        for own in [[stage.name for stage in plan.arms[name].stages if isinstance(stage, FineTuning)]]
-    }
     arms = tuple(
-        _arm(plan, name, runs, curves[name], steps, grid, levels, baselines, measures, explored[name])
+        _arm(
+            plan,
+            name,
+            runs,
+            curves[name],
+            steps,
+            grid,
+            levels,
+            baselines,
+            measures,
+            _explored(plan, name, paths[name], runs),
+        )
         for name, runs in finished.items()
     )
     contrasts = _contrasts(plan, arms) if plan.reference in finished else ()
@@ -233,6 +239,11 @@ def _arm(
         level=all(row.steps is None for row in map(lambda curve: curve.final(steps), curves) if row is not None),
         explored=explored,
     )
+
+
+def _explored(plan: Plan, name: str, paths: Sequence[Path], runs: Sequence[RunEnd]) -> Explored | None:
+    stages = [stage.name for stage in plan.arms[name].stages if isinstance(stage, FineTuning)]
+    return explored_by([path for path, run in zip(paths, runs, strict=True) if run.failure is None], stages)
 
 
 def _normalized(found: Estimate, ends: tuple[float, float] | None) -> Estimate | None:

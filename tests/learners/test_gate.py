@@ -80,12 +80,12 @@ def test_the_frozen_episodes_are_those_of_the_confirmation_that_opens():
 
 
 def test_a_gate_rarely_opens_on_a_policy_at_its_null():
-    rng, opened, runs = np.random.default_rng(0), 0, 100
+    rng, opened, runs = np.random.default_rng(0), 0, 200
     criterion = SuccessThreshold(0.9)
     for _ in range(runs):
         gate, recent, step = Gate(criterion), [], 0
         gate.begin(0)
-        for _ in range(40):
+        for _ in range(60):
             played = solved(rng.random(16) < 0.85, began=step)
             step += 5 * 16
             gate.note(played)
