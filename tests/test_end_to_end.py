@@ -19,15 +19,15 @@ from rlstages import *
 
 def curriculum(vectorize: str = "in-process"):
     longer, shorter = (Environment("toys:Echo", steps=n, vectorize=vectorize) for n in (8, 6))
-    until = SuccessThreshold(0.5, window=60)
+    half, most = (SuccessThreshold(share, window=60) for share in (0.5, 0.9))
     return Curriculum(
         "ladder",
-        agent=Agent("PPO", n_envs=4, n_steps=16, batch_size=32, n_epochs=2, network=(16,), learning_rate=1e-3),
+        agent=Agent("PPO", n_envs=4, n_steps=16, batch_size=32, n_epochs=2, network=(16,), learning_rate=3e-3),
         stages=[
             BehaviorCloning("clone", longer, expert=Expert("toys:tell", episodes=12), max_epochs=12, batch_size=16,
-                            patience=12, learning_rate=1e-2, evaluation_episodes=8),
-            FineTuning("first", longer, until=until, max_steps=20_000, critic_fit_steps=640, evaluation_episodes=8),
-            FineTuning("second", shorter, until=until, max_steps=20_000, evaluation_episodes=8),
+                            patience=12, learning_rate=2e-3, evaluation_episodes=8),
+            FineTuning("first", longer, until=half, max_steps=20_000, critic_fit_steps=640, evaluation_episodes=8),
+            FineTuning("second", shorter, until=most, max_steps=20_000, evaluation_episodes=8),
         ],
     )
 """
@@ -103,7 +103,7 @@ def has_a_whole_history(run):
         taken = [payload.stage_steps for payload in inside]
         assert taken == sorted(set(taken))
         fits = [payload.phase for payload in inside].count("critic fit")
-        assert fits == (10 if stage == "first" else 0)
+        assert 2 <= fits <= 10 if stage == "first" else fits == 0
     assert len(payloads(run, Evaluated)) == 4
     assert [payload.outcome for payload in payloads(run, StageFinished)] == ["completed", "reached", "reached"]
     assert payloads(run, RunFinished)[-1].outcome == "reached"
@@ -120,6 +120,7 @@ MOMENTS = [
     is_end("clone"),
     is_rollout("first", "critic fit", 128),
     is_rollout("first", "training"),
+    is_rollout("first", "confirming"),
     is_end("first"),
     is_rollout("second", "training", 128),
 ]
