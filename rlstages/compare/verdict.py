@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlstages.compare.results import ALPHA, ArmResult, Contrast, Results, finals
-from rlstages.compare.statistics import Estimate, chance_above, permutation_p, seeds_needed
+from rlstages.compare.statistics import Estimate, chance_above, holm, permutation_p, seeds_needed
 from rlstages.stages import BehaviorCloning
 
 FEW_SEEDS = 10
@@ -198,17 +198,19 @@ def _median(arm: ArmResult) -> str:
 
 def _transfer(results: Results) -> list[str]:
     """Name the arms that begin with a clone and score lower than one that begins with a random network."""
-    plan, found = results.plan, []
-    cloned = {name: any(isinstance(stage, BehaviorCloning) for stage in arm.stages) for name, arm in plan.arms.items()}
-    fresh = [arm for arm in results.arms if not cloned[arm.name]]
-    for arm in results.arms:
-        if not fresh or not cloned[arm.name] or arm.level:
-            continue
-        best = max(fresh, key=lambda other: other.final[0].value)
+    plan, found = results.plan, list[str]()
+    copies = {name: any(isinstance(stage, BehaviorCloning) for stage in arm.stages) for name, arm in plan.arms.items()}
+    fresh = [arm for arm in results.arms if not copies[arm.name]]
+    if not fresh:
+        return found
+    best = max(fresh, key=lambda arm: arm.final[0].value)
+    cloned = [arm for arm in results.arms if copies[arm.name] and not arm.level]
+    ps = holm([permutation_p(finals(plan, arm), finals(plan, best)) for arm in cloned])
+    for arm, p in zip(cloned, ps, strict=True):
         chance = chance_above(finals(plan, best), finals(plan, arm))
         if best.final[0].value - arm.final[0].value < _smallest(results) or chance < LIKELY:
             continue
-        luck = "" if permutation_p(finals(plan, arm), finals(plan, best)) < ALPHA else ", though that may be luck"
+        luck = "" if p < ALPHA else ", though that may be luck"
         text = f"Negative transfer: {best.name}, which copies nothing, scores higher than {arm.name}{luck}."
         found.append(f"{text}{_explored(arm)}")
     return found

@@ -157,6 +157,16 @@ def test_negative_transfer_within_luck_is_said_to_be_so(tmp_path):
     assert "though that may be luck" in text
 
 
+def test_negative_transfer_is_tested_over_all_arms_that_begin_with_a_clone(tmp_path):
+    """Four runs below four others have a p of 2 in 70: below 5 % for one arm, and above it for each of two."""
+    arms = {"staged": POOR[:4], "scratch": FAIR[:4]}
+    (alone,) = judge(outcome(tmp_path / "one", arms)).transfer
+    both = judge(outcome(tmp_path / "two", {**arms, "naive-handover": POOR[:4]})).transfer
+
+    assert "luck" not in alone
+    assert ["luck" in text for text in both] == [True, True]
+
+
 def _open(results):
     """What is said where nothing is beyond luck."""
     undecided = tuple(replace(contrast, p=1.0) for contrast in results.contrasts)
