@@ -56,19 +56,27 @@ def taken_out(commit: str, place: Path) -> Path:
     return source
 
 
-def run(source: Path, name: str, seed: int, out: Path) -> tuple[float, int]:
-    """Train with the package in a directory; return seconds and the exit code."""
-    names = out.with_suffix(".path")
+def importing(source: Path, names: Path) -> dict[str, str]:
+    """Return the variables of a process of one thread that imports the package from a directory.
+
+    Args:
+        source: Holds `rlstages` and `envs`.
+        names: A directory to make, in which both have the names that they are imported by.
+    """
     names.mkdir()
     (names / "rlstages").symlink_to(source / "rlstages")
     (names / "rlstages_envs").symlink_to(source / "envs")
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(names)}
+
+
+def run(source: Path, name: str, seed: int, out: Path) -> tuple[float, int]:
+    """Train with the package in a directory; return seconds and the exit code."""
     command = "from rlstages.cli import main; main()"
     arguments = ["train", name, "--seed", str(seed), "--track", "none", "--out", str(out)]
     started = time.perf_counter()
     ended = subprocess.run(
         [sys.executable, "-c", command, *arguments],
-        env={**os.environ, **threads, "PYTHONPATH": str(names)},
+        env=importing(source, out.with_suffix(".path")),
         cwd=out.parent,
         check=False,
         capture_output=True,
