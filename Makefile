@@ -48,6 +48,7 @@ third-party:
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
 types: $(VENV)/installed
 	$(VENV)/bin/mypy

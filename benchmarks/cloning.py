@@ -24,9 +24,9 @@ from imitation.util.logger import HierarchicalLogger
 from stable_baselines3.common.logger import Logger
 
 from rlstages import Agent, BehaviorCloning, Environment
-from rlstages.demonstrations import Demonstration, Demonstrations
-from rlstages.learners.cloning import CloningRunner
+from rlstages.demonstrations.episodes import Demonstration, Demonstrations
 from rlstages.learners.learner import Learner
+from rlstages.stages.cloning import CloningRunner
 
 SIZE = 16_384
 SEES, ACTS = gym.spaces.Box(-1.0, 1.0, (8,), np.float32), gym.spaces.Discrete(4)

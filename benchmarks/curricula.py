@@ -28,10 +28,10 @@ ARMS = ["clone-only", "scratch", "staged"]
 def measure(name: str, seed: int) -> dict[str, Any] | None:
     """Compare the three arms on one seed and return a row, or `None` if a run failed."""
     from rlstages import load_curriculum
-    from rlstages.arms import GOING_ON, last_variant
-    from rlstages.compare.curve import read_curve
     from rlstages.events import StageFinished
-    from rlstages.storage.rundir import read_events
+    from rlstages.experiments.compare.arms import GOING_ON, last_variant
+    from rlstages.experiments.compare.curve import read_curve
+    from rlstages.storage.run_directory import read_events
 
     out = BASE / f"{name}-s{seed}"
     options = ["--seeds", str(seed), "--arms", "staged,scratch,clone-only", "--jobs", "1", "--track", "none"]

@@ -24,7 +24,7 @@ from rlstages_envs.rooms import BatchedRooms
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from rlstages import BatchedEnv, Environment
-from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.make import make_environment, make_vec_env
 
 BATCH, COPIES, PROCESSES = 256, 8, 4
 Turn = Callable[[], None]

@@ -35,11 +35,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from throughput import ENVIRONMENTS, Contender, batched, ours, stock
 
 from rlstages import Environment
-from rlstages.compare.statistics import estimate, steps_to
-from rlstages.environments.making import SeededEpisodes, make_environment, make_vec_env
+from rlstages.environments.make import SeededEpisodes, make_environment, make_vec_env
 from rlstages.environments.seeding import EpisodeSeeds, Purpose
-from rlstages.randomness import random_state, set_random_state
-from rlstages.threads import limited_threads
+from rlstages.experiments.compare.statistics import estimate, steps_to
+from rlstages.reproducibility import limited_threads, random_state, set_random_state
 
 EVERY, EPISODES = 1_024, 50
 # The end of a curve is the mean of this share of it: a single look moves much.

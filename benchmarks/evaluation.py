@@ -20,10 +20,10 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rlstages import load_curriculum
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.seeding import Purpose
-from rlstages.evaluation import play_wave
 from rlstages.learners.learner import Learner
+from rlstages.play.play import play_wave
 
 
 class Predicting:

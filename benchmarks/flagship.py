@@ -33,15 +33,15 @@ import torch
 from handover import FILES, cloned, ends_of, handed_over, load_task, played, rollout_of
 
 from rlstages import Environment, FineTuning
-from rlstages.arms import ARMS
-from rlstages.baselines import normalized
 from rlstages.cli.launching import read_seeds
 from rlstages.events import StageFinished
+from rlstages.experiments.compare.arms import ARMS
 from rlstages.learners.learner import Weights, read_policy, tensors
-from rlstages.policies import load_learner
+from rlstages.play.saved_policies import load_learner
+from rlstages.specs.criteria.baselines import normalized
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
 from rlstages.storage.record import versions
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 
 BASE = Path("runs/flagship")
 TASKS = ["rooms", "cartpole", "pointmaze", "minigrid-multiroom", "minigrid-doorkey", "lunarlander", *FILES]

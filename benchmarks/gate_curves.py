@@ -15,12 +15,12 @@ import tempfile
 from pathlib import Path
 
 from rlstages import Curriculum, FineTuning, RewardThreshold, SuccessThreshold, load_curriculum, train
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.seeding import Purpose
-from rlstages.evaluation import evaluate
 from rlstages.events import Event, StageStarted
 from rlstages.learners.learner import Learner
-from rlstages.randomness import random_state_kept
+from rlstages.play.play import evaluate
+from rlstages.reproducibility import random_state_kept
 
 BASE = Path("runs/gates")
 SEED = 3_000_000

@@ -22,8 +22,8 @@ from scipy import stats
 from scipy.special import stdtrit
 
 from rlstages import RewardThreshold, SuccessThreshold
-from rlstages.episodes import Episode, wilson_interval
-from rlstages.learners.gate import Gate
+from rlstages.specs.criteria.episodes import Episode, wilson_interval
+from rlstages.stages.fine_tuning.gate import Gate
 
 N_ENVS = 16
 """Episodes finished in a rollout, and episodes in a wave of a confirmation."""

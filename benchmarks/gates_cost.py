@@ -25,7 +25,7 @@ import numpy as np
 from rlstages import FineTuning, train
 from rlstages.cli.launching import read_seeds
 from rlstages.events import Event, Judged, RolloutFinished, RunFinished, RunStarted, StageFinished, StageStarted
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 
 NAMES = ["rooms", "cartpole", "pointmaze", "minigrid-multiroom", "minigrid-doorkey"]
 BASE = Path("runs/gates-cost")

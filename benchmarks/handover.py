@@ -25,17 +25,17 @@ import numpy as np
 import torch
 
 from rlstages import Curriculum, Environment, FineTuning, RewardThreshold, load_curriculum, train
-from rlstages.arms import UNPROTECTED
-from rlstages.baselines import normalized, value_of
-from rlstages.compare.statistics import Estimate, estimate
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.seeding import Purpose
-from rlstages.episodes import score
-from rlstages.evaluation import evaluate, play_wave
+from rlstages.experiments.compare.arms import UNPROTECTED
+from rlstages.experiments.compare.statistics import Estimate, estimate
 from rlstages.learners.exploration import measure_exploration
 from rlstages.learners.learner import Learner
-from rlstages.measuring import expert_of, measure_baselines
-from rlstages.policies import load_learner
+from rlstages.play.chance_and_expert import expert_of, measure_baselines
+from rlstages.play.play import evaluate, play_wave
+from rlstages.play.saved_policies import load_learner
+from rlstages.specs.criteria.baselines import normalized, value_of
+from rlstages.specs.criteria.episodes import score
 
 BASE = Path("runs/handover")
 SEED = 4_000_000

@@ -15,12 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rlstages import FineTuning, load_curriculum, train
-from rlstages.arms import UNREACHABLE
-from rlstages.baselines import value_of
-from rlstages.curriculum import Curriculum
 from rlstages.events import HandoverChecked
-from rlstages.storage.rundir import read_events
-from rlstages.tracking.keeping import dip_of, matrix_of
+from rlstages.experiments.compare.arms import UNREACHABLE
+from rlstages.specs.criteria.baselines import value_of
+from rlstages.specs.curriculum import Curriculum
+from rlstages.storage.run_directory import read_events
+from rlstages.tracking.retention_table import dip_of, matrix_of
 from rlstages.tracking.state import RunState
 
 HARMS = {"learning rate 0.1": {"learning_rate": 0.1}, "log_std 0": {"exploration": 0.0}}

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from rlstages import Curriculum, FineTuning, load_curriculum, train
-from rlstages.stages import Stage
-from rlstages.threads import limited_threads
+from rlstages.reproducibility import limited_threads
+from rlstages.specs.stages.fine_tuning import Stage
 
 _UNTIL = "until."
 

@@ -16,11 +16,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from rlstages import load_curriculum, train, trainer
-from rlstages.learners.examination import Examiner
-from rlstages.learners.fine_tuning import FineTuningRunner
-from rlstages.retention import Retention
-from rlstages.storage.rundir import RunDirectory
+from rlstages import load_curriculum, train
+from rlstages.play.examiner import Examiner
+from rlstages.play.retention import Retention
+from rlstages.stages.fine_tuning.runner import FineTuningRunner
+from rlstages.storage.run_directory import RunDirectory
+from rlstages.training import trainer
 
 spent: dict[str, float] = defaultdict(float)
 calls: dict[str, int] = defaultdict(int)

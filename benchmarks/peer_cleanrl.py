@@ -18,7 +18,7 @@ from torch import nn
 from torch.distributions import Categorical, Normal
 
 from rlstages import Environment
-from rlstages.environments.making import make_environment
+from rlstages.environments.make import make_environment
 
 LEARNING_RATE, GAMMA, LAMBDA, CLIP, VALUE_WEIGHT, MAX_NORM = 3e-4, 0.99, 0.95, 0.2, 0.5, 0.5
 

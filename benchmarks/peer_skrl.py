@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributions import Distribution
 
 from rlstages import Environment
-from rlstages.environments.making import make_environment
+from rlstages.environments.make import make_environment
 
 # skrl turns the checks of all of torch's distributions off when it is imported, which would make other contenders
 # faster than their users find them.

@@ -20,7 +20,7 @@ from tianshou.utils.torch_utils import policy_within_training_step, torch_train_
 from torch.distributions import Distribution, Independent, Normal
 
 from rlstages import Environment
-from rlstages.environments.making import make_environment
+from rlstages.environments.make import make_environment
 
 
 def contender(spec: Environment, settings: dict[str, Any]) -> Contender:

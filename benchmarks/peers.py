@@ -43,9 +43,9 @@ from throughput import (
 )
 
 from rlstages import Environment
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.seeding import Purpose
-from rlstages.threads import limited_threads
+from rlstages.reproducibility import limited_threads
 
 TASKS = ["CartPole", "Pendulum", "Hopper"]
 PEERS = {

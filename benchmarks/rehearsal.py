@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from rlstages import Agent, Curriculum, Environment, FineTuning, RewardThreshold, SuccessThreshold, train
-from rlstages.policies import evaluate_run
+from rlstages.play.saved_policies import evaluate_run
 
 NEVER = RewardThreshold(1e9)
 EPISODES = 200

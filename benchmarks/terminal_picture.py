@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rlstages.events import Judged
 from rlstages.storage.record import read_record
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 from rlstages.tracking.ladder import UNICODE, live_view
 from rlstages.tracking.state import RunState
 

@@ -30,15 +30,15 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from rlstages import Agent, BatchedEnv, Environment, FineTuning, RewardThreshold
-from rlstages.environments.batched import BatchedVecEnv
-from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.batched_vec_env import BatchedVecEnv
+from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.monitor import EpisodeMonitor
 from rlstages.environments.seeding import EpisodeSeeds, Purpose
 from rlstages.errors import InputError
-from rlstages.learners.copies import begin_copies
-from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import Learner
-from rlstages.threads import limited_threads
+from rlstages.reproducibility import limited_threads
+from rlstages.stages.fine_tuning.copies import begin_copies
+from rlstages.stages.fine_tuning.runner import FineTuningRunner
 
 Settings = dict[str, Any]
 D: Settings = {"n_envs": 8, "n_steps": 256, "batch_size": 64, "n_epochs": 10, "network": (64, 64)}

@@ -31,7 +31,7 @@ from rlstages_envs.rooms_layout import (
     lay_out,
 )
 
-from rlstages.batches import ALL, BatchedEnv, SingleEnv
+from rlstages.environments.batched_env import ALL, BatchedEnv, SingleEnv
 
 TURN_LEFT, TURN_RIGHT, FORWARD, PICK_UP, TOGGLE = range(5)
 """The actions, in MiniGrid's order."""

@@ -10,17 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlstages.batches import BatchedEnv
-    from rlstages.criteria.criterion import Verdict
-    from rlstages.criteria.thresholds import RewardThreshold, SuccessThreshold
-    from rlstages.curriculum import Curriculum, load_curriculum
-    from rlstages.demonstrations import Demonstrations, load_demonstrations
+    from rlstages.demonstrations.episodes import Demonstrations, load_demonstrations
+    from rlstages.environments.batched_env import BatchedEnv
     from rlstages.errors import InputError
-    from rlstages.policies import load_policy
-    from rlstages.specs import Agent, Environment, Expert, Linear
-    from rlstages.stages import BehaviorCloning, FineTuning
+    from rlstages.play.saved_policies import load_policy
+    from rlstages.specs.agent import Agent, Environment, Expert, Linear
+    from rlstages.specs.criteria.criterion import Verdict
+    from rlstages.specs.criteria.thresholds import RewardThreshold, SuccessThreshold
+    from rlstages.specs.curriculum import Curriculum, load_curriculum
+    from rlstages.specs.stages.fine_tuning import BehaviorCloning, FineTuning
     from rlstages.tracking.replay import track
-    from rlstages.training import resume, train
+    from rlstages.training.start import resume, train
 
 __all__ = [
     "Agent",
@@ -45,16 +45,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "batches": ["BatchedEnv"],
-    "criteria": ["RewardThreshold", "SuccessThreshold", "Verdict"],
-    "curriculum": ["Curriculum", "load_curriculum"],
-    "demonstrations": ["Demonstrations", "load_demonstrations"],
+    "demonstrations.episodes": ["Demonstrations", "load_demonstrations"],
+    "environments.batched_env": ["BatchedEnv"],
     "errors": ["InputError"],
-    "policies": ["load_policy"],
-    "specs": ["Agent", "Environment", "Expert", "Linear"],
-    "stages": ["BehaviorCloning", "FineTuning"],
+    "play.saved_policies": ["load_policy"],
+    "specs.agent": ["Agent", "Environment", "Expert", "Linear"],
+    "specs.criteria": ["RewardThreshold", "SuccessThreshold", "Verdict"],
+    "specs.curriculum": ["Curriculum", "load_curriculum"],
+    "specs.stages.fine_tuning": ["BehaviorCloning", "FineTuning"],
     "tracking.replay": ["track"],
-    "training": ["resume", "train"],
+    "training.start": ["resume", "train"],
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

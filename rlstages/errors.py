@@ -7,10 +7,20 @@ import math
 import signal
 import sys
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import Any
 
 MAX_SEED = 2**32 - 1
 """NumPy's generators take no larger one."""
+
+
+class ExitCode(IntEnum):
+    """The exit codes of the command line, besides 0."""
+
+    FAULT = 1
+    INPUT = 2
+    MISSED = 3
+    INTERRUPTED = 130
 
 
 class InputError(ValueError):

@@ -22,9 +22,9 @@ from rlstages import (
     SuccessThreshold,
 )
 from rlstages.environments.autoreset import Autoreset, autoreset_of
-from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.learners.learner import Learner
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 
 TESTS = Path(__file__).parent
 VECTOR_CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"

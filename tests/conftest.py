@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from rlstages import references
+from rlstages.specs import references
 
 torch.set_num_threads(1)
 

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 
-from rlstages.launch import Job
+from rlstages.experiments.jobs import Job
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import numpy as np
 import toys
 from gymnasium import spaces
 
-from rlstages.batches import BatchedEnv
+from rlstages.environments.batched_env import BatchedEnv
 
 UNEQUAL = {"low": [-1.0, 5.0], "high": [200.0, 5.5]}
 

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, Linear
-from rlstages.criteria import RewardThreshold, SuccessThreshold
+from rlstages.specs.criteria import RewardThreshold, SuccessThreshold
 
 some = settings(max_examples=40)
 keys = st.text(max_size=5).filter(lambda key: key != "$type")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rlstages_envs.pointmaze import BatchedPointMaze
 from rlstages_envs.rooms import BatchedRooms
 
-from rlstages.batches import SingleEnv
+from rlstages.environments.batched_env import SingleEnv
 
 FAMILIES = [BatchedRooms, BatchedPointMaze]
 

@@ -11,7 +11,7 @@ from building import cloning, curriculum, echo, tuning
 
 from rlstages import RewardThreshold, train
 from rlstages.events import StageFinished
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

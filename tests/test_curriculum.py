@@ -4,8 +4,8 @@ import textwrap
 import pytest
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, InputError, SuccessThreshold
-from rlstages.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
-from rlstages.references import resolve, sources
+from rlstages.specs.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
+from rlstages.specs.references import resolve, sources
 
 ENV, UNTIL = Environment("CartPole-v1"), SuccessThreshold(0.9)
 TUNE = FineTuning("tune", ENV, until=UNTIL, max_steps=100_000)

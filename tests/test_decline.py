@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rlstages import RewardThreshold, SuccessThreshold
-from rlstages.criteria import spend
-from rlstages.criteria.decline import HYSTERESIS, Level, level_of
-from rlstages.episodes import Episode
+from rlstages.specs.criteria import spend
+from rlstages.specs.criteria.decline import HYSTERESIS, Level, level_of
+from rlstages.specs.criteria.episodes import Episode
 
 GATE = SuccessThreshold(0.9)
 

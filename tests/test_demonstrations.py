@@ -14,7 +14,8 @@ from safetensors.numpy import save as to_safetensors
 from strategies import some
 
 from rlstages import InputError, load_demonstrations
-from rlstages.demonstrations import Demonstration, Demonstrations, check_demonstrations
+from rlstages.demonstrations.episodes import Demonstration, Demonstrations
+from rlstages.demonstrations.fitting import check_demonstrations
 
 BOX = spaces.Box(-10.0, 10.0, (3,))
 IMAGE = spaces.Box(0, 255, (2, 4, 4), np.uint8)

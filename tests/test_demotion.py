@@ -20,10 +20,10 @@ from rlstages.events import (
     Warned,
 )
 from rlstages.learners.learner import read_policy
-from rlstages.policies import load_policy
+from rlstages.play.saved_policies import load_policy
 from rlstages.storage.checkpoints import checkpoint_names, sha256
-from rlstages.storage.rundir import read_events
-from rlstages.visits import policy_file, returns_from, stage_to_look_back_at, visit_of, way_from
+from rlstages.storage.run_directory import read_events
+from rlstages.training.path import policy_file, returns_from, stage_to_look_back_at, visit_of, way_from
 
 
 @pytest.fixture(scope="module")

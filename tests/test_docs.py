@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from rlstages import Environment, load_curriculum, train
-from rlstages.environments.batched import BatchedVecEnv
+from rlstages.environments.batched_vec_env import BatchedVecEnv
 from rlstages.environments.determinism import doubts_about
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.monitor import monitor_of
 
 PAGE = (Path(__file__).parents[1] / "docs" / "environments.md").read_text(encoding="utf-8")

@@ -6,12 +6,12 @@ from building import cloning, curriculum, echo, tuning
 from toys import Corridor
 
 from rlstages import Environment, Expert, RewardThreshold, SuccessThreshold, train
-from rlstages.demonstrations import Demonstration
-from rlstages.doubts import doubts_about_clone, doubts_about_expert, doubts_about_reward
-from rlstages.episodes import Episode, chance_of_less, score
+from rlstages.demonstrations.episodes import Demonstration
 from rlstages.events import Warned
-from rlstages.preflight import preflight
-from rlstages.storage.rundir import read_events
+from rlstages.play.doubts import doubts_about_clone, doubts_about_expert, doubts_about_reward
+from rlstages.specs.criteria.episodes import Episode, chance_of_less, score
+from rlstages.storage.run_directory import read_events
+from rlstages.training.preflight import preflight
 
 HERE = __name__
 

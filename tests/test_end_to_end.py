@@ -12,7 +12,7 @@ import pytest
 from building import COMMAND, descendants, is_alive, lines, payloads, rlstages, surroundings
 
 from rlstages.events import EpochFinished, Evaluated, RolloutFinished, RunFinished, StageFinished, StageStarted
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 
 LADDER = """
 from rlstages import *
@@ -32,7 +32,7 @@ def curriculum(vectorize: str = "in-process"):
     )
 """
 # Every step is saved, so that what a kill may cost is known.
-ALWAYS_SAVED = "from rlstages import trainer; trainer.CHECKPOINT_SECONDS = 0.0"
+ALWAYS_SAVED = "from rlstages.training import trainer; trainer.CHECKPOINT_SECONDS = 0.0"
 
 
 class Session:

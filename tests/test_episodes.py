@@ -3,7 +3,7 @@ import math
 import pytest
 from scipy import stats
 
-from rlstages.episodes import Episode, score, wilson_interval
+from rlstages.specs.criteria.episodes import Episode, score, wilson_interval
 
 
 def episodes(returns, success=None):

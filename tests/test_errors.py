@@ -18,7 +18,7 @@ from rlstages.errors import (
     require_seed,
     signal_name,
 )
-from rlstages.stopping import add_place
+from rlstages.training.stopping import add_place
 
 
 def sentence_of(call, *args, **kwargs):

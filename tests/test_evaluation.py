@@ -8,12 +8,12 @@ import torch
 from building import agent, echo, learner_for
 
 from rlstages import Environment
-from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.errors import Fault
-from rlstages.evaluation import evaluate, play_wave
-from rlstages.learners.copies import begin_copies
-from rlstages.learners.engines.rollouts import collect
+from rlstages.learners.algorithms.on_policy.rollout import collect
+from rlstages.play.play import evaluate, play_wave
+from rlstages.stages.fine_tuning.copies import begin_copies
 
 
 def copies(environment, n_envs=3):
@@ -110,7 +110,7 @@ def test_a_rollout_is_the_same_whether_or_not_the_policy_was_examined_before(eng
 
 
 def test_episodes_that_do_not_end_are_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr("rlstages.evaluation.MAX_EPISODE_STEPS", 50)
+    monkeypatch.setattr("rlstages.play.play.MAX_EPISODE_STEPS", 50)
     env = copies(Environment("toys:Endless"), 2)
 
     with pytest.raises(Fault, match=r"^The episode of copy 0 did not end within 50 steps; give the environment a time"):

@@ -7,11 +7,6 @@ from hypothesis import given
 from strategies import curricula, some
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, InputError
-from rlstages.baselines import Baselines
-from rlstages.criteria import RewardThreshold, SuccessThreshold
-from rlstages.criteria.decline import Decline
-from rlstages.curriculum import load_curriculum
-from rlstages.episodes import Episode, score
 from rlstages.events import (
     BaselinesMeasured,
     DemonstrationsReady,
@@ -34,8 +29,13 @@ from rlstages.events import (
     StageStarted,
     Warned,
 )
-from rlstages.privacy import without_paths
-from rlstages.serialization import from_data, to_data
+from rlstages.events.privacy import without_paths
+from rlstages.specs.criteria import RewardThreshold, SuccessThreshold
+from rlstages.specs.criteria.baselines import Baselines
+from rlstages.specs.criteria.decline import Decline
+from rlstages.specs.criteria.episodes import Episode, score
+from rlstages.specs.curriculum import load_curriculum
+from rlstages.specs.serialization import from_data, to_data
 
 SCORE = score([Episode(0, i, float(i), 5, i > 1) for i in range(4)])
 VERDICT = SuccessThreshold(0.9).judge([Episode(0, i, 1.0, 5, True) for i in range(100)])

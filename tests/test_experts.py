@@ -7,9 +7,9 @@ from building import cloning, curriculum, echo, tuning
 from stable_baselines3 import A2C, PPO
 
 from rlstages import Environment, Expert, InputError, SuccessThreshold, load_policy, train
-from rlstages.environments.making import make_environment
-from rlstages.experts import showing
-from rlstages.recording import record
+from rlstages.environments.make import make_environment
+from rlstages.play.experts import showing
+from rlstages.play.recording import record
 
 ALWAYS = Environment("toys:Always")
 

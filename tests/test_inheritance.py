@@ -7,14 +7,14 @@ import pytest
 from building import CONTRARY, cloning, curriculum, echo, mostly_slow, payloads, tuning
 
 from rlstages import InputError, RewardThreshold, SuccessThreshold, resume, train
-from rlstages.compare.plan import make_plan
+from rlstages.demonstrations.kept import demonstrated_transitions, kept_demonstrations
 from rlstages.events import DemonstrationsReady, RolloutFinished
-from rlstages.inheritance import demonstrated_transitions, kept_demonstrations
-from rlstages.policies import load_learner
-from rlstages.preflight import preflight
+from rlstages.experiments.compare.plan import make_plan
+from rlstages.play.saved_policies import load_learner
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint, sha256
 from rlstages.storage.record import read_record
-from rlstages.storage.rundir import INHERITED, clear_unborn, read_events
+from rlstages.storage.run_directory import INHERITED, clear_unborn, read_events
+from rlstages.training.preflight import preflight
 
 NEVER = RewardThreshold(1e9)
 CLONE = cloning(episodes=4, max_epochs=1, evaluation_episodes=0)
@@ -65,7 +65,9 @@ def test_the_term_is_over_all_that_the_last_cloning_stage_kept(here):
 
     first, last = payloads("run", DemonstrationsReady)
     kept = kept_demonstrations(here / "run")
-    observations, actions = demonstrated_transitions(here / "run", load_learner(here / "run"))
+    learner = load_learner(here / "run")
+    spaces = learner.policy.observation_space, learner.action_space
+    observations, actions = demonstrated_transitions(here / "run", *spaces)
 
     assert kept.digest == last.digest != first.digest
     assert len(actions) == len(observations) == 3 * 5

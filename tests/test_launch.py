@@ -11,7 +11,7 @@ import pytest
 from building import surroundings
 from launching import script
 
-from rlstages.launch import Ended, Job, run_jobs, teller
+from rlstages.experiments.jobs import Ended, Job, run_jobs, teller
 
 
 def test_jobs_run_a_few_at_a_time_and_in_order(tmp_path):
@@ -114,10 +114,10 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from launching import script
-from rlstages.launch import run_jobs
+from rlstages.experiments.jobs import run_jobs
 here = Path(sys.argv[1])
 code = (
-    "from rlstages.launch import end_with_launcher; import os, signal, sys, time; end_with_launcher()\\n"
+    "from rlstages.experiments.jobs import end_with_launcher; import os, signal, sys, time; end_with_launcher()\\n"
     "signal.signal(signal.SIGTERM, lambda *_: (open('saved', 'w').close(), sys.exit(0)))\\n"
     "open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'started')\\n"
     "while True: time.sleep(0.05)"

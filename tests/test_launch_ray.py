@@ -15,7 +15,7 @@ from building import payloads, surroundings
 from launching import script
 
 from rlstages.events import RunFinished, RunStarted, StageFinished, StageStarted
-from rlstages.launch_ray import run_jobs_on_ray
+from rlstages.experiments.ray_jobs import run_jobs_on_ray
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

@@ -8,13 +8,14 @@ import gymnasium as gym
 import pytest
 from building import payloads, rlstages, surroundings
 
-from rlstages import InputError, load_curriculum, references, resume, train
+from rlstages import InputError, load_curriculum, resume, train
 from rlstages.events import RunFinished
-from rlstages.neighbours import neighbours
-from rlstages.policies import evaluate_run
-from rlstages.preflight import preflight
-from rlstages.references import sources
+from rlstages.play.saved_policies import evaluate_run
+from rlstages.specs import references
+from rlstages.specs.neighbours import neighbours
+from rlstages.specs.references import sources
 from rlstages.storage.record import read_record
+from rlstages.training.preflight import preflight
 
 ENVIRONMENT = """
 import gymnasium as gym

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from rlstages.places import typed
+from rlstages.storage.record import typed
 
 
 @pytest.mark.parametrize("name", ["onl", "my runs/a b", "it's", "-x", "$HOME", "ä"])

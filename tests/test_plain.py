@@ -21,8 +21,8 @@ from rlstages import (
     SuccessThreshold,
     load_curriculum,
 )
-from rlstages.plain import thaw
-from rlstages.serialization import digest
+from rlstages.specs.plain import thaw
+from rlstages.specs.serialization import digest
 
 
 class ConfigList(MutableSequence):

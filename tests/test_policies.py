@@ -6,10 +6,10 @@ import torch
 from building import cloning, curriculum, echo, tuning
 
 from rlstages import Environment, Expert, InputError, SuccessThreshold, load_policy, train
-from rlstages.environments.making import make_environment
+from rlstages.environments.make import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.learners.learner import read_policy
-from rlstages.policies import evaluate_run, final_policy_file, load_learner
+from rlstages.play.saved_policies import evaluate_run, final_policy_file, load_learner
 
 ALWAYS = Environment("toys:Always")
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)

@@ -9,11 +9,11 @@ import torch
 from building import cloning, curriculum, echo, tuning
 
 from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, train
-from rlstages.demonstrations import Demonstration, Demonstrations
-from rlstages.experts import showing
-from rlstages.preflight import preflight, slowness
-from rlstages.recording import record
-from rlstages.trial import try_expert
+from rlstages.demonstrations.episodes import Demonstration, Demonstrations
+from rlstages.play.experts import showing
+from rlstages.play.recording import record
+from rlstages.training.preflight import preflight, slowness
+from rlstages.training.smoke_check import try_expert
 
 
 def toy(name):
@@ -260,7 +260,7 @@ def test_episodes_that_do_not_end_are_noticed_where_no_limit_is_known(monkeypatc
     limited = Environment("toys:Endless", wrappers=["toys:limit"])
     assert not any("has not ended" in doubt for doubt in preflight(curriculum(tuning(environment=limited))).doubts)
 
-    monkeypatch.setattr("rlstages.preflight.ENDLESS", 50_000)
+    monkeypatch.setattr("rlstages.training.preflight.ENDLESS", 50_000)
     assert any("within 20,000 steps" in doubt for doubt in preflight(curriculum(tuning(environment=endless))).doubts)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlstages import load_curriculum
-from rlstages.preflight import preflight
+from rlstages.training.preflight import preflight
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

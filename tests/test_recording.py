@@ -5,11 +5,11 @@ import pytest
 from building import echo
 
 from rlstages import Environment, Expert, InputError, recording
-from rlstages.environments.making import make_environment
+from rlstages.environments.make import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
-from rlstages.experts import showing
-from rlstages.recording import Budget, record, rehearse
-from rlstages.trial import try_expert
+from rlstages.play.experts import showing
+from rlstages.play.recording import Budget, record, rehearse
+from rlstages.training.smoke_check import try_expert
 
 
 def play(environment, expert, episodes=3, **where):

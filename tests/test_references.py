@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from rlstages import InputError
-from rlstages.references import add_sources, load_file, reference, resolve, sources
+from rlstages.specs.references import add_sources, load_file, reference, resolve, sources
 
 
 class Maker:
@@ -180,9 +180,11 @@ def run_script(path):
     return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, env=os.environ, check=False)
 
 
-SCRIPT = (
-    "from rlstages.references import reference, sources\ndef make(): pass\nprint(reference('x', make), *sources())\n"
-)
+SCRIPT = """
+from rlstages.specs.references import reference, sources
+def make(): pass
+print(reference('x', make), *sources())
+"""
 
 
 def test_functions_of_the_running_script_are_named_after_its_file(write):

@@ -7,10 +7,10 @@ from building import agent, curriculum, echo, payloads, tuning
 
 from rlstages import Environment, InputError, SuccessThreshold, load_curriculum, resume, train
 from rlstages.events import Evaluated, Warned
-from rlstages.resumption import conditions
+from rlstages.reproducibility import threads_of
 from rlstages.storage import rundir
 from rlstages.storage.record import read_record
-from rlstages.threads import threads_of
+from rlstages.training.resuming import conditions
 
 TASK = """
 import toys

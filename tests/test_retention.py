@@ -11,7 +11,6 @@ from hypothesis import strategies as some
 from test_trainer import Stop
 
 from rlstages import Environment, Expert, InputError, RewardThreshold, resume, train
-from rlstages.episodes import Episode, score
 from rlstages.events import (
     BaselinesMeasured,
     Evaluated,
@@ -21,10 +20,11 @@ from rlstages.events import (
     RolloutFinished,
     StageFinished,
 )
-from rlstages.randomness import random_state
-from rlstages.retention import FREE_STEPS, MOST_EPISODES, WAVE, Retention
+from rlstages.play.retention import FREE_STEPS, MOST_EPISODES, WAVE, Retention
+from rlstages.reproducibility import random_state
+from rlstages.specs.criteria.episodes import Episode, score
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 
 SHORT, LONG, FAR = echo(steps=4), echo(steps=8), echo(steps=16)
 NEVER = RewardThreshold(1e9)

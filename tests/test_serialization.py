@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from strategies import agents, clonings, criteria, curricula, environments, experts, fine_tunings, keys, plain, some
 
 from rlstages import Agent, Curriculum, Environment, Expert, InputError
-from rlstages.plain import FrozenDict, freeze, thaw
-from rlstages.serialization import (
+from rlstages.specs.plain import FrozenDict, freeze, thaw
+from rlstages.specs.serialization import (
     digest,
     dumps,
     from_data,
@@ -83,7 +83,7 @@ def test_fields_that_came_later_do_not_change_the_digests_of_before():
 
 def test_the_digest_is_the_same_in_every_process():
     code = (
-        "from rlstages import Environment; from rlstages.serialization import digest;"
+        "from rlstages import Environment; from rlstages.specs.serialization import digest;"
         "print(digest(Environment('a:b', wrappers=['c:d'], kwargs={'z': {'y': 1, 'x': [2]}, 'b': 'ü'})))"
     )
     found = {

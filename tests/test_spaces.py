@@ -6,8 +6,8 @@ import pytest
 from gymnasium import spaces
 
 from rlstages import Agent, InputError
+from rlstages.environments.spaces import describe_space, space_from_data, space_to_data
 from rlstages.learners.fit import require_fit
-from rlstages.spaces import describe_space, space_from_data, space_to_data
 
 SPACES = [
     spaces.Box(-1.0, 1.0, (3,)),

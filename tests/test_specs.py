@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlstages import Agent, Environment, Expert, InputError, Linear
-from rlstages.specs import Hyperparameters, refuse_ppo_only, value_at
+from rlstages.specs.agent import Hyperparameters, refuse_ppo_only, value_at
 
 
 def wrap(env):

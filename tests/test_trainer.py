@@ -10,7 +10,7 @@ import pytest
 import torch
 from building import Recorder, agent, cloning, curriculum, echo, mostly_slow, payloads, tuning
 
-from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, resume, train, training
+from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, resume, train
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import (
     EpochFinished,
@@ -22,12 +22,13 @@ from rlstages.events import (
     StageStarted,
     Warned,
 )
-from rlstages.learners.cloning import CloningRunner
-from rlstages.learners.fine_tuning import FineTuningRunner
 from rlstages.learners.learner import read_policy
+from rlstages.stages.cloning import CloningRunner
+from rlstages.stages.fine_tuning.runner import FineTuningRunner
 from rlstages.storage.checkpoints import checkpoint_names, sha256
 from rlstages.storage.record import read_record
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
+from rlstages.training import start
 
 POLE = Environment("rlstages_envs.cartpole:cartpole", max_steps=60, success=40.0)
 SHORT_POLE = Environment("rlstages_envs.cartpole:cartpole", max_steps=60, pole_length=0.3, success=40.0)
@@ -347,8 +348,8 @@ def test_a_run_starts_from_the_policy_of_another(here):
     assert second.outcome == "reached"
     assert read_record(here / "second").initial == "first"
     again = curriculum(cloning(environment=ALWAYS, expert=Expert("toys:tell_zero", episodes=2), max_epochs=1))
-    learner = training.learner_of(training.new_record(again, 0, read_record(here / "first").spaces, {}))
-    training.start_from(learner, again, here / "first")
+    learner = start.learner_of(start.new_record(again, 0, read_record(here / "first").spaces, {}))
+    start.start_from(learner, again, here / "first")
     assert all(torch.equal(value, learner.weights()[name]) for name, value in left.items())
     assert learner.objective == "reinforcement" and learner.trusted is not None
 
@@ -356,9 +357,9 @@ def test_a_run_starts_from_the_policy_of_another(here):
 def test_what_a_policy_was_trained_for_is_that_of_the_last_stage_that_ended(here):
     plan = curriculum(cloning(environment=ALWAYS, expert=Expert("toys:tell_zero", episodes=2)), easy())
     train(plan, out="run", trackers=[Stop(RolloutFinished)])
-    learner = training.learner_of(read_record(here / "run"))
+    learner = start.learner_of(read_record(here / "run"))
 
-    training.start_from(learner, plan, here / "run")
+    start.start_from(learner, plan, here / "run")
 
     assert learner.objective == "cloning"
 

@@ -13,10 +13,9 @@ from building import Recorder, agent, cloning, curriculum, echo, learner_for, pa
 
 from rlstages import Environment, Expert, InputError, load_policy, resume, train
 from rlstages.events import StageFinished, StageStarted
-from rlstages.policies import evaluate_run
-from rlstages.randomness import random_state
-from rlstages.training import check
-from rlstages.turns import one_at_a_time
+from rlstages.play.saved_policies import evaluate_run
+from rlstages.reproducibility import one_at_a_time, random_state
+from rlstages.training.start import check
 
 
 def drawn():
@@ -97,7 +96,7 @@ def test_two_threads_train_one_after_another_as_each_would_alone(here, caplog, e
     for seed in (0, 1):
         go(f"alone{seed}", seed)
     threads = [threading.Thread(target=go, args=(f"both{seed}", seed)) for seed in (0, 1)]
-    with caplog.at_level(logging.WARNING, "rlstages.turns"):
+    with caplog.at_level(logging.WARNING, "rlstages.reproducibility"):
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -28,18 +28,19 @@ from rlstages import (
     train,
 )
 from rlstages.cli.exporting import export_policy
+from rlstages.demonstrations.fitting import place_demonstrations
+from rlstages.environments.action_units import doubts_about_range, from_units, to_units, unit_space
 from rlstages.environments.joined import make_joined
-from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.monitor import monitor_of
 from rlstages.events import DemonstrationsReady, EpochFinished, RolloutFinished, StageFinished, Warned
-from rlstages.experts import showing
-from rlstages.learners.cloning import narrow_actions, place_demonstrations
-from rlstages.policies import evaluate_run, load_learner
-from rlstages.preflight import preflight
-from rlstages.recording import record
+from rlstages.play.experts import showing
+from rlstages.play.recording import record
+from rlstages.play.saved_policies import evaluate_run, load_learner
+from rlstages.stages.cloning import narrow_actions
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
 from rlstages.storage.record import read_record
-from rlstages.units import doubts_about_range, from_units, to_units, unit_space
+from rlstages.training.preflight import preflight
 
 BOXES = {
     "newtons": bounded(0.0, 2000.0),

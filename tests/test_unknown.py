@@ -7,10 +7,10 @@ from building import curriculum, mostly_slow, tuning
 from gymnasium import spaces
 
 from rlstages import Agent, BehaviorCloning, Environment, Expert, FineTuning, InputError, RewardThreshold
-from rlstages.demonstrations import load_demonstrations
-from rlstages.environments.making import make_environment
-from rlstages.experts import showing
-from rlstages.preflight import preflight
+from rlstages.demonstrations.episodes import load_demonstrations
+from rlstages.environments.make import make_environment
+from rlstages.play.experts import showing
+from rlstages.training.preflight import preflight
 
 
 def sentence_of(call, *args, **kwargs):

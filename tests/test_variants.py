@@ -3,7 +3,7 @@
 from building import HALF, cloning, curriculum, echo, tuning
 
 from rlstages import Environment, RewardThreshold
-from rlstages.variants import variants_of
+from rlstages.specs.variants import variants_of
 
 SHORT, LONG, FAR = echo(steps=4), echo(steps=8), echo(steps=32)
 

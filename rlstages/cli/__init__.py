@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-from rlstages import codes
+from rlstages.errors import ExitCode
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     from rlstages.cli.app import app
     from rlstages.environments.watchdog import watching
     from rlstages.errors import Fault, InputError
-    from rlstages.launch import end_with_launcher
+    from rlstages.experiments.jobs import end_with_launcher
 
     end_with_launcher()
     # At its end the interpreter would look for garbage among all that torch has made, for half a second.
@@ -24,15 +24,15 @@ def main() -> None:
         with watching():
             app()
     except InputError as error:
-        _stop(f"{error.trace}error: {error}", codes.INPUT)
+        _stop(f"{error.trace}error: {error}", ExitCode.INPUT)
     except Fault as error:
-        _stop(f"{error.trace}stopped: {error}", codes.FAULT)
+        _stop(f"{error.trace}stopped: {error}", ExitCode.FAULT)
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: that is its right.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _stop(f"stopped: {place}{error.strerror or error}.", codes.FAULT)
+        _stop(f"stopped: {place}{error.strerror or error}.", ExitCode.FAULT)
 
 
 def _stop(sentence: str, code: int) -> None:

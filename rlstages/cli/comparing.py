@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlstages import codes
-from rlstages.arms import ARMS
 from rlstages.cli.launching import launcher, read_seeds, say
-from rlstages.errors import MAX_SEED, require, require_seed
-from rlstages.launch import Job
+from rlstages.errors import MAX_SEED, ExitCode, require, require_seed
+from rlstages.experiments.compare.arms import ARMS
+from rlstages.experiments.jobs import Job
 from rlstages.tracking import Extra
 
 if TYPE_CHECKING:
-    from rlstages.compare.comparison import Progress
-    from rlstages.compare.plan import Plan
+    from rlstages.experiments.compare.comparison import Progress
+    from rlstages.experiments.compare.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Options:
 
     def plan(self, only: tuple[str, int] | None = None) -> Plan:
         """Return the plan, or that of one arm and seed alone."""
-        from rlstages.compare.plan import make_plan, read_arm
+        from rlstages.experiments.compare.plan import make_plan, read_arm
 
         names = None if self.arms is None else [name.strip() for name in self.arms.split(",")]
         more, seeds = list(self.more), read_seeds(self.seeds)
@@ -62,13 +61,13 @@ class Options:
 
     def directory(self, plan: Plan) -> Path:
         """Return where the comparison lies."""
-        from rlstages.storage.rundir import slug
+        from rlstages.storage.run_directory import slug
 
         return self.out if self.out is not None else Path("runs") / f"compare-{slug(plan.name)}"
 
     def job(self, directory: Path, arm: str, seed: int, steps: int | None) -> Job:
         """Return the command that makes one run, or goes on with it."""
-        from rlstages.compare.plan import read_arm, run_path
+        from rlstages.experiments.compare.plan import read_arm, run_path
 
         arguments = ["compare", self.source]
         for name, value in self.parameters.items():
@@ -90,8 +89,8 @@ def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> 
         say(f"{options.source}: checking the arms ...")
     plan = options.plan()
     plan.require_comparable()
-    from rlstages.compare.comparison import next_jobs, prepare, run_comparison
-    from rlstages.compare.plan import require_free
+    from rlstages.experiments.compare.comparison import next_jobs, prepare, run_comparison
+    from rlstages.experiments.compare.plan import require_free
 
     directory = options.directory(plan)
 
@@ -111,7 +110,7 @@ def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> 
     progress = run_comparison(directory, plan, job_of, run, say)
     _report(directory, plan, progress)
     if progress.failures:
-        sys.exit(codes.FAULT)
+        sys.exit(ExitCode.FAULT)
 
 
 def run_one(options: Options, which: str) -> None:
@@ -121,21 +120,21 @@ def run_one(options: Options, which: str) -> None:
     require(good, f"--run is {which!r}; give an arm and a seed, such as staged/0.")
     require_seed("The seed of --run", int(seed))
     plan = options.plan(only=(arm, int(seed)))
-    from rlstages.compare.worker import run_arm
+    from rlstages.experiments.compare.worker import run_arm
 
     result = run_arm(options.directory(plan), plan, arm, int(seed), options.steps)
     print(f"{result.reason} Run directory: {os.fspath(result.path)}")
-    sys.exit(codes.INTERRUPTED if result.outcome == "interrupted" else 0)
+    sys.exit(ExitCode.INTERRUPTED if result.outcome == "interrupted" else 0)
 
 
 def _report(directory: Path, plan: Plan, progress: Progress) -> None:
     """Print the outcome, and write it as JSON, CSV, figure and page."""
-    from rlstages.compare.figure import INSTALL, can_draw, write_figures
-    from rlstages.compare.files import write_csv, write_json
-    from rlstages.compare.page import write_page
-    from rlstages.compare.results import collect
-    from rlstages.compare.table import print_summary
-    from rlstages.compare.verdict import judge
+    from rlstages.experiments.compare.figure import INSTALL, can_draw, write_figures
+    from rlstages.experiments.compare.files import write_csv, write_json
+    from rlstages.experiments.compare.page import write_page
+    from rlstages.experiments.compare.results import collect
+    from rlstages.experiments.compare.table import print_summary
+    from rlstages.experiments.compare.verdict import judge
 
     results = collect(directory, plan, progress.steps, progress.failures)
     verdict = judge(results)

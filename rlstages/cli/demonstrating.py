@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from rlstages.demonstrations import Demonstrations, load_demonstrations
+from rlstages.demonstrations.episodes import Demonstrations, load_demonstrations
 from rlstages.errors import require
-from rlstages.references import load_file
-from rlstages.serialization import to_data
-from rlstages.specs import Environment, Expert
+from rlstages.specs.agent import Environment, Expert
+from rlstages.specs.references import load_file
+from rlstages.specs.serialization import to_data
 from rlstages.storage.checkpoints import make_parent
 
 
@@ -35,11 +35,11 @@ def record_demonstrations(
     from stable_baselines3.common.utils import set_random_seed
 
     from rlstages.environments.determinism import doubt_about_seeds
-    from rlstages.environments.making import make_environment
+    from rlstages.environments.make import make_environment
     from rlstages.environments.statistics import refuse_running_statistics
-    from rlstages.experts import showing
-    from rlstages.recording import record
-    from rlstages.turns import one_at_a_time
+    from rlstages.play.experts import showing
+    from rlstages.play.recording import record
+    from rlstages.reproducibility import one_at_a_time
 
     where = Environment(_named(environment), kwargs={name: _value(text) for name, text in arguments.items()})
     who = Expert(_named(expert), episodes=episodes)

@@ -21,8 +21,8 @@ def export_policy(run: Path, out: Path, form: str | None) -> None:
     )
     make_parent(out)
     from rlstages.learners.learner import save_weights
-    from rlstages.policies import load_learner, model_in_own_units
-    from rlstages.turns import one_at_a_time
+    from rlstages.play.saved_policies import load_learner, model_in_own_units
+    from rlstages.reproducibility import one_at_a_time
 
     with one_at_a_time("the export of a policy"):
         learner = load_learner(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rlstages.errors import InputError, require, require_seed
-from rlstages.launch import Ended, Job, run_jobs
+from rlstages.experiments.jobs import Ended, Job, run_jobs
 
 MOST_SEEDS = 10_000
 
@@ -29,11 +29,11 @@ def launcher(on: str, jobs: int | None) -> Launcher:
     """
     kind, _, address = on.partition("=")
     if on == "local":
-        from rlstages.threads import processors
+        from rlstages.reproducibility import processors
 
         return lambda work, tell: run_jobs(work, jobs or processors(), tell)
     require(kind == "ray", f"--on is {on!r}; give local, ray or ray=ADDRESS.")
-    from rlstages.launch_ray import run_jobs_on_ray
+    from rlstages.experiments.ray_jobs import run_jobs_on_ray
 
     return lambda work, tell: run_jobs_on_ray(work, jobs, tell, address or None)
 

@@ -12,20 +12,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rlstages.arms import is_compared
 from rlstages.cli.training import what_next
-from rlstages.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
-from rlstages.episodes import Score
 from rlstages.errors import InputError, require
 from rlstages.events import RunFinished, StageCollapsed, StageFinished
-from rlstages.serialization import to_data
+from rlstages.experiments.compare.arms import is_compared
+from rlstages.specs.criteria.episodes import Score
+from rlstages.specs.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
+from rlstages.specs.serialization import to_data
 from rlstages.storage.groups import COMPARISON, SWEEP
 from rlstages.storage.record import read_record
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 from rlstages.tracking import text
-from rlstages.tracking.keeping import kept, print_kept
 from rlstages.tracking.ladder import phase
 from rlstages.tracking.place import place_lines, place_of
+from rlstages.tracking.retention_table import kept, print_kept
 from rlstages.tracking.state import RunState, StageState
 
 
@@ -33,9 +33,9 @@ def show_curriculum(
     source: str, parameters: Mapping[str, str], initial: Path | None, as_json: bool, trust_pickle: bool
 ) -> None:
     """Print a curriculum and check it as `train` would."""
-    from rlstages.learners.engines.choice import choose_engine
-    from rlstages.spaces import describe_space
-    from rlstages.training import check
+    from rlstages.environments.spaces import describe_space
+    from rlstages.learners.algorithms.on_policy.choice import choose_engine
+    from rlstages.training.start import check
 
     with redirect_stdout(sys.stderr if as_json else sys.stdout):  # Environments print, and JSON must stand alone.
         curriculum = load_curriculum(source, parameters)
@@ -155,8 +155,8 @@ def evaluate_policy(
     trust_imports: bool,
 ) -> None:
     """Print the scores of a run's final policy."""
-    from rlstages.policies import evaluate_run
-    from rlstages.resumption import changes
+    from rlstages.play.saved_policies import evaluate_run
+    from rlstages.training.resuming import changes
 
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         curriculum = None if source is None else load_curriculum(source, parameters)

@@ -9,12 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rlstages import codes
 from rlstages.cli.launching import launcher, read_seeds, say
-from rlstages.curriculum import load_factory
-from rlstages.errors import require
-from rlstages.launch import teller
-from rlstages.sweep import Outcome, claim, job_of, make_variants, outcome_of, write_csv
+from rlstages.errors import ExitCode, require
+from rlstages.experiments.jobs import teller
+from rlstages.experiments.sweep import Outcome, claim, job_of, make_variants, outcome_of, write_csv
+from rlstages.specs.curriculum import load_factory
 
 
 def sweep_parameters(
@@ -42,7 +41,7 @@ def sweep_parameters(
         claim(directory, variants)
         print(*work, sep="\n")
         return
-    from rlstages.preflight import preflight
+    from rlstages.training.preflight import preflight
 
     run = launcher(on, jobs)
     for curriculum in {variant.curriculum.digest: variant.curriculum for variant in variants}.values():
@@ -54,7 +53,7 @@ def sweep_parameters(
     Console().print(_table(outcomes))
     print(f"Written: {write_csv(directory, outcomes)}")
     if any(one.failure is not None for one in ended):
-        sys.exit(codes.FAULT)
+        sys.exit(ExitCode.FAULT)
 
 
 def _table(outcomes: list[Outcome]) -> Table:

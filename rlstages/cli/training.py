@@ -10,20 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlstages import codes
-from rlstages.curriculum import Curriculum, load_curriculum, load_with_parameters
-from rlstages.errors import InputError, require
-from rlstages.places import typed
+from rlstages.errors import ExitCode, InputError, require
+from rlstages.specs.curriculum import Curriculum, load_curriculum, load_with_parameters
 from rlstages.storage.lock import patiently
-from rlstages.storage.record import digest_from, read_record, recorded_digest
-from rlstages.storage.rundir import clear_unborn
+from rlstages.storage.record import digest_from, read_record, recorded_digest, typed
+from rlstages.storage.run_directory import clear_unborn
 from rlstages.tracking import Extra, Track
 from rlstages.tracking.place import place_lines
 
 if TYPE_CHECKING:
-    from rlstages.trainer import RunResult
+    from rlstages.training.trainer import RunResult
 
-_CODES = {"reached": 0, "missed": codes.MISSED, "interrupted": codes.INTERRUPTED}
+_CODES = {"reached": 0, "missed": ExitCode.MISSED, "interrupted": ExitCode.INTERRUPTED}
 
 
 def start(
@@ -44,7 +42,7 @@ def start(
     # The imports and checks that follow take seconds.
     count = len(curriculum.stages)
     print(f"{curriculum.name}: checking {count} stage{'s' if count > 1 else ''} ...", flush=True)
-    from rlstages.training import train
+    from rlstages.training.start import train
 
     with _stopping_at_once():
         result = train(
@@ -77,7 +75,7 @@ def go_on(
     """Resume and exit with the code that says how it ended."""
     require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
     curriculum = None if source is None else load_curriculum(source, parameters)
-    from rlstages.training import how_it_ended, resume
+    from rlstages.training.start import how_it_ended, resume
 
     had_ended = max_steps is None and how_it_ended(run) is not None
     with _stopping_at_once():
@@ -104,7 +102,7 @@ def _stopping_at_once() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("stopped at once; what came after the last checkpoint is lost.", file=sys.stderr)
-        sys.exit(codes.INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def go_on_with(

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.utils import set_random_seed
 
-from rlstages.environments.inprocess import InProcess
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.in_process import InProcess
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.mixing import copies_mix, fresh_copies_mix, stopwatch
 from rlstages.environments.monitor import FIRST, EpisodeMonitor, different_copies, log_warning, monitor_of
 from rlstages.environments.statistics import RunningStatistics, reason_in_statistics
 from rlstages.errors import Fault
-from rlstages.randomness import random_state_kept
-from rlstages.specs import Environment
+from rlstages.reproducibility import random_state_kept
+from rlstages.specs.agent import Environment
 
 EPISODES, HALFWAY = 3, 10
 """Episodes that each copy lives through, and steps that it is under way in the next one, when it is interrupted."""

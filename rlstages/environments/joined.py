@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.monitor import Warn, log_warning, monitor_of
-from rlstages.specs import Environment
+from rlstages.specs.agent import Environment
 
 Allotment = list[tuple[Environment, int]]
 """Environments, and how many copies each has."""

@@ -13,8 +13,8 @@ import gymnasium as gym
 
 from rlstages.environments.autoreset import Autoreset, autoreset_of
 from rlstages.errors import InputError, nearest
-from rlstages.references import import_registering, is_reference, resolve
-from rlstages.specs import Environment
+from rlstages.specs.agent import Environment
+from rlstages.specs.references import import_registering, is_reference, resolve
 
 
 def maker_of(id: str) -> Callable[..., Any]:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from rlstages.batches import info_of
-from rlstages.environments.batched import BatchedVecEnv
-from rlstages.environments.guarding import CopyError, traceback_of
-from rlstages.environments.inprocess import InProcess
+from rlstages.environments.batched_env import info_of
+from rlstages.environments.batched_vec_env import BatchedVecEnv
+from rlstages.environments.guard import CopyError, traceback_of
+from rlstages.environments.in_process import InProcess
 from rlstages.environments.ranges import Finding, Ranges
+from rlstages.environments.spaces import stack
+from rlstages.environments.subprocesses import Workers
 from rlstages.environments.success import HELD_BEFORE, flags_in, info_key, is_true, success_rule, why_unknown
-from rlstages.environments.workers import Workers
-from rlstages.episodes import Episode
 from rlstages.errors import Fault
-from rlstages.spaces import stack
-from rlstages.specs import DEFAULT_SUCCESS, Environment
+from rlstages.specs.agent import DEFAULT_SUCCESS, Environment
+from rlstages.specs.criteria.episodes import Episode
 
 # What a warning says before this is the same whenever it is found again.
 FIRST = " (first seen: "

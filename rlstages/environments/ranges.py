@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from rlstages.environments.guarding import SINGLE
+from rlstages.environments.guard import SINGLE
 
 HUGE_REWARD = 1e10
 

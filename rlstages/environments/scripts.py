@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from rlstages.errors import InputError
-from rlstages.references import loading
+from rlstages.specs.references import loading
 
 GUARD = 'if __name__ == "__main__":'
 

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlstages.spaces import detached
+from rlstages.environments.spaces import detached
 
 
 class Purpose(IntEnum):

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from rlstages.environments.guarding import Guarded
+from rlstages.environments.guard import Guarded
 from rlstages.errors import InputError
-from rlstages.specs import Environment
+from rlstages.specs.agent import Environment
 
 STEPS = 8
 _INSIDE = ("env", "venv", "batched")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rlstages.errors import reason_of
-from rlstages.references import resolve
-from rlstages.specs import Success
+from rlstages.specs.agent import Success
+from rlstages.specs.references import resolve
 
 Rule = Callable[[dict[str, Any], float, int], bool | None]
 LONGEST = 80

@@ -8,11 +8,11 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from rlstages.units import from_units, unit_space
+from rlstages.environments.action_units import from_units, unit_space
 
 
 def with_unit_actions(env: VecEnv) -> VecEnv:
-    """Return copies that take actions as a policy gives them (`rlstages.units`)."""
+    """Return copies that take actions as a policy gives them (`rlstages.environments.action_units`)."""
     return env if unit_space(env.action_space) is env.action_space else UnitActions(env)
 
 

@@ -1,7 +1,6 @@
 """What happens in a run, as typed records: one line each in `events.jsonl`, the record that all trackers read."""
 
-from rlstages.events.event import Emit, Event, Follower, Payload, Tracker, require_followers
-from rlstages.events.keeping import (
+from rlstages.events.checks import (
     BaselinesMeasured,
     ExplorationMeasured,
     HandoverChecked,
@@ -11,6 +10,7 @@ from rlstages.events.keeping import (
     RetentionMeasured,
     StageCollapsed,
 )
+from rlstages.events.event import Emit, Event, Follower, Payload, Tracker, require_followers
 from rlstages.events.progress import (
     DemonstrationsReady,
     EpochFinished,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlstages.errors import InputError, in_short, require
-from rlstages.events.keeping import (
+from rlstages.events.checks import (
     BaselinesMeasured,
     ExplorationMeasured,
     HandoverChecked,
@@ -19,6 +19,7 @@ from rlstages.events.keeping import (
     RetentionMeasured,
     StageCollapsed,
 )
+from rlstages.events.privacy import without_paths
 from rlstages.events.progress import (
     DemonstrationsReady,
     EpochFinished,
@@ -31,8 +32,7 @@ from rlstages.events.progress import (
     StageStarted,
     Warned,
 )
-from rlstages.privacy import without_paths
-from rlstages.serialization import TAG, dumps, from_data, require_types, to_data
+from rlstages.specs.serialization import TAG, dumps, from_data, require_types, to_data
 
 VERSION = 1
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rlstages.criteria import Verdict
-from rlstages.curriculum import Curriculum
-from rlstages.episodes import Score
-from rlstages.serialization import serializable
+from rlstages.specs.criteria import Verdict
+from rlstages.specs.criteria.episodes import Score
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.serialization import serializable
 
 
 @serializable

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional
 
-from rlstages.demonstrations import Observations, take
+from rlstages.demonstrations.episodes import Observations, take
 from rlstages.events import ExplorationMeasured
 
 LOW_QUANTILE = 0.1

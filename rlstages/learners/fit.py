@@ -10,12 +10,12 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
+from rlstages.environments.action_units import require_range, unit_space
+from rlstages.environments.spaces import describe_space, spell_space
 from rlstages.errors import require
-from rlstages.learners.engines.choice import choose_engine
+from rlstages.learners.algorithms.on_policy.choice import choose_engine
 from rlstages.learners.normalizer import is_vector
-from rlstages.spaces import describe_space, spell_space
-from rlstages.specs import Agent
-from rlstages.units import require_range, unit_space
+from rlstages.specs.agent import Agent
 
 SMALLEST_IMAGE = 36
 MOST_CHOICES = 256

@@ -20,17 +20,17 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 
+from rlstages.environments.action_units import unit_space
 from rlstages.errors import InputError, require
-from rlstages.learners.engines.choice import make_engine
-from rlstages.learners.engines.engine import Engine
+from rlstages.learners.algorithms.on_policy.choice import make_engine
+from rlstages.learners.algorithms.on_policy.protocol import Engine
 from rlstages.learners.fit import require_fit
 from rlstages.learners.normalizer import NormalizedExtractor
 from rlstages.learners.optimizers import leave_compiler_out
-from rlstages.randomness import random_state, set_random_state
-from rlstages.specs import Agent, value_at
+from rlstages.reproducibility import random_state, set_random_state
+from rlstages.specs.agent import Agent, value_at
 from rlstages.storage.checkpoints import replace_durably, sha256
 from rlstages.storage.untrusted import Tensors, read_bytes
-from rlstages.units import unit_space
 
 _EXTRACTORS = {"MlpPolicy": FlattenExtractor, "CnnPolicy": NatureCNN, "MultiInputPolicy": CombinedExtractor}
 Weights = dict[str, torch.Tensor]

@@ -23,7 +23,7 @@ import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from rlstages.errors import Fault, InputError
-from rlstages.serialization import loads
+from rlstages.specs.serialization import loads
 from rlstages.storage.untrusted import Tensors, read_bytes
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rlstages.errors import InputError, require
-from rlstages.serialization import loads
+from rlstages.specs.serialization import loads
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.lock import FILE as LOCK
 from rlstages.storage.lock import lock, patiently, unlock

@@ -8,8 +8,9 @@ import os
 import platform
 import re
 import secrets
+import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -17,11 +18,10 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from rlstages.curriculum import Curriculum
 from rlstages.errors import InputError, require, require_int
-from rlstages.places import absolute_from_run, relative_to_run
-from rlstages.references import is_reference, modules_named, reference
-from rlstages.serialization import from_data, loads, to_data
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.references import is_reference, modules_named, reference
+from rlstages.specs.serialization import from_data, loads, to_data
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.untrusted import read_bytes
 
@@ -32,6 +32,7 @@ SIMULATORS = ["mujoco", "Box2D", "ale_py", "pybullet", "dm_control", "brax", "py
 """Modules that do the sums behind environments of other packages."""
 _RUN_ID = r"[A-Za-z0-9_-]{1,64}"
 _TAKEN: set[str] = set()
+_RUN = "{run}/"
 
 
 @dataclass(frozen=True)
@@ -235,3 +236,47 @@ def packages_of(modules: Iterable[str]) -> list[str]:
 def _distributions() -> Mapping[str, list[str]]:
     """Return the installed packages by the modules that they bring, which takes a look at all of their lists."""
     return metadata.packages_distributions()
+
+
+def typed(path: Path) -> str:
+    """Return a path as it can be typed here: from the working directory on if it is below it, and quoted for a shell.
+
+    Elsewhere it is absolute: a way up and down again would name what privacy leaves out of logs, unnoticed.
+    """
+    try:
+        whole, here = Path(os.path.abspath(path)), Path.cwd()
+    except OSError:
+        # The working directory is gone.
+        return shlex.quote(str(path))
+    text = str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def relative_to_run(data: Any, run: Path) -> Any:
+    """Return plain data in which every string that is an absolute path starts from the run directory instead.
+
+    So a run directory does not say where on the machine it was made, and still finds what it needs when it is moved
+    together with its neighbours. `absolute_from_run` is the inverse.
+    """
+
+    def turn(text: str) -> str:
+        return _RUN + os.path.relpath(text, run.resolve()) if os.path.isabs(text) else text
+
+    return _each(data, turn)
+
+
+def absolute_from_run(data: Any, run: Path) -> Any:
+    """Return the data of `relative_to_run` with absolute paths again."""
+
+    def turn(text: str) -> str:
+        return os.path.normpath(run.resolve() / text.removeprefix(_RUN)) if text.startswith(_RUN) else text
+
+    return _each(data, turn)
+
+
+def _each(data: Any, turn: Callable[[str], str]) -> Any:
+    if isinstance(data, dict):
+        return {key: _each(value, turn) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_each(value, turn) for value in data]
+    return turn(data) if isinstance(data, str) else data

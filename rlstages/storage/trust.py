@@ -22,11 +22,11 @@ from typing import Any
 
 import gymnasium as gym
 
-from rlstages.curriculum import Curriculum
 from rlstages.errors import require
-from rlstages.references import add_sources, is_reference
-from rlstages.specs import Environment, Expert
-from rlstages.stages import BehaviorCloning
+from rlstages.specs.agent import Environment, Expert
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.references import add_sources, is_reference
+from rlstages.specs.stages.fine_tuning import BehaviorCloning
 from rlstages.storage.checkpoints import DiskFault, replace_durably, sha256
 from rlstages.storage.record import RunRecord
 

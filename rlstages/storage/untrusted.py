@@ -21,7 +21,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from rlstages.errors import InputError, require, text_of
-from rlstages.serialization import loads
+from rlstages.specs.serialization import loads
 
 MAX_JSON, MAX_HEADER, MAX_TENSORS, MAX_RANK, MAX_SIZE = 2**22, 2**21, 20_000, 16, 2**48
 MAX_NPZ, MAX_MEMBERS, MAX_DIRECTORY = 2**32 - 2, 1_000, 2**20

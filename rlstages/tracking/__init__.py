@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlstages.events import Tracker
-from rlstages.storage.rundir import RunDirectory, read_events
+from rlstages.storage.run_directory import RunDirectory, read_events
 
 Track = Literal["auto", "online", "offline", "none"]
 Extra = Literal["system", "code"]

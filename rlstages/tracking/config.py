@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlstages.curriculum import Curriculum
 from rlstages.events import RunStarted
-from rlstages.privacy import without_paths
-from rlstages.serialization import TAG, dumps, to_data
-from rlstages.specs import Agent
-from rlstages.stages import FineTuning, Stage
+from rlstages.events.privacy import without_paths
+from rlstages.specs.agent import Agent
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.serialization import TAG, dumps, to_data
+from rlstages.specs.stages.fine_tuning import FineTuning, Stage
 
 _ONLY = [("type", "Agent"), ("type", "Environment"), ("type", "Expert")]
 

@@ -14,7 +14,6 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from rlstages.curriculum import Curriculum
 from rlstages.events import (
     DemonstrationsReady,
     EpochFinished,
@@ -33,8 +32,8 @@ from rlstages.events import (
     StageStarted,
     Warned,
 )
+from rlstages.specs.curriculum import Curriculum
 from rlstages.tracking import text
-from rlstages.tracking.keeping import exploration_line, handover_line, print_kept, retention_line
 from rlstages.tracking.ladder import (
     ASCII,
     UNICODE,
@@ -46,6 +45,7 @@ from rlstages.tracking.ladder import (
     look_line,
     phase,
 )
+from rlstages.tracking.retention_table import exploration_line, handover_line, print_kept, retention_line
 from rlstages.tracking.state import RunState, StageState
 
 _REFRESHES_PER_SECOND = 2

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rlstages.errors import InputError
 from rlstages.events import StageFinished
-from rlstages.specs import Expert
-from rlstages.stages import BehaviorCloning, Stage
+from rlstages.specs.agent import Expert
+from rlstages.specs.stages.fine_tuning import BehaviorCloning, Stage
 from rlstages.storage.record import RunRecord, read_record
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 
 FINAL = "final"
 _TAKEN = re.compile(rf"latest|{FINAL}|v\d+")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from rlstages.episodes import Score
 from rlstages.events import (
     DemonstrationsReady,
     EpochFinished,
@@ -22,6 +21,7 @@ from rlstages.events import (
     StageCollapsed,
     StageFinished,
 )
+from rlstages.specs.criteria.episodes import Score
 
 CLONE_AXIS = "clone/epoch"
 STEP_AXIS = "global_step"

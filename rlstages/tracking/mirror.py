@@ -23,8 +23,8 @@ from typing import Literal, cast
 
 from rlstages.errors import InputError, reason_of
 from rlstages.events import Event
-from rlstages.privacy import without_paths
-from rlstages.serialization import loads
+from rlstages.events.privacy import without_paths
+from rlstages.specs.serialization import loads
 from rlstages.storage.record import RunRecord, read_record
 from rlstages.tracking.mode import tracking_mode
 from rlstages.tracking.place import keep_place

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 from rlstages.errors import InputError
-from rlstages.places import typed
-from rlstages.serialization import dumps, loads
+from rlstages.specs.serialization import dumps, loads
+from rlstages.storage.record import typed
 from rlstages.storage.untrusted import read_bytes
 
 _FILE = Path("wandb") / "place.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlstages.errors import Fault, InputError, require
-from rlstages.storage.rundir import RunDirectory, read_events
+from rlstages.storage.run_directory import RunDirectory, read_events
 from rlstages.tracking.mode import said_mode
 from rlstages.tracking.tensorboard import tensorboard_tracker
 from rlstages.tracking.wandb import wandb_tracker

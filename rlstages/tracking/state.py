@@ -6,10 +6,6 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rlstages.baselines import Baselines
-from rlstages.criteria import AllOf, AnyOf, Criterion, RewardThreshold, SuccessThreshold, Verdict
-from rlstages.curriculum import Curriculum
-from rlstages.episodes import Score
 from rlstages.events import (
     BaselinesMeasured,
     DemonstrationsReady,
@@ -28,7 +24,11 @@ from rlstages.events import (
     StageFinished,
     StageStarted,
 )
-from rlstages.stages import UNLIMITED_STEPS, BehaviorCloning, FineTuning, Stage
+from rlstages.specs.criteria import AllOf, AnyOf, Criterion, RewardThreshold, SuccessThreshold, Verdict
+from rlstages.specs.criteria.baselines import Baselines
+from rlstages.specs.criteria.episodes import Score
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.stages.fine_tuning import UNLIMITED_STEPS, BehaviorCloning, FineTuning, Stage
 
 _CURVE = 512
 

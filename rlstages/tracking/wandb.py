@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlstages.events import Event
-from rlstages.places import typed
+from rlstages.storage.record import typed
 from rlstages.tracking.mode import saved_settings
 from rlstages.tracking.place import place_lines
 

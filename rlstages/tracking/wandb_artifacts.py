@@ -9,8 +9,8 @@ from typing import Any
 
 from rlstages.errors import reason_of
 from rlstages.events import DemonstrationsReady, Event, RunFinished, StageCollapsed, StageFinished, StageStarted
-from rlstages.privacy import without_paths
-from rlstages.serialization import to_data
+from rlstages.events.privacy import without_paths
+from rlstages.specs.serialization import to_data
 from rlstages.storage.record import RunRecord
 from rlstages.tracking.lineage import FINAL, collection, digest_alias, policies_used, stage_alias
 from rlstages.tracking.state import RunState

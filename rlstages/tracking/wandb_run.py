@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rlstages import codes
+from rlstages.errors import ExitCode
 from rlstages.events import (
     EpochFinished,
     Event,
@@ -20,12 +20,12 @@ from rlstages.events import (
     StageCollapsed,
     StageFinished,
 )
-from rlstages.privacy import without_paths
-from rlstages.serialization import to_data
+from rlstages.events.privacy import without_paths
+from rlstages.specs.serialization import to_data
 from rlstages.storage.record import RunRecord
 from rlstages.tracking.config import config_of
-from rlstages.tracking.keeping import kept
 from rlstages.tracking.metrics import CLONE_AXIS, STEP_AXIS, STEP_PREFIXES, SUMMARIES, metrics
+from rlstages.tracking.retention_table import kept
 from rlstages.tracking.state import RunState, StageState
 from rlstages.tracking.wandb_artifacts import Artifacts
 from rlstages.tracking.wandb_session import FOLDER, belonging, open_run
@@ -35,7 +35,7 @@ from rlstages.tracking.wandb_tables import GateCurve, matrix_table, stages_table
 _LEAST_SECONDS_BETWEEN_ROLLOUTS = 0.25
 _NEWS_SECONDS = 600
 _MOST_OF_A_TITLE = 63
-_EXIT_CODES = {"reached": 0, "paused": 0, "missed": codes.MISSED, "interrupted": codes.INTERRUPTED}
+_EXIT_CODES = {"reached": 0, "paused": 0, "missed": ExitCode.MISSED, "interrupted": ExitCode.INTERRUPTED}
 
 
 class WandbRun:
@@ -83,7 +83,7 @@ class WandbRun:
         self._held: tuple[Event, int] | None = None
         self._last_rollout = -1e18
         self._place, self._first = 0, 0
-        self._exit_code = codes.FAULT
+        self._exit_code: int = ExitCode.FAULT
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -107,9 +107,9 @@ class WandbRun:
             self._summarise_stages()
         if isinstance(event.payload, (StageFinished, StageCollapsed)) and place >= self._first:
             self._alert(event, event.payload)
-        self._exit_code = codes.FAULT
+        self._exit_code = ExitCode.FAULT
         if isinstance(event.payload, RunFinished):
-            self._exit_code = _EXIT_CODES.get(event.payload.outcome, codes.FAULT)
+            self._exit_code = _EXIT_CODES.get(event.payload.outcome, ExitCode.FAULT)
             self._run.summary.update({"outcome": event.payload.outcome, "reason": without_paths(event.payload.reason)})
 
     def finish(self) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlstages.baselines import value_of
 from rlstages.events import Event, Retained, RolloutFinished, StageCollapsed, StageFinished
-from rlstages.tracking.keeping import matrix_of
+from rlstages.specs.criteria.baselines import value_of
+from rlstages.tracking.retention_table import matrix_of
 from rlstages.tracking.state import RunState, StageState
 
 _COLUMNS: list[str | int] = [

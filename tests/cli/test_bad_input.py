@@ -12,7 +12,7 @@ from building import rlstages as apart
 
 import rlstages as package
 from rlstages import Environment, SuccessThreshold, train
-from rlstages.demonstrations import Demonstration, Demonstrations
+from rlstages.demonstrations.episodes import Demonstration, Demonstrations
 
 START = """
 from rlstages import *

@@ -17,7 +17,7 @@ from rlstages import Environment, SuccessThreshold, load_demonstrations, load_po
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import StageFinished
 from rlstages.storage.record import read_record
-from rlstages.storage.rundir import RunDirectory, read_events
+from rlstages.storage.run_directory import RunDirectory, read_events
 
 ALWAYS, NEVER = Environment("toys:Always"), Environment("toys:Never")
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)

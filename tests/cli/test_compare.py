@@ -18,11 +18,11 @@ sys.path.insert(0, str(HERE / "compare"))
 
 from comparing import CURRICULUM  # noqa: E402
 
-from rlstages.compare.budget import settle_steps  # noqa: E402
-from rlstages.compare.curve import read_curve  # noqa: E402
-from rlstages.compare.plan import claim, make_plan  # noqa: E402
+from rlstages.experiments.compare.budget import settle_steps  # noqa: E402
+from rlstages.experiments.compare.curve import read_curve  # noqa: E402
+from rlstages.experiments.compare.plan import claim, make_plan  # noqa: E402
 from rlstages.storage.record import read_record  # noqa: E402
-from rlstages.storage.rundir import read_events  # noqa: E402
+from rlstages.storage.run_directory import read_events  # noqa: E402
 
 SOURCE = "small_curriculum.py"
 WRONG = {

@@ -7,8 +7,8 @@ from building import cloning, curriculum, payloads, tuning
 from test_trainer import Stop
 
 from rlstages import RewardThreshold, train
-from rlstages.arms import staged
 from rlstages.events import Evaluated, RolloutFinished
+from rlstages.experiments.compare.arms import staged
 
 NEVER = RewardThreshold(1e9)
 PLAN = curriculum(cloning("copy"), tuning("easy", max_steps=2_000, until=NEVER, on_timeout="advance"), tuning("late"))

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from rlstages import references, train
-from rlstages.storage.rundir import read_events
+from rlstages import train
+from rlstages.specs import references
+from rlstages.storage.run_directory import read_events
 
 PLAN = """
 from pathlib import Path

@@ -3,8 +3,8 @@
 from building import cloning, curriculum, echo, tuning
 
 from rlstages import SuccessThreshold
-from rlstages.arms import make_arms
-from rlstages.compare.plan import Plan, claim
+from rlstages.experiments.compare.arms import make_arms
+from rlstages.experiments.compare.plan import Plan, claim
 
 SHORT, LONG = echo(steps=4), echo(steps=8)
 SOON = SuccessThreshold(0.5, window=8, max_episodes=120)

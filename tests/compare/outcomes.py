@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from comparing import placed
 
-from rlstages.compare.curve import Curve, Mark, Row, write_curve
-from rlstages.compare.plan import run_path
-from rlstages.compare.results import collect
-from rlstages.episodes import Score
 from rlstages.events import Event, ExplorationMeasured
-from rlstages.storage.rundir import EVENTS
+from rlstages.experiments.compare.curve import Curve, Mark, Row, write_curve
+from rlstages.experiments.compare.plan import run_path
+from rlstages.experiments.compare.results import collect
+from rlstages.specs.criteria.episodes import Score
+from rlstages.storage.run_directory import EVENTS
 
 STEPS = 2_000
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from outcomes import STEPS, outcome
 
 from rlstages import InputError
-from rlstages.compare import worker
-from rlstages.compare.budget import settle_steps, settled_steps, steps_of
-from rlstages.compare.comparison import next_jobs, prepare
-from rlstages.compare.curve import Curve, Row, read_curve, write_curve
-from rlstages.compare.plan import claim, run_path
-from rlstages.compare.results import collect
-from rlstages.compare.verdict import judge
-from rlstages.launch import Job
+from rlstages.experiments.compare import worker
+from rlstages.experiments.compare.budget import settle_steps, settled_steps, steps_of
+from rlstages.experiments.compare.comparison import next_jobs, prepare
+from rlstages.experiments.compare.curve import Curve, Row, read_curve, write_curve
+from rlstages.experiments.compare.plan import claim, run_path
+from rlstages.experiments.compare.results import collect
+from rlstages.experiments.compare.verdict import judge
+from rlstages.experiments.jobs import Job
 
 
 def needing(directory, plan, needs):
@@ -89,8 +89,8 @@ def test_what_is_settled_is_the_most_of_what_was_asked_for(tmp_path_factory, ask
 @pytest.mark.slow
 def test_processes_that_settle_at_the_same_time_agree(tmp_path):
     placed(tmp_path)
-    code = "import sys; from pathlib import Path; from rlstages.compare.budget import settle_steps; sys.stdin.read(1);"
-    code += "settle_steps(Path(sys.argv[1]), 5_000)"
+    code = "import sys; from pathlib import Path; from rlstages.experiments.compare.budget import settle_steps; "
+    code += "sys.stdin.read(1); settle_steps(Path(sys.argv[1]), 5_000)"
     command = [sys.executable, "-c", code, str(tmp_path)]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, env=surroundings(tmp_path)) for _ in range(4)]
     for process in processes:

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlstages import InputError
-from rlstages.compare.curve import GRID_POINTS, Curve, Mark, Row, grid_interval, read_curve, write_curve
-from rlstages.episodes import Score
+from rlstages.experiments.compare.curve import GRID_POINTS, Curve, Mark, Row, grid_interval, read_curve, write_curve
+from rlstages.specs.criteria.episodes import Score
 
 
 def row(cost, why="grid", value=0.0, steps=None):

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 from outcomes import outcome
 
-from rlstages.compare import figure
-from rlstages.compare.page import page, write_page
-from rlstages.compare.verdict import judge
+from rlstages.experiments.compare import figure
+from rlstages.experiments.compare.page import page, write_page
+from rlstages.experiments.compare.verdict import judge
 
 FINALS = {"staged": [0.9, 0.92, 0.94, 0.91], "scratch": [0.1, 0.3, 0.2, 0.1], "clone-only": [0.5, 0.5, 0.6, 0.4]}
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rlstages.compare.statistics import (
+from rlstages.experiments.compare.statistics import (
     band,
     difference,
     estimate,

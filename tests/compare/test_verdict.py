@@ -9,14 +9,14 @@ from comparing import placed
 from outcomes import STEPS, measured, outcome, score
 
 from rlstages import Environment
-from rlstages.compare.curve import Curve, Mark, Row, write_curve
-from rlstages.compare.files import write_csv, write_json
-from rlstages.compare.page import page
-from rlstages.compare.plan import run_path
-from rlstages.compare.results import collect
-from rlstages.compare.table import summary
-from rlstages.compare.verdict import judge
 from rlstages.errors import Fault
+from rlstages.experiments.compare.curve import Curve, Mark, Row, write_curve
+from rlstages.experiments.compare.files import write_csv, write_json
+from rlstages.experiments.compare.page import page
+from rlstages.experiments.compare.plan import run_path
+from rlstages.experiments.compare.results import collect
+from rlstages.experiments.compare.table import summary
+from rlstages.experiments.compare.verdict import judge
 
 GOOD, FAIR, POOR = ([base + n / 100 for n in range(5)] for base in (0.9, 0.7, 0.1))
 

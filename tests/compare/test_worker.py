@@ -12,13 +12,13 @@ from building import HALF, cloning, curriculum, pathological, payloads, tuning
 from comparing import LONG, SHORT, SOON, placed, small_plan
 
 from rlstages import InputError, train
-from rlstages.arms import make_arms
-from rlstages.compare import worker
-from rlstages.compare.curve import grid_interval, read_curve, write_curve
-from rlstages.compare.plan import Plan, claim, make_plan, read_arm, run_path
-from rlstages.compare.results import collect
 from rlstages.events import DemonstrationsReady, RunFinished, StageFinished
-from rlstages.storage.rundir import read_events
+from rlstages.experiments.compare import worker
+from rlstages.experiments.compare.arms import make_arms
+from rlstages.experiments.compare.curve import grid_interval, read_curve, write_curve
+from rlstages.experiments.compare.plan import Plan, claim, make_plan, read_arm, run_path
+from rlstages.experiments.compare.results import collect
+from rlstages.storage.run_directory import read_events
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
 

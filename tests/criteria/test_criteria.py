@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from strategies import criteria, some
 
 from rlstages import InputError, RewardThreshold, SuccessThreshold
-from rlstages.criteria import AllOf, AnyOf, spend
-from rlstages.criteria.sequential import ALPHA
-from rlstages.episodes import Episode
 from rlstages.errors import Fault
+from rlstages.specs.criteria import AllOf, AnyOf, spend
+from rlstages.specs.criteria.episodes import Episode
+from rlstages.specs.criteria.sequential import ALPHA
 
 SOLVED, FAILED = Episode(0, 0, 1.0, 1, True), Episode(0, 0, 0.0, 1, False)
 outcomes = st.lists(st.booleans(), max_size=320)

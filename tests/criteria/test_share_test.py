@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import some
 
-from rlstages.criteria.sequential import POWER, ShareTest
+from rlstages.specs.criteria.sequential import POWER, ShareTest
 
 nulls = st.floats(0.2, 0.95)
 alphas = st.sampled_from([0.05, 0.04, 0.005, 0.0005])

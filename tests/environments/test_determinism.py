@@ -7,8 +7,8 @@ from building import cloning, curriculum, mostly_slow, tuning
 from rlstages import Environment, Expert
 from rlstages.cli.demonstrating import record_demonstrations
 from rlstages.environments.determinism import doubt_about_seeds, doubts_about
-from rlstages.environments.making import make_vec_env
-from rlstages.preflight import preflight
+from rlstages.environments.make import make_vec_env
+from rlstages.training.preflight import preflight
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
 from rlstages import Environment, InputError
-from rlstages.environments.batched import BatchedVecEnv
-from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.batched_vec_env import BatchedVecEnv
+from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.monitor import EnvironmentFault, monitor_of
 from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.environments.subprocesses import Workers
 from rlstages.environments.success import success_rule
-from rlstages.environments.workers import Workers
 from rlstages.errors import Fault
-from rlstages.references import load_file
+from rlstages.specs.references import load_file
 
 ROOMS = "rlstages_envs:rlstages/Rooms-v0"
 FORMS = ["in-process", "subprocess", "batched"]

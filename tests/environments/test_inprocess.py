@@ -7,9 +7,9 @@ from building import echo
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages import Environment
-from rlstages.environments.guarding import Guarded
-from rlstages.environments.inprocess import InProcess
-from rlstages.environments.making import make_environment
+from rlstages.environments.guard import Guarded
+from rlstages.environments.in_process import InProcess
+from rlstages.environments.make import make_environment
 from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 
 

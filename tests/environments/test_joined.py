@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlstages import Environment
-from rlstages.environments.batched import BatchedVecEnv
+from rlstages.environments.batched_vec_env import BatchedVecEnv
 from rlstages.environments.joined import Joined, allot, make_joined, parts_of
-from rlstages.environments.making import SeededEpisodes, make_vec_env
+from rlstages.environments.make import SeededEpisodes, make_vec_env
 from rlstages.environments.monitor import EnvironmentFault, monitor_of
 from rlstages.environments.seeding import Purpose, episode_seed
 

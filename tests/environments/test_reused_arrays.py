@@ -7,10 +7,10 @@ from building import mostly_slow
 from gymnasium import spaces
 
 from rlstages import BatchedEnv, Environment, Expert
-from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.monitor import monitor_of
-from rlstages.experts import showing
-from rlstages.recording import record
+from rlstages.play.experts import showing
+from rlstages.play.recording import record
 
 HERE = __name__
 

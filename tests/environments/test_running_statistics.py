@@ -7,7 +7,7 @@ from building import curriculum, tuning
 from rlstages import Environment, InputError, RewardThreshold
 from rlstages.cli.demonstrating import record_demonstrations
 from rlstages.environments.statistics import RunningStatistics
-from rlstages.preflight import preflight
+from rlstages.training.preflight import preflight
 
 WALK = Environment("toys:Walk")
 OBSERVATIONS, REWARDS = "gymnasium.wrappers:NormalizeObservation", "gymnasium.wrappers:NormalizeReward"

@@ -7,16 +7,16 @@ from gymnasium.envs.classic_control import cartpole
 from stable_baselines3.common.env_checker import check_env
 
 from rlstages import Environment, InputError, RewardThreshold, train
-from rlstages.environments.batched import BatchedVecEnv
+from rlstages.environments.batched_vec_env import BatchedVecEnv
 from rlstages.environments.determinism import doubts_about
-from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.monitor import monitor_of
 from rlstages.environments.rewards import NormalizedRewards
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import RolloutFinished
-from rlstages.learners.copies import begin_copies
-from rlstages.learners.engines.rollouts import collect, flattened, steps_in
-from rlstages.preflight import preflight
+from rlstages.learners.algorithms.on_policy.rollout import collect, flattened, steps_in
+from rlstages.stages.fine_tuning.copies import begin_copies
+from rlstages.training.preflight import preflight
 
 pytestmark = pytest.mark.skipif(not RESETS_ITSELF, reason="this gymnasium has none")
 POLE = Environment(VECTOR_CARTPOLE)

@@ -10,9 +10,9 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.monitor import monitor_of
-from rlstages.environments.sharing import NAME, SharedObservations
+from rlstages.environments.shared_memory import NAME, SharedObservations
 
 SPACES = [
     spaces.Box(-1.0, 1.0, (3,), np.float32),

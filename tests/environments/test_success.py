@@ -8,12 +8,12 @@ from toys import Corridor
 
 from rlstages import BatchedEnv, Environment, Expert
 from rlstages.environments.determinism import doubts_about
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.monitor import FIRST, EnvironmentFault, monitor_of
 from rlstages.environments.success import is_true, success_rule, truth
-from rlstages.episodes import Episode, score
-from rlstages.experts import showing
-from rlstages.recording import record
+from rlstages.play.experts import showing
+from rlstages.play.recording import record
+from rlstages.specs.criteria.episodes import Episode, score
 
 HERE = __name__
 FORMS = ["in-process", "subprocess", "batched"]

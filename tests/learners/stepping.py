@@ -4,7 +4,7 @@ import torch
 from building import Recorder, agent, learner_for
 
 from rlstages.events import Event, RolloutFinished
-from rlstages.learners.fine_tuning import FineTuningRunner
+from rlstages.stages.fine_tuning.runner import FineTuningRunner
 
 
 class Tune:

@@ -6,12 +6,13 @@ import torch
 from building import Recorder, agent, cloning, echo, learner_for
 
 from rlstages import Expert, InputError, SuccessThreshold
-from rlstages.demonstrations import Demonstration, Demonstrations, load_demonstrations
+from rlstages.demonstrations.episodes import Demonstration, Demonstrations, load_demonstrations
+from rlstages.demonstrations.fitting import place_demonstrations
 from rlstages.events import DemonstrationsReady, EpochFinished, Evaluated, Event, Judged
-from rlstages.experts import showing
-from rlstages.learners.cloning import Batches, CloningRunner, measure, require_demonstrations
 from rlstages.learners.normalizer import normalizer_of
-from rlstages.recording import record
+from rlstages.play.experts import showing
+from rlstages.play.recording import record
+from rlstages.stages.cloning import Batches, CloningRunner, measure
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -211,7 +212,7 @@ def test_images_may_be_shown_with_channels_last_or_first():
     )
     spaces = learner.policy.observation_space, learner.policy.action_space
 
-    placed = [require_demonstrations(cloning(), given, *spaces) for given in (shown, moved)]
+    placed = [place_demonstrations("shown", given, *spaces) for given in (shown, moved)]
 
     assert shown.episodes[0].observations.shape[1:] == (36, 36, 3)
     for one, other in zip(*(p.episodes for p in placed), strict=True):

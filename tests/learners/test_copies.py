@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from building import agent, echo, learner_for
 
-from rlstages.environments.making import make_vec_env
+from rlstages.environments.make import make_vec_env
 from rlstages.environments.monitor import monitor_of
 from rlstages.environments.rewards import NormalizedRewards
-from rlstages.learners.copies import begin_copies, copies_state, restore_copies
-from rlstages.learners.engines.rollouts import collect
-from rlstages.randomness import random_state, set_random_state
+from rlstages.learners.algorithms.on_policy.rollout import collect
+from rlstages.reproducibility import random_state, set_random_state
+from rlstages.stages.fine_tuning.copies import begin_copies, copies_state, restore_copies
 
 POLICIES = {"vector": "MlpPolicy", "discrete": "MlpPolicy", "image": "CnnPolicy", "dict": "MultiInputPolicy"}
 

@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from rlstages import Agent, InputError, train
 from rlstages.events import RunStarted
-from rlstages.learners.engines.choice import choose_engine
+from rlstages.learners.algorithms.on_policy.choice import choose_engine
 
 VECTOR, IMAGE = spaces.Box(-1.0, 1.0, (3,), np.float32), spaces.Box(0, 255, (36, 36, 3), np.uint8)
 TWO = spaces.Discrete(2)

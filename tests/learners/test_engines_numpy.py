@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import PPO
 
-from rlstages.environments.making import make_vec_env
-from rlstages.learners.cloning import CloningRunner, measure
-from rlstages.learners.engines.engine import Anchor, Demonstrated, critic_parameters
-from rlstages.learners.engines.numpy_engine import NumpyEngine
-from rlstages.learners.engines.rollouts import collect
-from rlstages.learners.engines.torch_engine import TorchEngine
+from rlstages.environments.make import make_vec_env
+from rlstages.learners.algorithms.on_policy.numpy.engine import NumpyEngine
+from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated, critic_parameters
+from rlstages.learners.algorithms.on_policy.rollout import collect
+from rlstages.learners.algorithms.on_policy.torch.engine import TorchEngine
 from rlstages.learners.learner import Learner
 from rlstages.learners.normalizer import normalizer_of
+from rlstages.stages.cloning import CloningRunner, measure
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 ACTIONS = {

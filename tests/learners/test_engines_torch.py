@@ -17,14 +17,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from toys import tell
 
 from rlstages import Environment, Expert
-from rlstages.environments.making import make_environment, make_vec_env
+from rlstages.demonstrations.fitting import place_demonstrations
+from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
-from rlstages.learners.cloning import measure, place_demonstrations
-from rlstages.learners.engines.engine import Anchor, Demonstrated, LossNotFinite, critic_parameters
-from rlstages.learners.engines.rollouts import collect
-from rlstages.learners.engines.torch_heads import torch_head
-from rlstages.learners.fine_tuning import FineTuningRunner
-from rlstages.recording import record
+from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated, LossNotFinite, critic_parameters
+from rlstages.learners.algorithms.on_policy.rollout import collect
+from rlstages.learners.algorithms.on_policy.torch.heads import torch_head
+from rlstages.play.recording import record
+from rlstages.stages.cloning import measure
+from rlstages.stages.fine_tuning.runner import FineTuningRunner
 
 CARTPOLE = Environment("CartPole-v1")
 CLIMB = Environment("MountainCarContinuous-v0")

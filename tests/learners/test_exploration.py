@@ -9,12 +9,12 @@ from building import QUICK, UNREACHED, echo, learner_for, tuning
 from stepping import Tune, cloned, same
 
 from rlstages import Environment, RewardThreshold, SuccessThreshold
-from rlstages.episodes import Episode
 from rlstages.events import ExplorationMeasured, HandoverChecked, Warned
 from rlstages.learners import exploration_guard
 from rlstages.learners.exploration import entropies, explore_more, is_certain, measure_exploration
-from rlstages.learners.exploration_guard import ExplorationGuard
-from rlstages.learners.fine_tuning import FineTuningRunner
+from rlstages.specs.criteria.episodes import Episode
+from rlstages.stages.fine_tuning.exploration_guard import ExplorationGuard
+from rlstages.stages.fine_tuning.runner import FineTuningRunner
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 HARD = SuccessThreshold(0.8, window=8)

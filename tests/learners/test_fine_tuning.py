@@ -10,9 +10,9 @@ from stepping import Tune, cloned, same
 
 from rlstages import Environment, Linear, RewardThreshold, SuccessThreshold
 from rlstages.events import Evaluated, Judged, Warned
-from rlstages.learners.engines.engine import critic_parameters
+from rlstages.learners.algorithms.on_policy.protocol import critic_parameters
 from rlstages.learners.normalizer import normalizer_of
-from rlstages.randomness import set_random_state
+from rlstages.reproducibility import set_random_state
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 A2C = {"algorithm": "A2C", "batch_size": None, "n_epochs": None}

@@ -8,13 +8,13 @@ from building import QUICK, agent, echo, learner_for, tuning
 from stepping import Tune, same
 
 from rlstages import Environment, RewardThreshold, SuccessThreshold
-from rlstages.criteria.sequential import ALPHA
-from rlstages.episodes import Episode
 from rlstages.errors import Fault
 from rlstages.events import Judged
 from rlstages.learners import fine_tuning
-from rlstages.learners.engines.rollouts import collect, put_back, size_of, taken
-from rlstages.learners.gate import Gate, share
+from rlstages.learners.algorithms.on_policy.rollout import collect, put_back, size_of, taken
+from rlstages.specs.criteria.episodes import Episode
+from rlstages.specs.criteria.sequential import ALPHA
+from rlstages.stages.fine_tuning.gate import Gate, share
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)

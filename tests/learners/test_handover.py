@@ -15,13 +15,13 @@ from scipy import stats
 from stepping import Tune, cloned, same
 
 from rlstages import InputError, RewardThreshold, SuccessThreshold
-from rlstages.episodes import Episode
 from rlstages.events import Evaluated, Event, HandoverChecked, HandoverRecovered, Warned
-from rlstages.learners.cloning import CloningRunner
-from rlstages.learners.engines.engine import critic_parameters
-from rlstages.learners.handover import HandoverGuard, p_value_of_drop
+from rlstages.learners.algorithms.on_policy.protocol import critic_parameters
 from rlstages.learners.normalizer import normalizer_of
-from rlstages.randomness import set_random_state
+from rlstages.reproducibility import set_random_state
+from rlstages.specs.criteria.episodes import Episode
+from rlstages.stages.cloning import CloningRunner
+from rlstages.stages.fine_tuning.handover_guard import HandoverGuard, p_value_of_drop
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 NEVER = RewardThreshold(1e9)

@@ -8,9 +8,9 @@ from stepping import Tune, same
 
 from rlstages import RewardThreshold, SuccessThreshold
 from rlstages.events import LookedBack
-from rlstages.learners.fine_tuning import FineTuningRunner
-from rlstages.learners.lookback import LONGEST_LOOK, LOOK_SHARE, REFERENCE_EPISODES
-from rlstages.randomness import random_state, set_random_state
+from rlstages.reproducibility import random_state, set_random_state
+from rlstages.stages.fine_tuning.look_back import LONGEST_LOOK, LOOK_SHARE, REFERENCE_EPISODES
+from rlstages.stages.fine_tuning.runner import FineTuningRunner
 
 # What a policy that knows nothing reaches: a level that is not lost soon, so that looks take several waves.
 BEFORE = tuning("before", echo(), until=RewardThreshold(2.0, margin=0.1))

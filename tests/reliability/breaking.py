@@ -99,8 +99,9 @@ def make_base(path):
     """Train a run of three stages, interrupted in the last one."""
     from building import cloning, curriculum, tuning
 
-    from rlstages import Environment, Expert, SuccessThreshold, train, trainer
+    from rlstages import Environment, Expert, SuccessThreshold, train
     from rlstages.events import RolloutFinished
+    from rlstages.training import trainer
 
     trainer.CHECKPOINT_SECONDS = 0.0
     always = Environment("toys:Always")
@@ -136,7 +137,7 @@ class Work:
 
     def __init__(self, path):
         from rlstages.events import Event, Warned
-        from rlstages.storage.rundir import RunDirectory
+        from rlstages.storage.run_directory import RunDirectory
 
         self.run = RunDirectory(path)
         self.name, self.state, _ = self.run.restore()
@@ -159,7 +160,7 @@ class Work:
         replace_durably(file, b"x" * 5_000)
 
     def record(self):
-        from rlstages.storage.rundir import update_curriculum
+        from rlstages.storage.run_directory import update_curriculum
 
         update_curriculum(self.run, self.run.record.curriculum)
 
@@ -196,7 +197,7 @@ def disturb(seam, path, kind, call, mode):
 
 
 def main(folder, every, kinds, modes):
-    for name in ("imitation.algorithms.bc", "rlstages.trainer"):
+    for name in ("imitation.algorithms.bc", "rlstages.training.trainer"):
         importlib.import_module(name)
     # Forks are quick as long as they change nothing of what they share.
     gc.freeze()

@@ -13,7 +13,7 @@ from safetensors.numpy import save as to_safetensors
 
 from rlstages import InputError, load_demonstrations, load_policy, resume
 from rlstages.cli.showing import show_run
-from rlstages.policies import evaluate_run
+from rlstages.play.saved_policies import evaluate_run
 from rlstages.storage.checkpoints import MANIFEST, STATE, TENSORS, _manifest, checkpoint_names
 from runs import digest_of
 
@@ -362,7 +362,7 @@ CORPUS = {
     "environment is gymnasium's importer": names(
         "id", "gymnasium.envs.registration:load_env_creator", name="evil:anything"
     ),
-    "environment loads a file": names("id", "rlstages.curriculum:load_curriculum", source="evil.py"),
+    "environment loads a file": names("id", "rlstages.specs.curriculum:load_curriculum", source="evil.py"),
     "environment is a module's": names("id", "evil:anything"),
     "environment is registered by a module": names("id", "evil:Evil-v0"),
     "environment is in a file of the run": record(from_file),

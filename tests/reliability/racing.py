@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from rlstages.errors import InputError
-from rlstages.storage.rundir import RunDirectory
+from rlstages.storage.run_directory import RunDirectory
 
 
 def attempt(run, gate, answers):

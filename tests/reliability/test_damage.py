@@ -8,9 +8,9 @@ import pytest
 
 from rlstages import InputError, load_policy
 from rlstages.learners.learner import read_policy
-from rlstages.policies import last_finished
+from rlstages.play.saved_policies import last_finished
 from rlstages.storage.checkpoints import MANIFEST, STATE, TENSORS, checkpoint_names, read_checkpoint
-from rlstages.storage.rundir import RunDirectory
+from rlstages.storage.run_directory import RunDirectory
 
 FILES = [TENSORS, STATE, MANIFEST]
 

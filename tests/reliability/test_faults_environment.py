@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from building import agent, lines, payloads
 
-from rlstages import Curriculum, Environment, FineTuning, SuccessThreshold, resume, train, trainer
+from rlstages import Curriculum, Environment, FineTuning, SuccessThreshold, resume, train
 from rlstages.environments.monitor import EnvironmentFault
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import RolloutFinished, RunFinished, Warned
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
+from rlstages.training import trainer
 
 COPY, EPISODE, STEP = 2, 3, 4
 COPIES, ROLLOUT = 3, 8
@@ -245,7 +246,7 @@ def test_a_warning_is_not_given_again_when_the_run_goes_on(form, here):
 @pytest.mark.parametrize("form", ["in-process", pytest.param("subprocess", marks=slow)])
 def test_a_huge_reward_stops_the_update_before_it_spoils_the_weights(form, here):
     file = faulty.marker(here)
-    from rlstages.learners.engines.engine import LossNotFinite
+    from rlstages.learners.algorithms.on_policy.protocol import LossNotFinite
 
     with pytest.raises(LossNotFinite, match=r"The loss is inf; lower .* The last checkpoint is of step 48; 'rlstages"):
         train(curriculum(environment("huge reward", form, file)), out="run")

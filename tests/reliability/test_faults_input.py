@@ -12,7 +12,7 @@ import pytest
 from building import cloning, curriculum, echo, lines, payloads, rlstages, tuning
 
 from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, resume, train
-from rlstages.demonstrations import Demonstration, Demonstrations
+from rlstages.demonstrations.episodes import Demonstration, Demonstrations
 from rlstages.events import RunFinished, Warned
 
 

@@ -19,7 +19,7 @@ from test_end_to_end import ALWAYS_SAVED
 
 import rlstages
 from rlstages.environments.seeding import Purpose, episode_seed
-from rlstages.environments.sharing import NAME
+from rlstages.environments.shared_memory import NAME
 
 FORMS = ["in-process", "subprocess"]
 HERE = Path(__file__).parent
@@ -224,7 +224,7 @@ DISK = """
 import json, os, subprocess, sys
 from pathlib import Path
 import rlstages
-from rlstages import trainer
+from rlstages.training import trainer
 from rlstages.errors import Fault
 from rlstages.events import RolloutFinished
 
@@ -261,7 +261,7 @@ class Stop:
         if self.left == 0 and isinstance(event.payload, RolloutFinished): os.kill(os.getpid(), 2)
     def close(self): pass
 
-from rlstages.curriculum import load_curriculum
+from rlstages.specs.curriculum import load_curriculum
 plan = load_curriculum("plan.py", {"fault": "none"})
 said = ""
 try:

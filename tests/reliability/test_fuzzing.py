@@ -17,13 +17,13 @@ from safetensors.numpy import save as to_safetensors
 
 from rlstages import InputError, load_demonstrations, load_policy
 from rlstages.cli.showing import show_run
-from rlstages.policies import learner_of
+from rlstages.play.saved_policies import learner_of
 from rlstages.storage.checkpoints import STATE, TENSORS, DamagedCheckpoint, _manifest, checkpoint_names, read_checkpoint
 from rlstages.storage.record import read_record
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 from rlstages.storage.trust import trust_sources
 from rlstages.tracking.console import console_tracker
-from rlstages.training import _fitting
+from rlstages.training.start import _fitting
 from runs import digest_of
 
 # What a file could do if it ran code; reading does none of it.

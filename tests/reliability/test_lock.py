@@ -13,7 +13,7 @@ from building import lines, surroundings
 
 from rlstages import InputError
 from rlstages.storage.lock import lock, unlock
-from rlstages.storage.rundir import RunDirectory
+from rlstages.storage.run_directory import RunDirectory
 
 RACING = Path(__file__).with_name("racing.py")
 

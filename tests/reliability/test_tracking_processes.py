@@ -14,7 +14,7 @@ from building import COMMAND, descendants, is_alive, lines, payloads, surroundin
 
 from rlstages.events import RunFinished
 from rlstages.storage.record import read_record
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
 
@@ -35,7 +35,7 @@ def curriculum():
         FineTuning("tune", never, until=SuccessThreshold(0.9), max_steps=9_000_000, critic_fit_steps=640),
     ])
 """
-ALWAYS_SAVED = "from rlstages import trainer; trainer.CHECKPOINT_SECONDS = 0.0"
+ALWAYS_SAVED = "from rlstages.training import trainer; trainer.CHECKPOINT_SECONDS = 0.0"
 
 
 SESSIONS = []

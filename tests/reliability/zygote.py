@@ -12,7 +12,8 @@ import rlstages_envs  # noqa: F401
 import torch
 from imitation.algorithms import bc  # noqa: F401
 
-from rlstages import resume, train, trainer
+from rlstages import resume, train
+from rlstages.training import trainer
 
 
 def session(task):

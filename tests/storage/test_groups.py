@@ -76,7 +76,7 @@ AT_ONCE = """
 import multiprocessing, sys
 from pathlib import Path
 from comparing import small_plan
-from rlstages.compare.plan import claim
+from rlstages.experiments.compare.plan import claim
 
 PROCESSES, ROUNDS = 6, 4
 processes = multiprocessing.get_context("fork")

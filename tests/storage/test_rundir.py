@@ -12,10 +12,17 @@ import pytest
 
 from rlstages import Agent, Curriculum, Environment, FineTuning, InputError, SuccessThreshold
 from rlstages.events import Event, Warned
-from rlstages.references import load_file, resolve
+from rlstages.specs.references import load_file, resolve
 from rlstages.storage.checkpoints import DiskFault, checkpoint_names
 from rlstages.storage.record import new_record, read_record, write_record
-from rlstages.storage.rundir import FIRST_CHECKPOINT, RunDirectory, free_path, read_events, slug, update_curriculum
+from rlstages.storage.run_directory import (
+    FIRST_CHECKPOINT,
+    RunDirectory,
+    free_path,
+    read_events,
+    slug,
+    update_curriculum,
+)
 
 
 def plan(name="poles", **environment):
@@ -207,7 +214,7 @@ def test_the_longest_name_of_any_script_fits_a_file_name(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from rlstages.storage.rundir import RunDirectory
+from rlstages.storage.run_directory import RunDirectory
 run = RunDirectory(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

@@ -20,9 +20,9 @@ from rlstages import (
     resume,
     train,
 )
-from rlstages.policies import evaluate_run, load_policy
-from rlstages.references import sources
-from rlstages.serialization import from_data
+from rlstages.play.saved_policies import evaluate_run, load_policy
+from rlstages.specs.references import sources
+from rlstages.specs.serialization import from_data
 from rlstages.storage.record import new_record, read_record
 from rlstages.storage.trust import is_own, remember, trust_sources
 
@@ -68,7 +68,7 @@ def mine(here):
 
 def forget_files(monkeypatch):
     """Be a new process, which knows no curriculum file."""
-    from rlstages import references
+    from rlstages.specs import references
 
     monkeypatch.setattr(references, "_SOURCES", {})
 
@@ -224,9 +224,9 @@ STRANGE = [
     "rlstages_envs.rooms:gym.make",
     "rlstages_envs.minigrid:cast",
     "rlstages_envs:import_module",
-    "rlstages.curriculum:load_curriculum",
-    "rlstages.trainer:train",
-    "rlstages.references:load_file",
+    "rlstages.specs.curriculum:load_curriculum",
+    "rlstages.training.trainer:train",
+    "rlstages.specs.references:load_file",
 ]
 
 

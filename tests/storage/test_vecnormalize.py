@@ -11,10 +11,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from rlstages import Environment, Expert, InputError
-from rlstages.environments.making import make_environment
-from rlstages.experts import remedy_for, showing, statistics_beside, unused_statistics
-from rlstages.stages import BehaviorCloning
-from rlstages.storage.vecnormalize import read_statistics
+from rlstages.environments.make import make_environment
+from rlstages.play.experts import remedy_for, showing, statistics_beside, unused_statistics
+from rlstages.play.vecnormalize import read_statistics
+from rlstages.specs.stages.fine_tuning import BehaviorCloning
 
 
 class Parts(gym.Env):
@@ -120,7 +120,7 @@ def test_other_files_are_refused_in_one_sentence(content, sentence, tmp_path):
 
 @pytest.mark.parametrize("content", [b"\x80\x04Nr\xff\xff\xff\x01.", b"\x80\x04(" + b"]" * 10**5 + b"l."])
 def test_small_files_that_would_take_much_memory_are_refused_before_they_do(content, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlstages.storage.vecnormalize.MAX_OPERATIONS", 10**4)
+    monkeypatch.setattr("rlstages.play.vecnormalize.MAX_OPERATIONS", 10**4)
     (tmp_path / "bad.pkl").write_bytes(content)
     tracemalloc.start()
     try:

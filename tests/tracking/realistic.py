@@ -8,9 +8,6 @@ import math
 
 import numpy as np
 
-from rlstages.criteria import RewardThreshold, spend
-from rlstages.curriculum import Curriculum
-from rlstages.episodes import Episode, score
 from rlstages.events import (
     DemonstrationsReady,
     EpochFinished,
@@ -24,8 +21,11 @@ from rlstages.events import (
     StageStarted,
     Warned,
 )
-from rlstages.specs import Agent, Environment
-from rlstages.stages import BehaviorCloning, FineTuning
+from rlstages.specs.agent import Agent, Environment
+from rlstages.specs.criteria import RewardThreshold, spend
+from rlstages.specs.criteria.episodes import Episode, score
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.stages.fine_tuning import BehaviorCloning, FineTuning
 
 BEGAN = 1_700_000_000.0
 DEMONSTRATIONS = "demonstrations/copy.npz"

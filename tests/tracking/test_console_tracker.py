@@ -8,12 +8,12 @@ from building import curriculum, tuning
 from rich.cells import cell_len
 from rich.console import Console
 
-from rlstages.criteria import Verdict
-from rlstages.curriculum import Curriculum
-from rlstages.episodes import Score
 from rlstages.events import Event, RolloutFinished, RunStarted, StageFinished, StageStarted, Warned
-from rlstages.specs import Agent, Environment
-from rlstages.stages import BehaviorCloning
+from rlstages.specs.agent import Agent, Environment
+from rlstages.specs.criteria import Verdict
+from rlstages.specs.criteria.episodes import Score
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.stages.fine_tuning import BehaviorCloning
 from rlstages.tracking import text
 from rlstages.tracking.console import console_tracker
 from rlstages.tracking.ladder import ASCII, UNICODE, live_view

@@ -11,9 +11,7 @@ from rich.console import Console
 from test_tensorboard_tracker import scalars
 
 from rlstages import RewardThreshold, train
-from rlstages.baselines import Baselines
 from rlstages.cli.showing import show_run
-from rlstages.episodes import Score
 from rlstages.events import (
     BaselinesMeasured,
     Evaluated,
@@ -25,9 +23,11 @@ from rlstages.events import (
     RunFinished,
     StageFinished,
 )
-from rlstages.storage.rundir import read_events
+from rlstages.specs.criteria.baselines import Baselines
+from rlstages.specs.criteria.episodes import Score
+from rlstages.storage.run_directory import read_events
 from rlstages.tracking.console import console_tracker
-from rlstages.tracking.keeping import dip_of, handover_line, handover_lines, kept, matrix_of, print_kept
+from rlstages.tracking.retention_table import dip_of, handover_line, handover_lines, kept, matrix_of, print_kept
 from rlstages.tracking.state import RunState
 from rlstages.tracking.tensorboard import tensorboard_tracker
 

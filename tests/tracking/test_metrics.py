@@ -5,7 +5,7 @@ import pytest
 import realistic
 
 from rlstages.events import EpochFinished, Event
-from rlstages.privacy import without_paths
+from rlstages.events.privacy import without_paths
 from rlstages.tracking.metrics import metrics
 from rlstages.tracking.mode import tracking_mode
 

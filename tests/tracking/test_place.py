@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlstages.serialization import dumps
+from rlstages.specs.serialization import dumps
 from rlstages.tracking.place import keep_place, place_lines, place_of
 
 

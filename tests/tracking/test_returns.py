@@ -11,8 +11,6 @@ from building import curriculum, echo, tuning
 from rich.console import Console
 
 from rlstages.cli.showing import show_run
-from rlstages.criteria.decline import Decline
-from rlstages.episodes import Episode, score
 from rlstages.errors import InputError
 from rlstages.events import (
     Event,
@@ -23,8 +21,10 @@ from rlstages.events import (
     StageFinished,
     StageStarted,
 )
+from rlstages.specs.criteria.decline import Decline
+from rlstages.specs.criteria.episodes import Episode, score
 from rlstages.storage.record import new_record, write_record
-from rlstages.storage.rundir import read_events
+from rlstages.storage.run_directory import read_events
 from rlstages.tracking.console import console_tracker
 from rlstages.tracking.ladder import UNICODE, ladder
 from rlstages.tracking.metrics import metrics

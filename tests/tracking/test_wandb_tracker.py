@@ -12,10 +12,10 @@ import wandb_file
 import wandb_server
 from following import follow
 
-from rlstages.curriculum import Curriculum
 from rlstages.events import Event, RolloutFinished, RunStarted
-from rlstages.privacy import without_paths
-from rlstages.serialization import from_data, to_data
+from rlstages.events.privacy import without_paths
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.serialization import from_data, to_data
 from rlstages.tracking.config import config_of
 from rlstages.tracking.lineage import stage_alias
 from rlstages.tracking.metrics import STEP_PREFIXES, SUMMARIES

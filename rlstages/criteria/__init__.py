@@ -1,6 +1,0 @@
-"""When a stage is done: thresholds, and the sequential tests that decide whether they are really met."""
-
-from rlstages.criteria.criterion import AllOf, AnyOf, Criterion, Verdict, spend
-from rlstages.criteria.thresholds import RewardThreshold, SuccessThreshold
-
-__all__ = ["AllOf", "AnyOf", "Criterion", "RewardThreshold", "SuccessThreshold", "Verdict", "spend"]

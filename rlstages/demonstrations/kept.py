@@ -1,0 +1,102 @@
+"""The demonstrations that a run keeps: for its later stages, and for the runs that start from its policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rlstages.demonstrations.episodes import MAX_BYTES, Demonstrations, Observations, load_demonstrations
+from rlstages.demonstrations.fitting import place_demonstrations
+from rlstages.errors import InputError, require
+from rlstages.events import DemonstrationsReady, StageFinished
+from rlstages.specs.stages.fine_tuning import Stage, undemonstrated
+from rlstages.storage.checkpoints import sha256
+from rlstages.storage.record import read_record
+from rlstages.storage.run_directory import INHERITED, read_events
+from rlstages.storage.untrusted import inside, read_bytes
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Demonstrations in a run directory.
+
+    Attributes:
+        file: Where they are.
+        digest: Its SHA-256 when it was written.
+    """
+
+    file: Path
+    digest: str
+
+    def content(self) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            InputError: If it is missing, or not the file that was written.
+        """
+        whole = self.file.is_file()
+        content = read_bytes(self.file, MAX_BYTES) if whole else b""
+        require(whole and sha256(content) == self.digest, f"{self.file} is not the file that the run wrote.")
+        return content
+
+    def demonstrations(self) -> Demonstrations:
+        """Return the episodes.
+
+        Raises:
+            InputError: If the file is missing, or not the one that was written.
+        """
+        self.content()
+        return load_demonstrations(self.file)
+
+
+def kept_demonstrations(run: Path) -> Kept | None:
+    """Return what the last cloning stage that has ended in a run learned from, or else what the run began with."""
+    kept, ready = None, None
+    for event in read_events(run):
+        if isinstance(event.payload, DemonstrationsReady):
+            ready = event.stage_index, Kept(inside(run, event.payload.file), event.payload.digest)
+        elif isinstance(event.payload, StageFinished) and ready is not None and ready[0] == event.stage_index:
+            kept = ready[1]
+    began_with = read_record(run).demonstrations
+    return Kept(inside(run, INHERITED), began_with) if kept is None and began_with is not None else kept
+
+
+def inherited(stages: Sequence[Stage], run: Path) -> Kept | None:
+    """Return the demonstrations that stages need from the run whose policy they start with, or `None`.
+
+    Raises:
+        InputError: If that run keeps none.
+    """
+    needy = undemonstrated(stages)
+    kept = kept_demonstrations(run) if needy else None
+    if needy and kept is None:
+        raise InputError(
+            f"stage {needy[0].name!r}: demonstration_loss={needy[0].demonstration_loss:g}, but {run} keeps no "
+            "demonstrations, as no stage has cloned in it; start from a run that has, or leave it out."
+        )
+    return kept
+
+
+def demonstrated_transitions(
+    run: Path, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+) -> tuple[Observations, np.ndarray]:
+    """Return the observations and actions that a run's fine-tuning stage under way holds its policy to.
+
+    Args:
+        run: The run directory.
+        observation_space: As the policy sees it.
+        action_space: Of the environment, in its own units.
+
+    Raises:
+        InputError: If they are not there any more.
+    """
+    kept = kept_demonstrations(run)
+    require(kept is not None, f"{run} does not keep the demonstrations that its stage needs.")
+    assert kept is not None
+    placed = place_demonstrations(kept.file.name, kept.demonstrations(), observation_space, action_space)
+    return placed.transitions()

@@ -1,0 +1,174 @@
+"""Natively batched environments behind stable-baselines3's interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlstages.environments.autoreset import Autoreset, autoreset_of
+from rlstages.environments.batched_env import info_of
+from rlstages.environments.guard import CopyError, Note, late, traceback_of
+from rlstages.environments.seeding import EpisodeSeeds
+from rlstages.environments.snapshots import put_back, snapshot
+from rlstages.environments.spaces import detached
+from rlstages.environments.watchdog import Overdue, TimeLimit
+from rlstages.errors import reason_of
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class BatchedVecEnv(VecEnv):
+    """A natively batched environment behind stable-baselines3's interface.
+
+    Copies begin their next episodes in one of two ways (https://farama.org/Vector-Autoreset-Mode). A batch that never
+    resets by itself is told which copies to reset, and with which seeds, as soon as their episodes have ended. One that
+    resets by itself does it in the step after: what that step returns for these copies is no transition, and `idle`
+    tells which they are.
+
+    Args:
+        batched: A `gymnasium.vector.VectorEnv`. What a resumed run needs to find its copies as they were is what its
+            `state` returns and `restore` takes, as of `rlstages.BatchedEnv`, or else a snapshot.
+        seeds: One source of episode seeds per copy.
+        timeout: Seconds that a reset or a step may take.
+
+    Attributes:
+        infos: What the last step told of all copies: arrays by key, as gymnasium's vector environments give them.
+        idle: Which copies' last step was no step but a reset, shape `(num_envs,)`, or `None` where all have stepped.
+        notes: Always empty; see `InProcess`.
+        resets_itself: Whether the batch is of the second kind.
+    """
+
+    def __init__(self, batched: Any, seeds: list[EpisodeSeeds], timeout: float = 300.0) -> None:
+        self.batched = batched
+        self.infos: Mapping[str, Any] = NOTHING
+        self.idle: np.ndarray | None = None
+        self.notes: list[Note] = []
+        self.resets_itself = autoreset_of(batched) is Autoreset.NEXT_STEP
+        self._ended: np.ndarray | None = None
+        self._episode_seeds = seeds
+        self._limit = TimeLimit(timeout, f"A step or reset of {batched}")
+        self._actions = np.zeros(0)
+        self.render_mode = getattr(batched, "render_mode", None)
+        super().__init__(batched.num_envs, batched.single_observation_space, batched.single_action_space)
+        self._no_infos: list[Any] = [NOTHING] * self.num_envs
+        self.reset_infos = self._no_infos.copy()
+
+    def reset(self) -> Any:
+        """Start an episode in each copy."""
+        given = self._seeds
+        starts = [s.next() if seed is None else seed for s, seed in zip(self._episode_seeds, given, strict=True)]
+        self._reset_seeds()
+        self.idle = self._ended = None
+        # What resets itself takes one seed for all, if only because its generator is one for all.
+        observations, _ = self._guard("reset", self.batched.reset, seed=starts[0] if self.resets_itself else starts)
+        return _arrays(observations)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Remember the actions."""
+        self._actions = actions
+
+    def step_wait(self) -> Any:
+        """Step all copies, and start new episodes where one ended."""
+        observations, rewards, terminated, truncated, more = self._guard("step", self.batched.step, self._actions)
+        self.infos = more
+        dones = np.asarray(terminated | truncated)
+        rewards = np.array(rewards, np.float32)
+        infos = self._no_infos.copy()
+        self.idle, self._ended = self._ended, None
+        if self.idle is not None:
+            dones = dones & ~self.idle
+            rewards[self.idle] = 0.0
+        if np.count_nonzero(dones):
+            for copy in np.flatnonzero(dones).tolist():
+                infos[copy] = {
+                    **detached(info_of(more, copy)),
+                    "terminal_observation": row_of(observations, copy),
+                    "TimeLimit.truncated": bool(truncated[copy] and not terminated[copy]),
+                }
+            starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones.tolist(), strict=True)]
+            if self.resets_itself:
+                self._ended = dones
+            else:
+                options = {"reset_mask": dones}
+                observations, _ = self._guard("reset", self.batched.reset, seed=starts, options=options)
+        return _arrays(observations), rewards, dones, infos
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return the state of all copies, or `None` if the environment does not give it away."""
+        if callable(getattr(self.batched, "restore", None)):
+            return dict(detached(self.batched.state()))
+        inside = snapshot(self.batched)
+        ended = np.zeros(self.num_envs, bool) if self._ended is None else self._ended
+        return None if inside is None else {"inside": inside, "ended": ended}
+
+    def load_state_dict(
+        self, state: Mapping[str, Any] | None, numbers: Sequence[int], seen: Any
+    ) -> tuple[Any, list[int]]:
+        """Put all copies back; without a state, each begins its next episode.
+
+        Args:
+            state: What `state_dict` returned.
+            numbers: Of the episode that each copy is in.
+            seen: What the copies' observations were.
+
+        Returns:
+            Their observations, and the copies that have begun another episode.
+        """
+        for seeds, number in zip(self._episode_seeds, numbers, strict=True):
+            seeds.number = number + 1
+        if state is None:
+            return self.reset(), list(range(self.num_envs))
+        if callable(getattr(self.batched, "restore", None)):
+            return _arrays(self.batched.restore(state)), []
+        self._guard("reset", self.batched.reset, seed=0)
+        put_back(self.batched, state["inside"])
+        ended = np.array(state["ended"], bool)
+        self._ended = ended if ended.any() else None
+        return seen, []
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.batched.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute, once per copy."""
+        return [getattr(self.batched, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Refuse: the copies share their attributes."""
+        raise NotImplementedError("the copies of a batched environment share their attributes")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Refuse: the copies have no methods of their own."""
+        raise NotImplementedError("the copies of a batched environment have no methods of their own")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Return that no copy is wrapped."""
+        return [False] * len(list(self._get_indices(indices)))
+
+    def _guard(self, call: str, work: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        try:
+            with self._limit:
+                return work(*given, **named)
+        except Overdue as error:
+            raise CopyError(None, late(self._limit.seconds, f"{call}()"), traceback_of(error)) from error
+        except Exception as error:
+            raise CopyError(None, f"raised {reason_of(error)} in {call}()", traceback_of(error)) from error
+
+
+def _arrays(observations: Any) -> Any:
+    """Return observations in arrays of their own: the batch may write its next ones into those that it gave."""
+    if isinstance(observations, dict):
+        return {key: np.array(part) for key, part in observations.items()}
+    return np.array(observations)
+
+
+def row_of(observations: Any, copy: int) -> Any:
+    """Return one copy's observation, on its own."""
+    if isinstance(observations, dict):
+        return {key: part[copy].copy() for key, part in observations.items()}
+    return np.array(observations[copy])

@@ -1,0 +1,1 @@
+"""More than one run: comparisons, sweeps, and how their runs are started."""

@@ -1,0 +1,33 @@
+"""What a comparison's scores are measured against, played once and kept in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rlstages.errors import InputError
+from rlstages.experiments.compare.plan import Plan
+from rlstages.play.chance_and_expert import expert_of, measure_baselines
+from rlstages.specs.criteria.baselines import Baselines
+from rlstages.specs.serialization import from_data, loads, to_data
+from rlstages.storage.checkpoints import replace_durably
+
+FILE = "baselines.json"
+
+
+def baselines_of(directory: Path, plan: Plan) -> list[Baselines]:
+    """Score chance and the expert in every environment of a comparison, once: the file is read when it is there."""
+    file = directory / FILE
+    if file.is_file():
+        try:
+            return [Baselines(*map(from_data, entry)) for entry in loads(file.read_bytes())]
+        except (InputError, TypeError) as error:
+            raise InputError(f"{file} is damaged: {error}; delete it to have it made again.") from error
+    expert = expert_of(plan.curriculum.stages)
+    found = [
+        measure_baselines(environment, expert, plan.episodes, index, plan.trust_pickle)
+        for index, environment in enumerate(plan.environments)
+    ]
+    data = [[to_data(b.random, nan_as_null=True), to_data(b.expert, nan_as_null=True), b.reason] for b in found]
+    replace_durably(file, json.dumps(data, allow_nan=False).encode())
+    return found

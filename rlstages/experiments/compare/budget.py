@@ -1,0 +1,94 @@
+"""How many environment steps every run of a comparison may spend, and whether runs kept to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlstages.errors import require, require_int
+from rlstages.experiments.compare.curve import FILE as CURVE
+from rlstages.experiments.compare.curve import read_curve
+from rlstages.experiments.compare.plan import FILE, Plan, run_path
+from rlstages.specs.criteria.episodes import Score
+from rlstages.specs.serialization import loads
+from rlstages.storage.checkpoints import replace_durably
+from rlstages.storage.lock import lock, patiently, unlock
+from rlstages.storage.untrusted import read_bytes
+
+
+def steps_of(directory: Path, plan: Plan) -> int | None:
+    """Return what every run may spend: as planned, or the most that the first arm's runs needed for their stages.
+
+    It never falls, whatever seeds and arms are left out: runs that have spent more cannot be compared with others at
+    less. `None` if no run of the first arm has come so far, and nothing was settled before.
+
+    Raises:
+        InputError: If less is planned than was settled before.
+    """
+    before = settled_steps(directory)
+    if plan.steps is not None:
+        _require_no_fewer(directory, plan.steps, before)
+        return plan.steps
+    curves = [read_curve(run_path(directory, plan.reference, seed)) for seed in plan.seeds]
+    needs = [before, *(curve.own_cost for curve in curves)]
+    return max((steps for steps in needs if steps is not None), default=None)
+
+
+def settle_steps(directory: Path, steps: int) -> None:
+    """Write down what every run may spend, before the first of them spends it.
+
+    Raises:
+        InputError: If more was settled before.
+    """
+    if settled_steps(directory) == steps:
+        return
+    handle = patiently(lambda: lock(directory))
+    try:
+        _require_no_fewer(directory, steps, settled_steps(directory))
+        said = {**loads(read_bytes(directory / FILE)), "steps": steps}
+        replace_durably(directory / FILE, json.dumps(said, indent=1).encode())
+    finally:
+        unlock(handle)
+
+
+def settled_steps(directory: Path) -> int | None:
+    """Return what every run of a comparison may spend, or `None` where that is not settled.
+
+    Comparisons of before it was written down are as long as their longest final run.
+
+    Raises:
+        InputError: If the comparison's file is damaged.
+    """
+    file = directory / FILE
+    if not file.exists():
+        return None
+    said = loads(read_bytes(file))
+    require(isinstance(said, dict), f"{file} is damaged; give another --out, or delete the directory.")
+    if "steps" in said:
+        require_int(str(file), "steps", said["steps"])
+        return int(said["steps"])
+    rows = [row for run in directory.glob(f"*/{CURVE}") for row in read_curve(run.parent).rows]
+    return max((row.steps for row in rows if row.steps is not None), default=None)
+
+
+def excess(plan: Plan, cost: int, scores: Sequence[Score], steps: int) -> int:
+    """Return by how much a run overspent beyond what its last rollout and a wave of a confirmation explain, or 0.
+
+    Args:
+        plan: Of the comparison.
+        cost: Steps that the run spent in all.
+        scores: Of its final policy, whose episodes say how long a wave is.
+        steps: What it could spend.
+    """
+    wave = plan.curriculum.agent.n_envs * max(score.steps / score.episodes for score in scores)
+    over = cost - steps
+    return over if over > plan.rollout_steps + wave else 0
+
+
+def _require_no_fewer(directory: Path, steps: int, before: int | None) -> None:
+    require(
+        before is None or steps >= before,
+        f"--steps is {steps:,}, but runs in {directory} were given {before or 0:,}, and what they have spent cannot be "
+        f"taken back; give at least --steps {before}, leave it out, or give another --out.",
+    )

@@ -1,0 +1,113 @@
+"""The runs of a comparison: which are to be made, in what order, and how many steps each may spend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlstages.errors import Fault
+from rlstages.experiments.compare.baselines import baselines_of
+from rlstages.experiments.compare.budget import settle_steps, steps_of
+from rlstages.experiments.compare.curve import read_curve
+from rlstages.experiments.compare.plan import Plan, claim, run_path
+from rlstages.experiments.jobs import Ended, Job, teller
+from rlstages.training.preflight import preflight
+
+MakeJob = Callable[[str, int, int | None], Job]
+"""Returns the job of an arm and a seed that may spend a number of steps, or those that its own stages take."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What has come of a comparison.
+
+    Attributes:
+        steps: What every run may spend.
+        failures: Why runs did not come to their end, by arm and seed.
+    """
+
+    steps: int
+    failures: Mapping[tuple[str, int], str]
+
+
+def prepare(directory: Path, plan: Plan) -> None:
+    """Check everything before the first run, and measure what scores are compared with.
+
+    Raises:
+        InputError: If a curriculum cannot work, or the directory cannot be used for this comparison.
+    """
+    plan.require_comparable()
+    own = [arm for name, arm in plan.arms.items() if name != plan.reference]
+    for curriculum in dict.fromkeys([plan.arms[plan.reference], *own]):
+        preflight(curriculum, trust_pickle=plan.trust_pickle)
+    claim(directory, plan)
+    # Fewer than before are refused here rather than by every run.
+    steps_of(directory, plan)
+    baselines_of(directory, plan)
+
+
+def missing(directory: Path, plan: Plan, steps: int | None) -> list[tuple[str, int]]:
+    """Return the arms and seeds of the runs that are still to be made, or gone on with.
+
+    Args:
+        directory: Of the comparison.
+        plan: Of it.
+        steps: What every run may spend; `None` gives those that decide it.
+    """
+    wanted = [(arm, seed) for arm in plan.arms for seed in plan.seeds]
+    if steps is None:
+        wanted = [(plan.reference, seed) for seed in plan.seeds]
+    return [(arm, seed) for arm, seed in wanted if not _done(run_path(directory, arm, seed), steps)]
+
+
+def next_jobs(directory: Path, plan: Plan, job_of: MakeJob) -> list[Job]:
+    """Return the jobs that can be run now: those that decide the number of steps, and once they are done the rest."""
+    deciding = [] if plan.steps is not None else missing(directory, plan, None)
+    steps = None if deciding else steps_of(directory, plan)
+    return [job_of(arm, seed, steps) for arm, seed in deciding or missing(directory, plan, steps)]
+
+
+def run_comparison(
+    directory: Path,
+    plan: Plan,
+    job_of: MakeJob,
+    run: Callable[[Sequence[Job], Callable[[Ended], None]], list[Ended]],
+    say: Callable[[str], None],
+) -> Progress:
+    """Make all runs that are not there yet.
+
+    Args:
+        directory: Of the comparison, after `prepare`.
+        plan: Of it.
+        job_of: Makes the job of a run.
+        run: Runs jobs, and takes what is to be told of each that has ended.
+        say: Takes sentences for a person.
+
+    Raises:
+        Fault: If no run of the first arm came to its end, where these decide the number of steps.
+    """
+    failures: dict[tuple[str, int], str] = {}
+
+    def launch(steps: int | None, what: str) -> None:
+        keys = [key for key in missing(directory, plan, steps) if key not in failures]
+        jobs = {job_of(arm, seed, steps): (arm, seed) for arm, seed in keys}
+        if jobs:
+            say(f"{what}: {len(jobs)} runs.")
+            ended = run(list(jobs), teller(len(jobs), say))
+            failures.update({jobs[one.job]: one.failure for one in ended if one.failure is not None})
+
+    if plan.steps is None:
+        launch(None, f"How many steps {plan.reference!r} needs")
+    steps = steps_of(directory, plan)
+    if steps is None:
+        why = next(iter(failures.values()), "it has no run")
+        raise Fault(f"No run of {plan.reference!r} came to its end, so there is nothing to compare with: {why}")
+    settle_steps(directory, steps)
+    launch(steps, f"Every arm for {steps:,} steps")
+    return Progress(steps, failures)
+
+
+def _done(path: Path, steps: int | None) -> bool:
+    curve = read_curve(path)
+    return curve.own_cost is not None if steps is None else curve.final(steps) is not None

@@ -1,0 +1,296 @@
+"""Which arm won, by how much, and how sure that is: in words, for the terminal and the page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlstages.experiments.compare.results import ALPHA, ArmResult, Contrast, Results, finals
+from rlstages.experiments.compare.statistics import Estimate, chance_above, holm, permutation_p, seeds_needed
+from rlstages.specs.stages.fine_tuning import BehaviorCloning
+
+FEW_SEEDS = 10
+NEGLIGIBLE = 0.01
+LIKELY = 0.75
+"""Chance that a run without a clone scores higher, from which on negative transfer is named."""
+LEAST_FOR_QUARTERS = 4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison says.
+
+    Attributes:
+        outcome: Of the first arm: `"wins"` or `"loses"` beyond luck, is `"ahead"` or `"behind"` within it, `"level"`,
+            or `"none"` if it has no finished run.
+        headline: One sentence: which arm won.
+        size: By how much.
+        sureness: How sure that is.
+        speed: Which arm was first at the last threshold.
+        transfer: Where a clone holds learning back, and how little its policy explored.
+        caveats: What a reader has to know besides.
+    """
+
+    outcome: str
+    headline: str
+    size: str
+    sureness: str
+    speed: str
+    transfer: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+
+def judge(results: Results) -> Verdict:
+    """Put a comparison into words."""
+    if not results.contrasts:
+        headline = f"There is nothing to compare: only {_names([arm.name for arm in results.arms])} came to an end."
+        return Verdict("none", headline, "", "", "", (), tuple(_caveats(results)))
+    first, contrasts = results.first, results.contrasts
+    worse = [c for c in contrasts if c.sign < 0]
+    better = [c for c in contrasts if c.sign > 0]
+    rival = min(contrasts, key=lambda c: c.difference.value)
+    gap = 0.0 if _is_nothing(results, rival) else rival.difference.value
+    if len(better) == len(contrasts):
+        outcome, headline = "wins", f"{first.name} wins."
+    elif worse:
+        rival = min(worse, key=lambda c: c.difference.value)
+        outcome, headline = "loses", f"{first.name} does not win here: {rival.other} is better."
+    elif gap > 0 and rival.improvement.value > 0.5:
+        outcome, headline = "ahead", f"{first.name} is ahead, but not beyond luck."
+    elif gap < 0 and rival.improvement.value < 0.5:
+        outcome = "behind"
+        headline = f"{first.name} does not win here: {rival.other} is ahead, though that may be luck."
+    else:
+        outcome, headline = "level", f"{first.name} does not win here: it is level with {rival.other}."
+    return Verdict(
+        outcome,
+        headline,
+        _size(results, rival),
+        _sureness(results, rival),
+        _speed(results),
+        tuple(_transfer(results)),
+        tuple(_caveats(results)),
+    )
+
+
+def show(value: float | None, measure: str) -> str:
+    """Return a score as text."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if measure == "success" else f"{value:.4g}"
+
+
+def interval(found: Estimate | None, measure: str) -> str:
+    """Return an estimate with its interval as text."""
+    if found is None:
+        return "-"
+    if found.low is None:
+        return show(found.value, measure)
+    return f"{show(found.value, measure)} [{show(found.low, measure)}, {show(found.high, measure)}]"
+
+
+def _is_nothing(results: Results, contrast: Contrast) -> bool:
+    """Whether a difference is too small to care for."""
+    return abs(contrast.difference.value) < _smallest(results)
+
+
+def _smallest(results: Results) -> float:
+    """Return the smallest difference to care for: 1 % of the way from chance to the expert."""
+    ends = results.baselines[0].ends(results.plan.measure)
+    size = ends[1] - ends[0] if ends else max(abs(value) for arm in results.arms for value in finals(results.plan, arm))
+    return NEGLIGIBLE * size
+
+
+def _size(results: Results, rival: Contrast) -> str:
+    measure = results.plan.measure
+    first, other = results.first, next(arm for arm in results.arms if arm.name == rival.other)
+    text = (
+        f"{measure.capitalize()} in the last variant: {first.name} {show(first.final[0].value, measure)}, "
+        f"{other.name} {show(other.final[0].value, measure)}"
+    )
+    gap = rival.difference
+    if gap.value == 0:
+        return f"{text}; no difference."
+    return f"{text}; difference {interval(_rounded(gap), measure)}{_share(results, gap.value)}."
+
+
+def _rounded(found: Estimate) -> Estimate:
+    """Return an estimate with three digits: those of a difference of few runs say nothing beyond."""
+    low, high = (None if end is None else float(f"{end:.3g}") for end in (found.low, found.high))
+    return Estimate(float(f"{found.value:.3g}"), low, high)
+
+
+def _share(results: Results, gap: float) -> str:
+    ends = results.baselines[0].ends(results.plan.measure)
+    return "" if ends is None else f", {abs(gap) / (ends[1] - ends[0]):.0%} of the way from chance to the expert"
+
+
+def _sureness(results: Results, rival: Contrast) -> str:
+    first, runs = results.first.name, results.least_runs
+    beaten, ahead, open_ = ([c.other for c in results.contrasts if c.sign == sign] for sign in (1, -1, 0))
+    parts = []
+    if beaten:
+        parts.append(f"Beyond luck, {first} scores higher than {_others(results, beaten)}")
+    if ahead:
+        parts.append(f"Beyond luck, {first} scores lower than {_names(ahead)}")
+    if open_:
+        parts.append(f"{_names(open_)} cannot be told apart from {first}")
+    tests = f"permutation tests, 5 % over all {len(results.contrasts)} together"
+    text = f"{'. '.join(parts)} ({tests if len(results.contrasts) > 1 else 'permutation test at 5 %'})."
+    high, low, chance = first, rival.other, rival.improvement.value
+    if chance < 0.5:
+        high, low, chance = low, high, 1 - chance
+    text += f" A run of {high} scores higher than one of {low} with probability {chance:.2f}."
+    needed = seeds_needed(len(results.contrasts))
+    if runs < needed and not beaten and not ahead:
+        others = f"{len(results.contrasts)} others" if len(results.contrasts) > 1 else "another"
+        text += (
+            f" With {_count(runs, 'run')} an arm could not be told apart from {others} even if no two runs overlapped: "
+            f"that takes at least {needed}, so {_more_runs(results.plan.seeds, needed)}."
+        )
+    return text
+
+
+def _more_runs(seeds: Sequence[int], needed: int) -> str:
+    """Return what to do for that many runs of each arm; the seeds that are there stay."""
+    if len(seeds) >= needed:
+        return "have the failed ones made again"
+    if list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"go on with --seeds {seeds[0]}:{seeds[0] + needed}"
+    return f"go on with more --seeds than {','.join(map(str, seeds))}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _speed(results: Results) -> str:
+    threshold = show(results.plan.threshold, results.plan.measure)
+    what = f"{results.plan.measure} {threshold}"
+    reached = [arm for arm in results.arms if arm.steps.median is not None]
+    if not reached:
+        some = [
+            f"{arm.name} on {arm.steps.reached} of {arm.steps.runs} seeds" for arm in results.arms if arm.steps.reached
+        ]
+        return f"No arm reaches {what} on half of its seeds{': ' + ', '.join(some) if some else ''}."
+    order = sorted(reached, key=lambda arm: (arm.steps.median or 0.0, arm.name != results.first.name))
+    fastest = order[0]
+    text = f"{fastest.name} is the first to reach {what}: {_median(fastest)}"
+    if len(order) > 1:
+        text += f"; next is {order[1].name}, {_median(order[1])}"
+    first = results.first
+    if first is not fastest:
+        own = _median(first) if first in reached else f"only on {first.steps.reached} of {first.steps.runs} seeds"
+        text += "" if len(order) > 1 and order[1] is first else f"; {first.name}: {own}"
+    slower, sooner = ([c.other for c in results.contrasts if c.speed_sign == sign] for sign in (1, -1))
+    if slower:
+        text += f". Beyond luck, {first.name} is there sooner than {_others(results, slower)}"
+    if sooner:
+        text += f". Beyond luck, {first.name} is there later than {_names(sooner)}"
+    if not slower and not sooner:
+        text += ". None of this is beyond luck"
+    return text + "."
+
+
+def _median(arm: ArmResult) -> str:
+    return f"after {arm.steps.median:,.0f} steps (median; {arm.steps.reached} of {arm.steps.runs} seeds)"
+
+
+def _transfer(results: Results) -> list[str]:
+    """Name the arms that begin with a clone and score lower than one that begins with a random network."""
+    plan, found = results.plan, list[str]()
+    copies = {name: any(isinstance(stage, BehaviorCloning) for stage in arm.stages) for name, arm in plan.arms.items()}
+    fresh = [arm for arm in results.arms if not copies[arm.name]]
+    if not fresh:
+        return found
+    best = max(fresh, key=lambda arm: arm.final[0].value)
+    cloned = [arm for arm in results.arms if copies[arm.name] and not arm.level]
+    ps = holm([permutation_p(finals(plan, arm), finals(plan, best)) for arm in cloned])
+    for arm, p in zip(cloned, ps, strict=True):
+        chance = chance_above(finals(plan, best), finals(plan, arm))
+        if best.final[0].value - arm.final[0].value < _smallest(results) or chance < LIKELY:
+            continue
+        luck = "" if p < ALPHA else ", though that may be luck"
+        text = f"Negative transfer: {best.name}, which copies nothing, scores higher than {arm.name}{luck}."
+        found.append(f"{text}{_explored(arm)}")
+    return found
+
+
+def _explored(arm: ArmResult) -> str:
+    """Say how much an arm's policies explored, and what to do if that is little."""
+    seen = arm.explored
+    if seen is None:
+        return ""
+    amount = f"{seen.entropy:.1%} of the largest" if seen.std is None else f"{seen.std:.2f} of half an action's range"
+    where = f"as stage {seen.stage!r} began, its {'entropy' if seen.std is None else 'noise'} was {amount}"
+    if not seen.certain:
+        return f" The clone explores: {where} (median of {_count(seen.runs, 'run')}); look at what it was shown."
+    text = f" The clone is certain and explores hardly anything: {where} (median of {_count(seen.runs, 'run')})"
+    if seen.given_back:
+        return f"{text}; exploration was given back in {_count(seen.given_back, 'run')}."
+    return f"{text}; leave explore_again on, or set exploration= in that stage."
+
+
+def _caveats(results: Results) -> list[str]:
+    runs = results.least_runs
+    found = [f"Not finished, and left out of all scores: {failure.rstrip('.')}." for failure in results.failures]
+    if runs == 1:
+        found.append("One seed says nothing about another: there are no intervals, and no test.")
+    elif runs < FEW_SEEDS:
+        found.append(
+            f"{runs} seeds are few: the intervals are resampled from so few runs and tend to be too narrow; "
+            "believe the tests before the intervals."
+        )
+    if runs < LEAST_FOR_QUARTERS:
+        found.append("With fewer than 4 runs no quarter can be cut off: interquartile means are plain means.")
+    for environment, base, measure in zip(results.plan.environments, results.baselines, results.measures, strict=True):
+        if base.expert is None:
+            found.append(f"{environment}: scores are not normalised, because {base.reason}.")
+        elif base.ends(measure) is None:
+            found.append(
+                f"{environment}: scores are not normalised, because the expert is no better than chance there."
+            )
+    found += filter(None, (_short_of_it(results, arm) for arm in results.arms))
+    over = {arm.name: most for arm in results.arms if (most := max(run.excess for run in arm.runs))}
+    if over:
+        spent = results.steps + max(over.values())
+        found.append(
+            f"Costs are not equal: of {results.steps:,} steps, runs of {_names(list(over))} spent up to {spent:,}. "
+            "Cloning and its demonstrations are never cut short, and what is spent is not taken back; "
+            f"give --steps {spent} or more."
+        )
+    missed = {
+        arm.name: sum(bool(run.missed) for run in arm.runs) for arm in results.arms if any(r.missed for r in arm.runs)
+    }
+    for name, count in missed.items():
+        found.append(
+            f"{name} missed the threshold of one of its own stages on {_count(count, 'seed')}, and went on without it."
+        )
+    return found
+
+
+def _short_of_it(results: Results, arm: ArmResult) -> str | None:
+    """Say so if runs of an arm spent all their steps before the last variant, which is what scores are compared in."""
+    stages = results.plan.arms[arm.name].stages
+    after = [
+        max((i for i, stage in enumerate(stages) if any(mark.stage == stage.name for mark in run.marks)), default=-1)
+        for run in arm.runs
+        if run.failure is None and run.own_cost is None
+    ]
+    under_way = [stages[index + 1] for index in after if index + 1 < len(stages)]
+    stuck = [stage for stage in under_way if stage.environment != results.plan.environments[0]]
+    if not stuck:
+        return None
+    where = _names(list(dict.fromkeys(repr(stage.name) for stage in stuck)))
+    return (
+        f"{arm.name} never trained in the last variant on {len(stuck)} of {_count(len(arm.runs), 'seed')}: its "
+        f"{results.steps:,} steps were spent in {where}; raise --steps."
+    )
+
+
+def _others(results: Results, names: Sequence[str]) -> str:
+    return "every other arm" if 1 < len(names) == len(results.contrasts) else _names(names)
+
+
+def _names(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "no arm"

@@ -1,0 +1,76 @@
+"""Which engine an agent gets, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.utils import get_device
+
+from rlstages.environments.spaces import describe_space
+from rlstages.errors import require
+from rlstages.learners.algorithms.on_policy.numpy.engine import NumpyEngine
+from rlstages.learners.algorithms.on_policy.protocol import Engine
+from rlstages.learners.algorithms.on_policy.torch.engine import TorchEngine
+from rlstages.specs.agent import Agent
+
+# Layers up to this width are known to be faster in NumPy (docs/performance.md).
+WIDEST = 512
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine's name, and why it is this one, as half a sentence."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})"
+
+
+def choose_engine(agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Choice:
+    """Return the engine for an agent.
+
+    Raises:
+        InputError: If the agent asks for one that cannot serve it.
+    """
+    if agent.engine == "torch":
+        return Choice("torch", "as the agent says")
+    obstacle = _obstacle(agent, observation_space, action_space)
+    if agent.engine == "numpy":
+        require(obstacle is None, f"Agent: the engine 'numpy' does not serve {obstacle}; use 'auto' or 'torch'.")
+        return Choice("numpy", "as the agent says")
+    return Choice("torch", f"for {obstacle}") if obstacle else Choice("numpy", "for small layers on the CPU")
+
+
+def make_engine(agent: Agent, policy: ActorCriticPolicy, seed: int) -> Engine:
+    """Return the engine that acts and learns with an agent's policy."""
+    choice = choose_engine(agent, policy.observation_space, policy.action_space)
+    if choice.name == "numpy":
+        return NumpyEngine(policy, agent.algorithm, seed)
+    return TorchEngine(policy, agent.algorithm)
+
+
+def _obstacle(agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> str | None:
+    """Return what the numpy engine does not do, or `None`."""
+    if agent.policy != "MlpPolicy":
+        return agent.policy
+    if get_device(agent.device).type != "cpu":
+        return f"the device {agent.device}"
+    if isinstance(observation_space, spaces.Box):
+        if is_image_space(observation_space):
+            return "images"
+    elif not isinstance(observation_space, spaces.Discrete):
+        return f"observations of {describe_space(observation_space)}"
+    if not isinstance(action_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)):
+        return f"actions of {describe_space(action_space)}"
+    if isinstance(action_space, spaces.Box) and action_space.dtype != np.float32:
+        return f"actions of {action_space.dtype}"
+    widest = max(agent.network, default=0)
+    return f"layers of {widest} units" if widest > WIDEST and agent.engine == "auto" else None

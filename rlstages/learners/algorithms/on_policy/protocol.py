@@ -1,0 +1,190 @@
+"""What a fine-tuning stage asks of an engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import explained_variance
+
+from rlstages.demonstrations.episodes import Observations
+from rlstages.errors import Fault
+
+
+class LossNotFinite(Fault):
+    """The loss or its gradient is NaN or infinite; the policy has not been changed by it.
+
+    Args:
+        number: Which it is.
+        name: What it is.
+    """
+
+    def __init__(self, number: float, name: str = "The loss") -> None:
+        super().__init__(f"{name} is {number}; lower the learning rate, or look for huge rewards or observations.")
+
+
+def refuse_not_finite(number: float, name: str = "The loss") -> None:
+    """Raise `LossNotFinite` for what would spoil the weights."""
+    if not math.isfinite(number):
+        raise LossNotFinite(number, name)
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A frozen policy that updates are held near.
+
+    Args:
+        policy: The frozen copy.
+        weight: Of KL(policy || anchor) in the loss: the mean over a batch, summed over action dimensions, in nats.
+    """
+
+    policy: ActorCriticPolicy
+    weight: float
+
+
+@dataclass(frozen=True)
+class Demonstrated:
+    """Transitions whose actions updates make likelier.
+
+    Args:
+        observations: As the policy takes them, first axis the transitions.
+        actions: Likewise.
+        weight: Of the mean negative log likelihood of a batch of actions in the loss, in nats.
+    """
+
+    observations: Observations
+    actions: np.ndarray
+    weight: float
+
+    def draw(self, generator: np.random.Generator, batches: int, size: int) -> np.ndarray:
+        """Return the rows of random batches, shape `(batches, min(size, transitions))`, none twice in a batch."""
+        count = len(self.actions)
+        return np.stack(
+            [generator.choice(count, min(size, count), replace=False, shuffle=False) for _ in range(batches)]
+        )
+
+
+NORM = "The gradient's norm"
+"""A finite loss can have gradients that are not, and clipping those makes all of them NaN."""
+
+
+class Engine(Protocol):
+    """Acts and learns with one policy, whose weights and optimiser state are always the policy's own.
+
+    Attributes:
+        name: `"torch"` or `"numpy"`.
+    """
+
+    name: str
+
+    def begin_rollout(self, buffer: RolloutBuffer) -> None:
+        """Make ready to play a rollout that is kept in an empty buffer."""
+
+    def act(self, step: int, observations: Any) -> np.ndarray:
+        """Return an action for each copy, as the policy samples them.
+
+        Args:
+            step: Of the rollout.
+            observations: Of all copies; stored in the buffer by the caller.
+        """
+
+    def end_rollout(self, cut_short: Sequence[Any], last: Any) -> np.ndarray:
+        """Fill in the buffer's values and log probabilities.
+
+        Args:
+            cut_short: The last observations of episodes that ended by a limit of time.
+            last: The observations after the rollout, of all copies.
+
+        Returns:
+            The values of `cut_short`, then those of `last`.
+        """
+
+    def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
+        """Return what acts as the policy does now, in episodes that nothing is learned from.
+
+        Its draws depend on the seed alone, and move no other generator.
+
+        Args:
+            seed: Of the draws.
+            deterministic: Whether it takes the likeliest action instead of sampling.
+
+        Returns:
+            A function from the observations of all copies to actions within the action space's bounds, as
+            stable-baselines3's `predict` is: the same ones where it takes the likeliest, drawn alike where it samples.
+        """
+
+    def update(
+        self,
+        buffer: RolloutBuffer,
+        settings: Mapping[str, Any],
+        anchor: Anchor | None = None,
+        demonstrated: Demonstrated | None = None,
+    ) -> dict[str, float]:
+        """Learn from one rollout: PPO (arXiv:1707.06347) or A2C (arXiv:1602.01783).
+
+        Args:
+            buffer: A full rollout with advantages and returns.
+            settings: `learning_rate`, `ent_coef`, `vf_coef`, `max_grad_norm`; for PPO also `clip_range`, `n_epochs`,
+                `batch_size` and perhaps `clip_range_vf` and `target_kl`.
+            anchor: Adds its term to the loss.
+            demonstrated: Likewise, over a random batch for each gradient step, as large as that step's own.
+
+        Returns:
+            Diagnostics by name, means over the minibatches.
+
+        Raises:
+            LossNotFinite: Before a step that would spoil the weights.
+        """
+
+    def fit_critic(
+        self, buffer: RolloutBuffer, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
+    ) -> dict[str, float]:
+        """Fit the critic to a rollout's returns; the actor and the shared features stay as they are.
+
+        Args:
+            buffer: A full rollout with returns.
+            optimizer: Adam, of the critic's parameters (`critic_parameters`).
+            epochs: Passes over the rollout.
+            batch_size: Of the gradient steps.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the engine's random draws depend on, as JSON values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+
+
+def within(space: gym.Space[Any], actions: np.ndarray) -> np.ndarray:
+    """Return actions that are in their space: those of a Box clipped to its bounds, all others of its whole numbers."""
+    if isinstance(space, spaces.Box):
+        clipped: np.ndarray = np.clip(actions, space.low, space.high)
+        return clipped
+    return actions.astype(space.dtype, copy=False)
+
+
+def critic_parameters(policy: ActorCriticPolicy) -> list[torch.nn.Parameter]:
+    """Return the parameters that only the critic uses."""
+    return [*policy.mlp_extractor.value_net.parameters(), *policy.value_net.parameters()]
+
+
+def explained(buffer: RolloutBuffer) -> float:
+    """Return the share of the returns' variance that the values of a rollout explain."""
+    return float(explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+
+
+def summary(
+    policy: ActorCriticPolicy, buffer: RolloutBuffer, means: dict[str, float], settings: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return an update's diagnostics."""
+    if hasattr(policy, "log_std"):
+        means["std"] = float(torch.exp(policy.log_std).mean().item())
+    return {**means, "explained_variance": explained(buffer), "learning_rate": settings["learning_rate"]}

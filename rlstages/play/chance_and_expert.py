@@ -1,0 +1,63 @@
+"""Chance and the expert play in an environment, so that scores there can be put on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+
+from rlstages.errors import Fault, InputError
+from rlstages.play.experts import showing
+from rlstages.play.recording import Act, Show, record
+from rlstages.specs.agent import Environment, Expert
+from rlstages.specs.criteria.baselines import Baselines
+from rlstages.specs.stages.fine_tuning import BehaviorCloning, Stage
+
+SEED = 3_000_000
+
+
+def acting_at_random() -> Show:
+    """Return an 'expert' that draws its actions at random, from where its first episode begins the same ones."""
+    seeded = False
+
+    def act_at_random(env: gym.Env[Any, Any]) -> Act:
+        space = env.action_space
+        nonlocal seeded
+        if not seeded:
+            space.seed(SEED)
+            seeded = True
+        return lambda observation: space.sample()
+
+    return act_at_random
+
+
+def expert_of(stages: Sequence[Stage]) -> Expert | None:
+    """Return the first expert that a curriculum names, or `None`."""
+    experts = [stage.expert for stage in stages if isinstance(stage, BehaviorCloning)]
+    return next((expert for expert in experts if expert is not None), None)
+
+
+def measure_baselines(
+    environment: Environment, expert: Expert | None, episodes: int, index: int, trust_pickle: bool
+) -> Baselines:
+    """Score chance and the expert in an environment, in the same episodes every time.
+
+    Args:
+        environment: Where.
+        expert: Who shows, if anyone does.
+        episodes: How many each plays.
+        index: Of the environment, which decides the episodes' seeds.
+        trust_pickle: Whether an expert's model zip may be loaded.
+    """
+    chance = Expert(f"{__name__}:{acting_at_random.__name__}", episodes=episodes)
+    at_random = record(environment, chance, acting_at_random(), SEED, index).score()
+    if expert is None:
+        return Baselines(at_random, None, "the curriculum names no expert")
+    try:
+        show = showing(expert, trust_pickle=trust_pickle)
+        shown = record(environment, replace(expert, episodes=episodes), show, SEED, index)
+    except (InputError, Fault) as error:
+        return Baselines(at_random, None, f"the expert does not play there: {error}")
+    return Baselines(at_random, shown.score())

@@ -1,0 +1,224 @@
+"""An expert in an environment becomes demonstrations."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from rlstages.demonstrations.episodes import Demonstration, Demonstrations
+from rlstages.environments.action_units import outside
+from rlstages.environments.guard import CopyError, Guarded, late, traceback_of
+from rlstages.environments.make import make_environment
+from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.environments.spaces import describe_space, detached, stack
+from rlstages.environments.success import info_key, is_true, success_rule, why_unknown
+from rlstages.environments.watchdog import Overdue, TimeLimit
+from rlstages.errors import InputError, reason_of, require
+from rlstages.specs.agent import Environment, Expert
+from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS
+
+Act = Callable[[Any], Any]
+Show = Callable[[gym.Env[Any, Any]], Act]
+
+
+class Budget(NamedTuple):
+    """How much play a trial may take: whichever of the two is spent first.
+
+    Attributes:
+        steps: Of the environment.
+        seconds: Of wall-clock time.
+    """
+
+    steps: int
+    seconds: float
+
+
+def record(environment: Environment, expert: Expert, show: Show, run_seed: int = 0, stage: int = 0) -> Demonstrations:
+    """Let an expert play.
+
+    Args:
+        environment: Where it plays, one copy.
+        expert: Who plays, and how many episodes.
+        show: Makes the expert's function from observation to action, given the copy (`experts.showing`). It is called
+            for every episode, after the reset.
+        run_seed: Of the run; with `stage` and the episode's number it seeds every episode.
+        stage: Index of the stage.
+
+    Raises:
+        InputError: If the expert does not exist, fails or leaves the action space, or its episodes do not end.
+    """
+    return _record(environment, expert, show, run_seed, stage, None)
+
+
+def rehearse(environment: Environment, expert: Expert, show: Show, budget: Budget) -> Demonstrations:
+    """Let an expert play for a while, as it will when it is recorded, so that what fails then fails now.
+
+    Args:
+        environment: Where it plays.
+        expert: Who plays, at most as many episodes as it is asked for.
+        show: As in `record`.
+        budget: When it stops.
+
+    Returns:
+        The whole episodes.
+
+    Raises:
+        InputError: As `record` does.
+    """
+    return _record(environment, expert, show, 0, 0, budget)
+
+
+def _record(
+    environment: Environment, expert: Expert, show: Show, run_seed: int, stage: int, budget: Budget | None
+) -> Demonstrations:
+    env = make_environment(environment)
+    purpose = Purpose.DEMONSTRATION if budget is None else Purpose.TRIAL
+    played: list[Demonstration] = []
+    steps, started = 0, time.monotonic()
+    try:
+        play = _Play(environment, expert, env, show)
+        for number in range(expert.episodes):
+            left = None
+            if budget is not None:
+                left = Budget(budget.steps - steps, budget.seconds - (time.monotonic() - started))
+                if min(left) <= 0:
+                    break
+            episode = play(episode_seed(run_seed, stage, purpose, 0, number), left)
+            if episode is None:
+                break
+            played.append(episode)
+            steps += len(episode)
+        return Demonstrations(tuple(played))
+    finally:
+        env.close()
+
+
+class _Play:
+    """Plays episodes of an expert in one copy of an environment."""
+
+    def __init__(self, environment: Environment, expert: Expert, env: gym.Env[Any, Any], show: Show) -> None:
+        self._environment, self._expert, self._env, self._show = environment, expert, env, show
+        self._copy = Guarded(env, 0, environment.step_timeout)
+        self._solved, self._key = success_rule(environment.success), info_key(environment.success)
+        self._limit = TimeLimit(environment.step_timeout, f"An action of the expert {expert.source}")
+
+    def __call__(self, seed: int, budget: Budget | None) -> Demonstration | None:
+        """Play one whole episode; `None` if the budget is spent before it ends."""
+        expert, space = self._expert, self._env.action_space
+        observation, act = self._begin(seed)
+        seen: list[Any] = [observation]
+        actions: list[np.ndarray] = []
+        rewards: list[float] = []
+        total = 0.0
+        ended, held, started = False, False, time.monotonic()
+        while not ended:
+            if budget is not None and (len(actions) >= budget.steps or time.monotonic() - started > budget.seconds):
+                return None
+            require(
+                len(actions) < MAX_EPISODE_STEPS,
+                f"An episode of {expert.source} did not end within {MAX_EPISODE_STEPS:,} steps; "
+                "give the environment a time limit.",
+            )
+            place = f"at step {len(actions)} of the episode with seed {seed}"
+            action = self._ask(act, observation, place)
+            actions.append(_checked(expert, action, space, place))
+            observation, reward, terminated, truncated, info = self._step(action, place)
+            seen.append(observation)
+            rewards.append(reward)
+            total += reward
+            ended = terminated or truncated
+            if not ended and not held:
+                held = self._holds(info, total, len(rewards), seed)
+        success = self._judge(info, total, len(rewards), seed)
+        if self._environment.success_at == "any":
+            success, held = held or success, False
+        watched = stack(seen, self._env.observation_space)
+        return Demonstration(watched, np.stack(actions), np.array(rewards), success, held)
+
+    def _holds(self, info: dict[str, Any], total: float, length: int, seed: int) -> bool:
+        """Say whether the episode would count as solved if it ended here, where that matters or costs nothing."""
+        if self._environment.success_at == "any":
+            return bool(self._judge(info, total, length, seed))
+        return self._key is not None and is_true(info.get(self._key, False))
+
+    def _judge(self, info: dict[str, Any], total: float, length: int, seed: int) -> bool | None:
+        try:
+            return self._solved(info, total, length)
+        except Exception as error:
+            place, reason = f"the episode with seed {seed}", why_unknown(error)
+            raise InputError(f"{self._environment}: whether {place} succeeded cannot be told: {reason}.") from error
+
+    def _begin(self, seed: int) -> tuple[Any, Act]:
+        """Reset the environment and have the expert look at the new episode."""
+        try:
+            observation, _ = self._copy.reset(seed=seed)
+        except CopyError as error:
+            place = f"at the start of the episode with seed {seed}"
+            raise InputError(f"{self._environment} failed, {place}: it {error.what}.", trace=error.trace) from error
+        with self._limit:
+            return observation, self._show(self._env)
+
+    def _ask(self, act: Act, observation: Any, place: str) -> Any:
+        """Return the expert's action; neither its arrays nor those that it was given are shared."""
+        try:
+            with self._limit:
+                action = detached(act(detached(observation)))
+            # Twice a list is a longer one, and an environment expects an array.
+            return np.asarray(action) if isinstance(action, (list, tuple)) else action
+        except InputError:
+            raise
+        except Exception as error:
+            reason, trace = reason_of(error), traceback_of(error)
+            if isinstance(error, Overdue):
+                reason = f"it {late(self._limit.seconds, 'its action')}"
+            raise InputError(f"The expert {self._expert.source} failed, {place}: {reason}.", trace=trace) from error
+
+    def _step(self, action: Any, place: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        try:
+            result = self._copy.step(detached(action))
+        except CopyError as error:
+            raise InputError(
+                f"{self._environment} failed with the action {action!r} of the expert {self._expert.source}, {place}: "
+                f"it {error.what}.",
+                trace=error.trace,
+            ) from error
+        require(
+            math.isfinite(result[1]),
+            f"{self._environment} gave the reward {result[1]} {place}, played by {self._expert.source}; "
+            "rewards must be finite numbers.",
+        )
+        return result
+
+
+def _checked(expert: Expert, action: Any, space: gym.Space[Any], place: str) -> np.ndarray:
+    """Return an action in its space's type.
+
+    Raises:
+        InputError: If it is not in the space, naming the number that is wrong.
+    """
+    given: Any = None
+    try:
+        given = np.asarray(action)
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored: np.ndarray = given.astype(space.dtype)
+        fits = given.dtype.kind in "fiub" and given.shape == space.shape
+        if stored.dtype.kind != "f":
+            # No whole float: an environment may use the action as an index.
+            fits = fits and np.can_cast(given.dtype, stored.dtype, "same_kind") and np.array_equal(stored, given)
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    gives = f"The expert {expert.source} gives the action {action!r} {place}"
+    if fits and isinstance(space, spaces.Box):
+        require(bool(np.isfinite(stored).all()), f"{gives}; actions must be finite numbers.")
+        wrong = outside(stored[None], space)
+        require(wrong is None, f"{gives}, and {wrong and wrong[1]}; let the expert clip or rescale its actions.")
+    elif fits:
+        fits = space.contains(stored if stored.shape else stored[()])
+    require(fits, f"{gives}, which is not in {space if space.shape == () else describe_space(space)}.")
+    return stored

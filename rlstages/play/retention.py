@@ -1,0 +1,206 @@
+"""What the policy that leaves a stage can do elsewhere: it plays in every environment of the curriculum.
+
+Nothing that is trained depends on it: it has copies and random draws of its own. Its cost is bounded in environment
+steps and not in seconds, so that a run tells the same scores on every machine, and after every kill; what it took in
+seconds is told beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlstages.environments.make import make_vec_env
+from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.events import BaselinesMeasured, Emit, Retained, RetentionMeasured, Warned
+from rlstages.learners.learner import Learner
+from rlstages.play.chance_and_expert import expert_of, measure_baselines
+from rlstages.play.play import play_wave
+from rlstages.reproducibility import random_state_kept
+from rlstages.specs.criteria.baselines import Baselines, normalized, value_of
+from rlstages.specs.criteria.episodes import Episode, Score, episodes_of, rows_of, score
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.serialization import from_data, to_data
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.variants import Variant, is_scored_next, variants_of
+
+WAVE, MOST_EPISODES = 8, 48
+FREE_STEPS = 10_000
+"""What a run may take where its share is less: clones are scored before any step is trained, and short runs have few.
+
+It is at most the share of all steps that its stages may take, and of that the part for the stages that have ended. The
+last policy's first waves are played whatever was taken before: it is the one that a run is made for.
+"""
+
+
+class Retention:
+    """Scores the policy that leaves a stage, piece by piece; see `step`.
+
+    Args:
+        curriculum: Says where, and which share of the run's steps it may take.
+        learner: Whose policy plays; it is not changed.
+        run_seed: Of the run.
+        emit: Takes events.
+        trust_pickle: Whether an expert's model zip may be loaded.
+
+    Attributes:
+        steps: Environment steps it took so far, in all stages, those of copies that wait for others included.
+        seconds: Likewise.
+    """
+
+    def __init__(
+        self, curriculum: Curriculum, learner: Learner, run_seed: int, emit: Emit, trust_pickle: bool = False
+    ) -> None:
+        self.steps, self.seconds = 0, 0.0
+        self._curriculum, self._learner, self._run_seed, self._emit = curriculum, learner, run_seed, emit
+        self._trust_pickle = trust_pickle
+        self._variants = variants_of(curriculum)
+        planned = sum(stage.max_steps for stage in curriculum.stages if isinstance(stage, FineTuning))
+        self._free = min(FREE_STEPS, curriculum.retention_share * planned)
+        self._baselines: list[Baselines | None] = [None] * len(self._variants)
+        self._wave_steps = [0 for _ in self._variants]
+        self._stage: int | None = None
+        self._own: Score | None = None
+        self._played: list[list[Episode]] = []
+        self._copies: dict[Variant, VecEnv] = {}
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a policy is being scored."""
+        return self._stage is not None
+
+    def begin(self, stage: int, own: Score | None) -> None:
+        """Have the policy scored that leaves a stage.
+
+        Args:
+            stage: Its index.
+            own: The policy's score in that stage's own environment, where it need not play again.
+        """
+        if self._curriculum.retention_share > 0.0:
+            self._stage, self._own = stage, own
+            self._played = [[] for _ in self._variants]
+            for variant in filter(self._is_own, self._variants):
+                assert own is not None
+                self._wave_steps[variant.index] = WAVE * own.steps // own.episodes
+
+    def step(self) -> None:
+        """Play one wave of episodes, or let chance and the expert play in one environment, or tell the scores."""
+        started = time.perf_counter()
+        with random_state_kept():
+            done = not self._work()
+        self.seconds += time.perf_counter() - started
+        if done:
+            self._tell()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was played so far, but for the seconds it took."""
+        return {
+            "steps": self.steps,
+            "baselines": [to_data(one, nan_as_null=True) for one in self._baselines],
+            "wave_steps": self._wave_steps,
+            "stage": self._stage,
+            "own": to_data(self._own, nan_as_null=True),
+            "played": [rows_of(played) for played in self._played],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.steps, self._stage = state["steps"], state["stage"]
+        self._wave_steps = list(state["wave_steps"])
+        self._baselines = [cast("Baselines | None", from_data(one)) for one in state["baselines"]]
+        self._own = cast("Score | None", from_data(state["own"]))
+        self._played = [episodes_of(played) for played in state["played"]]
+
+    def close(self) -> None:
+        """Close the copies."""
+        for env in self._copies.values():
+            env.close()
+        self._copies.clear()
+
+    def _work(self) -> bool:
+        """Do the next piece that there are steps for; return whether there was one."""
+        assert self._stage is not None
+        share = self._curriculum.retention_share * self._learner.global_step
+        free = self._free * (self._stage + 1) / len(self._curriculum.stages)
+        elsewhere = [variant for variant in self._variants if not self._is_scored(variant)]
+        unplayed = [variant for variant in elsewhere if not self._played[variant.index]]
+        if unplayed and (self._is_last or self.steps < max(share, free)):
+            # No environment goes without a score because others come before it.
+            self._play(min(unplayed, key=lambda variant: self._wave_steps[variant.index] > 0))
+            return True
+        left = share - self.steps - self._reserve()
+        lacking = [variant for variant in self._variants if self._baselines[variant.index] is None]
+        expected = [2 * self._wave_steps[variant.index] for variant in lacking]
+        # A table is normalised as a whole or not at all, so some of them would be of no use.
+        if lacking and min(expected) > 0 and sum(expected) <= left:
+            self._measure(lacking[0])
+            return True
+        fewest = min(elsewhere, key=lambda variant: len(self._played[variant.index]), default=None)
+        if fewest is None or left <= 0 or len(self._played[fewest.index]) >= MOST_EPISODES:
+            return False
+        self._play(fewest)
+        return True
+
+    @property
+    def _is_last(self) -> bool:
+        return self._stage == len(self._curriculum.stages) - 1
+
+    def _reserve(self) -> int:
+        """Return the steps to keep for the last policy's first waves, by the waves that were played so far."""
+        known = max(self._wave_steps)
+        return 0 if self._is_last else sum(steps or known for steps in self._wave_steps)
+
+    def _is_scored(self, variant: Variant) -> bool:
+        """Whether the policy need not play there: the stage that it left has scored it, or the next one will."""
+        assert self._stage is not None
+        return self._is_own(variant) or is_scored_next(self._curriculum, self._stage, variant.environment)
+
+    def _is_own(self, variant: Variant) -> bool:
+        assert self._stage is not None
+        return self._own is not None and variant.environment == self._curriculum.stages[self._stage].environment
+
+    def _measure(self, variant: Variant) -> None:
+        expert = expert_of(self._curriculum.stages)
+        found = measure_baselines(variant.environment, expert, WAVE, variant.index, self._trust_pickle)
+        self._baselines[variant.index] = found
+        self.steps += found.random.steps + (found.expert.steps if found.expert else 0)
+        self._emit(BaselinesMeasured(variant.name, found))
+
+    def _play(self, variant: Variant) -> None:
+        if variant not in self._copies:
+            copies = min(WAVE, self._learner.agent.n_envs)
+            self._copies[variant] = make_vec_env(
+                variant.environment,
+                copies,
+                self._run_seed,
+                variant.index,
+                Purpose.EVALUATION,
+                warn=lambda sentence: self._emit(Warned(sentence)),
+            )
+        env, played = self._copies[variant], self._played[variant.index]
+        seed = episode_seed(self._run_seed, variant.index, Purpose.EVALUATION, 0, len(played) // env.num_envs)
+        wave = play_wave(self._learner.engine, env, seed, self._learner.agent.action_mode == "deterministic")
+        played += wave
+        self._wave_steps[variant.index] = env.num_envs * max(episode.length for episode in wave)
+        self.steps += self._wave_steps[variant.index]
+
+    def _tell(self) -> None:
+        assert self._stage is not None
+        cells = [self._cell(variant) for variant in self._variants]
+        shown = [cell for cell, variant in zip(cells, self._variants, strict=True) if not variant.held_out]
+        unseen = [cell for cell, variant in zip(cells, self._variants, strict=True) if variant.held_out]
+        self._emit(RetentionMeasured(tuple(shown), tuple(unseen), self.steps, round(self.seconds, 3)))
+        self._stage, self._own, self._played = None, None, []
+
+    def _cell(self, variant: Variant) -> Retained:
+        played, baselines = self._played[variant.index], self._baselines[variant.index]
+        found = self._own if self._is_own(variant) else score(played) if played else None
+        if found is None:
+            return Retained(variant.name, variant.measure, None, None)
+        measure = variant.measure if found.success is not None else "return"
+        ends = baselines.ends(measure) if baselines is not None else None
+        scaled = None if ends is None else normalized(value_of(found, measure), ends)
+        return Retained(variant.name, measure, found, scaled)

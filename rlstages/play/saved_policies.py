@@ -1,0 +1,209 @@
+"""The policies that runs left behind: loaded, scored, exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from rlstages.environments.action_units import require_bounds, scale_of, unit_space
+from rlstages.environments.make import make_vec_env
+from rlstages.environments.monitor import monitor_of
+from rlstages.environments.seeding import Purpose
+from rlstages.environments.spaces import space_from_data, space_to_data, spell_space
+from rlstages.errors import InputError, require, text_of
+from rlstages.events import StageFinished
+from rlstages.learners.learner import Learner, Weights, build_model, read_policy, require_network
+from rlstages.play.play import evaluate
+from rlstages.reproducibility import limited_threads, one_at_a_time, random_state_kept, threads_of
+from rlstages.specs.agent import Environment
+from rlstages.specs.criteria.episodes import Score, score
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.plain import whole
+from rlstages.storage.record import RunRecord, read_record
+from rlstages.storage.run_directory import read_events
+from rlstages.storage.trust import trust_sources
+from rlstages.storage.untrusted import inside
+
+POLICY_ACTION = "policy_action"
+
+
+@one_at_a_time("load_policy()")
+def load_policy(run: Path | str) -> ActorCriticPolicy:
+    """Return the policy at the end of a run's last finished stage, ready for `policy.predict(observation)`.
+
+    It acts in the environment's own units, within its bounds. Nothing that the run names is imported, so the run may be
+    anybody's.
+
+    Args:
+        run: A run directory.
+
+    Raises:
+        InputError: If it is no run directory, or no stage has ended in it.
+    """
+    policy = model_in_own_units(load_learner(Path(run))).policy
+    policy.set_training_mode(False)
+    return policy
+
+
+def model_in_own_units(learner: Learner) -> OnPolicyAlgorithm:
+    """Return a learner's model acting in the environment's own units, as plain stable-baselines3 runs it.
+
+    Where the policy acts in [-1, 1] instead (`rlstages.environments.action_units`), this is a model of its own: what
+    turns those actions into the environment's is part of its last layer and its `log_std`, exactly but for rounding,
+    and its optimiser is a new one. In dimensions whose bounds are equal the noise stays as it is, for clipping takes
+    all of it away.
+    """
+    own = learner.action_space
+    if unit_space(own) is own:
+        return learner.model
+    assert isinstance(own, spaces.Box)
+    half, middle = (torch.as_tensor(numbers) for numbers in scale_of(own))
+    weights = learner.weights()
+    kinds = {name: value.dtype for name, value in weights.items()}
+    # On the CPU, because not every device has float64.
+    last, bias, noise = (weights[name].cpu().double() for name in ("action_net.weight", "action_net.bias", "log_std"))
+    weights["action_net.weight"], weights["action_net.bias"] = last * half[:, None], bias * half + middle
+    weights["log_std"] = noise + torch.where(half > 0, half, 1.0).log()
+    with random_state_kept():
+        model = build_model(learner.agent, learner.policy.observation_space, own, learner.model.seed or 0)
+    model.policy.load_state_dict({name: value.to(kinds[name]) for name, value in weights.items()})
+    return model
+
+
+def load_learner(run: Path) -> Learner:
+    """Return a learner with the policy at the end of a run's last finished stage.
+
+    Raises:
+        InputError: If it is no run directory, or no stage has ended in it.
+    """
+    record, weights = read_record(run), final_weights(run)
+    learner = learner_of(record, weights)
+    learner.load_policy(weights)
+    return learner
+
+
+def learner_of(record: RunRecord, weights: Mapping[str, torch.Tensor] | None = None) -> Learner:
+    """Build the learner that a run's record describes, with fresh weights.
+
+    Args:
+        record: What `run.json` says.
+        weights: What the learner is built for: a network of another size is not even made, for it may be of any size.
+    """
+    observation_space, action_space = spaces_of(record)
+    agent = record.curriculum.agent
+    if weights is not None:
+        require_network(agent, observation_space, action_space, weights)
+    try:
+        return Learner(agent, observation_space, action_space, record.seed)
+    except InputError:
+        raise
+    except (MemoryError, OverflowError, RuntimeError, ValueError) as error:
+        reason = text_of(error)
+        raise InputError(f"The agent's network and rollouts cannot be made on this machine: {reason}.") from error
+
+
+def spaces_of(record: RunRecord) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """Return the observation space of a run, and its action space in the environment's own units.
+
+    Raises:
+        InputError: If the run's policy acts in other units than policies do now.
+    """
+    observation, action = (space_from_data(record.spaces.get(name, {})) for name in ("observation", "action"))
+    acts_in = space_from_data(record.spaces[POLICY_ACTION]) if POLICY_ACTION in record.spaces else action
+    require(
+        acts_in == unit_space(action),
+        f"The run of {record.curriculum.name!r} was written by rlstages {record.versions['rlstages']}, whose policies "
+        f"act in the environment's own units, here {spell_space(action)}; now they act in [-1, 1], so train it again.",
+    )
+    return observation, action
+
+
+def spaces_to_data(observation: gym.Space[Any], action: gym.Space[Any]) -> dict[str, Any]:
+    """Return what a run's record says of its spaces: its own, and the policy's where that acts in other units."""
+    own = {"observation": space_to_data(observation), "action": space_to_data(action)}
+    units = unit_space(action)
+    return own if units is action else {**own, POLICY_ACTION: space_to_data(units)}
+
+
+def last_finished(run: Path) -> tuple[int, StageFinished]:
+    """Return the index of the last finished stage, and how it ended.
+
+    Raises:
+        InputError: If no stage has ended.
+    """
+    ended = [(e.stage_index, e.payload) for e in read_events(run) if isinstance(e.payload, StageFinished)]
+    if not ended:
+        raise InputError(f"In {run} no stage has ended yet, so there is no policy to load; train it further.")
+    return ended[-1]
+
+
+def final_policy_file(run: Path) -> Path:
+    """Return the file of the policy at the end of the last finished stage.
+
+    Raises:
+        InputError: If no stage has ended.
+    """
+    return inside(run, last_finished(run)[1].policy)
+
+
+def final_weights(run: Path) -> Weights:
+    """Return the weights of that policy, as they were written.
+
+    Raises:
+        InputError: If no stage has ended, or the file has changed since.
+    """
+    return read_policy(final_policy_file(run), last_finished(run)[1].digest)
+
+
+@one_at_a_time("the evaluation of a run")
+def evaluate_run(
+    run: Path,
+    episodes: int,
+    seed: int,
+    environments: Sequence[Environment] | None = None,
+    *,
+    curriculum: Curriculum | None = None,
+    trust_imports: bool = False,
+) -> list[tuple[Environment, Score]]:
+    """Score a run's final policy.
+
+    Args:
+        run: A run directory.
+        episodes: How many to score in each environment.
+        seed: Of the episodes.
+        environments: Where; default every environment of the curriculum and its held-out ones, each once.
+        curriculum: A curriculum whose environments may be imported, where the run was made by somebody else.
+        trust_imports: Whether everything that the run names may be imported.
+
+    Raises:
+        InputError: If the run names code that may not be imported.
+    """
+    episodes, seed = whole(episodes), whole(seed)
+    require(episodes > 0, f"The number of episodes is {episodes}; give at least 1.")
+    record = read_record(run)
+    if environments is None:
+        trust_sources(run, record, curriculum, trust_imports)
+        stages = [stage.environment for stage in record.curriculum.stages]
+        environments = list(dict.fromkeys([*stages, *record.curriculum.held_out]))
+    agent = record.curriculum.agent
+    scores = []
+    with limited_threads(threads_of(agent)):
+        learner = load_learner(run)
+        for index, environment in enumerate(environments):
+            env = make_vec_env(environment, agent.n_envs, seed, index, Purpose.EVALUATION)
+            try:
+                theirs = monitor_of(env).action_space
+                require_bounds(f"The policy of {run} acts", learner.action_space, f"{environment}", theirs)
+                played = evaluate(learner.engine, env, episodes, seed, index, agent.action_mode == "deterministic")
+            finally:
+                env.close()
+            # Waves are whole; of the last one those count that began first, however long they took.
+            scores.append((environment, score(played[:episodes])))
+    return scores

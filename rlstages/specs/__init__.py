@@ -1,0 +1,1 @@
+"""What a person writes down, as frozen data: no torch, no gymnasium."""

@@ -1,0 +1,298 @@
+"""Thresholds on what a policy's episodes achieve: the share that succeeds, or the mean return."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlstages.errors import Fault, require, require_int, require_number
+from rlstages.specs.criteria.criterion import Criterion, Verdict
+from rlstages.specs.criteria.episodes import Episode, shown
+from rlstages.specs.criteria.sequential import ALPHA, FUTILITY, ShareTest, bet, nearly_always, width
+from rlstages.specs.plain import settle
+from rlstages.specs.serialization import serializable
+from rlstages.specs.unknown import refusing_unknown
+
+ASSUMED_REACH = 1.5
+"""A lander that crashes for -100 at a threshold of 200 falls this far below it, in thresholds."""
+FROZEN_EPISODES = 16
+_MARGIN = 0.05
+
+
+@serializable
+@refusing_unknown()
+@dataclass(frozen=True)
+class SuccessThreshold(Criterion):
+    """The share of solved episodes reaches a threshold.
+
+    The test (`sequential.ShareTest`) tells `threshold - margin` from `threshold + 0.02`, or from a share nearer to the
+    threshold where there is no room below 1. Its type I error holds at all looks together. A policy that clears the
+    threshold by 0.02 passes within 300 episodes in nine cases of ten at thresholds of 0.9 and above, and within 600
+    below (docs/gates.md).
+
+    Args:
+        threshold: In (0, 1].
+        margin: The gate may open when the true share is within this below the threshold.
+        window: Recent training episodes that are looked at. Another confirmation begins if their mean is not below
+            threshold minus margin; where the policy acts deterministically, the first one if it reaches the threshold.
+        max_episodes: The most episodes one confirmation may take.
+        frozen_episodes: Fresh episodes that the policy must play as it is, not trained further, once training episodes
+            have decided; the gate opens if their mean is not below threshold minus margin.
+    """
+
+    threshold: float
+    margin: float = _MARGIN
+    window: int = 30
+    max_episodes: int = 540
+    frozen_episodes: int = FROZEN_EPISODES
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that cannot be reached or decided."""
+        settle(self)
+        require_number("SuccessThreshold", "threshold", self.threshold, above=0.0, most=1.0)
+        require_number("SuccessThreshold", "margin", self.margin, least=0.0, most=0.5)
+        require_int("SuccessThreshold", "window", self.window)
+        require_int("SuccessThreshold", "max_episodes", self.max_episodes)
+        require_int("SuccessThreshold", "frozen_episodes", self.frozen_episodes)
+        null = self.threshold - self.margin
+        require(
+            0.0 < null < 1.0,
+            f"SuccessThreshold: threshold minus margin is {null:g}, which no number of episodes can decide; "
+            "it must lie strictly between 0 and 1, so change one of the two.",
+        )
+
+    def __str__(self) -> str:
+        margin = f" (margin {self.margin:g})" if self.margin != _MARGIN else ""
+        return f"success of at least {self.threshold:g}{margin}"
+
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        last = recent[-self.window :]
+        return len(last) == self.window and _success(last) >= self.threshold
+
+    def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
+        return _success(recent[-self.window :]), self.threshold
+
+    @property
+    def needs_success(self) -> bool:  # noqa: D102
+        return True
+
+    def fewest_episodes(self, alpha: float = ALPHA) -> int | None:  # noqa: D102
+        return _episodes_to_pass(self._test(alpha), 1.0, alpha)
+
+    def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:  # noqa: D102
+        test, goal = self._test(alpha), math.log(1 / alpha)
+        judged = episodes[: test.episodes]
+        n, solved = len(judged), sum(bool(e.success) for e in judged)
+        met = test.evidence(solved, n - solved, test.null) >= goal
+        futile = not met and (n == test.episodes or test.is_futile(solved, n - solved))
+        value = solved / n if n else math.nan
+        expected = _episodes_to_pass(test, value if n else 1.0, alpha)
+        needed = 0 if met else None if expected is None else max(1, expected - n)
+        bound = _lower_bound(test, solved, n - solved, goal)
+        reason = _sentence("success", value, bound, test.null, n, met, futile, needed)
+        return Verdict(met, futile, value, bound, self.threshold, n, needed, reason)
+
+    def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
+        return _success(fresh) >= self.threshold - self.margin
+
+    def progress(self, value: float) -> float:  # noqa: D102
+        return value / self.threshold
+
+    def _test(self, alpha: float) -> ShareTest:
+        null = self.threshold - self.margin
+        return ShareTest.plan(null, min(self.threshold + 0.02, nearly_always(null)), alpha, self.max_episodes)
+
+
+def _episodes_to_pass(test: ShareTest, share: float, alpha: float) -> int | None:
+    """Return after how many episodes a policy that solves exactly this share passes, or `None` if it never does."""
+
+    def passes(n: int) -> bool:
+        solved = round(share * n)
+        return test.evidence(solved, n - solved, test.null) >= math.log(1 / alpha)
+
+    if not passes(test.episodes):
+        return None
+    return bisect_left(range(test.episodes), True, key=passes)
+
+
+def _lower_bound(test: ShareTest, solved: int, failed: int, goal: float) -> float:
+    tiny = 1e-9
+    if test.evidence(solved, failed, tiny) < goal:
+        return 0.0
+    if test.evidence(solved, failed, 1 - tiny) >= goal:
+        return 1.0
+    return _crossing(lambda null: test.evidence(solved, failed, null), goal, tiny, 1 - tiny)
+
+
+@serializable
+@refusing_unknown()
+@dataclass(frozen=True)
+class RewardThreshold(Criterion):
+    """The mean return of an episode reaches a threshold.
+
+    The test is a bet against 'the true mean is threshold minus margin', whose stakes are such that one episode at the
+    lowest possible return would lose nearly all. Its type I error holds at all looks together if no episode can fall
+    below `worst`; the verdict says so where one fell below what was assumed. A test that trusts the spread of the
+    returns seen would take a policy that crashes once in thirty episodes for one that never does.
+
+    Args:
+        threshold: In the environment's own reward units.
+        margin: The gate may open when the true mean is within this below the threshold. `None` stands for 5 % of the
+            threshold's size, and at least 5 % of the returns' standard deviation.
+        worst: The lowest return an episode can have. `None` assumes that no episode falls further below threshold
+            minus margin than one and a half times the threshold's size, or than the episodes seen. Give it where
+            failing costs more, as in tasks that end early on success (Acrobot: -500), and where it costs less: fewer
+            episodes are needed then (CartPole: 0). A threshold of 0 has no size, so it needs one.
+        window: Recent training episodes that are looked at. Another confirmation begins if their mean is not below
+            threshold minus margin; where the policy acts deterministically, the first one if it reaches the threshold.
+        min_episodes: The fewest episodes a confirmation takes.
+        max_episodes: The most.
+        frozen_episodes: Fresh episodes that the policy must play as it is, not trained further, once training episodes
+            have decided; the gate opens if their mean is not below threshold minus margin.
+    """
+
+    threshold: float
+    margin: float | None = None
+    worst: float | None = None
+    window: int = 30
+    min_episodes: int = 30
+    max_episodes: int = 300
+    frozen_episodes: int = FROZEN_EPISODES
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that are not finite and limits that contradict each other."""
+        settle(self)
+        require_number("RewardThreshold", "threshold", self.threshold)
+        if self.margin is not None:
+            require_number("RewardThreshold", "margin", self.margin, least=0.0)
+        scale = self.threshold != 0 or self.margin is not None
+        require(scale, "RewardThreshold: 5 % of the threshold 0 is no margin; give margin=... in units of reward.")
+        if self.worst is None:
+            deep = "a threshold of 0 does not say how deep an episode can fall; give worst=..., its lowest return"
+            require(self.threshold != 0, f"RewardThreshold: {deep}.")
+        else:
+            require_number("RewardThreshold", "worst", self.worst)
+            above = self.threshold - (self.margin or 0.0) > self.worst
+            require(above, f"RewardThreshold: worst is {self.worst:g}, not below threshold minus margin.")
+        require_int("RewardThreshold", "window", self.window)
+        require_int("RewardThreshold", "min_episodes", self.min_episodes, least=10)
+        require_int("RewardThreshold", "max_episodes", self.max_episodes, least=self.min_episodes)
+        require_int("RewardThreshold", "frozen_episodes", self.frozen_episodes)
+
+    def __str__(self) -> str:
+        margin = f" (margin {self.margin:g})" if self.margin is not None else ""
+        return f"a mean return of at least {self.threshold:g}{margin}"
+
+    def promising(self, recent: Sequence[Episode]) -> bool:  # noqa: D102
+        last = recent[-self.window :]
+        return len(last) == self.window and _mean_return(last) >= self.threshold
+
+    def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:  # noqa: D102
+        return _mean_return(recent[-self.window :]), self.threshold
+
+    @property
+    def needs_success(self) -> bool:  # noqa: D102
+        return False
+
+    def fewest_episodes(self, alpha: float = ALPHA) -> int | None:  # noqa: D102
+        return self.min_episodes
+
+    def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:  # noqa: D102
+        returns = _returns(episodes[: self.max_episodes])
+        n = len(returns)
+        mean = float(returns.mean()) if n else math.nan
+        spread = float(returns.std(ddof=1)) if n > 1 else 0.0
+        null, goal = self._null(spread), math.log(1 / alpha)
+        reach = self._reach(returns - null, null)
+        evidence, enough = bet(returns - null, reach), n >= self.min_episodes
+        met = enough and evidence >= goal
+        # As surely below the threshold; to ask for less would spend a stage's steps on a policy at its null.
+        hopeless = enough and mean + spread * width(n, FUTILITY) < self.threshold
+        futile = not met and (hopeless or n == self.max_episodes)
+        bound = self._lower_bound(returns, mean, reach, goal) if enough else -math.inf
+        needed: int | None = max(0, self.min_episodes - n)
+        if not met and n and evidence < goal:
+            needed = max(self.min_episodes - n, math.ceil((goal - evidence) * n / evidence)) if evidence > 0 else None
+        reason = _sentence("return", mean, bound, null, n, met, futile, needed)
+        lowest = null - self._assumed_reach(null)
+        if n and returns.min() < lowest:
+            reason += f" (an episode returned {returns.min():.3g}, below the {lowest:.3g} assumed; set worst=...)"
+        return Verdict(met, futile, mean, bound, self.threshold, n, needed, reason)
+
+    def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
+        returns = _returns(fresh)
+        return float(returns.mean()) >= self._null(float(returns.std()))
+
+    def progress(self, value: float) -> float:  # noqa: D102
+        return 1 - (self.threshold - value) / self._assumed_reach(self.threshold)
+
+    def _null(self, spread: float) -> float:
+        """Return threshold minus margin, for returns with this standard deviation."""
+        return self.threshold - (0.05 * max(abs(self.threshold), spread) if self.margin is None else self.margin)
+
+    def _reach(self, gains: np.ndarray, null: float) -> float:
+        """Return how far below the tested value an episode may fall."""
+        return max(self._assumed_reach(null), float(np.abs(gains).max(initial=0.0)))
+
+    def _assumed_reach(self, null: float) -> float:
+        return ASSUMED_REACH * abs(self.threshold) if self.worst is None else null - self.worst
+
+    def _lower_bound(self, returns: np.ndarray, mean: float, reach: float, goal: float) -> float:
+        lowest = mean - 10 * reach
+        if bet(returns - lowest, reach) < goal:
+            return -math.inf
+        return _crossing(lambda null: bet(returns - null, reach), goal, lowest, mean)
+
+
+def _crossing(evidence: Callable[[float], float], goal: float, low: float, high: float) -> float:
+    """Return by bisection where evidence that falls from `low` to `high` falls below a goal."""
+    for _ in range(40):
+        middle = (low + high) / 2
+        if evidence(middle) >= goal:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _success(episodes: Sequence[Episode]) -> float:
+    return sum(bool(e.success) for e in episodes) / len(episodes) if episodes else math.nan
+
+
+def _mean_return(episodes: Sequence[Episode]) -> float:
+    return sum(_returns(episodes).tolist()) / len(episodes) if episodes else math.nan
+
+
+def _returns(episodes: Sequence[Episode]) -> np.ndarray:
+    """Return the episodes' returns, and refuse what no threshold can be compared with.
+
+    Raises:
+        Fault: If a return is not finite.
+    """
+    for episode in episodes:
+        if not math.isfinite(episode.total_reward):
+            raise Fault(
+                f"RewardThreshold: the return of copy {episode.copy}'s episode {episode.number} is "
+                f"{episode.total_reward}, which cannot be compared with a threshold."
+            )
+    return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
+
+
+def _sentence(
+    what: str, value: float, bound: float, null: float, n: int, met: bool, futile: bool, needed: int | None
+) -> str:
+    if n == 0:
+        return f"no episode judged yet; at least {needed} needed"
+    measured, wanted = f"{what} {shown(what, value)} over {n} episodes", shown(what, null)
+    if math.isfinite(bound):
+        measured += f", at least {shown(what, bound)} beyond luck"
+    if met:
+        return f"{measured}, {wanted} needed"
+    if futile:
+        return f"{measured}, but {wanted} is needed"
+    more = f"about {needed} more episodes" if needed is not None else "a better policy"
+    return f"{measured}, {wanted} needed: {more}"

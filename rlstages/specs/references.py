@@ -1,0 +1,301 @@
+"""Functions and classes by name: `module:qualname`, so that specs serialise and workers can find them.
+
+A curriculum file counts as a module of its own, named after the file. `load_file` brings it in; `sources` says where
+such modules came from, so that a worker process can bring them in too. Modules beside such a file can be imported like
+those of a script: in it, in worker processes, and when its run is resumed. What is installed goes before them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlstages.errors import InputError, nearest, reason_of, require
+from rlstages.specs.neighbours import OURS, KnownFiles, KnownFolders, file_of, folder_of, neighbours
+
+_SOURCES: dict[str, Path] = {}
+_LOADING = threading.local()
+
+
+def reference(where: str, value: str | Callable[..., Any]) -> str:
+    """Return the `module:qualname` of a function or class, or check one that is given as such.
+
+    Args:
+        where: What the reference belongs to, for the error message.
+        value: The function or class itself, or its name.
+
+    Raises:
+        InputError: If the object has no importable name (a lambda, or defined inside a function).
+    """
+    if isinstance(value, str):
+        module, colon, qualname = value.partition(":")
+        ok = bool(colon and module and qualname) and not module.startswith(".")
+        require(ok, f"{where}: {value!r} is not of the form 'module:name'.")
+        return value
+    made = f"{where}: {value!r} is made already; give its id, or the function or class that makes it."
+    require(callable(value) or not hasattr(value, "step"), made)
+    qualname = getattr(value, "__qualname__", "")
+    named = callable(value) and bool(qualname) and "<" not in qualname
+    named = named and (
+        isinstance(value, type) or isinstance(getattr(value, "__self__", None), (type(None), type, ModuleType))
+    )
+    # Without the address that Python shows for a function.
+    shown = qualname.rpartition(".")[2] or repr(value)
+    shown = "a lambda" if shown == "<lambda>" else shown
+    require(named, f"{where}: {shown} has no name to import it by; define it with def or class at top level.")
+    module = value.__module__
+    if module == "__main__":
+        module = _name_main_module(where)
+    _note_beside_main(module)
+    elsewhere = _walk(sys.modules.get(module), qualname)
+    require(
+        elsewhere is None or elsewhere == value,
+        f"{where}: {value!r} is not what '{module}:{qualname}' stands for; give it a name of its own.",
+    )
+    return f"{module}:{qualname}"
+
+
+def is_reference(text: str) -> bool:
+    """Say whether a text is `module:qualname`, and not `module:Id-v0`, which names an entry of gymnasium's registry."""
+    _, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in name.split("."))
+
+
+def resolve(name: str) -> Any:
+    """Import what `module:qualname` names.
+
+    Raises:
+        InputError: If the module or the name in it does not exist, or importing the module fails.
+    """
+    reference("a reference", name)
+    module_name, _, qualname = name.partition(":")
+    found: Any = _imported(module_name, name)
+    for part in qualname.split("."):
+        if not hasattr(found, part):
+            raise InputError(f"{name!r}: {module_name!r} has no {part!r}.{nearest(part, dir(found))}")
+        found = getattr(found, part)
+    return found
+
+
+def _imported(module: str, wanted: str) -> ModuleType:
+    """Import a module for what is wanted of it; what goes wrong becomes one sentence."""
+    try:
+        return _module(module)
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        wrong = module == missing or module.startswith(missing + ".")
+        reason = "install it, or correct the name" if wrong else f"{module!r} imports it, so install it"
+        raise InputError(f"{wanted!r}: there is no module {missing!r}; {reason}.") from error
+    except Exception as error:
+        reason = reason_of(error)
+        raise InputError(f"{wanted!r}: {module!r} cannot be imported: {reason}.") from error
+
+
+def _module(name: str) -> ModuleType:
+    """Import a module, from the file that is known for it rather than from one of the same name elsewhere."""
+    if name in _SOURCES and name not in sys.modules:
+        path = _SOURCES[name]
+        gone = f"The file {path}, which the module {name!r} came from, is gone"
+        require(path.is_file(), f"{gone}; put it back, or give it as FILE under its old name, {path.name}.")
+        if path.stem == name:
+            return load_file(path)
+    module = importlib.import_module(name)
+    _note_beside_main(name)
+    return module
+
+
+def _walk(found: Any, qualname: str) -> Any:
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a Python file as a module named after it; a second call returns the same module.
+
+    Raises:
+        InputError: If the file's name is no Python name, or hides a module that is already there.
+    """
+    path = path.resolve()
+    name = path.stem
+    require(name.isidentifier(), f"{path.name}: a curriculum file's name must be a Python name; rename it.")
+    require(path.is_file(), f"There is no file {path}.")
+    loaded = sys.modules.get(name) or _worker_main(path)
+    if loaded is not None and _is_at(getattr(loaded, "__file__", None), path):
+        sys.modules[name] = loaded
+        _SOURCES.update({name: path, **_usable_neighbours(name, path)})
+        return loaded
+    taken = loaded is not None or not _is_free(name, path)
+    require(not taken, f"{path.name}: there is already a module named {name!r}; rename the file.")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path.name} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    known, around = dict(_SOURCES), loading()
+    _SOURCES.update({name: path, **_usable_neighbours(name, path)})
+    sys.modules[name], _LOADING.file = module, path
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        _SOURCES.clear()
+        _SOURCES.update(known)
+        raise
+    finally:
+        _LOADING.file = around
+    return module
+
+
+def loading() -> Path | None:
+    """Return the file that this thread is bringing in, or `None`."""
+    return getattr(_LOADING, "file", None)
+
+
+def _usable_neighbours(name: str, path: Path) -> dict[str, Path]:
+    """Return the modules beside a file that its imports will find.
+
+    Raises:
+        InputError: If one has the name of a module that was brought in from beside another file.
+    """
+    found = neighbours(name, path)
+    for module, file in found.items():
+        other = _SOURCES.get(module, file)
+        require(
+            other == file,
+            f"{path.name} imports {module!r} from {file}, and under that name {other} is in use in this process; "
+            "rename one of the two, or use a process for each.",
+        )
+    return {module: file for module, file in found.items() if _is_free(*_top(module, file))}
+
+
+def hidden() -> list[str]:
+    """Return a sentence for each file that is not what is imported by its name from beside it."""
+    found = {}
+    for name, path in _SOURCES.items():
+        for module, file in neighbours(name, path).items():
+            top, place = _top(module, file)
+            if not _is_free(top, place):
+                found[top] = (
+                    f"{path.name} imports {top!r}, which is an installed module, and not "
+                    f"{place.relative_to(folder_of(module, file))} beside it; rename that if it is meant."
+                )
+    return list(found.values())
+
+
+def _top(module: str, file: Path) -> tuple[str, Path]:
+    """Return the first name of a module, and its file, or its folder where that has no file of its own."""
+    top = module.partition(".")[0]
+    folder = folder_of(module, file)
+    return top, file_of(folder, top) or folder / top
+
+
+def _is_free(name: str, path: Path) -> bool:
+    """Say whether a module's first name stands for nothing yet, or for this file."""
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        # A folder without __init__.py gives way to any file; what is built in has none either.
+        return _is_at(file, path) or (file is None and hasattr(loaded, "__path__"))
+    for finder in sys.meta_path:
+        with suppress(Exception):
+            spec = None if isinstance(finder, KnownFiles) else finder.find_spec(name, None, None)
+            if spec is not None:
+                return spec.origin is None or _is_at(spec.origin, path)
+    return True
+
+
+sys.meta_path.insert(0, KnownFiles(lambda: _SOURCES))
+sys.meta_path.append(KnownFolders(lambda: _SOURCES))
+
+
+def _is_at(file: str | None, path: Path) -> bool:
+    return file is not None and Path(file).resolve() == path
+
+
+def sources() -> dict[str, Path]:
+    """Return where the modules that came from files are: name to absolute path."""
+    return dict(_SOURCES)
+
+
+def add_sources(paths: Mapping[str, Path]) -> None:
+    """Let `resolve` find modules in these files; they are run when first needed. A loaded module stays as it is."""
+    _SOURCES.update({name: Path(path).resolve() for name, path in paths.items() if name not in sys.modules})
+
+
+def files_behind(names: Iterable[str]) -> dict[str, Path]:
+    """Return the files that modules came from, and the modules beside them that they import, as far as known."""
+    found: dict[str, Path] = {}
+    for name in set(names) & set(_SOURCES):
+        beside = {
+            other: path for other, path in neighbours(name, _SOURCES[name]).items() if _SOURCES.get(other) == path
+        }
+        found |= {name: _SOURCES[name], **beside}
+    return found
+
+
+def import_registering() -> None:
+    """Import the files that are known, but not loaded yet, and that speak of registering: environments, most likely.
+
+    An id is no name of a module, so nothing else tells which of them brings it in.
+
+    Raises:
+        InputError: If one cannot be imported.
+    """
+    for name, path in sources().items():
+        if name not in sys.modules and path.is_file() and b"register" in path.read_bytes():
+            _imported(name, name)
+
+
+def modules_named(data: Any) -> set[str]:
+    """Return the modules of all `module:name` texts in plain data."""
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if isinstance(data, (list, tuple)):
+        return {module for item in data for module in modules_named(item)}
+    return {data.partition(":")[0]} if isinstance(data, str) and ":" in data else set()
+
+
+def _name_main_module(where: str) -> str:
+    """Make the running script importable under its file's name."""
+    main = sys.modules["__main__"]
+    started_as = getattr(getattr(main, "__spec__", None), "name", None)
+    if started_as is not None:
+        return str(started_as)
+    file = getattr(main, "__file__", None)
+    require(file is not None, f"{where}: functions typed into a prompt cannot be named; put them into a file.")
+    path = Path(str(file)).resolve()
+    require(path.stem.isidentifier(), f"{path.name}: the script's name must be a Python name; rename it.")
+    taken = sys.modules.setdefault(path.stem, main) is not main
+    require(not taken, f"{path.name}: there is already a module named {path.stem!r}; rename the script.")
+    if path.stem not in _SOURCES:
+        _SOURCES.update({path.stem: path, **_usable_neighbours(path.stem, path)})
+    return path.stem
+
+
+def _note_beside_main(name: str) -> None:
+    """Remember where a loaded module is, if that is beside the running script or notebook.
+
+    Python finds it there by itself, but not in a process that goes on with the run.
+    """
+    main, top = sys.modules["__main__"], name.partition(".")[0]
+    if name in _SOURCES or top in OURS or getattr(main, "__spec__", None) is not None:
+        return
+    script = getattr(main, "__file__", None)
+    file = file_of(Path.cwd() if script is None else Path(script).resolve().parent, name)
+    if file is not None and _is_at(getattr(sys.modules.get(name), "__file__", None), file):
+        _SOURCES.update({name: file, **_usable_neighbours(name, file)})
+
+
+def _worker_main(path: Path) -> ModuleType | None:
+    """Return the script that a worker process has imported already, if this is its file."""
+    main = sys.modules.get("__mp_main__")
+    return main if _is_at(getattr(main, "__file__", None), path) else None

@@ -1,0 +1,1 @@
+"""The kinds of stages, as frozen data."""

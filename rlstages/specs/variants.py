@@ -1,0 +1,56 @@
+"""The environments of a curriculum, each once and with a name, as retention matrices show them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from rlstages.specs.agent import Environment
+from rlstages.specs.criteria.criterion import Measure
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.stages.fine_tuning import FineTuning, Stage
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An environment that policies are scored in.
+
+    Attributes:
+        name: Shown for it: the stage that fine-tunes there first, or else clones there; the environment itself where
+            none does.
+        environment: Where they play.
+        measure: What its stage's criterion looks at; of one held out, what the last stage's does.
+        index: From 0.
+        held_out: Whether it is never trained in.
+    """
+
+    name: str
+    environment: Environment
+    measure: Measure
+    index: int
+    held_out: bool
+
+
+def is_scored_next(curriculum: Curriculum, stage: int, environment: Environment) -> bool:
+    """Whether the stage after this one scores the policy in an environment, before it begins."""
+    following = curriculum.stages[stage + 1 : stage + 2]
+    return any(spec.environment == environment and spec.evaluation_episodes > 0 for spec in following)
+
+
+def variants_of(curriculum: Curriculum) -> tuple[Variant, ...]:
+    """Return the environments of all stages in their order, then those that are held out."""
+    stages: dict[Environment, Stage] = {}
+    for stage in sorted(curriculum.stages, key=lambda stage: not isinstance(stage, FineTuning)):
+        stages.setdefault(stage.environment, stage)
+    names: Counter[str] = Counter()
+    variants = []
+    environments = [*(stage.environment for stage in curriculum.stages), *curriculum.held_out]
+    for index, environment in enumerate(dict.fromkeys(environments)):
+        stage = stages.get(environment, curriculum.stages[-1])
+        name = stage.name if environment in stages else str(environment)
+        names[name] += 1
+        # Environments that differ in their wrappers alone look the same.
+        name += f" ({names[name]})" if names[name] > 1 else ""
+        measure: Measure = "success" if stage.until is None else stage.until.measure
+        variants.append(Variant(name, environment, measure, index, environment not in stages))
+    return tuple(variants)

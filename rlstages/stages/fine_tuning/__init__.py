@@ -1,0 +1,1 @@
+"""The stage that trains with reinforcement learning, and what watches over it."""

@@ -1,0 +1,123 @@
+"""The copies that a stage trains in: made, begun, saved, and brought back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_wrapper
+
+from rlstages.environments.joined import allot, concatenated, make_joined, parts_of
+from rlstages.environments.monitor import monitor_of
+from rlstages.environments.rewards import NormalizedRewards
+from rlstages.events import Emit, Warned
+from rlstages.learners.learner import Learner
+from rlstages.reproducibility import random_state_kept
+from rlstages.specs.agent import Environment
+from rlstages.specs.stages.fine_tuning import FineTuning
+
+_NOT_AS_THEY_WERE = (
+    "{environment}: replaying the seed and actions of their episodes did not bring copies {copies} back to where they "
+    "were, so this run goes on close to, but not exactly, as it would have without the interruption."
+)
+
+
+def open_copies(
+    stage: FineTuning,
+    earlier: Sequence[Environment],
+    learner: Learner,
+    run_seed: int,
+    index: int,
+    emit: Emit,
+    left_off: Mapping[str, Any] | None,
+) -> VecEnv:
+    """Make the copies that a stage trains in, new or as an interrupted session left them.
+
+    Args:
+        stage: Whose environment most copies run.
+        earlier: What the others rehearse in turn.
+        learner: Trains in them.
+        run_seed: Of the run.
+        index: Of the stage.
+        emit: Takes warnings.
+        left_off: What `copies_state` returned, or `None` for new episodes.
+    """
+    agent, model = learner.agent, learner.model
+    allotment = allot(stage.environment, earlier, agent.n_envs, stage.rehearsal_copies(agent.n_envs))
+    env = make_joined(allotment, run_seed, index, warn=lambda sentence: emit(Warned(sentence)))
+    if agent.normalize_rewards:
+        env = NormalizedRewards(env, agent.gamma)
+    if left_off is None:
+        begin_copies(model, env)
+        return env
+    for (environment, _), lost in zip(allotment, restore_copies(model, env, left_off), strict=True):
+        if lost:
+            emit(Warned(_NOT_AS_THEY_WERE.format(environment=environment, copies=", ".join(map(str, lost)))))
+    return env
+
+
+def begin_copies(model: OnPolicyAlgorithm, env: VecEnv) -> None:
+    """Let a model train in these copies, from new episodes on."""
+    _set_env(model, env)
+    model._last_obs = None
+    _set_up(model)
+
+
+def copies_state(model: OnPolicyAlgorithm, env: VecEnv) -> dict[str, Any]:
+    """Return where all copies are between two rollouts, and the statistics of their returns."""
+    returns = None
+    if isinstance(env, VecNormalize):
+        moments = {name: float(getattr(env.ret_rms, name)) for name in ("mean", "var", "count")}
+        returns = {"discounted": env.returns.copy(), **moments}
+    return {
+        "monitors": [monitor_of(part).state_dict() for part in parts_of(env)],
+        "episode_starts": cast(np.ndarray, model._last_episode_starts),
+        "returns": returns,
+    }
+
+
+def restore_copies(model: OnPolicyAlgorithm, env: VecEnv, state: Mapping[str, Any]) -> list[list[int]]:
+    """Let a model train on in copies that are brought back to where they were.
+
+    Args:
+        model: Goes on training.
+        env: New copies, made as those were.
+        state: What `copies_state` returned.
+
+    Returns:
+        The copies of each part that did not come back as they were.
+    """
+    parts = parts_of(env)
+    with random_state_kept():
+        back = [_restore_part(part, monitor) for part, monitor in zip(parts, state["monitors"], strict=True)]
+    begun = np.concatenate([monitor_of(part).lengths == 0 for part in parts])
+    starts = np.array(state["episode_starts"], dtype=bool) | begun
+    if isinstance(env, VecNormalize):
+        moments = state["returns"]
+        env.returns = np.array(moments["discounted"])
+        env.returns[starts] = 0.0
+        for name in ("mean", "var", "count"):
+            setattr(env.ret_rms, name, moments[name])
+    _set_env(model, env)
+    model._last_obs = concatenated([observations for observations, _ in back])
+    model._last_episode_starts = starts
+    _set_up(model)
+    return [lost for _, lost in back]
+
+
+def _restore_part(part: VecEnv, state: Mapping[str, Any]) -> tuple[Any, list[int]]:
+    observations, lost = monitor_of(part).load_state_dict(state)
+    transposed = unwrap_vec_wrapper(part, VecTransposeImage)
+    return (observations if transposed is None else transposed.transpose_observations(observations)), lost
+
+
+def _set_env(model: OnPolicyAlgorithm, env: VecEnv) -> None:
+    # The model's bounds of observations hold those of all stages, and it takes no copies with others.
+    env.observation_space = model.observation_space
+    model.set_env(env)
+
+
+def _set_up(model: OnPolicyAlgorithm) -> None:
+    model._setup_learn(0, reset_num_timesteps=False)

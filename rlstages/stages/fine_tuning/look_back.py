@@ -1,0 +1,108 @@
+"""While a stage trains, the policy is looked at now and then in the environment of the stage before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any, cast
+
+from rlstages.events import Emit, LookedBack
+from rlstages.learners.learner import Learner
+from rlstages.play.examiner import Examiner
+from rlstages.specs.criteria import spend
+from rlstages.specs.criteria.decline import Decline, Level, level_of
+from rlstages.specs.criteria.episodes import Episode, episodes_of, rows_of
+from rlstages.specs.criteria.sequential import ALPHA
+from rlstages.specs.stages.fine_tuning import FineTuning
+
+LOOK_SHARE = 0.05
+"""Steps of looks that find nothing, as a share of the stage's."""
+REFERENCE_EPISODES, LONGEST_LOOK = 48, 96
+ERROR = ALPHA / 2
+"""Of all looks together; the other half is that of the level, whose interval errs once in forty times."""
+
+
+class LookBack:
+    """Finds out whether the policy has lost what the stage before had reached.
+
+    What that was is measured on the policy that enters, over a fixed number of episodes. A look is a sequential test of
+    its own, as the policy has changed since the one before; it takes an episode of each copy, and more only while
+    their mean is below the level. Looks share their error as a gate's confirmations do.
+
+    Args:
+        before: The stage before.
+        index: Of the stage under way.
+        learner: Whose policy is looked at; it is not changed.
+        run_seed: Of the run.
+        emit: Takes events.
+    """
+
+    def __init__(self, before: FineTuning, index: int, learner: Learner, run_seed: int, emit: Emit) -> None:
+        self._before, self._learner, self._emit = before, learner, emit
+        self._examiner = Examiner(before.environment, index, learner, run_seed, emit)
+        self._level: Level | None = None
+        self._interval = self._due = 0
+        self._look = self._waves = 0
+        self._episodes: list[Episode] = []
+
+    def begin(self) -> int:
+        """Measure what was reached; return the environment steps that this took."""
+        reference = self._examiner.screen(0, REFERENCE_EPISODES)
+        steps = sum(episode.length for episode in reference)
+        self._level = level_of(self._before.until, reference)
+        self._interval = round(self._learner.agent.n_envs * steps / len(reference) / LOOK_SHARE)
+        self._due = steps + self._interval
+        return steps
+
+    def is_due(self, stage_steps: int) -> bool:
+        """Say whether it is time for a look."""
+        return self._level is not None and stage_steps >= self._due
+
+    def play(self) -> int:
+        """Play one more episode in each copy; return the environment steps that this took."""
+        if not self._episodes:
+            self._look += 1
+        self._waves += 1
+        played = self._examiner.screen(self._waves, 1)
+        self._episodes += played
+        return sum(episode.length for episode in played)
+
+    def judge(self, stage_steps: int) -> tuple[Decline, bool]:
+        """Judge this look's episodes so far.
+
+        Args:
+            stage_steps: Of the stage so far, those of the look included.
+
+        Returns:
+            What they say, and whether the look is over.
+        """
+        assert self._level is not None
+        decline = self._level.judge(self._episodes, spend(self._look, ERROR))
+        over = decline.lost or decline.value >= decline.level or decline.episodes >= LONGEST_LOOK
+        self._emit(LookedBack(self._look, self._before.name, stage_steps, decline, over))
+        if over:
+            self._episodes = []
+            self._due = stage_steps + self._interval
+        return decline, over
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the level, the counters and the look under way."""
+        return {
+            "level": None if self._level is None else list(astuple(self._level)),
+            "interval": self._interval,
+            "due": self._due,
+            "look": self._look,
+            "waves": self._waves,
+            "episodes": rows_of(self._episodes),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._level = None if state["level"] is None else Level(*cast(list[Any], state["level"]))
+        self._interval, self._due = state["interval"], state["due"]
+        self._look, self._waves = state["look"], state["waves"]
+        self._episodes = episodes_of(state["episodes"])
+
+    def close(self) -> None:
+        """Close the copies."""
+        self._examiner.close()

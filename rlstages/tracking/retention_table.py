@@ -1,0 +1,309 @@
+"""What a run kept on its way, gathered from its events: the retention matrix, and the hand-over after cloning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlstages.events import ExplorationMeasured, HandoverChecked, Retained, RetentionMeasured
+from rlstages.specs.criteria.baselines import normalized, value_of
+from rlstages.specs.variants import Variant, is_scored_next, variants_of
+from rlstages.storage.record import typed
+from rlstages.tracking import text
+from rlstages.tracking.state import RunState, StageState
+
+KEPT = 0.9
+"""A smaller share of what the policy scored there when that variant's own stage ended is shown in colour."""
+FEW = 30
+"""Scores of fewer episodes are marked: the 95 % interval of a success then spans a third of the scale."""
+
+_MEASURES = {"normalized": "normalized score", "success": "success", "return": "return"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One environment of a retention matrix.
+
+    Attributes:
+        name: Of the stage that trains there, or of an environment that is held out.
+        held_out: Whether it is never trained in.
+        values: Of each policy, in the order of the rows; `None` where there is none.
+        episodes: Of each of them; 0 where there is none.
+        own: The row of the last stage that trains there, or `None`.
+    """
+
+    name: str
+    held_out: bool
+    values: tuple[float | None, ...]
+    episodes: tuple[int, ...]
+    own: int | None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What each policy that left a stage scores in each environment.
+
+    Attributes:
+        stages: The rows, by the name of the stage that the policy left.
+        columns: The environments; those held out come last.
+        cells: The same in full, row by row.
+        measure: Of all values: `"normalized"` where every one of them can be, else `"success"` or `"return"`.
+        unplayed: Cells that are empty as the run had no steps for them.
+        steps: Environment steps it took.
+        seconds: Likewise.
+        share: Of the run's time, all of its stages and this counted.
+    """
+
+    stages: tuple[str, ...]
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[Retained, ...], ...]
+    measure: str
+    unplayed: int
+    steps: int
+    seconds: float
+    share: float
+
+
+def matrix_of(state: RunState) -> Matrix | None:
+    """Return the retention matrix of a run, or `None` if no stage has ended or it is switched off."""
+    rows = [stage for stage in state.stages if stage.retention is not None]
+    told = [stage.retention for stage in rows if stage.retention is not None]
+    if not told:
+        return None
+    variants = variants_of(state.curriculum)
+    cells = [tuple(_cell(state, stage, variant) for variant in variants) for stage in rows]
+    measure = common_measure([cell for row in cells for cell in row])
+    columns = tuple(
+        _column(state, rows, variant, [row[variant.index] for row in cells], measure) for variant in variants
+    )
+    unplayed = sum(
+        cell.score is None and not is_scored_next(state.curriculum, stage.index, variant.environment)
+        for stage, row in zip(rows, cells, strict=True)
+        for cell, variant in zip(row, variants, strict=True)
+    )
+    steps, seconds = max(row.steps for row in told), max(row.seconds for row in told)
+    trained = sum(stage.finished.seconds for stage in state.stages if stage.finished)
+    share = seconds / (trained + seconds) if trained + seconds > 0 else 0.0
+    names = tuple(stage.name for stage in rows)
+    return Matrix(names, columns, tuple(cells), measure, unplayed, steps, seconds, share)
+
+
+def common_measure(cells: Sequence[Retained]) -> str:
+    """Return one measure that all scores can be told in: the normalised one, else their own, else what all have."""
+    scored = [cell for cell in cells if cell.score is not None]
+    if scored and all(cell.normalized is not None for cell in scored):
+        return "normalized"
+    measures = {cell.measure for cell in scored}
+    if len(measures) == 1:
+        return measures.pop()
+    return "success" if all(cell.score and cell.score.success is not None for cell in scored) else "return"
+
+
+def _value(cell: Retained, measure: str) -> float | None:
+    if cell.score is None:
+        return None
+    return cell.normalized if measure == "normalized" else value_of(cell.score, measure)
+
+
+def _cell(state: RunState, stage: StageState, variant: Variant) -> Retained:
+    """Return a score, on the scale of what is known by now; the next stage's own one where that has it."""
+    assert stage.retention is not None
+    told = (*stage.retention.scores, *stage.retention.held_out)
+    unknown = Retained(variant.name, variant.measure, None, None)
+    found = next((one for one in told if one.environment == variant.name), unknown)
+    score, following = found.score, state.stages[stage.index + 1 : stage.index + 2]
+    if score is None and following:
+        spec = state.curriculum.stages[stage.index + 1]
+        score = following[0].before if spec.environment == variant.environment else None
+    measure = found.measure if score is None or score.success is not None else "return"
+    baselines = state.baselines.get(variant.name)
+    ends = baselines.ends(measure) if baselines is not None else None
+    scaled = None if score is None or ends is None else normalized(value_of(score, measure), ends)
+    return Retained(found.environment, measure, score, scaled)
+
+
+def _column(
+    state: RunState, rows: Sequence[StageState], variant: Variant, cells: Sequence[Retained], measure: str
+) -> Column:
+    values = tuple(_value(cell, measure) for cell in cells)
+    episodes = tuple(cell.score.episodes if cell.score else 0 for cell in cells)
+    specs = state.curriculum.stages
+    own = [row for row, stage in enumerate(rows) if specs[stage.index].environment == variant.environment]
+    return Column(variant.name, variant.held_out, values, episodes, own[-1] if own else None)
+
+
+def matrix_table(matrix: Matrix) -> Table:
+    """Return a table with a row for each policy and a column for each environment."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(f"{_MEASURES[matrix.measure]} in\nafter", no_wrap=True)
+    for column in matrix.columns:
+        table.add_column(f"{column.name}\n{'held out' * column.held_out}", justify="right")
+    for row, stage in enumerate(matrix.stages):
+        table.add_row(Text(stage), *(_shown(column, row) for column in matrix.columns))
+    return table
+
+
+def _shown(column: Column, row: int) -> Text:
+    value, own = column.values[row], column.own
+    style = "bold" if row == own else ""
+    then = column.values[own] if own is not None and own < row else None
+    if value is not None and then is not None and then > 0 and value < KEPT * then:
+        style = "yellow"
+    return Text(_rough(value, column.episodes[row]), style)
+
+
+def _rough(value: float | None, episodes: int) -> str:
+    return ("~" if 0 < episodes < FEW else "") + text.number(value)
+
+
+def print_kept(state: RunState, console: Console, run: Path | None = None) -> None:
+    """Print the matrix and the hand-overs, if there are any; `run` is the run directory."""
+    matrix = matrix_of(state)
+    if matrix is not None:
+        console.print(matrix_table(matrix))
+        for note in [*notes(state, matrix, run), cost_line(matrix)]:
+            console.print(Text(note, "dim"), soft_wrap=True)
+    for line in handover_lines(state):
+        console.print(Text(line), soft_wrap=True)
+
+
+def notes(state: RunState, matrix: Matrix, run: Path | None = None) -> list[str]:
+    """Return what a reader of the matrix needs to know, in a line each."""
+    told = []
+    evaluate = f"rlstages evaluate {'RUN' if run is None else typed(run)}"
+    if matrix.measure == "normalized":
+        told.append("normalized: (score - chance) / (expert - chance)")
+    few = [number for column in matrix.columns for number in column.episodes if 0 < number < FEW]
+    if few:
+        told.append(f"~ : of {_span(few)} episodes only, so it may be luck")
+    if matrix.unplayed:
+        share = f"retention_share={state.curriculum.retention_share:g} is spent"
+        told.append(f"- : not played; {share}: raise it, or let {evaluate} score the last policy")
+    last = state.current
+    if last and last.finished and last.retention is None and state.finish and state.finish.outcome == "missed":
+        told.append(f"The run stopped in {last.name!r}, so its policy has no row: {evaluate} scores it.")
+    return told
+
+
+def _span(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+def cost_line(matrix: Matrix) -> str:
+    """Return what the matrix has taken, in one line."""
+    took = f"{text.count(matrix.steps)} environment steps and {text.span(matrix.seconds)}"
+    return f"These scores took {took}, {matrix.share:.1%} of the run's time."
+
+
+def retention_line(told: RetentionMeasured) -> str:
+    """Return what a policy scores where it has just been measured, in one line."""
+    scored = [cell for cell in (*told.scores, *told.held_out) if cell.score is not None]
+    measure = common_measure(scored)
+    shown = [
+        f"{cell.environment} {_rough(_value(cell, measure), cell.score.episodes)}" for cell in scored if cell.score
+    ]
+    return f"scores elsewhere ({measure}): {', '.join(shown)}" if shown else ""
+
+
+def handover_line(check: HandoverChecked, stage: StageState) -> str:
+    """Return how the policy compares with the clone that it was, in one line."""
+    measure = _handover_measure(check, stage)
+    before, after = (value_of(score, measure) for score in (check.before, check.after))
+    end = f"{_fall(check, before - after)}{', the clone is back' if check.rolled_back else ''}"
+    numbers = f"{measure} {text.number(before)} before, {text.number(after)} after the first updates"
+    return f"hand-over: {numbers}: {end}"
+
+
+def exploration_line(measured: ExplorationMeasured) -> str:
+    """Return how much a policy tries, in one line."""
+    if measured.std is not None:
+        tried = f"standard deviation {text.number(measured.std)} of half an action's range"
+    else:
+        tried = (
+            f"entropy {measured.entropy:.0%} of the largest, in a tenth of its states below {measured.entropy_low:.1%}"
+        )
+    return f"exploration: {tried}{f'; {measured.reason}' if measured.reason else ''}"
+
+
+def handover_lines(state: RunState) -> list[str]:
+    """Return a line for each stage that took over a clone: how far it fell, and when it had recovered."""
+    return [_handover(state, stage) for stage in state.stages if stage.handover]
+
+
+def dip_of(state: RunState, stage: StageState) -> tuple[float, bool]:
+    """Return how far the policy fell at the first look after the hand-over, and whether that is normalised.
+
+    It is a share of the distance from chance to the expert where both are known and the matrix is normalised, and else
+    in the measure's own units.
+    """
+    first = stage.handover[0]
+    measure = _handover_measure(first, stage)
+    dip = value_of(first.before, measure) - value_of(first.after, measure)
+    environment = state.curriculum.stages[stage.index].environment
+    names = [variant.name for variant in variants_of(state.curriculum) if variant.environment == environment]
+    baselines = state.baselines.get(names[0])
+    matrix = matrix_of(state)
+    told_so = matrix is None or matrix.measure == "normalized"
+    ends = baselines.ends(measure) if baselines is not None and told_so else None
+    return (dip, False) if ends is None else (dip / (ends[1] - ends[0]), True)
+
+
+def _handover_measure(check: HandoverChecked, stage: StageState) -> str:
+    return "success" if stage.measure == "success" and check.before.success is not None else "return"
+
+
+def _fall(check: HandoverChecked, dip: float, unit: str = "") -> str:
+    """Return what the console and the end both say: a dip is a difference that is seen, beyond luck or not."""
+    if dip <= 0.0:
+        return "no dip"
+    luck = ", beyond luck" if check.fell else ", which may be luck" if check.p_value is not None else ""
+    return f"a dip of {text.number(dip)}{unit}{luck}"
+
+
+def _handover(state: RunState, stage: StageState) -> str:
+    dip, scaled = dip_of(state, stage)
+    checks = stage.handover
+    rollbacks = sum(check.rolled_back for check in checks)
+    unit = " (normalized)" if scaled else f" in {_handover_measure(checks[0], stage)}"
+    back = f", {rollbacks} rollback{'s' * (rollbacks != 1)}" if rollbacks else ""
+    if stage.recovered is not None:
+        end = f", recovered {text.count(stage.recovered.steps)} steps after the first update"
+    else:
+        end = ", not recovered yet" if any(check.fell for check in checks) else ""
+    return f"hand-over to {stage.name!r}: {_fall(checks[0], dip, unit)}{back}{end}"
+
+
+def kept(state: RunState) -> dict[str, Any]:
+    """Return the hand-overs and the last policy's scores as JSON data: what a run's summary holds."""
+    matrix = matrix_of(state)
+    handovers = {
+        stage.name: {
+            "dip": dip,
+            "normalized": scaled,
+            "rollbacks": sum(check.rolled_back for check in stage.handover),
+            "steps_to_recover": stage.recovered.steps if stage.recovered else None,
+        }
+        for stage in state.stages
+        if stage.handover
+        for dip, scaled in [dip_of(state, stage)]
+    }
+    if matrix is None:
+        return {"handover": handovers}
+    columns = {
+        column.name: {
+            "measure": matrix.measure,
+            "held_out": column.held_out,
+            "after": dict(zip(matrix.stages, column.values, strict=True)),
+            "episodes": dict(zip(matrix.stages, column.episodes, strict=True)),
+        }
+        for column in matrix.columns
+    }
+    cost = {"steps": matrix.steps, "seconds": matrix.seconds, "share": matrix.share}
+    return {"handover": handovers, "retention": columns, "retention_cost": cost}

@@ -1,0 +1,1 @@
+"""One run from its first stage to its last: started, checked, stopped and resumed."""

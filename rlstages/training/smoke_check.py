@@ -1,0 +1,135 @@
+"""What episodes of random actions, and some of an expert, tell of an environment before step 0."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from rlstages.demonstrations.episodes import Demonstrations
+from rlstages.environments.guard import CopyError, Guarded, traceback_of
+from rlstages.environments.make import make_environment
+from rlstages.environments.success import success_rule, why_unknown
+from rlstages.errors import InputError, require
+from rlstages.play.recording import Budget, Show, rehearse
+from rlstages.specs.agent import Environment, Expert
+from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS, Episode
+
+TRIAL = Budget(steps=2_000, seconds=2.0)
+TRIAL_EPISODES = 40
+EXPERT_TRIAL = Budget(steps=2_000, seconds=1.0)
+ENDLESS = 20_000
+"""Steps of random actions after which an episode without a known limit counts as one that does not end."""
+LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps", "max_path_length", "horizon")
+"""Attributes that hold a limit of steps: gymnasium's TimeLimit, its batches, minigrid, Meta-World, robosuite."""
+
+
+class Trial(NamedTuple):
+    """What came out of episodes of random actions.
+
+    Attributes:
+        episodes: Those that ended.
+        step_seconds: Median wall-clock time of a step: one that compiles, or waits for another process, says nothing.
+        unended: Steps after which the first episode had not ended, where no limit of its steps is known; else 0.
+    """
+
+    episodes: tuple[Episode, ...]
+    step_seconds: float
+    unended: int = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether episodes ended, and none of them said whether it had succeeded."""
+        return bool(self.episodes) and all(episode.success is None for episode in self.episodes)
+
+
+def try_episodes(environment: Environment) -> Trial:
+    """Play episodes at random, for a while.
+
+    Raises:
+        InputError: If one fails, gives a reward that is not finite, or its rule of success fails.
+    """
+    env = Guarded(make_environment(environment), 0, environment.step_timeout)
+    episodes: list[Episode] = []
+    seconds: list[float] = []
+    try:
+        limited = limit_of(env) is not None
+        env.action_space.seed(0)
+        started = time.monotonic()
+        while len(episodes) < TRIAL_EPISODES and len(seconds) < TRIAL.steps:
+            left = Budget(TRIAL.steps if limited or episodes else ENDLESS, started + TRIAL.seconds - time.monotonic())
+            episode = _play_at_random(environment, env, len(episodes), left, seconds)
+            if episode is None:
+                break
+            episodes.append(episode)
+        unended = len(seconds) if not (episodes or limited) and len(seconds) >= TRIAL.steps else 0
+        return Trial(tuple(episodes), float(np.median(seconds)), unended)
+    finally:
+        env.close()
+
+
+def _play_at_random(
+    environment: Environment, env: Guarded, number: int, budget: Budget, seconds: list[float]
+) -> Episode | None:
+    """Play one episode, and add each step's time to `seconds`; `None` if the budget is spent before it ends."""
+    solved = success_rule(environment.success)
+    total, step, held, started = 0.0, 0, False, time.monotonic()
+    try:
+        env.reset(seed=number)
+        for step in range(1, budget.steps + 1):
+            action, asked = env.action_space.sample(), time.monotonic()
+            _, reward, terminated, truncated, info = env.step(action)
+            seconds.append(time.monotonic() - asked)
+            require(
+                math.isfinite(reward),
+                f"{environment} gives the reward {reward} at step {step} of an episode of random actions; "
+                "rewards must be finite numbers.",
+            )
+            total += reward
+            if terminated or truncated:
+                success = solved(info, total, step)
+                return Episode(0, number, total, step, True if held else success)
+            if environment.success_at == "any":
+                held = held or bool(solved(info, total, step))
+            if time.monotonic() - started > budget.seconds:
+                break
+        return None
+    except CopyError as error:
+        raise InputError(
+            f"{environment} fails in an episode of random actions, at step {step}: it {error.what}.", trace=error.trace
+        ) from error
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{environment}: whether an episode succeeded cannot be told: {why_unknown(error)}.",
+            trace=traceback_of(error) if ":" in str(environment.success) else "",
+        ) from error
+
+
+def try_expert(environment: Environment, expert: Expert, show: Show) -> Demonstrations:
+    """Let the expert play for a while, as it will when it is recorded.
+
+    Returns:
+        The whole episodes that it played, if there was time for any.
+
+    Raises:
+        InputError: If the expert fails, its action does not fit, or the environment fails with it.
+    """
+    return rehearse(environment, expert, show, EXPERT_TRIAL)
+
+
+def limit_of(env: gym.Env[Any, Any]) -> int | None:
+    """Return the number of steps after which an environment ends its episodes, where it is known, else `None`."""
+    inside: Any = env
+    while inside is not None:
+        for name in LIMITS:
+            limit = vars(inside).get(name)
+            if isinstance(limit, (int, np.integer)) and 0 < limit <= MAX_EPISODE_STEPS:
+                return int(limit)
+        inside = vars(inside).get("env", vars(inside).get("batched"))
+    spec = getattr(env, "spec", None)
+    return getattr(spec, "max_episode_steps", None)
