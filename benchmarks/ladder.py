@@ -20,7 +20,7 @@ import numpy as np
 
 from rlstages import Curriculum, FineTuning, load_curriculum, train
 from rlstages.reproducibility import limited_threads
-from rlstages.specs.stages.fine_tuning import Stage
+from rlstages.specs.stages.sequence import Stage
 
 _UNTIL = "until."
 

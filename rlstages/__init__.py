@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from rlstages.environments.batched_env import BatchedEnv
     from rlstages.errors import InputError
     from rlstages.play.saved_policies import load_policy
-    from rlstages.specs.agent import Agent, Environment, Expert, Linear
+    from rlstages.specs.agent import Agent, Linear
     from rlstages.specs.criteria.criterion import Verdict
     from rlstages.specs.criteria.thresholds import RewardThreshold, SuccessThreshold
-    from rlstages.specs.curriculum import Curriculum, load_curriculum
-    from rlstages.specs.stages.fine_tuning import BehaviorCloning, FineTuning
+    from rlstages.specs.curriculum import Curriculum
+    from rlstages.specs.environment import Environment
+    from rlstages.specs.expert import Expert
+    from rlstages.specs.loading import load_curriculum
+    from rlstages.specs.stages.cloning import BehaviorCloning
+    from rlstages.specs.stages.fine_tuning import FineTuning
     from rlstages.tracking.replay import track
     from rlstages.training.start import resume, train
 
@@ -49,10 +53,14 @@ _HOMES = {
     "environments.batched_env": ["BatchedEnv"],
     "errors": ["InputError"],
     "play.saved_policies": ["load_policy"],
-    "specs.agent": ["Agent", "Environment", "Expert", "Linear"],
+    "specs.agent": ["Agent", "Linear"],
     "specs.criteria": ["RewardThreshold", "SuccessThreshold", "Verdict"],
-    "specs.curriculum": ["Curriculum", "load_curriculum"],
-    "specs.stages.fine_tuning": ["BehaviorCloning", "FineTuning"],
+    "specs.curriculum": ["Curriculum"],
+    "specs.environment": ["Environment"],
+    "specs.expert": ["Expert"],
+    "specs.loading": ["load_curriculum"],
+    "specs.stages.cloning": ["BehaviorCloning"],
+    "specs.stages.fine_tuning": ["FineTuning"],
     "tracking.replay": ["track"],
     "training.start": ["resume", "train"],
 }

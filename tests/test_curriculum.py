@@ -4,7 +4,7 @@ import textwrap
 import pytest
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, InputError, SuccessThreshold
-from rlstages.specs.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
+from rlstages.specs.loading import load_curriculum, load_factory, named_curricula, parameters_of
 from rlstages.specs.references import resolve, sources
 
 ENV, UNTIL = Environment("CartPole-v1"), SuccessThreshold(0.9)

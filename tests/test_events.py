@@ -34,7 +34,7 @@ from rlstages.specs.criteria import RewardThreshold, SuccessThreshold
 from rlstages.specs.criteria.baselines import Baselines
 from rlstages.specs.criteria.decline import Decline
 from rlstages.specs.criteria.episodes import Episode, score
-from rlstages.specs.curriculum import load_curriculum
+from rlstages.specs.loading import load_curriculum
 from rlstages.specs.serialization import from_data, to_data
 
 SCORE = score([Episode(0, i, float(i), 5, i > 1) for i in range(4)])

@@ -14,7 +14,7 @@ from rlstages import (
     RewardThreshold,
     SuccessThreshold,
 )
-from rlstages.specs.stages.fine_tuning import refuse_undemonstrated, refuse_unfit
+from rlstages.specs.stages.sequence import refuse_undemonstrated, refuse_unfit
 
 ENV = Environment("CartPole-v1")
 EXPERT = Expert("tasks:plan")

@@ -13,7 +13,8 @@ import numpy as np
 
 from rlstages.demonstrations.episodes import Demonstrations, load_demonstrations
 from rlstages.errors import require
-from rlstages.specs.agent import Environment, Expert
+from rlstages.specs.environment import Environment
+from rlstages.specs.expert import Expert
 from rlstages.specs.references import load_file
 from rlstages.specs.serialization import to_data
 from rlstages.storage.checkpoints import make_parent

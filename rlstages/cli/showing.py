@@ -17,7 +17,7 @@ from rlstages.errors import InputError, require
 from rlstages.events import RunFinished, StageCollapsed, StageFinished
 from rlstages.experiments.compare.arms import is_compared
 from rlstages.specs.criteria.episodes import Score
-from rlstages.specs.curriculum import load_curriculum, load_factory, named_curricula, parameters_of
+from rlstages.specs.loading import load_curriculum, load_factory, named_curricula, parameters_of
 from rlstages.specs.serialization import to_data
 from rlstages.storage.groups import COMPARISON, SWEEP
 from rlstages.storage.record import read_record

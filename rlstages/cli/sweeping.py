@@ -13,7 +13,7 @@ from rlstages.cli.launching import launcher, read_seeds, say
 from rlstages.errors import ExitCode, require
 from rlstages.experiments.jobs import teller
 from rlstages.experiments.sweep import Outcome, claim, job_of, make_variants, outcome_of, write_csv
-from rlstages.specs.curriculum import load_factory
+from rlstages.specs.loading import load_factory
 
 
 def sweep_parameters(

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlstages.errors import ExitCode, InputError, require
-from rlstages.specs.curriculum import Curriculum, load_curriculum, load_with_parameters
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.loading import load_curriculum, load_with_parameters
 from rlstages.storage.lock import patiently
 from rlstages.storage.record import digest_from, read_record, recorded_digest, typed
 from rlstages.storage.run_directory import clear_unborn

@@ -14,7 +14,7 @@ from rlstages.demonstrations.episodes import MAX_BYTES, Demonstrations, Observat
 from rlstages.demonstrations.fitting import place_demonstrations
 from rlstages.errors import InputError, require
 from rlstages.events import DemonstrationsReady, StageFinished
-from rlstages.specs.stages.fine_tuning import Stage, undemonstrated
+from rlstages.specs.stages.sequence import Stage, undemonstrated
 from rlstages.storage.checkpoints import sha256
 from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import INHERITED, read_events

@@ -21,7 +21,7 @@ from rlstages.environments.monitor import FIRST, EpisodeMonitor, different_copie
 from rlstages.environments.statistics import RunningStatistics, reason_in_statistics
 from rlstages.errors import Fault
 from rlstages.reproducibility import random_state_kept
-from rlstages.specs.agent import Environment
+from rlstages.specs.environment import Environment
 
 EPISODES, HALFWAY = 3, 10
 """Episodes that each copy lives through, and steps that it is under way in the next one, when it is interrupted."""

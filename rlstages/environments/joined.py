@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from rlstages.environments.make import make_vec_env
 from rlstages.environments.monitor import Warn, log_warning, monitor_of
-from rlstages.specs.agent import Environment
+from rlstages.specs.environment import Environment
 
 Allotment = list[tuple[Environment, int]]
 """Environments, and how many copies each has."""

@@ -13,7 +13,7 @@ import gymnasium as gym
 
 from rlstages.environments.autoreset import Autoreset, autoreset_of
 from rlstages.errors import InputError, nearest
-from rlstages.specs.agent import Environment
+from rlstages.specs.environment import Environment
 from rlstages.specs.references import import_registering, is_reference, resolve
 
 

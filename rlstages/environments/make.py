@@ -26,7 +26,7 @@ from rlstages.environments.units import with_unit_actions
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.errors import InputError, reason_of, require
 from rlstages.reproducibility import random_state_kept
-from rlstages.specs.agent import Environment
+from rlstages.specs.environment import Environment
 from rlstages.specs.plain import thaw
 from rlstages.specs.references import add_sources, resolve, sources
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.utils import set_random_seed
 from rlstages.environments.guard import CopyError, Guarded
 from rlstages.environments.make import make_environment
 from rlstages.reproducibility import random_state, set_random_state
-from rlstages.specs.agent import Environment
+from rlstages.specs.environment import Environment
 
 STEPS, SECONDS, LATE = 150, 0.2, 3
 """Steps of a copy that are compared, the seconds of this process after which fewer will do, and at which step the other

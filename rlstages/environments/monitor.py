@@ -18,8 +18,8 @@ from rlstages.environments.spaces import stack
 from rlstages.environments.subprocesses import Workers
 from rlstages.environments.success import HELD_BEFORE, flags_in, info_key, is_true, success_rule, why_unknown
 from rlstages.errors import Fault
-from rlstages.specs.agent import DEFAULT_SUCCESS, Environment
 from rlstages.specs.criteria.episodes import Episode
+from rlstages.specs.environment import DEFAULT_SUCCESS, Environment
 
 # What a warning says before this is the same whenever it is found again.
 FIRST = " (first seen: "

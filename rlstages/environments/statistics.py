@@ -11,7 +11,7 @@ import numpy as np
 
 from rlstages.environments.guard import Guarded
 from rlstages.errors import InputError
-from rlstages.specs.agent import Environment
+from rlstages.specs.environment import Environment
 
 STEPS = 8
 _INSIDE = ("env", "venv", "batched")

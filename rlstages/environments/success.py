@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlstages.errors import reason_of
-from rlstages.specs.agent import Success
+from rlstages.specs.environment import Success
 from rlstages.specs.references import resolve
 
 Rule = Callable[[dict[str, Any], float, int], bool | None]

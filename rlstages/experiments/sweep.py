@@ -13,7 +13,8 @@ from pathlib import Path
 from rlstages.errors import ExitCode, require
 from rlstages.events import RunFinished, StageFinished
 from rlstages.experiments.jobs import Job
-from rlstages.specs.curriculum import Curriculum, load_curriculum
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.loading import load_curriculum
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.groups import SWEEP, found
 from rlstages.storage.run_directory import read_events, slug

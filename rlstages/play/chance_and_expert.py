@@ -11,9 +11,11 @@ import gymnasium as gym
 from rlstages.errors import Fault, InputError
 from rlstages.play.experts import showing
 from rlstages.play.recording import Act, Show, record
-from rlstages.specs.agent import Environment, Expert
 from rlstages.specs.criteria.baselines import Baselines
-from rlstages.specs.stages.fine_tuning import BehaviorCloning, Stage
+from rlstages.specs.environment import Environment
+from rlstages.specs.expert import Expert
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.sequence import Stage
 
 SEED = 3_000_000
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from rlstages.demonstrations.episodes import Demonstration
 from rlstages.environments.monitor import FIRST
 from rlstages.environments.success import HELD_BEFORE, info_key
-from rlstages.specs.agent import Environment
 from rlstages.specs.criteria import Criterion, RewardThreshold, SuccessThreshold
 from rlstages.specs.criteria.episodes import Episode, Score, chance_of_less, score
+from rlstages.specs.environment import Environment
 
 LEAST = 5
 """Episodes of an expert, and of random play, below which nothing is said of them."""

@@ -12,9 +12,9 @@ from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import Emit, Evaluated, Warned
 from rlstages.learners.learner import Learner
 from rlstages.play.play import evaluate, play_wave
-from rlstages.specs.agent import Environment
 from rlstages.specs.criteria import Criterion, Verdict, spend
 from rlstages.specs.criteria.episodes import Episode, Score, episodes_of, rows_of, score
+from rlstages.specs.environment import Environment
 
 
 class Examiner:

@@ -16,10 +16,10 @@ from rlstages.play.recording import Act, Show
 from rlstages.play.saved_policies import load_policy
 from rlstages.play.vecnormalize import read_statistics
 from rlstages.reproducibility import random_state_kept
-from rlstages.specs.agent import Expert
+from rlstages.specs.expert import Expert
 from rlstages.specs.references import resolve
 from rlstages.specs.serialization import loads
-from rlstages.specs.stages.fine_tuning import BehaviorCloning
+from rlstages.specs.stages.cloning import BehaviorCloning
 from rlstages.storage.record import read_record
 
 CONTRIB = ("RecurrentPPO", "MaskablePPO", "QRDQN", "TQC", "TRPO", "ARS", "CrossQ")

@@ -20,8 +20,9 @@ from rlstages.environments.spaces import describe_space, detached, stack
 from rlstages.environments.success import info_key, is_true, success_rule, why_unknown
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.errors import InputError, reason_of, require
-from rlstages.specs.agent import Environment, Expert
 from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS
+from rlstages.specs.environment import Environment
+from rlstages.specs.expert import Expert
 
 Act = Callable[[Any], Any]
 Show = Callable[[gym.Env[Any, Any]], Act]

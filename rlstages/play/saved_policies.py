@@ -22,9 +22,9 @@ from rlstages.events import StageFinished
 from rlstages.learners.learner import Learner, Weights, build_model, read_policy, require_network
 from rlstages.play.play import evaluate
 from rlstages.reproducibility import limited_threads, one_at_a_time, random_state_kept, threads_of
-from rlstages.specs.agent import Environment
 from rlstages.specs.criteria.episodes import Score, score
 from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.environment import Environment
 from rlstages.specs.plain import whole
 from rlstages.storage.record import RunRecord, read_record
 from rlstages.storage.run_directory import read_events

@@ -1,120 +1,15 @@
-"""What a curriculum is made of besides its stages: the environment, the agent, the expert. Frozen data, no torch."""
+"""The learner's algorithm and network, and the settings that stages share, as frozen data."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal
 
-from rlstages.errors import InputError, require, require_bool, require_choice, require_int, require_number
-from rlstages.specs.plain import FrozenDict, items_of, plain, settle, whole
-from rlstages.specs.references import reference
-from rlstages.specs.serialization import serializable, to_data
+from rlstages.errors import require, require_bool, require_choice, require_int, require_number
+from rlstages.specs.plain import settle
+from rlstages.specs.serialization import serializable
 from rlstages.specs.unknown import refuse_unknown_algorithm, refusing_unknown
-
-DEFAULT_SUCCESS = "is_success"
-Success = str | float
-SuccessRule = str | float | Callable[..., bool]
-Wrapper = str | Callable[..., Any]
-
-
-@serializable
-@dataclass(frozen=True, init=False)
-class Environment:
-    """An environment variant that a stage trains or clones in.
-
-    Args:
-        id: A registered id (`"CartPole-v1"`, `"module:Id-v0"`, the module is imported first), or a function or class
-            that returns a gymnasium environment, itself or as `"module:name"`. One that takes `num_envs` returns a
-            `gymnasium.vector.VectorEnv` with that many copies, such as a `BatchedEnv`.
-        wrappers: Applied from left to right to each copy: functions or classes `wrapper(env) -> env`, themselves or
-            as `"module:name"`.
-        success: What counts as solved. A word is a key of the last step's `info` (default `"is_success"`), whose value
-            must be a boolean, 0 or 1; where it is missing, the episode is not solved. A number is a return that must
-            be reached. A function, itself or as `"module:name"`, is called as
-            `success(info, episode_return, length) -> bool`.
-        success_at: When it must hold: in the `"end"`, or in `"any"` step of the episode, as benchmarks count it whose
-            flag falls again (Meta-World).
-        vectorize: `"in-process"`, `"subprocess"` (one process per copy), `"batched"` (the environment steps all
-            copies in one call: it takes `num_envs`, or its id has a `vector_entry_point`), or `"auto"`: batched where
-            that leaves each episode a seed of its own or there is no other form, else in-process.
-        step_timeout: Seconds that one reset or step of a copy, or making it, may take before the run is stopped. In
-            this process only Python code can be stopped by it; `vectorize="subprocess"` stops anything.
-        kwargs: Keyword arguments of the environment whose names are taken here.
-        **more: All other keyword arguments go to the environment: `Environment("CartPole-v1", render_mode=None)`.
-            Each copy gets them as they were written, in lists and dictionaries of its own.
-
-    Raises:
-        InputError: If something is not as described, or an argument is not plain data.
-    """
-
-    id: str
-    kwargs: FrozenDict = field(default_factory=FrozenDict)
-    wrappers: tuple[str, ...] = ()
-    success: Success = DEFAULT_SUCCESS
-    success_at: Literal["end", "any"] = "end"
-    vectorize: Literal["auto", "in-process", "subprocess", "batched"] = "auto"
-    step_timeout: float = 300.0
-
-    def __init__(
-        self,
-        id: str | Callable[..., Any],
-        *,
-        wrappers: Sequence[Wrapper] = (),
-        success: SuccessRule = DEFAULT_SUCCESS,
-        success_at: str = "end",
-        vectorize: str = "auto",
-        step_timeout: float = 300.0,
-        kwargs: Mapping[str, Any] | None = None,
-        **more: Any,
-    ) -> None:
-        if not isinstance(id, str):
-            id = reference("Environment", id)
-        require(bool(id.strip()), "Environment: the id is empty; give an id such as 'CartPole-v1'.")
-        where = f"Environment({id!r})"
-        applied = items_of(wrappers)
-        is_list = isinstance(applied, tuple)
-        require(is_list, f"{where}: wrappers is {wrappers!r}; give a list of functions or classes.")
-        is_mapping = kwargs is None or isinstance(kwargs, Mapping)
-        require(is_mapping, f"{where}: kwargs is {kwargs!r}; give a dictionary.")
-        odd = [key for key in kwargs or {} if not isinstance(key, str)]
-        require(not odd, f"{where}: kwargs has the key {next(iter(odd), None)!r}; names of arguments are texts.")
-        twice = set(kwargs or {}) & set(more)
-        require(not twice, f"{where}: {', '.join(sorted(twice))} given twice, in kwargs= and as a keyword.")
-        vectorize, step_timeout, success, success_at = map(plain, (vectorize, step_timeout, success, success_at))
-        require_choice(where, "success_at", success_at, ["end", "any"])
-        require_choice(where, "vectorize", vectorize, ["auto", "in-process", "subprocess", "batched"])
-        require_number(where, "step_timeout", step_timeout, above=0.0)
-        arguments = FrozenDict({**(kwargs or {}), **more})
-        try:
-            to_data(arguments)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        object.__setattr__(self, "id", id)
-        object.__setattr__(self, "kwargs", arguments)
-        object.__setattr__(self, "wrappers", tuple(reference(where, w) for w in applied))
-        object.__setattr__(self, "success", _success_rule(where, success))
-        object.__setattr__(self, "success_at", success_at)
-        object.__setattr__(self, "vectorize", vectorize)
-        object.__setattr__(self, "step_timeout", float(step_timeout))
-
-    def __str__(self) -> str:
-        module, _, rest = self.id.partition(":")
-        name = (rest or module).rsplit("/", 1)[-1]
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.kwargs.items())
-        return f"{name}({arguments})" if arguments else name
-
-
-def _success_rule(where: str, success: SuccessRule) -> Success:
-    if callable(success):
-        return reference(where, success)
-    if isinstance(success, str):
-        require(bool(success.strip()), f"{where}: success is empty; give an info key, a number or a function.")
-        return reference(where, success) if ":" in success else success
-    require_number(where, "success", success)
-    return success
 
 
 @serializable
@@ -329,72 +224,3 @@ def refuse_ppo_only(where: str, settings: Hyperparameters, algorithm: str) -> No
         algorithm == "PPO" or not extra,
         f"{where}: {', '.join(extra)} belong to PPO, and the algorithm is {algorithm}; leave them out.",
     )
-
-
-@serializable
-@refusing_unknown()
-@dataclass(frozen=True, init=False)
-class Expert:
-    """Who shows the task, by name, and how many episodes.
-
-    Args:
-        source: A function `expert(env) -> act(obs)`, itself or as `"module:name"`, which is called for every episode
-            after its reset; or a run directory, whose final policy shows; or the zip file of a trained
-            stable-baselines3 model.
-        episodes: How many episodes to record.
-        algorithm: Only for a zip file: the class that saved it, such as `"PPO"`.
-        normalize: Only for a zip file: the file of the `VecNormalize` that the model was trained behind, whose
-            observation statistics it needs.
-    """
-
-    source: str
-    kind: Literal["function", "run", "model"] = "function"
-    episodes: int = 100
-    algorithm: str = "PPO"
-    normalize: str | None = None
-
-    def __init__(
-        self,
-        source: str | os.PathLike[str] | Callable[..., Any],
-        *,
-        episodes: int = 100,
-        algorithm: str = "PPO",
-        normalize: str | os.PathLike[str] | None = None,
-        kind: str | None = None,
-    ) -> None:
-        if isinstance(source, os.PathLike):
-            source = os.fspath(source)
-        if not isinstance(source, str):
-            source = reference("Expert", source)
-        require(bool(source.strip()), "Expert: the source is empty; give a function, a run directory or a model zip.")
-        episodes, algorithm = whole(episodes), plain(algorithm)
-        if kind is None:
-            is_name = ":" in source and "/" not in source and "\\" not in source
-            kind = "model" if source.endswith(".zip") else "function" if is_name else "run"
-        require_choice("Expert", "kind", kind, ["function", "run", "model"])
-        if kind == "function":
-            reference("Expert", source)
-        named = isinstance(algorithm, str) and algorithm.isidentifier()
-        require(named, f"Expert({source!r}): algorithm is {algorithm!r}; give the name of a class such as 'PPO'.")
-        require_int(f"Expert({source!r})", "episodes", episodes)
-        object.__setattr__(self, "source", source)
-        object.__setattr__(self, "kind", kind)
-        object.__setattr__(self, "episodes", episodes)
-        object.__setattr__(self, "algorithm", algorithm)
-        if normalize is not None:
-            require(
-                kind == "model", f"Expert({source!r}): normalize is for the zip file of a model only; leave it out."
-            )
-            path = os.fspath(normalize) if isinstance(normalize, os.PathLike) else normalize
-            given = isinstance(path, str) and bool(path.strip())
-            require(given, f"Expert({source!r}): normalize is {normalize!r}; give the path of a VecNormalize file.")
-            normalize = path
-        object.__setattr__(self, "normalize", normalize)
-
-    @property
-    def name(self) -> str:
-        """Who shows, in a word."""
-        return self.source.rsplit(":", 1)[-1] if self.kind == "function" else self.source
-
-    def __str__(self) -> str:
-        return f"{self.episodes} episodes of {self.name}"

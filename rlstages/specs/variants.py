@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from rlstages.specs.agent import Environment
 from rlstages.specs.criteria.criterion import Measure
 from rlstages.specs.curriculum import Curriculum
-from rlstages.specs.stages.fine_tuning import FineTuning, Stage
+from rlstages.specs.environment import Environment
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.stages.sequence import Stage
 
 
 @dataclass(frozen=True)

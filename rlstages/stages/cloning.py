@@ -30,7 +30,7 @@ from rlstages.play.recording import record
 from rlstages.specs.criteria import Verdict
 from rlstages.specs.criteria.episodes import Score, score
 from rlstages.specs.serialization import from_data, to_data
-from rlstages.specs.stages.fine_tuning import BehaviorCloning
+from rlstages.specs.stages.cloning import BehaviorCloning
 from rlstages.stages.runner import Result
 from rlstages.storage.checkpoints import sha256
 

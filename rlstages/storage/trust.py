@@ -23,10 +23,11 @@ from typing import Any
 import gymnasium as gym
 
 from rlstages.errors import require
-from rlstages.specs.agent import Environment, Expert
 from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.environment import Environment
+from rlstages.specs.expert import Expert
 from rlstages.specs.references import add_sources, is_reference
-from rlstages.specs.stages.fine_tuning import BehaviorCloning
+from rlstages.specs.stages.cloning import BehaviorCloning
 from rlstages.storage.checkpoints import DiskFault, replace_durably, sha256
 from rlstages.storage.record import RunRecord
 

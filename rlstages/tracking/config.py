@@ -10,7 +10,8 @@ from rlstages.events.privacy import without_paths
 from rlstages.specs.agent import Agent
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.serialization import TAG, dumps, to_data
-from rlstages.specs.stages.fine_tuning import FineTuning, Stage
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.stages.sequence import Stage
 
 _ONLY = [("type", "Agent"), ("type", "Environment"), ("type", "Expert")]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rlstages.errors import InputError
 from rlstages.events import StageFinished
-from rlstages.specs.agent import Expert
-from rlstages.specs.stages.fine_tuning import BehaviorCloning, Stage
+from rlstages.specs.expert import Expert
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.sequence import Stage
 from rlstages.storage.record import RunRecord, read_record
 from rlstages.storage.run_directory import read_events
 

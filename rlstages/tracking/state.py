@@ -28,7 +28,9 @@ from rlstages.specs.criteria import AllOf, AnyOf, Criterion, RewardThreshold, Su
 from rlstages.specs.criteria.baselines import Baselines
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.curriculum import Curriculum
-from rlstages.specs.stages.fine_tuning import UNLIMITED_STEPS, BehaviorCloning, FineTuning, Stage
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.fine_tuning import UNLIMITED_STEPS, FineTuning
+from rlstages.specs.stages.sequence import Stage
 
 _CURVE = 512
 

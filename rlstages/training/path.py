@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rlstages.events import StageCollapsed, StageFinished, StageStarted
-from rlstages.specs.stages.fine_tuning import BehaviorCloning, FineTuning, Stage
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.stages.sequence import Stage
 from rlstages.stages.runner import Result
 from rlstages.storage.checkpoints import sha256
 from rlstages.storage.run_directory import slug

@@ -33,19 +33,15 @@ from rlstages.learners.fit import require_actions, require_fit
 from rlstages.play.doubts import ABLE, doubts_about_expert, doubts_about_reward
 from rlstages.play.experts import remedy_for, showing, unused_statistics
 from rlstages.reproducibility import processors
-from rlstages.specs.agent import Agent, Environment
+from rlstages.specs.agent import Agent
 from rlstages.specs.criteria import Criterion, spend
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.environment import Environment
 from rlstages.specs.references import hidden
-from rlstages.specs.stages.fine_tuning import (
-    BehaviorCloning,
-    FineTuning,
-    Stage,
-    earlier_environments,
-    gate_after,
-    refuse_undemonstrated,
-)
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.stages.sequence import Stage, earlier_environments, gate_after, refuse_undemonstrated
 from rlstages.training.smoke_check import ENDLESS, Trial, try_episodes, try_expert
 
 ARRAYS = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)

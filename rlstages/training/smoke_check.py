@@ -15,8 +15,9 @@ from rlstages.environments.make import make_environment
 from rlstages.environments.success import success_rule, why_unknown
 from rlstages.errors import InputError, require
 from rlstages.play.recording import Budget, Show, rehearse
-from rlstages.specs.agent import Environment, Expert
 from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS, Episode
+from rlstages.specs.environment import Environment
+from rlstages.specs.expert import Expert
 
 TRIAL = Budget(steps=2_000, seconds=2.0)
 TRIAL_EPISODES = 40

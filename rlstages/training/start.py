@@ -20,9 +20,12 @@ from rlstages.learners.learner import Learner
 from rlstages.play.saved_policies import final_weights, last_finished, learner_of, spaces_of, spaces_to_data
 from rlstages.reproducibility import limited_threads, one_at_a_time, threads_of
 from rlstages.specs.agent import Agent
-from rlstages.specs.curriculum import Curriculum, load_curriculum, load_with_parameters
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.loading import load_curriculum, load_with_parameters
 from rlstages.specs.plain import whole
-from rlstages.specs.stages.fine_tuning import BehaviorCloning, FineTuning, refuse_unfit
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.stages.sequence import refuse_unfit
 from rlstages.storage.record import new_record, read_record
 from rlstages.storage.run_directory import RunDirectory, free_path, read_events, refuse_taken, update_curriculum
 from rlstages.storage.trust import is_own, remember, trust_sources

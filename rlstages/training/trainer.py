@@ -26,7 +26,9 @@ from rlstages.learners.algorithms.on_policy.choice import choose_engine
 from rlstages.learners.learner import Learner
 from rlstages.play.retention import Retention
 from rlstages.specs.references import sources
-from rlstages.specs.stages.fine_tuning import BehaviorCloning, FineTuning, earlier_environments, goes_on_when_missed
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.stages.sequence import earlier_environments, goes_on_when_missed
 from rlstages.stages.cloning import CloningRunner
 from rlstages.stages.fine_tuning.runner import FineTuningRunner
 from rlstages.stages.runner import Result, StageRunner

@@ -10,7 +10,7 @@ from rlstages import Environment, InputError, SuccessThreshold, resume, train
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import monitor_of
 from rlstages.events import RolloutFinished, StageStarted
-from rlstages.specs.stages.fine_tuning import earlier_environments
+from rlstages.specs.stages.sequence import earlier_environments
 from rlstages.stages.fine_tuning.runner import FineTuningRunner
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 

@@ -362,7 +362,7 @@ CORPUS = {
     "environment is gymnasium's importer": names(
         "id", "gymnasium.envs.registration:load_env_creator", name="evil:anything"
     ),
-    "environment loads a file": names("id", "rlstages.specs.curriculum:load_curriculum", source="evil.py"),
+    "environment loads a file": names("id", "rlstages.specs.loading:load_curriculum", source="evil.py"),
     "environment is a module's": names("id", "evil:anything"),
     "environment is registered by a module": names("id", "evil:Evil-v0"),
     "environment is in a file of the run": record(from_file),

@@ -261,7 +261,7 @@ class Stop:
         if self.left == 0 and isinstance(event.payload, RolloutFinished): os.kill(os.getpid(), 2)
     def close(self): pass
 
-from rlstages.specs.curriculum import load_curriculum
+from rlstages.specs.loading import load_curriculum
 plan = load_curriculum("plan.py", {"fault": "none"})
 said = ""
 try:

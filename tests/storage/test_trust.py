@@ -224,7 +224,7 @@ STRANGE = [
     "rlstages_envs.rooms:gym.make",
     "rlstages_envs.minigrid:cast",
     "rlstages_envs:import_module",
-    "rlstages.specs.curriculum:load_curriculum",
+    "rlstages.specs.loading:load_curriculum",
     "rlstages.training.trainer:train",
     "rlstages.specs.references:load_file",
 ]

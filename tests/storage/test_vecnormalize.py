@@ -14,7 +14,7 @@ from rlstages import Environment, Expert, InputError
 from rlstages.environments.make import make_environment
 from rlstages.play.experts import remedy_for, showing, statistics_beside, unused_statistics
 from rlstages.play.vecnormalize import read_statistics
-from rlstages.specs.stages.fine_tuning import BehaviorCloning
+from rlstages.specs.stages.cloning import BehaviorCloning
 
 
 class Parts(gym.Env):

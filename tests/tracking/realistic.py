@@ -21,11 +21,13 @@ from rlstages.events import (
     StageStarted,
     Warned,
 )
-from rlstages.specs.agent import Agent, Environment
+from rlstages.specs.agent import Agent
 from rlstages.specs.criteria import RewardThreshold, spend
 from rlstages.specs.criteria.episodes import Episode, score
 from rlstages.specs.curriculum import Curriculum
-from rlstages.specs.stages.fine_tuning import BehaviorCloning, FineTuning
+from rlstages.specs.environment import Environment
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.fine_tuning import FineTuning
 
 BEGAN = 1_700_000_000.0
 DEMONSTRATIONS = "demonstrations/copy.npz"

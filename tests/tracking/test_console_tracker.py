@@ -9,11 +9,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from rlstages.events import Event, RolloutFinished, RunStarted, StageFinished, StageStarted, Warned
-from rlstages.specs.agent import Agent, Environment
+from rlstages.specs.agent import Agent
 from rlstages.specs.criteria import Verdict
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.curriculum import Curriculum
-from rlstages.specs.stages.fine_tuning import BehaviorCloning
+from rlstages.specs.environment import Environment
+from rlstages.specs.stages.cloning import BehaviorCloning
 from rlstages.tracking import text
 from rlstages.tracking.console import console_tracker
 from rlstages.tracking.ladder import ASCII, UNICODE, live_view

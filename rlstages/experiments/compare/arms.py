@@ -13,14 +13,9 @@ from rlstages.errors import InputError, nearest, require
 from rlstages.specs.agent import Linear
 from rlstages.specs.criteria import RewardThreshold
 from rlstages.specs.curriculum import Curriculum
-from rlstages.specs.stages.fine_tuning import (
-    UNLIMITED_STEPS,
-    BehaviorCloning,
-    FineTuning,
-    Stage,
-    earlier_environments,
-    undemonstrated,
-)
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.fine_tuning import UNLIMITED_STEPS, FineTuning
+from rlstages.specs.stages.sequence import Stage, earlier_environments, undemonstrated
 
 UNREACHABLE = RewardThreshold(1e300)
 GOING_ON = "going on"

@@ -10,11 +10,13 @@ from typing import Any
 
 from rlstages.errors import InputError, require, require_name
 from rlstages.experiments.compare.arms import ARMS, last_variant, make_arms, staged
-from rlstages.specs.agent import Environment
 from rlstages.specs.criteria.criterion import Measure
-from rlstages.specs.curriculum import Curriculum, load_with_parameters
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.environment import Environment
+from rlstages.specs.loading import load_with_parameters
 from rlstages.specs.serialization import loads
-from rlstages.specs.stages.fine_tuning import FineTuning, refuse_undemonstrated
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.stages.sequence import refuse_undemonstrated
 from rlstages.storage.groups import COMPARISON, found, is_unused
 from rlstages.storage.record import digest_from
 from rlstages.storage.run_directory import slug

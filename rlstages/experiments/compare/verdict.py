@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlstages.experiments.compare.results import ALPHA, ArmResult, Contrast, Results, finals
 from rlstages.experiments.compare.statistics import Estimate, chance_above, holm, permutation_p, seeds_needed
-from rlstages.specs.stages.fine_tuning import BehaviorCloning
+from rlstages.specs.stages.cloning import BehaviorCloning
 
 FEW_SEEDS = 10
 NEGLIGIBLE = 0.01

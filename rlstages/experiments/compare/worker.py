@@ -29,7 +29,9 @@ from rlstages.learners.learner import Learner
 from rlstages.play.play import evaluate
 from rlstages.reproducibility import random_state_kept
 from rlstages.specs.criteria.episodes import Score, score
-from rlstages.specs.stages.fine_tuning import BehaviorCloning, FineTuning, goes_on_when_missed
+from rlstages.specs.stages.cloning import BehaviorCloning
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.stages.sequence import goes_on_when_missed
 from rlstages.storage.lock import patiently
 from rlstages.storage.run_directory import clear_unborn, read_events
 from rlstages.tracking import Track

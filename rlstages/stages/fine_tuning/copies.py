@@ -15,7 +15,7 @@ from rlstages.environments.rewards import NormalizedRewards
 from rlstages.events import Emit, Warned
 from rlstages.learners.learner import Learner
 from rlstages.reproducibility import random_state_kept
-from rlstages.specs.agent import Environment
+from rlstages.specs.environment import Environment
 from rlstages.specs.stages.fine_tuning import FineTuning
 
 _NOT_AS_THEY_WERE = (

@@ -31,9 +31,10 @@ from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_s
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.play.doubts import STRICT_LEVEL, doubts_about_reward
 from rlstages.play.examiner import Examiner
-from rlstages.specs.agent import SCHEDULED, Environment, value_at
+from rlstages.specs.agent import SCHEDULED, value_at
 from rlstages.specs.criteria import Verdict
 from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS, Episode, Score, episodes_of, rows_of, score, shown
+from rlstages.specs.environment import Environment
 from rlstages.specs.serialization import from_data, to_data
 from rlstages.specs.stages.fine_tuning import FineTuning
 from rlstages.stages.fine_tuning.copies import copies_state, open_copies

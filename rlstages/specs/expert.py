@@ -1,0 +1,83 @@
+"""Who shows the task, as frozen data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlstages.errors import require, require_choice, require_int
+from rlstages.specs.plain import plain, whole
+from rlstages.specs.references import reference
+from rlstages.specs.serialization import serializable
+from rlstages.specs.unknown import refusing_unknown
+
+
+@serializable
+@refusing_unknown()
+@dataclass(frozen=True, init=False)
+class Expert:
+    """Who shows the task, by name, and how many episodes.
+
+    Args:
+        source: A function `expert(env) -> act(obs)`, itself or as `"module:name"`, which is called for every episode
+            after its reset; or a run directory, whose final policy shows; or the zip file of a trained
+            stable-baselines3 model.
+        episodes: How many episodes to record.
+        algorithm: Only for a zip file: the class that saved it, such as `"PPO"`.
+        normalize: Only for a zip file: the file of the `VecNormalize` that the model was trained behind, whose
+            observation statistics it needs.
+    """
+
+    source: str
+    kind: Literal["function", "run", "model"] = "function"
+    episodes: int = 100
+    algorithm: str = "PPO"
+    normalize: str | None = None
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Callable[..., Any],
+        *,
+        episodes: int = 100,
+        algorithm: str = "PPO",
+        normalize: str | os.PathLike[str] | None = None,
+        kind: str | None = None,
+    ) -> None:
+        if isinstance(source, os.PathLike):
+            source = os.fspath(source)
+        if not isinstance(source, str):
+            source = reference("Expert", source)
+        require(bool(source.strip()), "Expert: the source is empty; give a function, a run directory or a model zip.")
+        episodes, algorithm = whole(episodes), plain(algorithm)
+        if kind is None:
+            is_name = ":" in source and "/" not in source and "\\" not in source
+            kind = "model" if source.endswith(".zip") else "function" if is_name else "run"
+        require_choice("Expert", "kind", kind, ["function", "run", "model"])
+        if kind == "function":
+            reference("Expert", source)
+        named = isinstance(algorithm, str) and algorithm.isidentifier()
+        require(named, f"Expert({source!r}): algorithm is {algorithm!r}; give the name of a class such as 'PPO'.")
+        require_int(f"Expert({source!r})", "episodes", episodes)
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "episodes", episodes)
+        object.__setattr__(self, "algorithm", algorithm)
+        if normalize is not None:
+            require(
+                kind == "model", f"Expert({source!r}): normalize is for the zip file of a model only; leave it out."
+            )
+            path = os.fspath(normalize) if isinstance(normalize, os.PathLike) else normalize
+            given = isinstance(path, str) and bool(path.strip())
+            require(given, f"Expert({source!r}): normalize is {normalize!r}; give the path of a VecNormalize file.")
+            normalize = path
+        object.__setattr__(self, "normalize", normalize)
+
+    @property
+    def name(self) -> str:
+        """Who shows, in a word."""
+        return self.source.rsplit(":", 1)[-1] if self.kind == "function" else self.source
+
+    def __str__(self) -> str:
+        return f"{self.episodes} episodes of {self.name}"
