@@ -29,9 +29,8 @@ test-slow: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m "slow and not soak" -n 2
 
 # What depends on the versions of gymnasium, stable-baselines3, imitation and NumPy, for the stack of 2023.
-SMOKE = tests/test_end_to_end.py tests/test_demonstrations.py tests/test_experts.py tests/test_policies.py tests/test_units.py \
-	tests/test_preflight.py tests/test_recording.py tests/environments tests/learners/test_cloning.py \
-	tests/learners/test_engines_torch.py tests/storage/test_vecnormalize.py
+SMOKE = tests/test_end_to_end.py tests/demonstrations/test_demonstrations.py tests/play tests/environments \
+	tests/training/test_preflight.py tests/stages/test_cloning.py tests/learners/test_engines_torch.py
 
 test-smoke: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m "not slow" -n 2 $(SMOKE)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,19 @@ def is_alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+class Stop:
+    """Interrupts the run, as Ctrl-C does, at an event of a kind."""
+
+    def __init__(self, kind, number=1):
+        self.kind, self.left = kind, number
+
+    def __call__(self, event):
+        if isinstance(event.payload, self.kind):
+            self.left -= 1
+            if self.left == 0:
+                signal.raise_signal(signal.SIGINT)
+
+    def close(self):
+        pass

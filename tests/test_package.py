@@ -114,7 +114,7 @@ def test_only_an_experts_model_is_unpickled():
     """What the linter cannot see: a method of a class that is chosen at run time, and arguments."""
     nodes = [(module, node) for module, tree in MODULES.items() for node in ast.walk(tree)]
     named = {(module, ast.unparse(n)) for module, n in nodes if isinstance(n, ast.Attribute) and n.attr in UNPICKLING}
-    # The reader of VecNormalize's files looks up no name that a pickle gives (tests/storage/test_vecnormalize.py).
+    # The reader of VecNormalize's files looks up no name that a pickle gives (tests/play/test_vecnormalize.py).
     inert = {("play.vecnormalize", "pickle.Unpickler")}
     inert |= {("play.vecnormalize", "_Reader(BytesIO(content)).load")}
     assert named - HARMLESS == {("play.experts", "BaseAlgorithm.load"), *inert}

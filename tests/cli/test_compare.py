@@ -12,18 +12,15 @@ from pathlib import Path
 
 import pytest
 from building import surroundings
+from comparing import CURRICULUM
+
+from rlstages.experiments.compare.budget import settle_steps
+from rlstages.experiments.compare.curve import read_curve
+from rlstages.experiments.compare.plan import claim, make_plan
+from rlstages.storage.record import read_record
+from rlstages.storage.run_directory import read_events
 
 HERE = Path(__file__).parents[1]
-sys.path.insert(0, str(HERE / "compare"))
-
-from comparing import CURRICULUM  # noqa: E402
-
-from rlstages.experiments.compare.budget import settle_steps  # noqa: E402
-from rlstages.experiments.compare.curve import read_curve  # noqa: E402
-from rlstages.experiments.compare.plan import claim, make_plan  # noqa: E402
-from rlstages.storage.record import read_record  # noqa: E402
-from rlstages.storage.run_directory import read_events  # noqa: E402
-
 SOURCE = "small_curriculum.py"
 WRONG = {
     "seeds in words": (["--seeds", "five"], "--seeds is 'five'; give 0:5 for 0 to 4, or 1,4,7."),

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from building import cloning, curriculum, payloads, tuning
-from test_trainer import Stop
+from building import Stop, cloning, curriculum, payloads, tuning
 
 from rlstages import RewardThreshold, train
 from rlstages.events import Evaluated, RolloutFinished

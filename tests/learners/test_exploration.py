@@ -10,9 +10,9 @@ from stepping import Tune, cloned, same
 
 from rlstages import Environment, RewardThreshold, SuccessThreshold
 from rlstages.events import ExplorationMeasured, HandoverChecked, Warned
-from rlstages.learners import exploration_guard
 from rlstages.learners.exploration import entropies, explore_more, is_certain, measure_exploration
 from rlstages.specs.criteria.episodes import Episode
+from rlstages.stages.fine_tuning import exploration_guard
 from rlstages.stages.fine_tuning.exploration_guard import ExplorationGuard
 from rlstages.stages.fine_tuning.runner import FineTuningRunner
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint

@@ -3,24 +3,19 @@
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
+import following
 import pytest
+import realistic
+import wandb_server
 from building import cloning, curriculum, payloads, tuning
 
 from rlstages import train
 from rlstages.events import EpochFinished, RolloutFinished, StageFinished
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
-
-import following
-import realistic
-import wandb_server
-
 from rlstages.tracking.wandb import FINISH_SECONDS, wandb_tracker
 
 MOST_SECONDS = 30.0

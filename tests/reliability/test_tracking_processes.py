@@ -9,19 +9,15 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import following
 import pytest
+import wandb_file
+import wandb_server
 from building import COMMAND, descendants, is_alive, lines, payloads, surroundings
 
 from rlstages.events import RunFinished
 from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import read_events
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
-
-import following
-import wandb_file
-import wandb_server
-
 from rlstages.tracking.metrics import metrics
 
 PLAN = """

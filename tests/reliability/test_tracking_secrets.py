@@ -6,18 +6,14 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
+import wandb_server
 from building import COMMAND, curriculum, surroundings, tuning
 
 from rlstages import train
 from rlstages.cli.demonstrating import record_demonstrations
 from rlstages.storage.record import read_record
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
-
-import wandb_server
 
 EXPERT_AND_DEMONSTRATIONS = """
 import os

@@ -101,7 +101,6 @@ sys.exit(sum(one.exitcode != 0 for one in all_of_them))
 @pytest.mark.slow
 def test_processes_that_begin_a_comparison_at_the_same_moment_all_do(tmp_path):
     variables = surroundings(tmp_path)
-    variables["PYTHONPATH"] += f":{__file__.rpartition('/storage/')[0]}/compare"
 
     ended = subprocess.run([sys.executable, "-c", AT_ONCE], cwd=tmp_path, env=variables, capture_output=True, text=True)
 

@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from building import HALF, Recorder, cloning, curriculum, echo, learner_for, payloads, tuning
+from building import HALF, Recorder, Stop, cloning, curriculum, echo, learner_for, payloads, tuning
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from test_trainer import Stop
 
 from rlstages import Environment, Expert, InputError, RewardThreshold, resume, train
 from rlstages.events import (

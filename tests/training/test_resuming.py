@@ -8,8 +8,8 @@ from building import agent, curriculum, echo, payloads, tuning
 from rlstages import Environment, InputError, SuccessThreshold, load_curriculum, resume, train
 from rlstages.events import Evaluated, Warned
 from rlstages.reproducibility import threads_of
-from rlstages.storage import rundir
 from rlstages.storage.record import read_record
+from rlstages.storage.run_directory import read_events
 from rlstages.training.resuming import conditions
 
 TASK = """
@@ -155,4 +155,4 @@ def test_copies_that_cannot_be_brought_back_are_told_before_the_first_step(here)
 
     [told] = warnings()
     assert told.startswith("Drifting cannot be brought back by the seed and actions of an episode (")
-    assert [event.stage_index for event in rundir.read_events(here / "run")][:2] == [-1, 0]
+    assert [event.stage_index for event in read_events(here / "run")][:2] == [-1, 0]

@@ -4,10 +4,9 @@ import dataclasses
 import itertools
 
 import pytest
-from building import UNREACHED, cloning, curriculum, echo, pathological, payloads, tuning
+from building import UNREACHED, Stop, cloning, curriculum, echo, pathological, payloads, tuning
 from hypothesis import given
 from hypothesis import strategies as st
-from test_trainer import Stop
 
 from rlstages import InputError, SuccessThreshold, resume, train
 from rlstages.events import (

@@ -10,10 +10,10 @@ from stepping import Tune, same
 from rlstages import Environment, RewardThreshold, SuccessThreshold
 from rlstages.errors import Fault
 from rlstages.events import Judged
-from rlstages.learners import fine_tuning
 from rlstages.learners.algorithms.on_policy.rollout import collect, put_back, size_of, taken
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.criteria.sequential import ALPHA
+from rlstages.stages.fine_tuning import runner as fine_tuning
 from rlstages.stages.fine_tuning.gate import Gate, share
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 

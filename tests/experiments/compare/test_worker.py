@@ -2,14 +2,13 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from building import HALF, cloning, curriculum, pathological, payloads, tuning
 from comparing import LONG, SHORT, SOON, placed, small_plan
+from wandb_file import records
 
 from rlstages import InputError, train
 from rlstages.events import DemonstrationsReady, RunFinished, StageFinished
@@ -19,10 +18,6 @@ from rlstages.experiments.compare.curve import grid_interval, read_curve, write_
 from rlstages.experiments.compare.plan import Plan, claim, make_plan, read_arm, run_path
 from rlstages.experiments.compare.results import collect
 from rlstages.storage.run_directory import read_events
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
-
-from wandb_file import records  # noqa: E402
 
 ROLLOUT = 64
 """Of the toy agent; a wave of a confirmation plays no more steps."""

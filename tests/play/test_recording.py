@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from building import echo
 
-from rlstages import Environment, Expert, InputError, recording
+from rlstages import Environment, Expert, InputError
 from rlstages.environments.make import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.play import recording
 from rlstages.play.experts import showing
 from rlstages.play.recording import Budget, record, rehearse
 from rlstages.training.smoke_check import try_expert

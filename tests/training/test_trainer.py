@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from building import Recorder, agent, cloning, curriculum, echo, mostly_slow, payloads, tuning
+from building import Recorder, Stop, agent, cloning, curriculum, echo, mostly_slow, payloads, tuning
 
 from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, resume, train
 from rlstages.environments.seeding import Purpose, episode_seed
@@ -44,22 +44,6 @@ def easy(name="easy", environment=ALWAYS, **settings):
 
 def hard(name="hard", **settings):
     return easy(name, NEVER, **settings)
-
-
-class Stop:
-    """Interrupts the run, as Ctrl-C does, at an event of a kind."""
-
-    def __init__(self, kind, number=1):
-        self.kind, self.left = kind, number
-
-    def __call__(self, event):
-        if isinstance(event.payload, self.kind):
-            self.left -= 1
-            if self.left == 0:
-                signal.raise_signal(signal.SIGINT)
-
-    def close(self):
-        pass
 
 
 def steps_of(path):

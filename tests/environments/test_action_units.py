@@ -29,7 +29,7 @@ from rlstages import (
 )
 from rlstages.cli.exporting import export_policy
 from rlstages.demonstrations.fitting import place_demonstrations
-from rlstages.environments.action_units import doubts_about_range, from_units, to_units, unit_space
+from rlstages.environments.action_units import doubts_about_range, from_units, narrow_actions, to_units, unit_space
 from rlstages.environments.joined import make_joined
 from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.monitor import monitor_of
@@ -37,7 +37,6 @@ from rlstages.events import DemonstrationsReady, EpochFinished, RolloutFinished,
 from rlstages.play.experts import showing
 from rlstages.play.recording import record
 from rlstages.play.saved_policies import evaluate_run, load_learner
-from rlstages.stages.cloning import narrow_actions
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
 from rlstages.storage.record import read_record
 from rlstages.training.preflight import preflight
