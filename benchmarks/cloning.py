@@ -27,6 +27,7 @@ from rlstages import Agent, BehaviorCloning, Environment
 from rlstages.demonstrations.episodes import Demonstration, Demonstrations
 from rlstages.learners.learner import Learner
 from rlstages.stages.cloning import CloningRunner
+from rlstages.stages.context import StageContext
 
 SIZE = 16_384
 SEES, ACTS = gym.spaces.Box(-1.0, 1.0, (8,), np.float32), gym.spaces.Discrete(4)
@@ -90,7 +91,7 @@ def ours(observations: np.ndarray, actions: np.ndarray, batch_size: int, engine:
     learner = Learner(Agent("PPO", engine=engine), SEES, ACTS, 0)
     spec = Environment("CartPole-v1")
     stage = BehaviorCloning("clone", spec, demonstrations="none", batch_size=batch_size, held_out=0.0, max_epochs=10**6)
-    runner = CloningRunner(stage, 0, learner, 0, lambda payload: None, Path("none"))
+    runner = CloningRunner(StageContext(learner, 0, lambda payload: None, Path("none"), [stage]))
     steps = np.zeros(64, np.float32)
     parts = [slice(start, start + 64) for start in range(0, SIZE, 64)]
     # An episode has one observation more than actions.

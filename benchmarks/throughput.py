@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from rlstages.environments.seeding import EpisodeSeeds, Purpose
 from rlstages.errors import InputError
 from rlstages.learners.learner import Learner
 from rlstages.reproducibility import limited_threads
+from rlstages.stages.context import StageContext
 from rlstages.stages.fine_tuning.copies import begin_copies
 from rlstages.stages.fine_tuning.runner import FineTuningRunner
 
@@ -206,7 +208,7 @@ def ours(spec: Environment, settings: Settings, engine: str, env: VecEnv | None 
     copies = env or make_vec_env(spec, agent.n_envs, seed, 0)
     learner = Learner(agent, copies.observation_space, copies.action_space, seed)
     stage = FineTuning("tune", spec, until=NEVER, max_steps=10**9, critic_fit_steps=0, evaluation_episodes=0)
-    runner = FineTuningRunner(stage, 0, learner, seed, lambda payload: None)
+    runner = FineTuningRunner(StageContext(learner, seed, lambda payload: None, Path("none"), [stage]))
     runner._env = copies
     begin_copies(learner.model, copies)
     runner.step()

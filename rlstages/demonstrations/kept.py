@@ -14,7 +14,8 @@ from rlstages.demonstrations.episodes import MAX_BYTES, Demonstrations, Observat
 from rlstages.demonstrations.fitting import place_demonstrations
 from rlstages.errors import InputError, require
 from rlstages.events import DemonstrationsReady, StageFinished
-from rlstages.specs.stages.sequence import Stage, undemonstrated
+from rlstages.specs.stages.base import StageSpec
+from rlstages.specs.stages.sequence import undemonstrated
 from rlstages.storage.checkpoints import sha256
 from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import INHERITED, read_events
@@ -66,7 +67,7 @@ def kept_demonstrations(run: Path) -> Kept | None:
     return Kept(inside(run, INHERITED), began_with) if kept is None and began_with is not None else kept
 
 
-def inherited(stages: Sequence[Stage], run: Path) -> Kept | None:
+def inherited(stages: Sequence[StageSpec], run: Path) -> Kept | None:
     """Return the demonstrations that stages need from the run whose policy they start with, or `None`.
 
     Raises:
@@ -76,7 +77,7 @@ def inherited(stages: Sequence[Stage], run: Path) -> Kept | None:
     kept = kept_demonstrations(run) if needy else None
     if needy and kept is None:
         raise InputError(
-            f"stage {needy[0].name!r}: demonstration_loss={needy[0].demonstration_loss:g}, but {run} keeps no "
+            f"stage {needy[0].name!r}: {needy[0].demonstrations_needed}, but {run} keeps no "
             "demonstrations, as no stage has cloned in it; start from a run that has, or leave it out."
         )
     return kept

@@ -39,7 +39,7 @@ class StageStarted:
     """A stage began.
 
     Attributes:
-        kind: `"BehaviorCloning"` or `"FineTuning"`.
+        kind: The name of its spec's class, such as `"BehaviorCloning"`.
         description: The stage as a sentence.
         max_steps: Its step limit, or `None` for cloning.
         max_epochs: Its epoch limit, or `None` for fine-tuning.

@@ -14,8 +14,7 @@ from rlstages.play.recording import Act, Show, record
 from rlstages.specs.criteria.baselines import Baselines
 from rlstages.specs.environment import Environment
 from rlstages.specs.expert import Expert
-from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.specs.stages.sequence import Stage
+from rlstages.specs.stages.base import StageSpec
 
 SEED = 3_000_000
 
@@ -35,10 +34,9 @@ def acting_at_random() -> Show:
     return act_at_random
 
 
-def expert_of(stages: Sequence[Stage]) -> Expert | None:
+def expert_of(stages: Sequence[StageSpec]) -> Expert | None:
     """Return the first expert that a curriculum names, or `None`."""
-    experts = [stage.expert for stage in stages if isinstance(stage, BehaviorCloning)]
-    return next((expert for expert in experts if expert is not None), None)
+    return next((expert for stage in stages for expert in stage.experts), None)
 
 
 def measure_baselines(

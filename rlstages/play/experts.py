@@ -19,7 +19,6 @@ from rlstages.reproducibility import random_state_kept
 from rlstages.specs.expert import Expert
 from rlstages.specs.references import resolve
 from rlstages.specs.serialization import loads
-from rlstages.specs.stages.cloning import BehaviorCloning
 from rlstages.storage.record import read_record
 
 CONTRIB = ("RecurrentPPO", "MaskablePPO", "QRDQN", "TQC", "TRPO", "ARS", "CrossQ")
@@ -56,9 +55,8 @@ def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
     return _acting(model, True, statistics.apply)
 
 
-def remedy_for(stage: BehaviorCloning) -> str:
-    """Return what may be wrong with a stage's expert where it cannot do the task, as half a sentence, or nothing."""
-    expert = stage.expert
+def remedy_for(expert: Expert | None) -> str:
+    """Return what may be wrong with an expert where it cannot do the task, as half a sentence, or nothing."""
     if expert is None or expert.kind != "model" or expert.normalize is not None:
         return ""
     beside = statistics_beside(Path(expert.source))
@@ -67,9 +65,8 @@ def remedy_for(stage: BehaviorCloning) -> str:
     return f"if the model was trained behind VecNormalize ({file}), give Expert(..., normalize={example!r})"
 
 
-def unused_statistics(stage: BehaviorCloning) -> list[str]:
-    """Return that statistics of observations lie beside a stage's model and are not used."""
-    expert = stage.expert
+def unused_statistics(expert: Expert | None) -> list[str]:
+    """Return that statistics of observations lie beside an expert's model and are not used."""
     if expert is None or expert.kind != "model" or expert.normalize is not None:
         return []
     beside = statistics_beside(Path(expert.source))
@@ -77,7 +74,7 @@ def unused_statistics(stage: BehaviorCloning) -> list[str]:
         used = beside is None or not read_statistics(beside).moments
     except InputError:
         used = True
-    return [] if used else [f"{expert.source} sees observations as they are; {remedy_for(stage)}."]
+    return [] if used else [f"{expert.source} sees observations as they are; {remedy_for(expert)}."]
 
 
 def statistics_beside(model: Path) -> Path | None:

@@ -24,7 +24,6 @@ from rlstages.specs.criteria.baselines import Baselines, normalized, value_of
 from rlstages.specs.criteria.episodes import Episode, Score, episodes_of, rows_of, score
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.serialization import from_data, to_data
-from rlstages.specs.stages.fine_tuning import FineTuning
 from rlstages.specs.variants import Variant, is_scored_next, variants_of
 
 WAVE, MOST_EPISODES = 8, 48
@@ -58,7 +57,7 @@ class Retention:
         self._curriculum, self._learner, self._run_seed, self._emit = curriculum, learner, run_seed, emit
         self._trust_pickle = trust_pickle
         self._variants = variants_of(curriculum)
-        planned = sum(stage.max_steps for stage in curriculum.stages if isinstance(stage, FineTuning))
+        planned = sum(stage.step_limit or 0 for stage in curriculum.stages)
         self._free = min(FREE_STEPS, curriculum.retention_share * planned)
         self._baselines: list[Baselines | None] = [None] * len(self._variants)
         self._wave_steps = [0 for _ in self._variants]

@@ -12,9 +12,7 @@ from rlstages.specs.agent import Agent
 from rlstages.specs.environment import Environment
 from rlstages.specs.plain import items_of, plain
 from rlstages.specs.serialization import digest, from_data, loads, serializable, to_data
-from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.specs.stages.fine_tuning import FineTuning
-from rlstages.specs.stages.sequence import Stage, refuse_rehearsal, refuse_return, refuse_unfit
+from rlstages.specs.stages.base import StageSpec
 from rlstages.specs.unknown import refusing_unknown
 
 
@@ -37,7 +35,7 @@ class Curriculum:
     name: str
     _: KW_ONLY
     agent: Agent
-    stages: tuple[Stage, ...]
+    stages: tuple[StageSpec, ...]
     held_out: tuple[Environment, ...] = ()
     retention_share: float = 0.05
 
@@ -46,7 +44,7 @@ class Curriculum:
         name: str,
         *,
         agent: Agent,
-        stages: Sequence[Stage],
+        stages: Sequence[StageSpec],
         held_out: Sequence[Environment] = (),
         retention_share: float = 0.05,
     ) -> None:
@@ -57,14 +55,11 @@ class Curriculum:
         require(isinstance(agent, Agent), f"{where}: agent is {in_short(agent)}; give an Agent(...).")
         require(isinstance(stages, tuple) and len(stages) > 0, f"{where}: give a list of at least one stage.")
         for number, stage in enumerate(stages, 1):
-            known = isinstance(stage, (BehaviorCloning, FineTuning))
+            known = isinstance(stage, StageSpec)
             what = f"number {number} in stages is {in_short(stage)}"
             require(known, f"{where}: {what}; each is one BehaviorCloning(...) or FineTuning(...), in one flat list.")
-        for before, stage in zip((None, *stages), stages, strict=False):
-            refuse_unfit(stage, before, agent)
-            refuse_return(stage, before)
-        for index in range(len(stages)):
-            refuse_rehearsal(stages, index, agent.n_envs)
+        for index, stage in enumerate(stages):
+            stage.check_place(stages[:index], agent)
         names = [stage.name for stage in stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         require(not twice, f"{where}: two stages are named {', '.join(map(repr, twice))}; give each a name of its own.")

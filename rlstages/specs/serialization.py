@@ -12,9 +12,10 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from rlstages.errors import InputError, nearest
+from rlstages.errors import InputError, nearest, reason_of
 from rlstages.specs.plain import FrozenDict, FrozenList, plain
 
 TAG = "$type"
@@ -23,6 +24,8 @@ TUPLE, PAIRS = "tuple", "dict"
 ADDED: dict[tuple[Any, str], Any] = {("Environment", "success_at"): "end", ("Expert", "normalize"): None}
 """Fields that came later, and the values with which a digest leaves them out: it is that of before."""
 MAX_DEPTH, MAX_DIGITS = 64, 400
+GROUPS = ("rlstages.stages",)
+"""Groups of entry points with classes that packages add, each under its own name."""
 _CLASSES: dict[str, type] = {}
 T = TypeVar("T", bound=type)
 
@@ -111,13 +114,25 @@ def _from_data(data: Any, listed: type) -> Any:
     name = data[TAG]
     if name in (TUPLE, PAIRS):
         return _items_from_data(name, data.get("items"))
-    if not isinstance(name, str) or name not in _CLASSES:
-        raise InputError(f"The data names the unknown type {name!r}.{nearest(str(name), _CLASSES)}")
+    cls = _class_named(name)
     fields = {key: _from_data(value, tuple) for key, value in data.items() if key != TAG}
     try:
-        return _CLASSES[name](**fields)
+        return cls(**fields)
     except TypeError as error:
         raise InputError(f"The data of a {name} does not fit: {error}.") from error
+
+
+def _class_named(name: Any) -> type:
+    """Return a serializable class, whose module is imported if an installed package says which it is."""
+    if isinstance(name, str) and name not in _CLASSES:
+        for entry in (entry for group in GROUPS for entry in entry_points(group=group, name=name)):
+            try:
+                entry.load()
+            except Exception as error:
+                raise InputError(f"{name!r} cannot be imported from {entry.value}: {reason_of(error)}.") from error
+    if not isinstance(name, str) or name not in _CLASSES:
+        raise InputError(f"The data names the unknown type {name!r}.{nearest(str(name), _CLASSES)}")
+    return _CLASSES[name]
 
 
 def _items_from_data(kind: str, items: Any) -> Any:

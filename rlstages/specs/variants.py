@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from rlstages.specs.criteria.criterion import Measure
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.environment import Environment
-from rlstages.specs.stages.fine_tuning import FineTuning
-from rlstages.specs.stages.sequence import Stage
+from rlstages.specs.stages.base import StageSpec
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ def is_scored_next(curriculum: Curriculum, stage: int, environment: Environment)
 
 def variants_of(curriculum: Curriculum) -> tuple[Variant, ...]:
     """Return the environments of all stages in their order, then those that are held out."""
-    stages: dict[Environment, Stage] = {}
-    for stage in sorted(curriculum.stages, key=lambda stage: not isinstance(stage, FineTuning)):
+    stages: dict[Environment, StageSpec] = {}
+    for stage in sorted(curriculum.stages, key=lambda stage: not stage.reinforces):
         stages.setdefault(stage.environment, stage)
     names: Counter[str] = Counter()
     variants = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,53 +19,42 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from rlstages.demonstrations.episodes import Demonstrations, Observations, load_demonstrations, take
 from rlstages.demonstrations.fitting import doubtful, place_demonstrations
 from rlstages.errors import require
-from rlstages.events import DemonstrationsReady, Emit, EpochFinished, Judged, Warned
+from rlstages.events import DemonstrationsReady, EpochFinished, Judged, Warned
 from rlstages.learners.algorithms.on_policy.numpy.engine import NumpyEngine
 from rlstages.learners.exploration import exploration_event, measure_exploration
-from rlstages.learners.learner import Learner, Weights, arrays, load_optimizer_state, optimizer_state, tensors
+from rlstages.learners.learner import Weights, arrays, load_optimizer_state, optimizer_state, tensors
 from rlstages.learners.normalizer import normalizer_of
-from rlstages.play.doubts import doubts_about_clone, doubts_about_expert
+from rlstages.play.doubts import ABLE, doubts_about_clone, doubts_about_expert, doubts_about_reward
 from rlstages.play.examiner import Examiner
-from rlstages.play.experts import remedy_for, showing
+from rlstages.play.experts import remedy_for, showing, unused_statistics
 from rlstages.play.recording import record
+from rlstages.play.smoke_check import try_expert
 from rlstages.specs.criteria import Verdict
-from rlstages.specs.criteria.episodes import Score, score
+from rlstages.specs.criteria.episodes import Episode, Score, score
 from rlstages.specs.serialization import from_data, to_data
 from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.stages.runner import Result
+from rlstages.stages.context import StageContext
+from rlstages.stages.runner import Found, Result, Setting
 from rlstages.storage.checkpoints import sha256
 
 MEASURED_AT_ONCE = 4096
+INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 
 
 class CloningRunner:
     """Runs a `BehaviorCloning` stage: demonstrations, score before, epochs, score after.
 
     Args:
-        stage: What to do.
-        index: Of the stage.
-        learner: Whose policy is trained.
-        run_seed: Of the run.
-        emit: Takes events.
-        file: Where the demonstrations are kept, in the run directory.
-        trust_pickle: Whether an expert's model zip may be loaded.
+        context: What to do, with whose policy.
     """
 
-    def __init__(
-        self,
-        stage: BehaviorCloning,
-        index: int,
-        learner: Learner,
-        run_seed: int,
-        emit: Emit,
-        file: Path,
-        trust_pickle: bool = False,
-    ) -> None:
-        self.stage, self.index, self.learner, self.run_seed, self.emit = stage, index, learner, run_seed, emit
+    def __init__(self, context: StageContext) -> None:
+        self.stage = stage = cast(BehaviorCloning, context.spec)
+        self.index, self.learner, self.run_seed, self.emit = context.number, context.learner, context.seed, context.emit
         self.stage_steps = 0
         self.result: Result | None = None
-        self._file, self._trust_pickle = file, trust_pickle
-        self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
+        self._file, self._trust_pickle = context.file("demonstrations", ".safetensors"), context.trust_pickle
+        self._examiner = Examiner(stage.environment, self.index, self.learner, self.run_seed, self.emit)
         self._phase = "demonstrations"
         self._before: Score | None = None
         self._epoch, self._stale = 0, 0
@@ -73,6 +63,33 @@ class CloningRunner:
         self._data: _Data | None = None
         self._bc: Any = None
         self._digest: str | None = None
+
+    @classmethod
+    def check(cls, stage: BehaviorCloning, setting: Setting) -> Found:
+        """Check what a stage clones: what its file holds, or what its expert plays for a while.
+
+        Raises:
+            InputError: If it cannot be cloned.
+        """
+        require(
+            importlib.util.find_spec("imitation") is not None,
+            f"Cloning needs the package imitation, which is not installed: {INSTALL_IMITATION}",
+        )
+        if stage.demonstrations is not None:
+            shown = load_demonstrations(Path(stage.demonstrations)).filtered(stage.best, stage.min_return)
+            place_demonstrations(stage.source, shown, setting.observation_space, setting.action_space)
+        else:
+            assert stage.expert is not None
+            show = showing(stage.expert, trust_pickle=setting.trust_pickle)
+            shown = try_expert(stage.environment, stage.expert, show)
+        tried, gate = setting.tried.episodes, setting.gate
+        doubts = doubts_about_expert(
+            stage.shower, stage.environment, shown.episodes, tried, gate, remedy_for(stage.expert)
+        )
+        played = [Episode(0, i, e.total_reward, len(e), e.success) for i, e in enumerate(shown.episodes)]
+        if not doubts and sum(bool(e.success) for e in played) < max(1.0, ABLE * len(played)):
+            doubts += unused_statistics(stage.expert)
+        return Found([*doubts, *doubts_about_reward(stage.environment, [*tried, *played])], shown)
 
     def step(self) -> None:
         """Gather the demonstrations, score the policy, train for one epoch, or judge the clone."""
@@ -139,7 +156,7 @@ class CloningRunner:
             for sentence in doubtful(kept, self.learner.policy.observation_space, self.learner.action_space)
         ]
         doubts += doubts_about_expert(
-            stage.shower, stage.environment, kept.episodes, gate=stage.until, remedy=remedy_for(stage)
+            stage.shower, stage.environment, kept.episodes, gate=stage.until, remedy=remedy_for(stage.expert)
         )
         for sentence in doubts:
             self.emit(Warned(sentence))

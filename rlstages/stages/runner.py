@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
-from rlstages.specs.criteria import Verdict
+import gymnasium as gym
+
+from rlstages.demonstrations.episodes import Demonstrations
+from rlstages.errors import InputError, reason_of
+from rlstages.play.smoke_check import Trial
+from rlstages.specs.agent import Agent
+from rlstages.specs.criteria import Criterion, Verdict
 from rlstages.specs.criteria.decline import Decline
 from rlstages.specs.criteria.episodes import Score
+from rlstages.specs.stages.base import StageSpec
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,50 @@ class Result:
     decline: Decline | None = None
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a stage is checked against before step 0.
+
+    Attributes:
+        observation_space: As the policy sees it.
+        action_space: Of the environments, in their own units.
+        agent: The agent.
+        gate: What its policy is asked for next, or `None`.
+        tried: Episodes of random actions in its environment.
+        trust_pickle: Whether an expert's model zip may be loaded.
+    """
+
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    agent: Agent
+    gate: Criterion | None
+    tried: Trial
+    trust_pickle: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check before step 0 has found.
+
+    Attributes:
+        doubts: Sentences on what will work, but not as well as a person may expect.
+        shown: Episodes of whoever shows, if any do.
+    """
+
+    doubts: Sequence[str] = ()
+    shown: Demonstrations | None = None
+
+
 class StageRunner(Protocol):
-    """A stage while it runs. Between two steps nothing is half-done: there the trainer saves, stops and resumes."""
+    """A stage while it runs. Between two steps nothing is half-done: there the trainer saves, stops and resumes.
+
+    It is made with a `StageContext`. What its class has as `check(stage, setting)` is called before step 0, returns
+    what it has `Found`, and raises an `InputError` for what cannot work.
+
+    Attributes:
+        stage_steps: Environment steps that it took so far.
+        result: How it ended, or `None` while it is under way.
+    """
 
     stage_steps: int
     result: Result | None
@@ -51,3 +101,17 @@ class StageRunner(Protocol):
 
     def close(self) -> None:
         """Let go of environments."""
+
+
+def runner_of(stage: StageSpec) -> Any:
+    """Return the class that carries out a stage.
+
+    Raises:
+        InputError: If there is none by the name that the stage's spec gives.
+    """
+    module, _, name = stage.runner.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        where = f"stage {stage.name!r}"
+        raise InputError(f"{where}: its runner {stage.runner} cannot be imported ({reason_of(error)}).") from error

@@ -27,7 +27,6 @@ from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.environment import Environment
 from rlstages.specs.expert import Expert
 from rlstages.specs.references import add_sources, is_reference
-from rlstages.specs.stages.cloning import BehaviorCloning
 from rlstages.storage.checkpoints import DiskFault, replace_durably, sha256
 from rlstages.storage.record import RunRecord
 
@@ -96,9 +95,8 @@ def _note(run: Path, record: RunRecord) -> Path | None:
 def _parts(curriculum: Curriculum) -> Iterator[Environment | Expert]:
     yield from curriculum.held_out
     for stage in curriculum.stages:
-        yield stage.environment
-        if isinstance(stage, BehaviorCloning) and stage.expert is not None:
-            yield stage.expert
+        yield from stage.environments
+        yield from stage.experts
 
 
 def _needs_trust(record: RunRecord) -> bool:

@@ -10,8 +10,7 @@ from rlstages.events.privacy import without_paths
 from rlstages.specs.agent import Agent
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.serialization import TAG, dumps, to_data
-from rlstages.specs.stages.fine_tuning import FineTuning
-from rlstages.specs.stages.sequence import Stage
+from rlstages.specs.stages.base import StageSpec
 
 _ONLY = [("type", "Agent"), ("type", "Environment"), ("type", "Expert")]
 
@@ -45,14 +44,12 @@ def _agent(agent: Agent) -> dict[str, Any]:
     return {**to_data(agent), **to_data(in_force)}
 
 
-def _stage(curriculum: Curriculum, stage: Stage) -> dict[str, Any]:
+def _stage(curriculum: Curriculum, stage: StageSpec) -> dict[str, Any]:
     data: dict[str, Any] = without_paths(to_data(stage))
     # It is in the keys.
     del data["name"]
-    if isinstance(stage, FineTuning):
-        in_force = {**curriculum.agent.settings(stage), "anchor_kl": stage.anchor_weight(curriculum.agent.algorithm, 0)}
-        data |= to_data(in_force)
-    return data
+    in_force: dict[str, Any] = to_data(stage.in_force(curriculum.agent))
+    return data | in_force
 
 
 def _flat(prefix: str, data: Any) -> dict[str, Any]:

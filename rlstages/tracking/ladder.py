@@ -86,7 +86,7 @@ def detail(stage: StageState, glyphs: Glyphs, width: int) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(ratio=1)
-    lines = _cloning(stage, glyphs, width) if stage.kind == "BehaviorCloning" else _fine_tuning(stage, glyphs, width)
+    lines = _cloning(stage, glyphs, width) if stage.max_epochs is not None else _fine_tuning(stage, glyphs, width)
     for label, content in lines or [("", Text(stage.description, "dim"))]:
         table.add_row(label, content)
     return table
@@ -124,7 +124,7 @@ def phase(stage: StageState) -> str:
         return "looking back"
     if stage.confirming:
         return "confirming"
-    if stage.kind == "BehaviorCloning":
+    if stage.max_epochs is not None:
         return "cloning" if stage.epoch else "preparing"
     return stage.rollout.phase if stage.rollout else "starting"
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from rlstages.errors import InputError
 from rlstages.events import StageFinished
-from rlstages.specs.expert import Expert
-from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.specs.stages.sequence import Stage
+from rlstages.specs.stages.base import StageSpec
 from rlstages.storage.record import RunRecord, read_record
 from rlstages.storage.run_directory import read_events
 
@@ -58,10 +56,9 @@ def _policy(curriculum: str, digest: str) -> str:
     return f"{collection(curriculum, 'policy')}:{digest_alias(digest)}"
 
 
-def _expert_runs(stages: tuple[Stage, ...]) -> Iterator[str]:
+def _expert_runs(stages: tuple[StageSpec, ...]) -> Iterator[str]:
     for stage in stages:
-        if isinstance(stage, BehaviorCloning) and isinstance(stage.expert, Expert) and stage.expert.kind == "run":
-            yield stage.expert.source
+        yield from (expert.source for expert in stage.experts if expert.kind == "run")
 
 
 def _plain(name: str) -> str:

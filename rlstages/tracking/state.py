@@ -28,9 +28,8 @@ from rlstages.specs.criteria import AllOf, AnyOf, Criterion, RewardThreshold, Su
 from rlstages.specs.criteria.baselines import Baselines
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.curriculum import Curriculum
-from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.specs.stages.fine_tuning import UNLIMITED_STEPS, FineTuning
-from rlstages.specs.stages.sequence import Stage
+from rlstages.specs.stages.base import StageSpec
+from rlstages.specs.stages.fine_tuning import UNLIMITED_STEPS
 
 _CURVE = 512
 
@@ -42,7 +41,7 @@ class StageState:
     Attributes:
         index: From 0.
         name: Of the stage.
-        kind: `"BehaviorCloning"` or `"FineTuning"`.
+        kind: The name of its spec's class, such as `"BehaviorCloning"`.
         description: The stage as a sentence.
         measure: What its criterion measures: `"success"`, `"return"`, or `"score"` where it has none.
         threshold: The number that is measured against, or `None`.
@@ -100,7 +99,7 @@ class StageState:
     def verdict(self) -> Verdict | None:
         """The verdict to show: the final one, or the latest; none where what it judged has been trained since."""
         if self.finished:
-            trained_since = self.finished.outcome == "missed" and self.kind == "FineTuning"
+            trained_since = self.finished.outcome == "missed" and self.max_epochs is None
             return None if trained_since and self.finished.after else self.finished.verdict
         return self.judged.verdict if self.judged else None
 
@@ -160,7 +159,7 @@ class RunState:
             self.start = payload
             for stage, spec in zip(self.stages, payload.curriculum.stages, strict=False):
                 # A resumed run may have been given more steps.
-                stage.max_steps = _limit(spec.max_steps if isinstance(spec, FineTuning) else None)
+                stage.max_steps = _limit(spec.step_limit)
         elif isinstance(payload, RunFinished):
             self.finish = payload
         elif isinstance(payload, BaselinesMeasured):
@@ -224,7 +223,7 @@ def _extend(curve: deque[float], value: float | None) -> None:
         curve.append(value)
 
 
-def _pending(index: int, stage: Stage) -> StageState:
+def _pending(index: int, stage: StageSpec) -> StageState:
     return StageState(
         index=index,
         name=stage.name,
@@ -232,8 +231,8 @@ def _pending(index: int, stage: Stage) -> StageState:
         description=str(stage),
         measure=_measure(stage.until),
         threshold=None if stage.until is None else stage.until.summary(())[1],
-        max_steps=None if isinstance(stage, BehaviorCloning) else _limit(stage.max_steps),
-        max_epochs=stage.max_epochs if isinstance(stage, BehaviorCloning) else None,
+        max_steps=_limit(stage.step_limit),
+        max_epochs=stage.epoch_limit,
     )
 
 

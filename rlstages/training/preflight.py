@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.preprocessing import is_image_space
 
-from rlstages.demonstrations.episodes import Demonstration, Demonstrations, load_demonstrations
+from rlstages.demonstrations.episodes import Demonstration, Demonstrations
 from rlstages.demonstrations.fitting import place_demonstrations
 from rlstages.demonstrations.kept import Kept
 from rlstages.environments.action_units import ONLY_BOUNDS, differ_in_bounds_only, doubts_about_range
@@ -30,22 +28,19 @@ from rlstages.environments.statistics import refuse_running_statistics
 from rlstages.environments.watchdog import watching
 from rlstages.errors import InputError, require
 from rlstages.learners.fit import require_actions, require_fit
-from rlstages.play.doubts import ABLE, doubts_about_expert, doubts_about_reward
-from rlstages.play.experts import remedy_for, showing, unused_statistics
+from rlstages.play.smoke_check import ENDLESS, Trial, try_episodes
 from rlstages.reproducibility import processors
 from rlstages.specs.agent import Agent
-from rlstages.specs.criteria import Criterion, spend
+from rlstages.specs.criteria import spend
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.environment import Environment
 from rlstages.specs.references import hidden
-from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.specs.stages.fine_tuning import FineTuning
-from rlstages.specs.stages.sequence import Stage, earlier_environments, gate_after, refuse_undemonstrated
-from rlstages.training.smoke_check import ENDLESS, Trial, try_episodes, try_expert
+from rlstages.specs.stages.base import StageSpec
+from rlstages.specs.stages.sequence import gate_after, refuse_undemonstrated
+from rlstages.stages.runner import Setting, runner_of
 
 ARRAYS = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
-INSTALL_IMITATION = "pip install --no-deps imitation==1.0.1"
 DEAR_STEP = 1e-3
 """Seconds of a step from which copies in processes of their own may pay (benchmarks/environments.py)."""
 DECIDABLE_ATTEMPTS, LEAST_PIXELS = 10, 36
@@ -107,14 +102,16 @@ def _preflight(curriculum: Curriculum, trust_pickle: bool, kept: Kept | None) ->
     for index, stage in enumerate(curriculum.stages):
         with _naming(stage):
             _check_criterion(stage)
-            _check_exploration(stage, curriculum.agent, spaces.action)
             if stage.environment not in tried:
                 tried[stage.environment] = try_episodes(stage.environment)
-            if isinstance(stage, BehaviorCloning):
-                shown[stage.environment] = _check_cloning(stage, spaces, trust_pickle)
-                doubts += _doubts_about_cloning(
-                    stage, shown[stage.environment], tried[stage.environment], gate_after(curriculum.stages, index)
-                )
+            check = getattr(runner_of(stage), "check", None)
+            if check is not None:
+                gate, trial = gate_after(curriculum.stages, index), tried[stage.environment]
+                setting = Setting(spaces.observation, spaces.action, curriculum.agent, gate, trial, trust_pickle)
+                found = check(stage, setting)
+                doubts += found.doubts
+                if found.shown is not None:
+                    shown[stage.environment] = found.shown
     for stage in curriculum.stages:
         with _naming(stage):
             _check_success(stage, tried, shown)
@@ -139,8 +136,7 @@ def _trained(curriculum: Curriculum) -> list[Environment]:
     """Return the environments that are trained or rehearsed in, each once."""
     found: list[Environment] = []
     for index, stage in enumerate(curriculum.stages):
-        if isinstance(stage, FineTuning):
-            found += [stage.environment, *(earlier_environments(curriculum.stages, index) if stage.rehearse else ())]
+        found += stage.trained_in(curriculum.stages[:index])
     return list(dict.fromkeys(found))
 
 
@@ -259,7 +255,7 @@ def _remedy(env: gym.Env[Any, Any], key: str) -> str:
     return f"leave {key!r} out (gymnasium.wrappers.FilterObservation), or turn it into numbers in a wrapper"
 
 
-def _check_criterion(stage: Stage) -> None:
+def _check_criterion(stage: StageSpec) -> None:
     if stage.until is None:
         return
     decidable = stage.until.fewest_episodes(spend(DECIDABLE_ATTEMPTS)) is not None
@@ -267,21 +263,6 @@ def _check_criterion(stage: Stage) -> None:
         decidable,
         f"{stage.until} cannot be decided in {stage.until.max_episodes} episodes by each of "
         f"{DECIDABLE_ATTEMPTS} confirmations, not even if all episodes succeed; raise max_episodes or margin.",
-    )
-
-
-def _check_exploration(stage: Stage, agent: Agent, space: gym.Space[Any]) -> None:
-    """Refuse an `exploration` that means nothing where actions are not continuous."""
-    asked = stage.exploration if isinstance(stage, FineTuning) else None
-    if asked is None or isinstance(space, gym.spaces.Box):
-        return
-    require(
-        0 <= asked <= 1,
-        f"exploration is {asked:g}, but where actions are not continuous it is a share of random ones; give 0 to 1.",
-    )
-    require(
-        agent.action_mode != "deterministic",
-        "exploration is of no use where the policy acts deterministically; leave it out, or leave action_mode out.",
     )
 
 
@@ -319,18 +300,6 @@ def _endlessness(environment: Environment, steps: int, ends: bool) -> list[str]:
     return [sentence]
 
 
-def _doubts_about_cloning(
-    stage: BehaviorCloning, shown: Demonstrations, trial: Trial, gate: Criterion | None
-) -> list[str]:
-    found = doubts_about_expert(
-        stage.shower, stage.environment, shown.episodes, trial.episodes, gate, remedy_for(stage)
-    )
-    played = [Episode(0, i, e.total_reward, len(e), e.success) for i, e in enumerate(shown.episodes)]
-    if not found and sum(bool(e.success) for e in played) < max(1.0, ABLE * len(played)):
-        found += unused_statistics(stage)
-    return found + doubts_about_reward(stage.environment, [*trial.episodes, *played])
-
-
 def _silence(environment: Environment, trial: Trial) -> list[str]:
     """Return that some episodes do not tell whether they succeeded, where others do."""
     told = [episode.success is not None for episode in trial.episodes]
@@ -342,7 +311,7 @@ def _silence(environment: Environment, trial: Trial) -> list[str]:
 
 
 def _check_success(
-    stage: Stage, tried: Mapping[Environment, Trial], shown: Mapping[Environment, Demonstrations]
+    stage: StageSpec, tried: Mapping[Environment, Trial], shown: Mapping[Environment, Demonstrations]
 ) -> None:
     """Refuse a criterion of success where no episode told, neither there nor in another variant of the environment."""
     if stage.until is None or not stage.until.needs_success or not tried[stage.environment].silent:
@@ -358,23 +327,8 @@ def _check_success(
     )
 
 
-def _check_cloning(stage: BehaviorCloning, spaces: Spaces, trust_pickle: bool) -> Demonstrations:
-    """Check what a stage clones; return what its file holds, or what its expert has played for a while."""
-    require(
-        importlib.util.find_spec("imitation") is not None,
-        f"Cloning needs the package imitation, which is not installed: {INSTALL_IMITATION}",
-    )
-    if stage.demonstrations is not None:
-        shown = load_demonstrations(Path(stage.demonstrations))
-        kept = shown.filtered(stage.best, stage.min_return)
-        place_demonstrations(stage.source, kept, spaces.observation, spaces.action)
-        return kept
-    assert stage.expert is not None
-    return try_expert(stage.environment, stage.expert, showing(stage.expert, trust_pickle=trust_pickle))
-
-
 @contextmanager
-def _naming(where: Stage | str) -> Iterator[None]:
+def _naming(where: StageSpec | str) -> Iterator[None]:
     """Put the stage before the sentence of an error."""
     place = where if isinstance(where, str) else f"stage {where.name!r}"
     try:

@@ -23,9 +23,6 @@ from rlstages.specs.agent import Agent
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.loading import load_curriculum, load_with_parameters
 from rlstages.specs.plain import whole
-from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.specs.stages.fine_tuning import FineTuning
-from rlstages.specs.stages.sequence import refuse_unfit
 from rlstages.storage.record import new_record, read_record
 from rlstages.storage.run_directory import RunDirectory, free_path, read_events, refuse_taken, update_curriculum
 from rlstages.storage.trust import is_own, remember, trust_sources
@@ -225,8 +222,8 @@ def start_from(learner: Learner, curriculum: Curriculum, run: Path) -> None:
             raise
         raise InputError(f"The policy of {run} has {theirs}; this curriculum's has {own}.") from error
     last = stages.get(last_finished(run)[0])
-    refuse_unfit(curriculum.stages[0], last, curriculum.agent)
-    learner.objective = "cloning" if isinstance(last, BehaviorCloning) else "reinforcement"
+    curriculum.stages[0].check_place([] if last is None else [last], curriculum.agent)
+    learner.objective = "reinforcement" if last is None or last.reinforces else "cloning"
     learner.trust()
 
 
@@ -254,13 +251,14 @@ def _fitting(checkpoint: str) -> Iterator[None]:
 def _raise_limit(run: RunDirectory, stage: int, max_steps: int, own: bool) -> None:
     stages = list(run.record.curriculum.stages)
     under_way = stages[stage] if stage < len(stages) else None
-    if not isinstance(under_way, FineTuning):
+    if under_way is None or under_way.step_limit is None:
         raise InputError(f"{run.path} did not stop in a fine-tuning stage, so there is no step limit to raise.")
+    limit = under_way.step_limit
     require(
-        max_steps > under_way.max_steps,
-        f"--max-steps is {max_steps:,}, but stage {under_way.name!r} has {under_way.max_steps:,} already; give more.",
+        max_steps > limit,
+        f"--max-steps is {max_steps:,}, but stage {under_way.name!r} has {limit:,} already; give more.",
     )
-    stages[stage] = replace(under_way, max_steps=max_steps)
+    stages[stage] = under_way.with_step_limit(max_steps)
     changed = replace(run.record.curriculum, stages=tuple(stages))
     if own:
         # Noted first: a kill in between must not make a stranger's run of it.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlstages.demonstrations.kept import demonstrated_transitions
 from rlstages.environments.monitor import FIRST
 from rlstages.environments.watchdog import watching
 from rlstages.events import (
@@ -26,27 +25,21 @@ from rlstages.learners.algorithms.on_policy.choice import choose_engine
 from rlstages.learners.learner import Learner
 from rlstages.play.retention import Retention
 from rlstages.specs.references import sources
-from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.specs.stages.fine_tuning import FineTuning
-from rlstages.specs.stages.sequence import earlier_environments, goes_on_when_missed
-from rlstages.stages.cloning import CloningRunner
-from rlstages.stages.fine_tuning.runner import FineTuningRunner
-from rlstages.stages.runner import Result, StageRunner
-from rlstages.storage.record import versions
-from rlstages.storage.run_directory import RunDirectory, read_events
-from rlstages.tracking import Extra, Track, open_trackers
-from rlstages.training.path import (
+from rlstages.specs.stages.base import StageSpec
+from rlstages.stages.context import StageContext
+from rlstages.stages.path import (
     Way,
     end_of,
     parent_of,
     policy_file,
-    returns_from,
-    stage_to_look_back_at,
     start_of,
-    stem_of,
     visit_of,
     way_from,
 )
+from rlstages.stages.runner import Result, StageRunner, runner_of
+from rlstages.storage.record import versions
+from rlstages.storage.run_directory import RunDirectory, read_events
+from rlstages.tracking import Extra, Track, open_trackers
 from rlstages.training.stopping import add_place, fault_of, interrupts
 
 CHECKPOINT_SECONDS = 10.0
@@ -148,7 +141,7 @@ class Trainer:
             if result.outcome == "collapsed":
                 self._leave_stage(self.stage - 1)
                 continue
-            if result.outcome == "missed" and not goes_on_when_missed(self.spec):
+            if result.outcome == "missed" and not self.spec.goes_on_when_missed:
                 outcome, reason = "missed", f"Stage {self.spec.name!r}: {result.reason}"
                 break
             self.retention.begin(self.stage, result.after)
@@ -166,7 +159,7 @@ class Trainer:
             self.emit(RunFinished("failed", reason))
 
     @property
-    def spec(self) -> BehaviorCloning | FineTuning:
+    def spec(self) -> StageSpec:
         """The stage under way."""
         return self.curriculum.stages[self.stage]
 
@@ -258,22 +251,13 @@ class Trainer:
         self.way += (self.stage,)
         self.runner = self._make_runner()
         self.seconds = 0.0
-        stage = self.spec
-        self.emit(start_of(stage, visit_of(self.way)))
-        if isinstance(stage, FineTuning) and returns_from(self.way, self.stage) >= stage.max_returns:
-            self.emit(Warned(f"Stage {stage.name!r} has gone back {stage.max_returns} times; now it goes on."))
+        self.emit(start_of(self.spec, visit_of(self.way)))
 
     def _make_runner(self) -> StageRunner:
-        stage, stages = self.spec, self.curriculum.stages
-        # Episodes' seeds are taken from how many stages were entered, so that no visit repeats those of another.
-        number = len(self.way) - 1
-        if isinstance(stage, FineTuning):
-            earlier, before = earlier_environments(stages, self.stage), stage_to_look_back_at(stages, self.way)
-            spaces = self.learner.policy.observation_space, self.learner.action_space
-            shown = demonstrated_transitions(self.directory.path, *spaces) if stage.needs_demonstrations else None
-            return FineTuningRunner(stage, number, self.learner, self.seed, self.emit, earlier, before, shown)
-        file = self.directory.path / "demonstrations" / f"{stem_of(stages, self.way)}.safetensors"
-        return CloningRunner(stage, number, self.learner, self.seed, self.emit, file, self.trust_pickle)
+        place = self.directory.path, self.curriculum.stages, self.way
+        context = StageContext(self.learner, self.seed, self.emit, *place, self.trust_pickle)
+        runner: StageRunner = runner_of(self.spec)(context)
+        return runner
 
     def _report(self, result: Result) -> None:
         """Keep the policy that leaves the stage and say how the stage ended."""

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import PPO
+from stepping import context_for
 
 from rlstages.environments.make import make_vec_env
 from rlstages.learners.algorithms.on_policy.numpy.engine import NumpyEngine
@@ -260,8 +261,7 @@ def test_cloning_is_imitations(tmp_path, acts, entropy_weight, l2_weight):
             held_out=0.0,
             evaluation_episodes=0,
         )
-        runner = CloningRunner(stage, 0, learner, 0, lambda payload: None, tmp_path / engine / "shown.safetensors")
-        (tmp_path / engine).mkdir()
+        runner = CloningRunner(context_for(stage, learner, run=tmp_path / engine))
         while runner._epoch * 6 < 32:
             runner.step()
         means = {i: slots["exp_avg"] for i, slots in runner._bc.optimizer.state_dict()["state"].items()}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
+from stepping import context_for
 from toys import tell
 
 from rlstages import Environment, Expert
@@ -422,7 +423,7 @@ def test_the_runner_updates_as_the_functions_do():
     stage = tuning(environment=BOX, anchor_kl=0.0, critic_fit_steps=0, evaluation_episodes=0)
     learner = learner_for(BOX, who, 11)
     learner.trust()
-    runner = FineTuningRunner(stage, 0, learner, 5, lambda payload: None)
+    runner = FineTuningRunner(context_for(stage, learner, 5))
     for _ in range(5):
         runner.step()
     runner.close()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from building import QUICK, UNREACHED, echo, learner_for, tuning
-from stepping import Tune, cloned, same
+from stepping import Tune, cloned, context_for, same
 
 from rlstages import Environment, RewardThreshold, SuccessThreshold
 from rlstages.events import ExplorationMeasured, HandoverChecked, Warned
@@ -181,7 +181,7 @@ def test_a_stage_that_was_made_to_explore_is_not_said_to_have_lost_the_one_befor
     stage = tuning(environment=environment, until=HARD, on_collapse="return", critic_fit_steps=0)
 
     def runner(learner):
-        return FineTuningRunner(stage, 1, learner, 0, lambda happened: None, before=before)
+        return FineTuningRunner(context_for(stage, learner, before=[before], index=1))
 
     one, other = runner(certain(environment)), runner(certain(environment))
     while not one._explorer.raised:

@@ -10,7 +10,7 @@ from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.play import recording
 from rlstages.play.experts import showing
 from rlstages.play.recording import Budget, record, rehearse
-from rlstages.training.smoke_check import try_expert
+from rlstages.play.smoke_check import try_expert
 
 
 def play(environment, expert, episodes=3, **where):

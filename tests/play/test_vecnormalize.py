@@ -14,7 +14,6 @@ from rlstages import Environment, Expert, InputError
 from rlstages.environments.make import make_environment
 from rlstages.play.experts import remedy_for, showing, statistics_beside, unused_statistics
 from rlstages.play.vecnormalize import read_statistics
-from rlstages.specs.stages.cloning import BehaviorCloning
 
 
 class Parts(gym.Env):
@@ -182,19 +181,19 @@ def test_of_several_files_the_one_that_belongs_to_the_model_is_named(tmp_path):
 
 
 def test_statistics_that_lie_beside_a_model_and_are_not_used_are_told_of(tmp_path):
-    stage = BehaviorCloning("copy", Environment("Pendulum-v1"), expert=Expert(str(tmp_path / "model.zip")))
-    assert unused_statistics(stage) == []
+    model = Expert(str(tmp_path / "model.zip"))
+    assert unused_statistics(model) == []
     saved(pendulum, tmp_path / "vecnormalize.pkl", norm_obs=False)
-    assert unused_statistics(stage) == []
+    assert unused_statistics(model) == []
     saved(pendulum, tmp_path / "vecnormalize.pkl")
 
-    (said,) = unused_statistics(stage)
+    (said,) = unused_statistics(model)
     assert "sees observations as they are" in said and str(tmp_path / "vecnormalize.pkl") in said
 
 
 def test_a_file_beside_a_model_is_named_where_the_model_cannot_do_its_task(tmp_path):
     def remedy(expert):
-        return remedy_for(BehaviorCloning("copy", Environment("Pendulum-v1"), expert=expert))
+        return remedy_for(expert)
 
     alone = remedy(Expert(str(tmp_path / "model.zip")))
     (tmp_path / "vecnormalize.pkl").touch()

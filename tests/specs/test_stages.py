@@ -14,7 +14,7 @@ from rlstages import (
     RewardThreshold,
     SuccessThreshold,
 )
-from rlstages.specs.stages.sequence import refuse_undemonstrated, refuse_unfit
+from rlstages.specs.stages.sequence import refuse_undemonstrated
 
 ENV = Environment("CartPole-v1")
 EXPERT = Expert("tasks:plan")
@@ -112,8 +112,8 @@ def test_the_anchors_weight_falls_to_nothing_in_a_straight_line():
 def test_so_does_the_weight_of_the_demonstrations_which_are_needed_only_where_it_is_there():
     stage = tune(demonstration_loss=0.4, demonstration_steps=1000)
     assert [stage.demonstration_weight(steps) for steps in (0, 500, 1000, 5000)] == [0.4, 0.2, 0.0, 0.0]
-    assert stage.needs_demonstrations
-    assert not any(s.needs_demonstrations for s in (tune(), tune(demonstration_loss=0.4, demonstration_steps=0)))
+    assert stage.demonstrations_needed == "demonstration_loss=0.4"
+    assert not any(s.demonstrations_needed for s in (tune(), tune(demonstration_loss=0.4, demonstration_steps=0)))
 
 
 def test_demonstrations_come_from_a_cloning_stage_before():
@@ -127,18 +127,18 @@ def test_demonstrations_come_from_a_cloning_stage_before():
 
 def test_a_stage_too_short_to_learn_in_is_refused():
     agent = Agent(n_envs=4)
-    refuse_unfit(tune(max_steps=5_120), None, agent)
+    tune(max_steps=5_120).check_place([], agent)
     with pytest.raises(InputError, match="max_steps is 5,119, but ten rollouts of 512 steps"):
-        refuse_unfit(tune(max_steps=5_119), None, agent)
+        tune(max_steps=5_119).check_place([], agent)
     with pytest.raises(InputError, match="a critic fit of 8,192 take 13,312"):
-        refuse_unfit(tune(max_steps=13_311, critic_fit_steps=8_192), clone(), agent)
-    refuse_unfit(tune(max_steps=13_312, critic_fit_steps=8_192), clone(), agent)
-    refuse_unfit(tune(max_steps=5_120), clone(), agent)
+        tune(max_steps=13_311, critic_fit_steps=8_192).check_place([clone()], agent)
+    tune(max_steps=13_312, critic_fit_steps=8_192).check_place([clone()], agent)
+    tune(max_steps=5_120).check_place([clone()], agent)
 
 
 def test_settings_that_the_agent_cannot_follow_are_refused():
     with pytest.raises(InputError, match="stage 'tune': clip_range belong to PPO"):
-        refuse_unfit(tune(clip_range=0.1), None, Agent("A2C"))
+        tune(clip_range=0.1).check_place([], Agent("A2C"))
     with pytest.raises(InputError, match="a rollout has 512 steps, less than batch_size=1024"):
-        refuse_unfit(tune(batch_size=1024), None, Agent(n_envs=4))
-    refuse_unfit(clone(), None, Agent("A2C"))
+        tune(batch_size=1024).check_place([], Agent(n_envs=4))
+    clone().check_place([], Agent("A2C"))

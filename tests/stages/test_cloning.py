@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from building import Recorder, agent, cloning, echo, learner_for
+from stepping import context_for
 
 from rlstages import Expert, InputError, SuccessThreshold
 from rlstages.demonstrations.episodes import Demonstration, Demonstrations, load_demonstrations
@@ -27,9 +28,9 @@ class Clone:
     def __init__(self, stage, tmp_path, learner=None, seed=0, **settings):
         self.learner = learner or learner_for(stage.environment, agent(**settings), seed)
         self.recorder = Recorder()
-        self.file = tmp_path / "shown.safetensors"
         emit = lambda payload: self.recorder(Event(payload, 0))  # noqa: E731
-        self.runner = CloningRunner(stage, 0, self.learner, seed, emit, self.file)
+        self.runner = CloningRunner(context_for(stage, self.learner, seed, emit, run=tmp_path))
+        self.file = self.runner._file
 
     def until(self, phase):
         while self.runner._phase != phase:
@@ -306,7 +307,7 @@ def test_changed_demonstrations_are_not_gone_on_with(tmp_path):
     content = bytearray(clone.file.read_bytes())
     content[-1] ^= 1
     clone.file.write_bytes(content)
-    with pytest.raises(InputError, match="shown.safetensors is not the file that the run wrote"):
+    with pytest.raises(InputError, match="00-clone.safetensors is not the file that the run wrote"):
         Clone(cloning(), tmp_path).runner.load_state_dict(state)
     clone.file.unlink()
     with pytest.raises(InputError, match="is not the file that the run wrote"):

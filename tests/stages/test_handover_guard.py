@@ -12,7 +12,7 @@ from building import QUICK, Recorder, agent, cloning, echo, learner_for, mostly_
 from hypothesis import assume, example, given
 from hypothesis import strategies as some
 from scipy import stats
-from stepping import Tune, cloned, same
+from stepping import Tune, cloned, context_for, same
 
 from rlstages import InputError, RewardThreshold, SuccessThreshold
 from rlstages.events import Evaluated, Event, HandoverChecked, HandoverRecovered, Warned
@@ -50,7 +50,7 @@ def cloned_state(acts, **settings):
     learner = learner_for(environment, agent(**settings))
     stage = cloning(environment=environment, episodes=60, max_epochs=40, batch_size=32, learning_rate=5e-3)
     with TemporaryDirectory() as folder:
-        runner = CloningRunner(stage, 0, learner, 0, Recorder(), Path(folder) / "shown.safetensors")
+        runner = CloningRunner(context_for(stage, learner, emit=Recorder(), run=Path(folder)))
         while runner.result is None:
             runner.step()
         runner.close()

@@ -10,7 +10,6 @@ from rlstages import RewardThreshold, SuccessThreshold
 from rlstages.events import LookedBack
 from rlstages.reproducibility import random_state, set_random_state
 from rlstages.stages.fine_tuning.look_back import LONGEST_LOOK, LOOK_SHARE, REFERENCE_EPISODES
-from rlstages.stages.fine_tuning.runner import FineTuningRunner
 
 # What a policy that knows nothing reaches: a level that is not lost soon, so that looks take several waves.
 BEFORE = tuning("before", echo(), until=RewardThreshold(2.0, margin=0.1))
@@ -23,8 +22,7 @@ class Watched(Tune):
     def __init__(self, before=BEFORE, seed=0, **settings):
         settings = {"environment": CONTRARY, "until": UNREACHED, "critic_fit_steps": 0, **settings}
         stage = tuning(on_collapse="return", **settings)
-        super().__init__(stage, seed=seed, learning_rate=1e-3)
-        self.runner = FineTuningRunner(stage, 0, self.learner, seed, self.runner.emit, (), before)
+        super().__init__(stage, seed=seed, before=[before], learning_rate=1e-3)
 
     def until_looking(self):
         while not (self.runner._phase == "looking back" and self.runner._look_back._episodes):

@@ -11,7 +11,6 @@ from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import monitor_of
 from rlstages.events import RolloutFinished, StageStarted
 from rlstages.specs.stages.sequence import earlier_environments
-from rlstages.stages.fine_tuning.runner import FineTuningRunner
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 ALWAYS, NEVER = Environment("toys:Always"), Environment("toys:Never")
@@ -22,8 +21,8 @@ class Rehearse(Tune):
     """A fine-tuning stage with earlier environments, stepped by hand."""
 
     def __init__(self, stage, earlier, learner=None, seed=0, **settings):
-        super().__init__(stage, learner, seed=seed, **settings)
-        self.runner = FineTuningRunner(stage, 0, self.learner, seed, self.runner.emit, earlier)
+        before = [tuning(str(number), environment) for number, environment in enumerate(reversed(earlier))]
+        super().__init__(stage, learner, seed=seed, before=before, **settings)
 
 
 def copies_of(runner):
@@ -127,7 +126,7 @@ def test_earlier_environments_are_those_of_all_stages_before_each_once_the_lates
     one, two, three = (echo(steps=n) for n in (3, 4, 5))
     plan = [cloning("clone", one), tuning("a", one), tuning("b", two), tuning("c", one), tuning("d", three)]
 
-    found = [earlier_environments(plan, index) for index in range(5)]
+    found = [earlier_environments(plan[:index], stage.environment) for index, stage in enumerate(plan)]
 
     assert found == [[], [], [one], [two], [one, two]]
 

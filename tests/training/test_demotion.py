@@ -20,9 +20,10 @@ from rlstages.events import (
 )
 from rlstages.learners.learner import read_policy
 from rlstages.play.saved_policies import load_policy
+from rlstages.stages.fine_tuning.look_back import stage_to_look_back_at
+from rlstages.stages.path import policy_file, returns_from, visit_of, way_from
 from rlstages.storage.checkpoints import checkpoint_names, sha256
 from rlstages.storage.run_directory import read_events
-from rlstages.training.path import policy_file, returns_from, stage_to_look_back_at, visit_of, way_from
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessTh
 from rlstages.demonstrations.episodes import Demonstration, Demonstrations
 from rlstages.play.experts import showing
 from rlstages.play.recording import record
+from rlstages.play.smoke_check import try_expert
 from rlstages.training.preflight import preflight, slowness
-from rlstages.training.smoke_check import try_expert
 
 
 def toy(name):

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rlstages.errors import InputError, require, require_name
-from rlstages.experiments.compare.arms import ARMS, last_variant, make_arms, staged
+from rlstages.experiments.compare.arms import ARMS, last_gate, last_variant, make_arms, staged
 from rlstages.specs.criteria.criterion import Measure
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.environment import Environment
 from rlstages.specs.loading import load_with_parameters
 from rlstages.specs.serialization import loads
-from rlstages.specs.stages.fine_tuning import FineTuning
 from rlstages.specs.stages.sequence import refuse_undemonstrated
 from rlstages.storage.groups import COMPARISON, found, is_unused
 from rlstages.storage.record import digest_from
@@ -64,7 +63,7 @@ class Plan:
         """The arm that the others are compared with, whose needs set the steps."""
         if "staged" in self.arms:
             return "staged"
-        return next(name for name, arm in self.arms.items() if isinstance(arm.stages[-1], FineTuning))
+        return next(name for name, arm in self.arms.items() if arm.stages[-1].reinforces)
 
     @property
     def environments(self) -> tuple[Environment, ...]:
@@ -74,12 +73,12 @@ class Plan:
     @property
     def measure(self) -> Measure:
         """What is compared, as what the last gate asks for: `"success"` or `"return"`."""
-        return last_variant(self.curriculum).until.measure
+        return last_gate(self.curriculum).measure
 
     @property
     def threshold(self) -> float:
         """What the last gate asks for."""
-        return last_variant(self.curriculum).until.summary([])[1]
+        return last_gate(self.curriculum).summary([])[1]
 
     @property
     def rollout_steps(self) -> int:
@@ -97,7 +96,7 @@ class Plan:
             advice = f"{self.name!r} has nothing to leave out, so add one with --arm 'name: parameter=value'"
         require(len(self.arms) >= 2, f"A comparison needs at least two arms; {advice}.")
         require(len(set(self.seeds)) == len(self.seeds) > 0, "A seed is given twice, or none; give each once.")
-        trained = any(isinstance(arm.stages[-1], FineTuning) for arm in self.arms.values())
+        trained = any(arm.stages[-1].reinforces for arm in self.arms.values())
         require(trained, "A comparison needs an arm that is fine-tuned; give more names to --arms.")
         slugs = [slug(name) for name in self.arms]
         require(len(set(slugs)) == len(slugs), f"Two arms would share a directory: {', '.join(self.arms)}.")

@@ -32,7 +32,6 @@ from rlstages.experiments.compare.statistics import (
 from rlstages.experiments.compare.transfer import Explored, explored_by
 from rlstages.specs.criteria.baselines import Baselines, normalized, value_of
 from rlstages.specs.criteria.criterion import Measure
-from rlstages.specs.stages.fine_tuning import FineTuning
 
 ALPHA = 1 - CONFIDENCE
 PROFILE_LEVELS = 21
@@ -242,7 +241,7 @@ def _arm(
 
 
 def _explored(plan: Plan, name: str, paths: Sequence[Path], runs: Sequence[RunEnd]) -> Explored | None:
-    stages = [stage.name for stage in plan.arms[name].stages if isinstance(stage, FineTuning)]
+    stages = [stage.name for stage in plan.arms[name].stages if stage.reinforces]
     return explored_by([path for path, run in zip(paths, runs, strict=True) if run.failure is None], stages)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from rlstages.experiments.compare.results import ALPHA, ArmResult, Contrast, Results, finals
 from rlstages.experiments.compare.statistics import Estimate, chance_above, holm, permutation_p, seeds_needed
-from rlstages.specs.stages.cloning import BehaviorCloning
 
 FEW_SEEDS = 10
 NEGLIGIBLE = 0.01
@@ -199,7 +198,7 @@ def _median(arm: ArmResult) -> str:
 def _transfer(results: Results) -> list[str]:
     """Name the arms that begin with a clone and score lower than one that begins with a random network."""
     plan, found = results.plan, list[str]()
-    copies = {name: any(isinstance(stage, BehaviorCloning) for stage in arm.stages) for name, arm in plan.arms.items()}
+    copies = {name: any(stage.demonstrates for stage in arm.stages) for name, arm in plan.arms.items()}
     fresh = [arm for arm in results.arms if not copies[arm.name]]
     if not fresh:
         return found

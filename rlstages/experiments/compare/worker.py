@@ -29,9 +29,6 @@ from rlstages.learners.learner import Learner
 from rlstages.play.play import evaluate
 from rlstages.reproducibility import random_state_kept
 from rlstages.specs.criteria.episodes import Score, score
-from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.specs.stages.fine_tuning import FineTuning
-from rlstages.specs.stages.sequence import goes_on_when_missed
 from rlstages.storage.lock import patiently
 from rlstages.storage.run_directory import clear_unborn, read_events
 from rlstages.tracking import Track
@@ -99,7 +96,7 @@ class Watch:
         self._run, self._plan, self._seed, self._steps = run, plan, seed, steps
         self._stages = plan.arms[arm].stages
         # In an arm every stage is followed by the next; where its own curriculum stops, what it needs for that ends.
-        self._patient = {stage.name for stage in plan.curriculum.stages if goes_on_when_missed(stage)}
+        self._patient = {stage.name for stage in plan.curriculum.stages if stage.goes_on_when_missed}
         self._copies: list[VecEnv] = []
         self._curve: Curve | None = None
         self._shown = 0
@@ -120,8 +117,8 @@ class Watch:
         if isinstance(payload, DemonstrationsReady):
             self._shown += payload.cost
         elif isinstance(payload, StageStarted):
-            self._cloning = isinstance(self._stages[event.stage_index], BehaviorCloning)
-            if event.stage_index == len(self._stages) - 1 and isinstance(self._stages[-1], FineTuning):
+            self._cloning = not self._stages[event.stage_index].reinforces
+            if event.stage_index == len(self._stages) - 1 and self._stages[-1].reinforces:
                 self._end_own(event)
         elif isinstance(payload, StageFinished):
             if self._cloning and payload.verdict is not None and payload.after is not None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import ClassVar, Literal
 
 from rlstages.errors import in_short, require, require_choice, require_int, require_name, require_number
 from rlstages.specs.criteria import Criterion
 from rlstages.specs.environment import Environment
 from rlstages.specs.expert import Expert
 from rlstages.specs.plain import settle
-from rlstages.specs.serialization import serializable, unusual
-from rlstages.specs.stages.base import AGENT_SETTINGS, require_criterion, require_environment
+from rlstages.specs.serialization import unusual
+from rlstages.specs.stages.base import AGENT_SETTINGS, StageSpec, require_criterion, require_environment
 from rlstages.specs.unknown import refusing_unknown
 
 
-@serializable
 @refusing_unknown(*AGENT_SETTINGS)
 @dataclass(frozen=True)
-class BehaviorCloning:
+class BehaviorCloning(StageSpec):
     """Train the learner's policy to act as demonstrations do.
 
     The loss is the negative log likelihood of the demonstrated actions (Pomerleau 1991, as `imitation` implements
@@ -47,6 +46,10 @@ class BehaviorCloning:
             deterministic expert drives it down without limit, and with it the exploration that fine-tuning needs.
         evaluation_episodes: Played before and after cloning to score the policy; 0 plays none.
     """
+
+    runner: ClassVar[str] = "rlstages.stages.cloning:CloningRunner"
+    demonstrates: ClassVar[bool] = True
+    left_out_in: ClassVar[frozenset[str]] = frozenset({"no-cloning", "scratch"})
 
     name: str
     environment: Environment
@@ -115,6 +118,25 @@ class BehaviorCloning:
         if self.expert is not None:
             return f"The expert {self.expert.name}"
         return os.path.basename(str(self.demonstrations))
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """The one that it asks, if it asks any."""
+        return () if self.expert is None else (self.expert,)
+
+    @property
+    def epoch_limit(self) -> int:
+        """Passes over the demonstrations after which it ends."""
+        return self.max_epochs
+
+    @property
+    def goes_on_when_missed(self) -> bool:
+        """Whether the next stage follows where this one misses its threshold."""
+        return self.on_failure == "advance"
+
+    def patient(self) -> BehaviorCloning:
+        """Return it so that the next stage follows where its threshold is missed."""
+        return replace(self, on_failure="advance")
 
     def __str__(self) -> str:
         source = str(self.expert) if self.expert else self.demonstrations

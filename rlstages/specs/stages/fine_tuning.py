@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar, Literal
 
 from rlstages.errors import require, require_choice, require_int, require_name, require_number
-from rlstages.specs.agent import Hyperparameters
-from rlstages.specs.criteria import Criterion
+from rlstages.specs.agent import Agent, Hyperparameters, Linear, refuse_ppo_only
+from rlstages.specs.criteria import Criterion, RewardThreshold
 from rlstages.specs.environment import Environment
 from rlstages.specs.plain import settle
-from rlstages.specs.serialization import serializable, unusual
-from rlstages.specs.stages.base import AGENT_SETTINGS, require_criterion, require_environment
+from rlstages.specs.serialization import unusual
+from rlstages.specs.stages.base import AGENT_SETTINGS, StageSpec, require_criterion, require_environment
+from rlstages.specs.stages.sequence import earlier_environments
 from rlstages.specs.unknown import refusing_unknown
 
 UNLIMITED_STEPS = 10**12
 """The limit of a stage that goes on until whoever watches the run has seen enough, as those of comparisons do."""
+UNREACHABLE = RewardThreshold(1e300)
+GOING_ON = "going on"
+UNPROTECTED: dict[str, Any] = {"critic_fit_steps": 0, "anchor_kl": 0.0, "demonstration_loss": 0.0}
+"""Settings of a stage whose updates nothing holds back."""
 
 
-@serializable
 @refusing_unknown(*AGENT_SETTINGS)
 @dataclass(frozen=True)
-class FineTuning(Hyperparameters):
+class FineTuning(Hyperparameters, StageSpec):
     """Train the same policy further with reinforcement learning until a threshold is really reached.
 
     The protections of the hand-over are on by default and can be switched off one by one. What each of them is worth is
@@ -70,6 +75,10 @@ class FineTuning(Hyperparameters):
         evaluation_episodes: Played before the stage, and after it if its threshold was missed, to score the policy; 0
             plays none, and then nothing is guarded.
     """
+
+    runner: ClassVar[str] = "rlstages.stages.fine_tuning.runner:FineTuningRunner"
+    reinforces: ClassVar[bool] = True
+    left_out_in: ClassVar[frozenset[str]] = frozenset({"no-curriculum", "scratch", "clone-only"})
 
     name: str
     environment: Environment
@@ -149,9 +158,122 @@ class FineTuning(Hyperparameters):
         return _faded(self.demonstration_loss, steps, self.demonstration_steps)
 
     @property
-    def needs_demonstrations(self) -> bool:
-        """Whether that term is ever there."""
-        return self.demonstration_weight(0) > 0
+    def demonstrations_needed(self) -> str:
+        """The setting that needs demonstrations of an earlier stage, as it is written; empty if none does."""
+        return f"demonstration_loss={self.demonstration_loss:g}" if self.demonstration_weight(0) > 0 else ""
+
+    @property
+    def step_limit(self) -> int:
+        """Environment steps after which it ends."""
+        return self.max_steps
+
+    @property
+    def goes_on_when_missed(self) -> bool:
+        """Whether the next stage follows where this one misses its threshold."""
+        return self.on_timeout == "advance"
+
+    def in_force(self, agent: Agent) -> dict[str, Any]:
+        """Return the agent's settings as they are in this stage, and the weight of the KL term."""
+        return {**agent.settings(self), "anchor_kl": self.anchor_weight(agent.algorithm, 0)}
+
+    def check_place(self, before: Sequence[StageSpec], agent: Agent) -> None:
+        """Refuse settings that the agent or the stages before make impossible, and too few steps to learn in.
+
+        A stage needs ten rollouts, and its critic fit if the policy is handed over: with less, no update could show in
+        its score.
+        """
+        where = f"stage {self.name!r}"
+        refuse_ppo_only(where, self, agent.algorithm)
+        settings, rollout = agent.settings(self), agent.rollout_steps
+        if agent.algorithm == "PPO":
+            whole = rollout >= settings["batch_size"]
+            require(whole, f"{where}: a rollout has {rollout} steps, less than batch_size={settings['batch_size']}.")
+        last = before[-1] if before else None
+        critic_fit = (self.critic_fit_steps or 0) if last is not None and not last.reinforces else 0
+        least = critic_fit + 10 * rollout
+        require(
+            self.max_steps >= least,
+            f"{where}: max_steps is {self.max_steps:,}, but ten rollouts of {rollout:,} steps and a critic fit of "
+            f"{critic_fit:,} take {least:,}; raise max_steps, or lower critic_fit_steps, n_envs or n_steps.",
+        )
+        require(
+            self.on_collapse == "go on" or (last is not None and last.reinforces),
+            f"{where}: on_collapse='return', but the stage before it is no FineTuning stage; leave it out.",
+        )
+        if self.rehearse:
+            self._check_rehearsal(before, agent.n_envs)
+
+    def _check_rehearsal(self, before: Sequence[StageSpec], n_envs: int) -> None:
+        where = f"stage {self.name!r}: rehearse={self.rehearse:g}"
+        require(
+            bool(earlier_environments(before, self.environment)),
+            f"{where}, but no stage before it has another environment; leave rehearse out.",
+        )
+        require(
+            self.rehearsal_copies(n_envs) < n_envs,
+            f"{where} of {n_envs} cop{'y' if n_envs == 1 else 'ies'} leaves none for the stage itself; lower it, or "
+            "raise Agent(n_envs=...).",
+        )
+
+    def trained_in(self, before: Sequence[StageSpec]) -> tuple[Environment, ...]:
+        """Return its environment, and those that it rehearses."""
+        rehearsed = earlier_environments(before, self.environment) if self.rehearse else ()
+        return (self.environment, *rehearsed)
+
+    # --- in the arms of a comparison -------------------------------------------------------------------------------
+
+    def possible_after(self, before: Sequence[StageSpec]) -> FineTuning:
+        """Return it without what needs stages before it that an arm has left out."""
+        follows = bool(before) and before[-1].reinforces
+        shown = any(stage.demonstrates for stage in before)
+        return replace(
+            self,
+            rehearse=self.rehearse if earlier_environments(before, self.environment) else 0.0,
+            on_collapse=self.on_collapse if follows else "go on",
+            demonstration_loss=self.demonstration_loss if shown or not self.demonstrations_needed else 0.0,
+        )
+
+    def patient(self) -> FineTuning:
+        """Return it so that the next stage follows where its threshold is missed."""
+        return replace(self, on_timeout="advance")
+
+    def unprotected(self, before: Sequence[StageSpec], agent: Agent) -> FineTuning:
+        """Return it with nothing that holds its updates back, or takes them back.
+
+        The first one after cloning starts with the exploration noise of a policy that is built anew,
+        `Agent.log_std_init`, as it does where a clone's network is put into a new PPO.
+        """
+        handed_over = bool(before) and not before[-1].reinforces
+        noise = agent.log_std_init if handed_over else self.exploration
+        guards: dict[str, Any] = {"explore_again": False, "guard_steps": 0, "on_collapse": "go on", "rehearse": 0.0}
+        return replace(self, exploration=noise, **UNPROTECTED, **guards)
+
+    def endless(self, before: Sequence[StageSpec], agent: Agent) -> FineTuning:
+        """Return a stage that trains on where this one ends, without end.
+
+        Nothing is handed over there, so there is no critic fit, no KL term and no demonstration loss; schedules stay
+        at their ends, or where these are 0, which no setting may be, at what the stage's last update has.
+        """
+        rollout = agent.rollout_steps
+        progress = (self.max_steps - 1) // rollout * rollout / self.max_steps
+        settings: dict[str, Any] = {
+            # A schedule that is 0 all along stays one.
+            name: value.end or value.at(progress) or value
+            for name, value in {**agent.given(), **self.given()}.items()
+            if isinstance(value, Linear)
+        }
+        return replace(
+            self,
+            name=f"{GOING_ON} in {self.name}"[:80].strip(),
+            until=self.until & UNREACHABLE,
+            max_steps=UNLIMITED_STEPS,
+            rehearse=next(stage.rehearse for stage in reversed(before) if isinstance(stage, FineTuning)),
+            on_collapse="go on",
+            exploration=None,
+            evaluation_episodes=0,
+            **UNPROTECTED,
+            **settings,
+        )
 
 
 def _faded(start: float, steps: int, length: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Any, cast
 
@@ -13,13 +13,25 @@ from rlstages.specs.criteria import spend
 from rlstages.specs.criteria.decline import Decline, Level, level_of
 from rlstages.specs.criteria.episodes import Episode, episodes_of, rows_of
 from rlstages.specs.criteria.sequential import ALPHA
+from rlstages.specs.stages.base import StageSpec
 from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.stages.path import Way, returns_from
 
 LOOK_SHARE = 0.05
 """Steps of looks that find nothing, as a share of the stage's."""
 REFERENCE_EPISODES, LONGEST_LOOK = 48, 96
 ERROR = ALPHA / 2
 """Of all looks together; the other half is that of the level, whose interval errs once in forty times."""
+
+
+def stage_to_look_back_at(stages: Sequence[StageSpec], way: Way) -> FineTuning | None:
+    """Return the stage that the run would go back to, if the stage under way may still do so."""
+    stage = stages[way[-1]]
+    if not isinstance(stage, FineTuning) or stage.on_collapse != "return":
+        return None
+    before = stages[way[-1] - 1]
+    may_return = returns_from(way, way[-1]) < stage.max_returns
+    return before if may_return and isinstance(before, FineTuning) else None
 
 
 class LookBack:

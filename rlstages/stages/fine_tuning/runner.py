@@ -7,16 +7,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlstages.demonstrations.episodes import Observations
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import EpisodeMonitor, monitor_of
-from rlstages.errors import Fault
-from rlstages.events import Emit, Judged, RolloutFinished, Warned
+from rlstages.errors import Fault, require
+from rlstages.events import Judged, RolloutFinished, Warned
 from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated, critic_parameters, explained
 from rlstages.learners.algorithms.on_policy.rollout import (
     Rollout,
@@ -27,22 +26,23 @@ from rlstages.learners.algorithms.on_policy.rollout import (
     steps_in,
     taken,
 )
-from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
+from rlstages.learners.learner import load_optimizer_state, optimizer_state
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.play.doubts import STRICT_LEVEL, doubts_about_reward
 from rlstages.play.examiner import Examiner
 from rlstages.specs.agent import SCHEDULED, value_at
 from rlstages.specs.criteria import Verdict
 from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS, Episode, Score, episodes_of, rows_of, score, shown
-from rlstages.specs.environment import Environment
 from rlstages.specs.serialization import from_data, to_data
 from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.specs.stages.sequence import earlier_environments
+from rlstages.stages.context import StageContext
 from rlstages.stages.fine_tuning.copies import copies_state, open_copies
 from rlstages.stages.fine_tuning.exploration_guard import ExplorationGuard
 from rlstages.stages.fine_tuning.gate import Answer, Gate
 from rlstages.stages.fine_tuning.handover_guard import HandoverGuard
-from rlstages.stages.fine_tuning.look_back import LookBack
-from rlstages.stages.runner import Result
+from rlstages.stages.fine_tuning.look_back import LookBack, stage_to_look_back_at
+from rlstages.stages.runner import Found, Result, Setting
 
 CRITIC_LEARNING_RATE = 1e-3
 CRITIC_FIT_STEPS = 8_192
@@ -71,37 +71,25 @@ class FineTuningRunner:
     deterministically, training episodes say nothing about it, and the frozen policy plays others in waves (`Examiner`).
 
     Args:
-        stage: What to do.
-        index: Of the stage.
-        learner: Whose policy is trained.
-        run_seed: Of the run.
-        emit: Takes events.
-        earlier: Environments of earlier stages, for the copies that rehearse.
-        before: The stage to look back at, if the run may go back to it.
-        shown: Observations and actions of the demonstrations, as the policy takes them, if the stage needs any.
+        context: What to do, with whose policy.
     """
 
-    def __init__(
-        self,
-        stage: FineTuning,
-        index: int,
-        learner: Learner,
-        run_seed: int,
-        emit: Emit,
-        earlier: Sequence[Environment] = (),
-        before: FineTuning | None = None,
-        shown: tuple[Observations, np.ndarray] | None = None,
-    ) -> None:
-        self.stage, self.index, self.learner, self.run_seed, self.emit = stage, index, learner, run_seed, emit
+    def __init__(self, context: StageContext) -> None:
+        self.stage = stage = cast(FineTuning, context.spec)
+        self.index, self.run_seed, self.emit = index, run_seed, emit = context.number, context.seed, context.emit
+        self.learner = learner = context.learner
         self.stage_steps = 0
         self.result: Result | None = None
-        self._earlier, self._shown = earlier, shown
+        self._earlier = earlier_environments(context.before, stage.environment)
+        self._shown = context.demonstrated() if stage.demonstrations_needed else None
         self._settings = learner.agent.settings(stage)
         self._examiner = Examiner(stage.environment, index, learner, run_seed, emit)
         self._gate = Gate(stage.until)
         self._guard = HandoverGuard(stage, learner, emit)
         self._explorer = ExplorationGuard(stage, learner, emit, run_seed + index)
+        before = stage_to_look_back_at(context.stages, context.way)
         self._look_back = None if before is None else LookBack(before, index, learner, run_seed, emit)
+        self._stays = stage.on_collapse == "return" and before is None
         self._phase = "before"
         self._before: Score | None = None
         self._recent: list[Episode] = []
@@ -116,6 +104,27 @@ class FineTuningRunner:
         self._left_off: Mapping[str, Any] | None = None
         self._critic_optimizer: torch.optim.Optimizer | None = None
         self._anchor = self.learner.anchor()
+
+    @classmethod
+    def check(cls, stage: FineTuning, setting: Setting) -> Found:
+        """Refuse an `exploration` that means nothing where actions are not continuous.
+
+        Raises:
+            InputError: See there.
+        """
+        asked = stage.exploration
+        if asked is not None and not isinstance(setting.action_space, spaces.Box):
+            require(
+                0 <= asked <= 1,
+                f"exploration is {asked:g}, but where actions are not continuous it is a share of random ones; give 0 "
+                "to 1.",
+            )
+            require(
+                setting.agent.action_mode != "deterministic",
+                "exploration is of no use where the policy acts deterministically; leave it out, or leave action_mode "
+                "out.",
+            )
+        return Found()
 
     def step(self) -> None:
         """Score the policy, play one rollout and learn from it, or play one wave of a confirmation."""
@@ -187,6 +196,9 @@ class FineTuningRunner:
     # --- the phases --------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        if self._stays:
+            times = self.stage.max_returns
+            self.emit(Warned(f"Stage {self.stage.name!r} has gone back {times} times; now it goes on."))
         played = self._examiner.play(self.stage.evaluation_episodes)
         self._before = self._examiner.score("before", played)
         # A network that nothing has trained yet is certain of nothing.

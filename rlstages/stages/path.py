@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstages.events import StageCollapsed, StageFinished, StageStarted
-from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.specs.stages.fine_tuning import FineTuning
-from rlstages.specs.stages.sequence import Stage
+from rlstages.specs.stages.base import StageSpec
 from rlstages.stages.runner import Result
 from rlstages.storage.checkpoints import sha256
 from rlstages.storage.run_directory import slug
@@ -19,7 +17,7 @@ Way = tuple[int, ...]
 """The indices of the stages that were entered, in order, the one under way last."""
 
 
-def way_from(data: Sequence[int], stages: Sequence[Stage]) -> Way:
+def way_from(data: Sequence[int], stages: Sequence[StageSpec]) -> Way:
     """Read a way from a checkpoint.
 
     Raises:
@@ -42,24 +40,14 @@ def returns_from(way: Way, stage: int) -> int:
     return sum(here == stage and there < here for here, there in pairwise(way))
 
 
-def stage_to_look_back_at(stages: Sequence[Stage], way: Way) -> FineTuning | None:
-    """Return the stage that the run would go back to, if the stage under way may still do so."""
-    stage = stages[way[-1]]
-    if not isinstance(stage, FineTuning) or stage.on_collapse != "return":
-        return None
-    before = stages[way[-1] - 1]
-    may_return = returns_from(way, way[-1]) < stage.max_returns
-    return before if may_return and isinstance(before, FineTuning) else None
-
-
-def start_of(stage: Stage, visit: int) -> StageStarted:
+def start_of(stage: StageSpec, visit: int) -> StageStarted:
     """Return what is told when a stage begins."""
     until = stage.until
     return StageStarted(
         kind=type(stage).__name__,
         description=str(stage),
-        max_steps=stage.max_steps if isinstance(stage, FineTuning) else None,
-        max_epochs=stage.max_epochs if isinstance(stage, BehaviorCloning) else None,
+        max_steps=stage.step_limit,
+        max_epochs=stage.epoch_limit,
         criterion=None if until is None else str(until),
         threshold=None if until is None else until.summary([])[1],
         visit=visit,
@@ -68,7 +56,7 @@ def start_of(stage: Stage, visit: int) -> StageStarted:
 
 def end_of(
     result: Result,
-    stages: Sequence[Stage],
+    stages: Sequence[StageSpec],
     way: Way,
     stage_steps: int,
     seconds: float,
@@ -92,17 +80,17 @@ def end_of(
     )
 
 
-def stem_of(stages: Sequence[Stage], way: Way) -> str:
+def stem_of(stages: Sequence[StageSpec], way: Way) -> str:
     """Return what the files of the stage under way are named after; each visit has a name of its own."""
     stem = f"{way[-1]:02d}-{slug(stages[way[-1]].name)}"
     return stem if visit_of(way) == 1 else f"{stem}-{visit_of(way)}"
 
 
-def policy_file(stages: Sequence[Stage], way: Way) -> str:
+def policy_file(stages: Sequence[StageSpec], way: Way) -> str:
     """Return where the policy that leaves the stage under way is kept, relative to the run directory."""
     return f"policies/{stem_of(stages, way)}.safetensors"
 
 
-def parent_of(run: Path, stages: Sequence[Stage], way: Way) -> str | None:
+def parent_of(run: Path, stages: Sequence[StageSpec], way: Way) -> str | None:
     """Return the digest of the policy that entered the stage under way, or `None` for the first."""
     return sha256((run / policy_file(stages, way[:-1])).read_bytes()) if len(way) > 1 else None
