@@ -12,7 +12,8 @@ from rlstages.environments.determinism import doubts_about
 from rlstages.environments.make import make_vec_env
 from rlstages.environments.monitor import monitor_of
 
-PAGE = (Path(__file__).parents[1] / "docs" / "environments.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -40,3 +41,14 @@ def test_its_forms_play_the_same_episodes_and_come_back(lines):
 
 def test_it_trains_to_its_end(lines, here):
     assert train(lines, out="run", seed=0).outcome == "reached"
+
+
+PATHS = re.compile(r"`((?:rlstages|benchmarks|tests|envs|[a-z_]+)/[a-z_/]+\.py)`")
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem
+)
+def test_modules_that_a_page_names_are_there(page):
+    named = PATHS.findall(page.read_text(encoding="utf-8"))
+    assert [path for path in named if not any((ROOT / base / path).exists() for base in (".", "rlstages"))] == []

@@ -3,7 +3,7 @@
 A window of recent episodes opens gates by luck (a lucky stretch of 20 episodes passes a 0.9 threshold at a true
 success of 0.8 sooner or later, every time). Here episodes have to reject 'the true value is below threshold minus
 margin'. That test may be looked at after every episode (it is a sequential test), and may be begun again later: the
-attempts share the error budget (`spend`). Which episodes these are is the gate's affair (`learners/gate.py`).
+attempts share the error budget (`spend`). Which episodes these are is the gate's affair (`stages/fine_tuning/gate.py`).
 """
 
 from __future__ import annotations
