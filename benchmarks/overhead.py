@@ -21,7 +21,7 @@ from rlstages.play.examiner import Examiner
 from rlstages.play.retention import Retention
 from rlstages.stages.fine_tuning.runner import FineTuningRunner
 from rlstages.storage.run_directory import RunDirectory
-from rlstages.training import trainer
+from rlstages.training import session, trainer
 
 spent: dict[str, float] = defaultdict(float)
 calls: dict[str, int] = defaultdict(int)
@@ -56,7 +56,7 @@ def main() -> None:
     timed("evaluations before and after stages", Examiner, "play")
     timed("scores in all environments between stages", Retention, "step")
     timed("checkpoints", trainer.Trainer, "save")
-    timed("events and trackers", trainer.Trainer, "emit")
+    timed("events and trackers", session.Session, "emit")
     timed("events, of these", RunDirectory, "append")
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory) / "run"

@@ -102,7 +102,7 @@ def train(
         with RunDirectory.create(path, record, state_of(learner, checked.doubts), content) as run:
             remember(path, run.record)
             live = Trainer(run, learner, trust_pickle, watch, resumed=False)
-            live.tell(checked.doubts)
+            live.session.tell(checked.doubts)
             return live.train(track, track_also, console, trackers)
 
 
@@ -175,7 +175,7 @@ def resume(
                 learner = learner_of(run.record, state["learner"]["policy"])
                 live = Trainer(run, learner, trust_pickle, watch, resumed=True)
                 live.load(state)
-            live.tell([*damages, *told])
+            live.session.tell([*damages, *told])
             return live.train(track, track_also, console, trackers)
 
 
