@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rlstages.specs.environment import Environment
     from rlstages.specs.expert import Expert
     from rlstages.specs.loading import load_curriculum
+    from rlstages.specs.stages.base import StageSpec
     from rlstages.specs.stages.cloning import BehaviorCloning
     from rlstages.specs.stages.fine_tuning import FineTuning
     from rlstages.tracking.replay import track
@@ -38,6 +39,7 @@ __all__ = [
     "InputError",
     "Linear",
     "RewardThreshold",
+    "StageSpec",
     "SuccessThreshold",
     "Verdict",
     "load_curriculum",
@@ -59,6 +61,7 @@ _HOMES = {
     "specs.environment": ["Environment"],
     "specs.expert": ["Expert"],
     "specs.loading": ["load_curriculum"],
+    "specs.stages.base": ["StageSpec"],
     "specs.stages.cloning": ["BehaviorCloning"],
     "specs.stages.fine_tuning": ["FineTuning"],
     "tracking.replay": ["track"],

@@ -107,6 +107,11 @@ class Learner:
         """Make the policy as it is now the anchor of later stages."""
         self.trusted = self.weights()
 
+    def hand_over(self) -> None:
+        """Say that the policy was prepared without reward: what trains it next begins with a hand-over."""
+        self.objective = "cloning"
+        self.trust()
+
     def anchor(self) -> ActorCriticPolicy | None:
         """Return a frozen copy of the last trusted policy, or `None` if there is none."""
         if self.trusted is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from rlstages.demonstrations.episodes import Demonstrations
 from rlstages.errors import Fault, InputError
 from rlstages.play.experts import showing
 from rlstages.play.recording import Act, Show, record
@@ -34,6 +35,12 @@ def acting_at_random() -> Show:
     return act_at_random
 
 
+def play_at_random(environment: Environment, episodes: int, seed: int, stage: int) -> Demonstrations:
+    """Let chance play; the same seed and index of a stage play the same episodes."""
+    chance = Expert(f"{__name__}:{acting_at_random.__name__}", episodes=episodes)
+    return record(environment, chance, acting_at_random(), seed, stage)
+
+
 def expert_of(stages: Sequence[StageSpec]) -> Expert | None:
     """Return the first expert that a curriculum names, or `None`."""
     return next((expert for stage in stages for expert in stage.experts), None)
@@ -51,8 +58,7 @@ def measure_baselines(
         index: Of the environment, which decides the episodes' seeds.
         trust_pickle: Whether an expert's model zip may be loaded.
     """
-    chance = Expert(f"{__name__}:{acting_at_random.__name__}", episodes=episodes)
-    at_random = record(environment, chance, acting_at_random(), SEED, index).score()
+    at_random = play_at_random(environment, episodes, SEED, index).score()
     if expert is None:
         return Baselines(at_random, None, "the curriculum names no expert")
     try:

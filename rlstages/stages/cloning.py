@@ -218,8 +218,7 @@ class CloningRunner:
         self.learner.load_policy(self._best[1])
         # Over the demonstrations' states; fine-tuning measures those that the policy comes to itself.
         self.emit(exploration_event(measure_exploration(self.learner.policy, self._data.sample[0]), 0))
-        self.learner.objective = "cloning"
-        self.learner.trust()
+        self.learner.hand_over()
         self._examiner.begin_attempt()
         self._phase = "after"
 
