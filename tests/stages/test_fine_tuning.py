@@ -107,13 +107,13 @@ def test_statistics_after_a_rollout_are_those_of_what_was_seen():
 def test_statistics_of_returns_start_afresh_in_each_stage():
     learner = learner_for(echo(), agent(normalize_rewards=True))
     first = Tune(tuning(), learner).steps(4)
-    count = first.runner._env.ret_rms.count
+    count = first.runner._copies.env.ret_rms.count
     first.runner.close()
 
     second = Tune(tuning("next"), learner, index=1).steps(2)
 
     assert count > 150
-    assert second.runner._env.ret_rms.count == pytest.approx(64, abs=0.1)
+    assert second.runner._copies.env.ret_rms.count == pytest.approx(64, abs=0.1)
 
 
 def test_rewards_are_scaled_for_learning_and_reported_as_they_are():
@@ -342,10 +342,10 @@ def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
 
     assert again.runner._phase == phase
     assert again.runner.stage_steps == tune.runner.stage_steps == other.global_step
-    assert again.runner._recent == tune.runner._recent
+    assert again.runner._recent.episodes == tune.runner._recent.episodes
     np.testing.assert_equal(again.runner._gate.state_dict(), tune.runner._gate.state_dict())
     if phase != "before":
-        assert again.runner._copies().ret_rms.count == tune.runner._env.ret_rms.count
+        assert again.runner._copies.open().ret_rms.count == tune.runner._copies.env.ret_rms.count
     result = again.finish()
     assert result.outcome == "reached"
     fits = [event.phase for event in tune.rollouts() + again.rollouts()].count("critic fit")

@@ -115,7 +115,7 @@ def test_what_comes_back_is_the_clone_with_its_noise_statistics_and_critic(engin
     assert not same({name: before[name] for name in critic}, now)
     assert normalizer_of(learner.policy).standardizers["obs_"].count.item() == count
     assert not learner.policy.optimizer.state
-    assert tune.runner._recent == []
+    assert tune.runner._recent.episodes == []
 
 
 def test_then_steps_are_half_as_large_and_the_anchor_pulls_twice_as_much():

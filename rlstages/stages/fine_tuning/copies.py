@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_wrapper
 
 from rlstages.environments.joined import allot, concatenated, make_joined, parts_of
-from rlstages.environments.monitor import monitor_of
+from rlstages.environments.monitor import EpisodeMonitor, monitor_of
 from rlstages.environments.rewards import NormalizedRewards
 from rlstages.events import Emit, Warned
+from rlstages.learners.algorithms.on_policy.rollout import collect
 from rlstages.learners.learner import Learner
 from rlstages.reproducibility import random_state_kept
+from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.environment import Environment
 from rlstages.specs.stages.fine_tuning import FineTuning
 
@@ -22,6 +25,74 @@ _NOT_AS_THEY_WERE = (
     "{environment}: replaying the seed and actions of their episodes did not bring copies {copies} back to where they "
     "were, so this run goes on close to, but not exactly, as it would have without the interruption."
 )
+
+
+class Copies:
+    """The copies that a stage trains in, opened when they are first needed.
+
+    Args:
+        stage: Whose environment most copies run.
+        earlier: What the others rehearse in turn.
+        learner: Trains in them.
+        run_seed: Of the run.
+        index: Of the stage.
+        emit: Takes warnings.
+
+    Attributes:
+        env: The copies, or `None` until they are opened.
+    """
+
+    def __init__(
+        self,
+        stage: FineTuning,
+        earlier: Sequence[Environment],
+        learner: Learner,
+        run_seed: int,
+        index: int,
+        emit: Emit,
+    ) -> None:
+        self.env: VecEnv | None = None
+        self._learner = learner
+        self._made_of = stage, earlier, learner, run_seed, index, emit
+        self._left_off: Mapping[str, Any] | None = None
+
+    def open(self) -> VecEnv:
+        """Return those of the rollout before, new ones, or those of an interrupted session as it left them."""
+        if self.env is None:
+            self.env = open_copies(*self._made_of, self._left_off)
+        return self.env
+
+    @property
+    def monitor(self) -> EpisodeMonitor:
+        """What counts the episodes of the stage's own environment."""
+        return monitor_of(parts_of(self.open())[0])
+
+    def collect(self, trace_decay: float) -> tuple[RolloutBuffer, list[Episode]]:
+        """Play one rollout with the policy as it is.
+
+        Args:
+            trace_decay: The lambda of its advantages.
+
+        Returns:
+            The rollout, and the episodes that it has finished in the stage's own environment.
+        """
+        env = self.open()
+        buffer = collect(self._learner.model, env, self._learner.engine, trace_decay)
+        own, *_ = [monitor_of(part).take() for part in parts_of(env)]
+        return buffer, own
+
+    def state_dict(self) -> Mapping[str, Any] | None:
+        """Return where the copies are, or `None` if they were never opened."""
+        return self._left_off if self.env is None else copies_state(self._learner.model, self.env)
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from what `state_dict` returned; the copies are brought back when they are next needed."""
+        self._left_off = state
+
+    def close(self) -> None:
+        """Close them."""
+        if self.env is not None:
+            self.env.close()
 
 
 def open_copies(

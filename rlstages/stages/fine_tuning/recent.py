@@ -1,0 +1,110 @@
+"""The latest episodes of a stage: what they are worth, and why they have not opened the gate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlstages.events import Emit, RolloutFinished, Warned
+from rlstages.play.doubts import STRICT_LEVEL, doubts_about_reward
+from rlstages.specs.criteria.episodes import Episode, episodes_of, rows_of, score, shown
+from rlstages.specs.stages.fine_tuning import FineTuning
+
+COMPARED_AFTER = (100, 200, 400)
+"""Episodes of a stage after which the returns of solved and unsolved ones are compared."""
+
+
+class Recent:
+    """A window of the latest episodes that a stage has played, and its very first ones.
+
+    Args:
+        stage: Whose criterion says how long the window is.
+        emit: Takes events.
+
+    Attributes:
+        episodes: The window, oldest first.
+    """
+
+    def __init__(self, stage: FineTuning, emit: Emit) -> None:
+        self.episodes: list[Episode] = []
+        self._stage, self._emit = stage, emit
+        self._first: list[Episode] = []
+
+    def note(self, finished: Sequence[Episode], counts: bool) -> None:
+        """Take the episodes of a rollout.
+
+        Args:
+            finished: In the order of their ends.
+            counts: Whether they are of the policy that is judged, and belong into the window.
+        """
+        before = len(self._first)
+        self._first += finished[: COMPARED_AFTER[-1] - before]
+        # Solved episodes that bring less return than others are told of once.
+        if any(before < number <= len(self._first) for number in COMPARED_AFTER):
+            for sentence in doubts_about_reward(self._stage.environment, self._first, STRICT_LEVEL):
+                self._emit(Warned(sentence))
+        if counts:
+            self.episodes = (self.episodes + list(finished))[-self._stage.until.window :]
+
+    def clear(self) -> None:
+        """Empty the window: its episodes were tested and are spent, or are of a policy that is no more."""
+        self.episodes = []
+
+    def report(
+        self, phase: str, stage_steps: int, metrics: dict[str, float], steps_per_second: float, waiting_for: str = ""
+    ) -> None:
+        """Tell of a rollout.
+
+        Args:
+            phase: What it was for.
+            stage_steps: The stage's, with those of the rollout.
+            metrics: Of the update.
+            steps_per_second: Of the rollout and its update.
+            waiting_for: Why the gate has not opened, if it is not for what these episodes say.
+        """
+        value, threshold = self._stage.until.summary(self.episodes)
+        window = score(self.episodes) if self.episodes else None
+        self._emit(
+            RolloutFinished(
+                phase=phase,
+                stage_steps=stage_steps,
+                episodes=len(self.episodes),
+                mean_return=None if window is None else window.mean_return,
+                success=None if window is None else window.success,
+                mean_length=None if window is None else window.steps / window.episodes,
+                value=None if math.isnan(value) else value,
+                threshold=threshold,
+                train=metrics,
+                steps_per_second=steps_per_second,
+                waiting_for=waiting_for or self._waiting(),
+            )
+        )
+
+    def shortfall(self) -> str:
+        """Say what the steps were not enough for, beside the threshold."""
+        number, until = len(self.episodes), self._stage.until
+        if number < until.window:
+            return f"{number} of {until.window} fresh episodes were seen"
+        value, threshold = until.summary(self.episodes)
+        unconfirmed = "" if value < threshold else ", and no confirmation bore that out"
+        return f"the last {number} episodes have {shown(until.measure, value)}{unconfirmed}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the episodes."""
+        return {"recent": rows_of(self.episodes), "first_episodes": rows_of(self._first)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.episodes = episodes_of(state["recent"])
+        self._first = episodes_of(state.get("first_episodes", ()))
+
+    def _waiting(self) -> str:
+        """Say why the gate has not opened."""
+        number, until = len(self.episodes), self._stage.until
+        if number < until.window:
+            return f"{number} of {until.window} fresh episodes seen"
+        value, threshold = until.summary(self.episodes)
+        relation = "is below" if value < threshold else "has reached"
+        last, wanted = (shown(until.measure, each) for each in (value, threshold))
+        return f"the last {number} episodes' {last} {relation} {wanted}"

@@ -1,0 +1,128 @@
+"""What a stage learns from its rollouts, and what holds its updates back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from rlstages.demonstrations.episodes import Observations
+from rlstages.events import Emit, Warned
+from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated
+from rlstages.learners.algorithms.on_policy.rollout import Rollout, put_back, size_of, steps_in, taken
+from rlstages.learners.learner import Learner
+from rlstages.learners.normalizer import normalizer_of
+from rlstages.specs.agent import SCHEDULED, value_at
+from rlstages.specs.stages.fine_tuning import FineTuning
+from rlstages.stages.fine_tuning.exploration_guard import ExplorationGuard
+from rlstages.stages.fine_tuning.handover_guard import HandoverGuard
+
+MOST_HELD = 2**26
+"""Bytes of rollouts that wait to be learned from, and travel in each checkpoint; what is played beyond is lost."""
+
+
+class Updates:
+    """Learns from rollouts, together with those that were held while the policy stood still.
+
+    Args:
+        stage: Says what holds updates back.
+        learner: Whose policy learns.
+        emit: Takes warnings.
+        guard: Says by how much a drop has slowed them down.
+        explorer: Says whether the anchor is needed for what was made to explore.
+        shown: Observations and actions of demonstrations that updates are held to, or `None`.
+
+    Attributes:
+        number: How many there were.
+    """
+
+    def __init__(
+        self,
+        stage: FineTuning,
+        learner: Learner,
+        emit: Emit,
+        guard: HandoverGuard,
+        explorer: ExplorationGuard,
+        shown: tuple[Observations, np.ndarray] | None,
+    ) -> None:
+        self.number = 0
+        self._stage, self._learner, self._emit = stage, learner, emit
+        self._guard, self._explorer, self._shown = guard, explorer, shown
+        self._settings = learner.agent.settings(stage)
+        self._held: list[Rollout] = []
+        self._anchor = learner.anchor()
+
+    def hold(self, buffer: RolloutBuffer) -> None:
+        """Keep a rollout of the frozen policy to learn from later, if there is room for it."""
+        rollout = taken(buffer)
+        if sum(map(size_of, [*self._held, rollout])) <= MOST_HELD:
+            self._held.append(rollout)
+
+    def anchor_here(self) -> None:
+        """Hold updates to the policy as it is now, and forget rollouts of the one before."""
+        self._learner.trust()
+        self._anchor = self._learner.anchor()
+
+    def forget_held(self) -> None:
+        """Drop the rollouts that wait: they are of a policy that is no more."""
+        self._held = []
+
+    def learn(self, buffer: RolloutBuffer, stage_steps: int) -> dict[str, float]:
+        """Learn from a rollout; return the metrics of the update.
+
+        Args:
+            buffer: The rollout.
+            stage_steps: The stage's, with those of the rollout.
+        """
+        # Schedules count from the beginning of the rollout.
+        began = stage_steps - steps_in(buffer)
+        if self._held:
+            put_back(buffer, [*self._held, taken(buffer)])
+            self._held = []
+        settings = dict(self._settings)
+        for name in settings.keys() & set(SCHEDULED):
+            settings[name] = value_at(settings[name], began / self._stage.max_steps) * self._guard.step_scale
+        metrics = self._learner.engine.update(buffer, settings, *self._pull(began))
+        self.absorb(buffer)
+        self.number += 1
+        return metrics
+
+    def absorb(self, buffer: RolloutBuffer) -> bool:
+        """Move the observation statistics: after an update and before the next rollout, never in between.
+
+        Returns:
+            Whether there are any.
+        """
+        normalizer = normalizer_of(self._learner.policy)
+        if normalizer is None:
+            return False
+        first = normalizer.is_empty
+        # The update's minibatches have joined the axes of steps and copies in place.
+        normalizer.absorb(buffer.observations)
+        constants = normalizer.constants() if first else None
+        if constants is not None:
+            self._emit(Warned(f"{self._stage.environment}: {constants}"))
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rollouts that wait, and how many updates there were."""
+        return {"updates": self.number, "held": [dict(rollout) for rollout in self._held]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.number, self._held = state["updates"], list(state["held"])
+
+    def _pull(self, began: int) -> tuple[Anchor | None, Demonstrated | None]:
+        """Return what keeps an update near the anchor and the demonstrations, as far as that has not faded.
+
+        Args:
+            began: The stage's steps at which its rollout began.
+        """
+        stage, steps = self._stage, began - self._guard.began
+        needed = self._explorer.anchors or self._guard.rollbacks > 0
+        weight = stage.anchor_weight(self._learner.agent.algorithm, steps, needed) * self._guard.anchor_scale
+        anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
+        weight = stage.demonstration_weight(steps)
+        return anchor, Demonstrated(*self._shown, weight) if self._shown is not None and weight > 0 else None
