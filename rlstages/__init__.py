@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlstages.demonstrations.episodes import Demonstrations, load_demonstrations
     from rlstages.environments.batched_env import BatchedEnv
     from rlstages.errors import InputError
+    from rlstages.events.event import Event, Tracker
     from rlstages.play.saved_policies import load_policy
     from rlstages.specs.agent import Agent, Linear
     from rlstages.specs.criteria.criterion import Verdict
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from rlstages.specs.stages.base import StageSpec
     from rlstages.specs.stages.cloning import BehaviorCloning
     from rlstages.specs.stages.fine_tuning import FineTuning
+    from rlstages.storage.run_directory import read_events
     from rlstages.tracking.replay import track
     from rlstages.training.start import resume, train
+    from rlstages.training.trainer import RunResult
 
 __all__ = [
     "Agent",
@@ -34,17 +37,21 @@ __all__ = [
     "Curriculum",
     "Demonstrations",
     "Environment",
+    "Event",
     "Expert",
     "FineTuning",
     "InputError",
     "Linear",
     "RewardThreshold",
+    "RunResult",
     "StageSpec",
     "SuccessThreshold",
+    "Tracker",
     "Verdict",
     "load_curriculum",
     "load_demonstrations",
     "load_policy",
+    "read_events",
     "resume",
     "track",
     "train",
@@ -54,6 +61,7 @@ _HOMES = {
     "demonstrations.episodes": ["Demonstrations", "load_demonstrations"],
     "environments.batched_env": ["BatchedEnv"],
     "errors": ["InputError"],
+    "events.event": ["Event", "Tracker"],
     "play.saved_policies": ["load_policy"],
     "specs.agent": ["Agent", "Linear"],
     "specs.criteria": ["RewardThreshold", "SuccessThreshold", "Verdict"],
@@ -64,13 +72,19 @@ _HOMES = {
     "specs.stages.base": ["StageSpec"],
     "specs.stages.cloning": ["BehaviorCloning"],
     "specs.stages.fine_tuning": ["FineTuning"],
+    "storage.run_directory": ["read_events"],
     "tracking.replay": ["track"],
     "training.start": ["resume", "train"],
+    "training.trainer": ["RunResult"],
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rlstages")
     if name not in _MODULES:
         raise AttributeError(f"module 'rlstages' has no attribute {name!r}")
     return getattr(import_module(f"rlstages.{_MODULES[name]}"), name)

@@ -107,7 +107,8 @@ def test_light_modules_import_nothing_heavy_even_in_functions(module):
 
 UNPICKLING = {"load", "set_parameters", "load_from_zip_file", "Unpickler", "read_pickle", "load_from_disk"}
 # What else has that name: the loaders of checkpoints, and of what installed packages add.
-HARMLESS = {("training.start", "live.load"), ("specs.serialization", "entry.load")}
+HARMLESS = {("training.start", "live.load"), ("training.trainer", "self.session.load")}
+HARMLESS |= {("specs.serialization", "entry.load")}
 
 
 def test_only_an_experts_model_is_unpickled():
@@ -122,3 +123,13 @@ def test_only_an_experts_model_is_unpickled():
         (n.arg, n.value) for _, n in nodes if isinstance(n, ast.keyword) and n.arg in ("allow_pickle", "weights_only")
     ]
     assert [(name, ast.unparse(value)) for name, value in given] == [("allow_pickle", "False")]
+
+
+def test_a_script_beside_a_clone_imports_the_package_and_not_the_directory_that_has_its_name(tmp_path):
+    (tmp_path / "rlstages" / "rlstages").mkdir(parents=True)
+    script = tmp_path / "mine.py"
+    script.write_text("from rlstages import Agent\nimport rlstages_envs\nprint(Agent.__name__)\n")
+
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.stdout == "Agent\n", done.stderr
