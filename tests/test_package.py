@@ -133,3 +133,11 @@ def test_a_script_beside_a_clone_imports_the_package_and_not_the_directory_that_
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
 
     assert done.stdout == "Agent\n", done.stderr
+
+
+PRIVATE = {"_last_obs", "_last_episode_starts", "_setup_learn", "_setup_model", "_get_constructor_parameters"}
+
+
+def test_private_names_of_stable_baselines3_stand_in_one_module():
+    nodes = [(module, node) for module, tree in MODULES.items() for node in ast.walk(tree)]
+    assert {module for module, n in nodes if isinstance(n, ast.Attribute) and n.attr in PRIVATE} == {"learners.sb3"}

@@ -13,26 +13,21 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from safetensors.torch import save as save_tensors
-from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim
-from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 
 from rlstages.environments.action_units import unit_space
 from rlstages.errors import InputError, require
 from rlstages.learners.algorithms.on_policy.choice import make_engine
 from rlstages.learners.algorithms.on_policy.protocol import Engine
 from rlstages.learners.fit import require_fit
-from rlstages.learners.normalizer import NormalizedExtractor
 from rlstages.learners.optimizers import leave_compiler_out
+from rlstages.learners.sb3 import build_model, copy_of
 from rlstages.reproducibility import random_state, set_random_state
 from rlstages.specs.agent import Agent, value_at
 from rlstages.storage.checkpoints import replace_durably, sha256
 from rlstages.storage.untrusted import Tensors, read_bytes
 
-_EXTRACTORS = {"MlpPolicy": FlattenExtractor, "CnnPolicy": NatureCNN, "MultiInputPolicy": CombinedExtractor}
 Weights = dict[str, torch.Tensor]
 MAX_POLICY = 2**30
 
@@ -116,9 +111,7 @@ class Learner:
         """Return a frozen copy of the last trusted policy, or `None` if there is none."""
         if self.trusted is None:
             return None
-        with torch.random.fork_rng():
-            arguments = self.policy._get_constructor_parameters()
-            copy = self.policy.__class__(**arguments).to(self.policy.device)
+        copy = copy_of(self.policy)
         copy.load_state_dict(self.trusted)
         copy.set_training_mode(False)
         copy.requires_grad_(False)
@@ -243,39 +236,3 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
         {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in state["groups"]
     ]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
-
-
-def build_model(
-    agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
-) -> OnPolicyAlgorithm:
-    """Return stable-baselines3's algorithm for an agent, without an environment, acting in exactly this space."""
-    settings = agent.settings()
-    policy_kwargs: dict[str, Any] = {
-        "net_arch": {"pi": list(agent.network), "vf": list(agent.network)},
-        "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[agent.activation],
-    }
-    if isinstance(action_space, spaces.Box):
-        policy_kwargs["log_std_init"] = agent.log_std_init
-    if agent.normalize_observations:
-        policy_kwargs["features_extractor_class"] = NormalizedExtractor
-        policy_kwargs["features_extractor_kwargs"] = {"inner": _EXTRACTORS[agent.policy]}
-    common: dict[str, Any] = {
-        "learning_rate": value_at(settings["learning_rate"], 0.0),
-        "n_steps": agent.steps_per_copy,
-        "gamma": agent.gamma,
-        "gae_lambda": agent.trace_decay,
-        "policy_kwargs": policy_kwargs,
-        "seed": seed,
-        "device": agent.device,
-        "_init_setup_model": False,
-    }
-    model: OnPolicyAlgorithm
-    if agent.algorithm == "PPO":
-        model = PPO(agent.policy, None, batch_size=settings["batch_size"], **common)  # type: ignore[arg-type]
-    else:
-        model = A2C(agent.policy, None, **common)  # type: ignore[arg-type]
-    # This is how stable-baselines3's own load() makes a model without an environment.
-    model.observation_space, model.action_space, model.n_envs = observation_space, action_space, agent.n_envs
-    model._setup_model()
-    model.set_logger(Logger(None, []))
-    return model

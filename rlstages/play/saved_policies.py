@@ -19,7 +19,8 @@ from rlstages.environments.seeding import Purpose
 from rlstages.environments.spaces import space_from_data, space_to_data, spell_space
 from rlstages.errors import InputError, require, text_of
 from rlstages.events import StageFinished
-from rlstages.learners.learner import Learner, Weights, build_model, read_policy, require_network
+from rlstages.learners.learner import Learner, Weights, read_policy, require_network
+from rlstages.learners.sb3 import build_model
 from rlstages.play.play import evaluate
 from rlstages.reproducibility import limited_threads, one_at_a_time, random_state_kept, threads_of
 from rlstages.specs.criteria.episodes import Score, score

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -16,6 +16,7 @@ from rlstages.environments.rewards import NormalizedRewards
 from rlstages.events import Emit, Warned
 from rlstages.learners.algorithms.on_policy.rollout import collect
 from rlstages.learners.learner import Learner
+from rlstages.learners.sb3 import set_up, standing
 from rlstages.reproducibility import random_state_kept
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.environment import Environment
@@ -131,9 +132,7 @@ def open_copies(
 
 def begin_copies(model: OnPolicyAlgorithm, env: VecEnv) -> None:
     """Let a model train in these copies, from new episodes on."""
-    _set_env(model, env)
-    model._last_obs = None
-    _set_up(model)
+    set_up(model, env)
 
 
 def copies_state(model: OnPolicyAlgorithm, env: VecEnv) -> dict[str, Any]:
@@ -144,7 +143,7 @@ def copies_state(model: OnPolicyAlgorithm, env: VecEnv) -> dict[str, Any]:
         returns = {"discounted": env.returns.copy(), **moments}
     return {
         "monitors": [monitor_of(part).state_dict() for part in parts_of(env)],
-        "episode_starts": cast(np.ndarray, model._last_episode_starts),
+        "episode_starts": standing(model)[1],
         "returns": returns,
     }
 
@@ -171,10 +170,7 @@ def restore_copies(model: OnPolicyAlgorithm, env: VecEnv, state: Mapping[str, An
         env.returns[starts] = 0.0
         for name in ("mean", "var", "count"):
             setattr(env.ret_rms, name, moments[name])
-    _set_env(model, env)
-    model._last_obs = concatenated([observations for observations, _ in back])
-    model._last_episode_starts = starts
-    _set_up(model)
+    set_up(model, env, concatenated([observations for observations, _ in back]), starts)
     return [lost for _, lost in back]
 
 
@@ -182,13 +178,3 @@ def _restore_part(part: VecEnv, state: Mapping[str, Any]) -> tuple[Any, list[int
     observations, lost = monitor_of(part).load_state_dict(state)
     transposed = unwrap_vec_wrapper(part, VecTransposeImage)
     return (observations if transposed is None else transposed.transpose_observations(observations)), lost
-
-
-def _set_env(model: OnPolicyAlgorithm, env: VecEnv) -> None:
-    # The model's bounds of observations hold those of all stages, and it takes no copies with others.
-    env.observation_space = model.observation_space
-    model.set_env(env)
-
-
-def _set_up(model: OnPolicyAlgorithm) -> None:
-    model._setup_learn(0, reset_num_timesteps=False)

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.environments.joined import idle_copies
 from rlstages.learners.algorithms.on_policy.protocol import Engine, within
+from rlstages.learners.sb3 import stand, standing
 
 
 def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: float) -> RolloutBuffer:
@@ -29,8 +30,7 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
     """
     buffer: Any = model.rollout_buffer
     idle: np.ndarray | None = None
-    seen: Any = model._last_obs
-    starts: Any = model._last_episode_starts
+    seen, starts = standing(model)
     cut_short: list[tuple[int, int, Any]] = []
     buffer.reset()
     engine.begin_rollout(buffer)
@@ -57,7 +57,7 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
     estimate_advantages(buffer, model.gamma, trace_decay)
     buffer.pos, buffer.full, buffer.idle = buffer.buffer_size, True, idle
     model.num_timesteps += steps_in(buffer)
-    model._last_obs, model._last_episode_starts = seen, starts
+    stand(model, seen, starts)
     return buffer  # type: ignore[no-any-return]
 
 
