@@ -120,8 +120,10 @@ def run_one(options: Options, which: str) -> None:
     require(good, f"--run is {which!r}; give an arm and a seed, such as staged/0.")
     require_seed("The seed of --run", int(seed))
     plan = options.plan(only=(arm, int(seed)))
+    from rlstages.cli.compiler import leave_compiler_out
     from rlstages.experiments.compare.worker import run_arm
 
+    leave_compiler_out()
     result = run_arm(options.directory(plan), plan, arm, int(seed), options.steps)
     print(f"{result.reason} Run directory: {os.fspath(result.path)}")
     sys.exit(ExitCode.INTERRUPTED if result.outcome == "interrupted" else 0)

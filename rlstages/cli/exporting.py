@@ -20,10 +20,12 @@ def export_policy(run: Path, out: Path, form: str | None) -> None:
         f"--out is {out.name}; {'' if form is None else f'for --format {form} '}give a name that ends in {endings}.",
     )
     make_parent(out)
+    from rlstages.cli.compiler import leave_compiler_out
     from rlstages.learners.learner import save_weights
     from rlstages.play.saved_policies import load_learner, model_in_own_units
     from rlstages.reproducibility import one_at_a_time
 
+    leave_compiler_out()
     with one_at_a_time("the export of a policy"):
         learner = load_learner(run)
         model = model_in_own_units(learner)

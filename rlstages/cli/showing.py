@@ -155,9 +155,11 @@ def evaluate_policy(
     trust_imports: bool,
 ) -> None:
     """Print the scores of a run's final policy."""
+    from rlstages.cli.compiler import leave_compiler_out
     from rlstages.play.saved_policies import evaluate_run
     from rlstages.training.resuming import changes
 
+    leave_compiler_out()
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         curriculum = None if source is None else load_curriculum(source, parameters)
         scores = evaluate_run(run, episodes, seed, curriculum=curriculum, trust_imports=trust_imports)

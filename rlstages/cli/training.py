@@ -43,8 +43,10 @@ def start(
     # The imports and checks that follow take seconds.
     count = len(curriculum.stages)
     print(f"{curriculum.name}: checking {count} stage{'s' if count > 1 else ''} ...", flush=True)
+    from rlstages.cli.compiler import leave_compiler_out
     from rlstages.training.start import train
 
+    leave_compiler_out()
     with _stopping_at_once():
         result = train(
             curriculum,
@@ -76,8 +78,10 @@ def go_on(
     """Resume and exit with the code that says how it ended."""
     require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
     curriculum = None if source is None else load_curriculum(source, parameters)
+    from rlstages.cli.compiler import leave_compiler_out
     from rlstages.training.start import how_it_ended, resume
 
+    leave_compiler_out()
     had_ended = max_steps is None and how_it_ended(run) is not None
     with _stopping_at_once():
         result = resume(

@@ -21,7 +21,6 @@ from rlstages.errors import InputError, require
 from rlstages.learners.algorithms.on_policy.choice import make_engine
 from rlstages.learners.algorithms.on_policy.protocol import Engine
 from rlstages.learners.fit import require_fit
-from rlstages.learners.optimizers import leave_compiler_out
 from rlstages.learners.sb3 import build_model, copy_of
 from rlstages.reproducibility import random_state, set_random_state
 from rlstages.specs.agent import Agent, value_at
@@ -55,7 +54,6 @@ class Learner:
     def __init__(
         self, agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
     ) -> None:
-        leave_compiler_out()
         self.agent, self._seed = agent, seed
         require_fit(agent, observation_space, action_space)
         self.action_space = action_space

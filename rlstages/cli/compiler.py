@@ -1,4 +1,7 @@
-"""torch's optimisers without torch's compiler, which takes a second to import and which nothing here uses."""
+"""torch's optimisers without torch's compiler, which takes a second to import and which nothing here uses.
+
+Commands have a process of their own, so here its classes may be changed; who imports the package keeps torch as it is.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,9 @@ from building import surroundings
 LEARNER = """
 import sys
 from building import echo, learner_for
+from rlstages.cli.compiler import leave_compiler_out
 from rlstages.learners.learner import optimizer_state, load_optimizer_state
+leave_compiler_out()
 learner = learner_for(echo())
 learner.rebuild_optimizer()
 load_optimizer_state(learner.policy.optimizer, optimizer_state(learner.policy.optimizer))
