@@ -4,7 +4,7 @@ from building import cloning, curriculum, echo, tuning
 
 from rlstages import SuccessThreshold
 from rlstages.experiments.compare.arms import make_arms
-from rlstages.experiments.compare.plan import Plan, claim
+from rlstages.experiments.compare.plan import Plan, claim_comparison
 
 SHORT, LONG = echo(steps=4), echo(steps=8)
 SOON = SuccessThreshold(0.5, window=8, max_episodes=120)
@@ -24,7 +24,7 @@ def small_plan(names=("staged", "scratch", "clone-only"), seeds=(0, 1), steps=No
 
 def placed(directory, **settings):
     plan = small_plan(**settings)
-    claim(directory, plan)
+    claim_comparison(directory, plan)
     return plan
 
 

@@ -114,8 +114,8 @@ From = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
-def train(
+@app.command("train", context_settings={"ignore_unknown_options": True})
+def train_command(
     source: Source,
     more: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -148,8 +148,8 @@ def train(
     start(source, given, seed, out, device, track.value, also, notes, tag or [], from_run, trust_pickle)
 
 
-@app.command()
-def resume(
+@app.command("resume")
+def resume_command(
     run: Run,
     source: OfRun = None,
     parameters: Parameters = None,
@@ -173,8 +173,8 @@ def resume(
     go_on(run, source, _pairs(parameters), max_steps, force, track.value, also, trust_pickle, trust_imports)
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_command(
     source: Annotated[
         str,
         typer.Argument(
@@ -205,8 +205,8 @@ def curricula() -> None:
     list_curricula()
 
 
-@app.command()
-def evaluate(
+@app.command("evaluate")
+def evaluate_command(
     run: Run,
     source: OfRun = None,
     parameters: Parameters = None,
@@ -236,8 +236,8 @@ def export(
     export_policy(run, out, None if form is None else form.value)
 
 
-@app.command()
-def track(
+@app.command("track")
+def track_command(
     run: Run,
     mode: Annotated[Mode, typer.Option(help="auto is online where a key is configured, else offline.")] = Mode.auto,
     project: Annotated[Optional[str], typer.Option(help="Weights & Biases' project; default rlstages.")] = None,  # noqa: UP045
@@ -293,8 +293,8 @@ def compare(
         compare_arms(options, on, jobs, dry_run)
 
 
-@app.command()
-def sweep(
+@app.command("sweep")
+def sweep_command(
     source: Source,
     parameters: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -321,7 +321,7 @@ def sweep(
 
 
 @demos.command("record")
-def record(
+def record_command(
     environment: Annotated[str, typer.Argument(help="module:Id-v0, module:function, or FILE.py:function.")],
     expert: Annotated[str, typer.Argument(help="module:function, FILE.py:function, a run directory, or a model zip.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],

@@ -89,7 +89,7 @@ def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> 
         say(f"{options.source}: checking the arms ...")
     plan = options.plan()
     plan.require_comparable()
-    from rlstages.experiments.compare.comparison import next_jobs, prepare, run_comparison
+    from rlstages.experiments.compare.comparison import next_jobs, prepare_comparison, run_comparison
     from rlstages.experiments.compare.plan import require_free
 
     directory = options.directory(plan)
@@ -106,7 +106,7 @@ def compare_arms(options: Options, on: str, jobs: int | None, dry_run: bool) -> 
             print("# These decide how many steps all arms get; once they are done, --dry-run prints the others.")
         return
     run = launcher(on, jobs)
-    prepare(directory, plan)
+    prepare_comparison(directory, plan)
     progress = run_comparison(directory, plan, job_of, run, say)
     _report(directory, plan, progress)
     if progress.failures:
@@ -131,14 +131,14 @@ def run_one(options: Options, which: str) -> None:
 
 def _report(directory: Path, plan: Plan, progress: Progress) -> None:
     """Print the outcome, and write it as JSON, CSV, figure and page."""
-    from rlstages.experiments.compare.figure import INSTALL, can_draw, write_figures
+    from rlstages.experiments.compare.figure import INSTALL_MATPLOTLIB, can_draw, write_figures
     from rlstages.experiments.compare.files import write_csv, write_json
     from rlstages.experiments.compare.page import write_page
-    from rlstages.experiments.compare.results import collect
+    from rlstages.experiments.compare.results import read_results
     from rlstages.experiments.compare.table import print_summary
     from rlstages.experiments.compare.verdict import judge
 
-    results = collect(directory, plan, progress.steps, progress.failures)
+    results = read_results(directory, plan, progress.steps, progress.failures)
     verdict = judge(results)
     files = [write_json(directory, results, verdict), write_csv(directory, results)]
     if results.contrasts and can_draw():
@@ -146,5 +146,5 @@ def _report(directory: Path, plan: Plan, progress: Progress) -> None:
     files.append(write_page(directory, results, verdict))
     print_summary(results, verdict)
     if not can_draw():
-        print(INSTALL)
+        print(INSTALL_MATPLOTLIB)
     print("Written: " + ", ".join(map(str, files)))

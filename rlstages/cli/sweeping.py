@@ -12,7 +12,7 @@ from rich.table import Table
 from rlstages.cli.launching import launcher, read_seeds, say
 from rlstages.errors import ExitCode, require
 from rlstages.experiments.jobs import teller
-from rlstages.experiments.sweep import Outcome, claim, job_of, make_variants, outcome_of, write_csv
+from rlstages.experiments.sweep import Outcome, claim_sweep, job_of, make_variants, outcome_of, write_sweep_csv
 from rlstages.specs.loading import load_factory
 
 
@@ -38,7 +38,7 @@ def sweep_parameters(
     missing = [variant for variant in variants if outcome_of(variant).outcome == "unfinished"]
     work = [job_of(source, variant, track, also, trust_pickle) for variant in missing]
     if dry_run:
-        claim(directory, variants)
+        claim_sweep(directory, variants)
         print(*work, sep="\n")
         return
     from rlstages.training.preflight import preflight
@@ -46,12 +46,12 @@ def sweep_parameters(
     run = launcher(on, jobs)
     for curriculum in {variant.curriculum.digest: variant.curriculum for variant in variants}.values():
         preflight(curriculum, trust_pickle=trust_pickle)
-    claim(directory, variants)
+    claim_sweep(directory, variants)
     say(f"{len(work)} of {len(variants)} runs to make.")
     ended = run(work, teller(len(work), say))
     outcomes = [outcome_of(variant) for variant in variants]
     Console().print(_table(outcomes))
-    print(f"Written: {write_csv(directory, outcomes)}")
+    print(f"Written: {write_sweep_csv(directory, outcomes)}")
     if any(one.failure is not None for one in ended):
         sys.exit(ExitCode.FAULT)
 

@@ -14,7 +14,7 @@ from rlstages.errors import ExitCode, InputError, require
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.loading import load_curriculum, load_with_parameters
 from rlstages.storage.lock import patiently
-from rlstages.storage.record import digest_from, read_record, recorded_digest, typed
+from rlstages.storage.record import digest_from, read_record, recorded_digest, shell_path
 from rlstages.storage.run_directory import clear_unborn
 from rlstages.tracking import Extra, Track
 from rlstages.tracking.place import place_lines
@@ -148,7 +148,7 @@ def what_next(outcome: str, run: Path, trained: bool) -> list[str]:
         run: Its directory.
         trained: Of a missed threshold, whether more steps could help, which a cloning stage takes none of.
     """
-    command = f"rlstages resume {typed(run)}"
+    command = f"rlstages resume {shell_path(run)}"
     if outcome == "missed" and trained:
         return [f"Give it more: {command} --max-steps N"]
     if outcome == "missed":

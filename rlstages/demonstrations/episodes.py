@@ -18,7 +18,7 @@ from rlstages.storage.checkpoints import replace_durably, sha256
 from rlstages.storage.untrusted import Layout, open_arrays
 
 Observations = np.ndarray | dict[str, np.ndarray]
-MAX_BYTES = 8 * 2**30
+MAX_DEMONSTRATIONS = 8 * 2**30
 PICKLED = (".pkl", ".pickle")
 MINARI, HDF5 = "metadata.json", (".hdf5", ".h5")
 REWRITE = "write its episodes to a .safetensors or .npz file, as docs/demonstrations.md shows."
@@ -164,10 +164,10 @@ def load_demonstrations(path: Path | str) -> Demonstrations:
     )
     require(path.suffix not in PICKLED, f"{path} is pickled, which can run any code when it is loaded; {CONVERT}")
     if folder:
-        arrays = read_trajectories(path, MAX_BYTES)
+        arrays = read_trajectories(path, MAX_DEMONSTRATIONS)
         layouts = {name: Layout(array.dtype, array.shape) for name, array in arrays.items()}
         return _assemble(path, layouts, arrays.__getitem__)
-    with open_arrays(path, MAX_BYTES) as file:
+    with open_arrays(path, MAX_DEMONSTRATIONS) as file:
         return _assemble(path, file.layouts, file.read)
 
 

@@ -42,7 +42,7 @@ def place_demonstrations(
     """
     placed = _channels_first(kept, observation_space)
     check_demonstrations(name, placed, observation_space, action_space)
-    placed = typed(placed, observation_space, action_space)
+    placed = _typed(placed, observation_space, action_space)
     if not isinstance(action_space, spaces.Box):
         return placed
     acted = (to_units(episode.actions, action_space).reshape(len(episode), -1) for episode in placed.episodes)
@@ -109,7 +109,7 @@ def check_demonstrations(
         require(bool(finite.all()), f"{where}, step {int(np.argmin(finite))}: the reward is not finite.")
 
 
-def typed(
+def _typed(
     demonstrations: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any]
 ) -> Demonstrations:
     """Return demonstrations with whole numbers in the types of their spaces, whatever types a file has them in.

@@ -15,7 +15,7 @@ from rlstages.errors import InputError, require, text_of
 from rlstages.specs.serialization import loads
 from rlstages.storage.untrusted import MAX_RANK, inside, open_regular, read_bytes
 
-STATE, INFO = "state.json", "dataset_info.json"
+STATE_FILE, INFO = "state.json", "dataset_info.json"
 COLUMNS = {"obs": "observations", "acts": "actions", "rews": "rewards"}
 # Earlier ones unpickle what a file's schema says: CVE-2023-47248.
 LEAST_PYARROW = (14, 0, 1)
@@ -23,7 +23,7 @@ LEAST_PYARROW = (14, 0, 1)
 
 def is_folder_of_trajectories(path: Path) -> bool:
     """Say whether a path looks like what imitation saves trajectories to."""
-    return (path / STATE).is_file() and (path / INFO).is_file()
+    return (path / STATE_FILE).is_file() and (path / INFO).is_file()
 
 
 def read_trajectories(path: Path, most: int) -> dict[str, np.ndarray]:
@@ -45,10 +45,10 @@ def read_trajectories(path: Path, most: int) -> dict[str, np.ndarray]:
 
 
 def _tables(path: Path) -> list[str]:
-    state = loads(read_bytes(path / STATE))
+    state = loads(read_bytes(path / STATE_FILE))
     files = state.get("_data_files") if isinstance(state, dict) else None
     listed = isinstance(files, list) and bool(files) and all(isinstance(file, dict) for file in files)
-    require(listed, f"{STATE} names no tables")
+    require(listed, f"{STATE_FILE} names no tables")
     return [file.get("filename") for file in files]  # type: ignore[union-attr]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlstages.demonstrations.episodes import MAX_BYTES, Demonstrations, Observations, load_demonstrations
+from rlstages.demonstrations.episodes import MAX_DEMONSTRATIONS, Demonstrations, Observations, load_demonstrations
 from rlstages.demonstrations.fitting import place_demonstrations
 from rlstages.errors import InputError, require
 from rlstages.events import DemonstrationsReady, StageFinished
@@ -41,7 +41,7 @@ class Kept:
             InputError: If it is missing, or not the file that was written.
         """
         whole = self.file.is_file()
-        content = read_bytes(self.file, MAX_BYTES) if whole else b""
+        content = read_bytes(self.file, MAX_DEMONSTRATIONS) if whole else b""
         require(whole and sha256(content) == self.digest, f"{self.file} is not the file that the run wrote.")
         return content
 

@@ -13,7 +13,7 @@ from rlstages.environments.autoreset import Autoreset, autoreset_of
 from rlstages.environments.batched_env import info_of
 from rlstages.environments.guard import CopyError, Note, late, traceback_of
 from rlstages.environments.seeding import EpisodeSeeds
-from rlstages.environments.snapshots import put_back, snapshot
+from rlstages.environments.snapshots import restore_snapshot, snapshot
 from rlstages.environments.spaces import detached
 from rlstages.environments.watchdog import Overdue, TimeLimit
 from rlstages.errors import reason_of
@@ -125,7 +125,7 @@ class BatchedVecEnv(VecEnv):
         if callable(getattr(self.batched, "restore", None)):
             return _arrays(self.batched.restore(state)), []
         self._guard("reset", self.batched.reset, seed=0)
-        put_back(self.batched, state["inside"])
+        restore_snapshot(self.batched, state["inside"])
         ended = np.array(state["ended"], bool)
         self._ended = ended if ended.any() else None
         return seen, []

@@ -15,10 +15,10 @@ from rlstages.environments.make import make_environment
 from rlstages.reproducibility import random_state, set_random_state
 from rlstages.specs.environment import Environment
 
-STEPS, SECONDS, LATE = 150, 0.2, 3
+MIXING_STEPS, MIXING_SECONDS, LATE = 150, 0.2, 3
 """Steps of a copy that are compared, the seconds of this process after which fewer will do, and at which step the other
 copy comes to be, as those of an evaluation do in the midst of training."""
-SECONDS_TO_END, TURNS = 1.0, 6
+MIXING_SECONDS_TO_END, TURNS = 1.0, 6
 
 Told = list[tuple[Any, ...]]
 WAITING = 4.0
@@ -95,12 +95,12 @@ def _play(
         to_the_end: Whether to play until its last episode ends, if that does not take too long.
     """
     env.action_space.seed(0)
-    actions = [env.action_space.sample() for _ in range(STEPS)]
+    actions = [env.action_space.sample() for _ in range(MIXING_STEPS)]
     set_random_seed(0)
     spent, own, told = stopwatch(), _Player(env, 0), Told()
     other: _Player | None = None
     for step, action in enumerate(actions):
-        if spent() > SECONDS * (1 if beside is None else 3):
+        if spent() > MIXING_SECONDS * (1 if beside is None else 3):
             break
         told.append(own.play(action))
         if beside is not None and step >= LATE:
@@ -108,7 +108,7 @@ def _play(
                 other = _Player(beside(), 8_191)
             other.play(actions[-1 - step])
     spent = stopwatch()
-    while to_the_end and not own.ended and spent() < SECONDS_TO_END:
+    while to_the_end and not own.ended and spent() < MIXING_SECONDS_TO_END:
         own.play(env.action_space.sample())
     return told
 

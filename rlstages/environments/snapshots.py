@@ -27,7 +27,7 @@ def snapshot(batched: Any) -> dict[str, Any] | None:
     }
 
 
-def put_back(batched: Any, state: Mapping[str, Any]) -> None:
+def restore_snapshot(batched: Any, state: Mapping[str, Any]) -> None:
     """Bring a batch that was made with the same arguments, and has been reset, to where a snapshot was taken."""
     for name, value in state["arrays"].items():
         setattr(batched, name, np.array(value))

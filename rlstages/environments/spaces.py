@@ -14,7 +14,7 @@ from gymnasium import spaces
 from rlstages.errors import InputError
 
 MOST_NUMBERS = 2**24
-DTYPES = [str(np.dtype(code)) for code in "?bBhHiIqQefd"]
+SPACE_DTYPES = [str(np.dtype(code)) for code in "?bBhHiIqQefd"]
 
 
 def space_to_data(space: gym.Space[Any]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _given_type(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known_type(name: Any) -> np.dtype[Any]:
-    if name not in DTYPES:
+    if name not in SPACE_DTYPES:
         raise ValueError(f"the type {name!r} is unknown")
     known: np.dtype[Any] = np.dtype(name)
     return known

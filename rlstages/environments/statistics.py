@@ -19,7 +19,7 @@ _SPREAD = ("var", "std", "m2")
 _COUNT = ("count", "n", "num")
 
 
-class Found(NamedTuple):
+class MovedStatistics(NamedTuple):
     """Statistics that have moved.
 
     Attributes:
@@ -44,7 +44,7 @@ class RunningStatistics:
     def __bool__(self) -> bool:
         return bool(self._before)
 
-    def moved(self) -> list[Found]:
+    def moved(self) -> list[MovedStatistics]:
         """Return which have moved since, the outermost first."""
         now = _statistics_in(self._env)
         return [
@@ -114,11 +114,11 @@ def _kept_of(layer: Any, name: str) -> str | None:
     return "rewards" if any(word in name + kind for word in ("rew", "ret")) else "observations"
 
 
-def _statistics_in(env: Any) -> dict[tuple[int, str], tuple[Found, list[np.ndarray]]]:
+def _statistics_in(env: Any) -> dict[tuple[int, str], tuple[MovedStatistics, list[np.ndarray]]]:
     found = {}
     for layer in _layers(env):
         for name, numbers in _statistics_of(layer):
-            found[id(layer), name] = Found(layer, name), numbers
+            found[id(layer), name] = MovedStatistics(layer, name), numbers
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from rlstages.errors import ExitCode, InputError
 from rlstages.experiments.jobs import Ended, Job, start_process
 
-INSTALL = "Running on Ray needs the package ray: pip install 'rlstages[ray]'."
+INSTALL_RAY = "Running on Ray needs the package ray: pip install 'rlstages[ray]'."
 RETRIES = 20
 _POLL_SECONDS = 1.0
 
@@ -104,5 +104,5 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise InputError(INSTALL) from error
+        raise InputError(INSTALL_RAY) from error
     return ray

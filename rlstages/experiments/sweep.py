@@ -20,11 +20,11 @@ from rlstages.storage.groups import SWEEP, found
 from rlstages.storage.run_directory import read_events, slug
 from rlstages.training.resuming import require_own_run
 
-VERSION = 1
+SWEEP_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Variant:
+class Combination:
     """One run of a sweep.
 
     Attributes:
@@ -58,7 +58,7 @@ class Outcome:
         measure: `"success"` or `"return"`.
     """
 
-    variant: Variant
+    variant: Combination
     outcome: str
     steps: int
     stages: int
@@ -68,7 +68,7 @@ class Outcome:
 
 def make_variants(
     source: str, values: Mapping[str, Sequence[str]], seeds: Sequence[int], directory: Path
-) -> list[Variant]:
+) -> list[Combination]:
     """Return every combination of values and seeds.
 
     Args:
@@ -86,8 +86,8 @@ def make_variants(
         curriculum = load_curriculum(source, parameters)
         stem = _stem("-".join([curriculum.name, *(f"{key}={value}" for key, value in parameters.items())]))
         for seed in seeds:
-            variants.append(Variant(parameters, seed, directory / f"{stem}-s{seed}", curriculum))
-    taken: dict[Path, Variant] = {}
+            variants.append(Combination(parameters, seed, directory / f"{stem}-s{seed}", curriculum))
+    taken: dict[Path, Combination] = {}
     for variant in variants:
         other = taken.setdefault(variant.path, variant)
         same = other.parameters == variant.parameters
@@ -108,17 +108,17 @@ def _stem(text: str) -> str:
     return f"{slug(text, most=91)}-{digest}"
 
 
-def claim(directory: Path, variants: Sequence[Variant]) -> None:
+def claim_sweep(directory: Path, variants: Sequence[Combination]) -> None:
     """Make the directory of a sweep, with the file that says so, or go on with it.
 
     Raises:
         InputError: If it cannot be written.
     """
     name = variants[0].curriculum.name
-    found(directory, SWEEP, {"version": VERSION, "name": name}, f"sweep-{slug(name)}")
+    found(directory, SWEEP, {"version": SWEEP_VERSION, "name": name}, f"sweep-{slug(name)}")
 
 
-def job_of(source: str, variant: Variant, track: str, also: Sequence[str], trust_pickle: bool) -> Job:
+def job_of(source: str, variant: Combination, track: str, also: Sequence[str], trust_pickle: bool) -> Job:
     """Return the command that makes a run, or goes on with it."""
     arguments = ["train", source]
     for key, value in variant.parameters.items():
@@ -130,7 +130,7 @@ def job_of(source: str, variant: Variant, track: str, also: Sequence[str], trust
     return Job(variant.name, tuple(arguments), log, completed=(0, ExitCode.MISSED))
 
 
-def outcome_of(variant: Variant) -> Outcome:
+def outcome_of(variant: Combination) -> Outcome:
     """Read from its directory how far a run has come."""
     outcome, steps = "unfinished", 0
     ends: dict[str, StageFinished] = {}
@@ -148,7 +148,7 @@ def outcome_of(variant: Variant) -> Outcome:
     return Outcome(variant, outcome, steps, sum(end.outcome != "missed" for end in ends.values()), value, measure)
 
 
-def write_csv(directory: Path, outcomes: Sequence[Outcome]) -> Path:
+def write_sweep_csv(directory: Path, outcomes: Sequence[Outcome]) -> Path:
     """Write `sweep.csv`, a line for every run."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")

@@ -21,7 +21,7 @@ LEAST_OF_EACH = 8
 """Solved and unsolved episodes, below which their returns are not compared."""
 ABLE = 0.9
 """Success from which an expert is one, however easy the task is."""
-LEVEL, STRICT_LEVEL = 0.05, 0.001
+DOUBT_LEVEL, STRICT_LEVEL = 0.05, 0.001
 FALLING = 0.02
 """Share by which a held-out loss has fallen over the last epochs where it is called still falling."""
 
@@ -63,7 +63,7 @@ def doubts_about_expert(
     if len(chance) >= LEAST and not (result.success or 0.0) >= ABLE:
         told = result.success is not None
         ours, random = ([_value(episode, told) for episode in some] for some in (episodes, chance))
-        if chance_of_less(random, ours) >= LEVEL:
+        if chance_of_less(random, ours) >= DOUBT_LEVEL:
             means = f"{sum(ours) / len(ours):.3g} against {sum(random) / len(random):.3g}"
             measure = "success" if told else "return"
             level = f"{name} is not better than random actions in {environment} beyond luck"
@@ -71,7 +71,9 @@ def doubts_about_expert(
     return doubts
 
 
-def doubts_about_reward(environment: Environment, episodes: Sequence[Episode], level: float = LEVEL / 5) -> list[str]:
+def doubts_about_reward(
+    environment: Environment, episodes: Sequence[Episode], level: float = DOUBT_LEVEL / 5
+) -> list[str]:
     """Return that solved episodes bring less return than others, where that is beyond luck.
 
     Args:

@@ -14,14 +14,14 @@ from rlstages.errors import Fault
 from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS, Episode
 
 
-class Engine(Protocol):
+class Actor(Protocol):
     """Acts with a policy; the engines of `rlstages.learners` do."""
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
         """Return a function from the observations of all copies to actions; its draws depend on the seed alone."""
 
 
-def play_wave(engine: Engine, env: VecEnv, seed: int, deterministic: bool) -> list[Episode]:
+def play_wave(engine: Actor, env: VecEnv, seed: int, deterministic: bool) -> list[Episode]:
     """Play one whole episode in each copy.
 
     One episode per copy, counted by its start: to take the first to finish would favour short ones.
@@ -59,7 +59,7 @@ def play_wave(engine: Engine, env: VecEnv, seed: int, deterministic: bool) -> li
 
 
 def evaluate(
-    engine: Engine, env: VecEnv, episodes: int, run_seed: int, stage: int, deterministic: bool
+    engine: Actor, env: VecEnv, episodes: int, run_seed: int, stage: int, deterministic: bool
 ) -> list[Episode]:
     """Play at least `episodes` episodes, in waves of one per copy; the same numbers give the same seeds and draws."""
     played: list[Episode] = []

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 INIT = "__init__.py"
-OURS = ("rlstages", "rlstages_envs")
+OWN_PACKAGES = ("rlstages", "rlstages_envs")
 
 
 def neighbours(name: str, path: Path) -> dict[str, Path]:
@@ -30,7 +30,7 @@ def neighbours(name: str, path: Path) -> dict[str, Path]:
             parts = imported.split(".")
             for part in (".".join(parts[:end]) for end in range(1, len(parts) + 1)):
                 file = file_of(folder, part)
-                if file is None or file == path or part in found or parts[0] in OURS:
+                if file is None or file == path or part in found or parts[0] in OWN_PACKAGES:
                     continue
                 found[part] = file
                 waiting.append((part, file))

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from rlstages.errors import InputError, nearest, reason_of, require
-from rlstages.specs.neighbours import OURS, KnownFiles, KnownFolders, file_of, folder_of, neighbours
+from rlstages.specs.neighbours import OWN_PACKAGES, KnownFiles, KnownFolders, file_of, folder_of, neighbours
 
 _SOURCES: dict[str, Path] = {}
 _LOADING = threading.local()
@@ -287,7 +287,7 @@ def _note_beside_main(name: str) -> None:
     Python finds it there by itself, but not in a process that goes on with the run.
     """
     main, top = sys.modules["__main__"], name.partition(".")[0]
-    if name in _SOURCES or top in OURS or getattr(main, "__spec__", None) is not None:
+    if name in _SOURCES or top in OWN_PACKAGES or getattr(main, "__spec__", None) is not None:
         return
     script = getattr(main, "__file__", None)
     file = file_of(Path.cwd() if script is None else Path(script).resolve().parent, name)

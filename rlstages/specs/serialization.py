@@ -27,10 +27,10 @@ MAX_DEPTH, MAX_DIGITS = 64, 400
 GROUPS = ("rlstages.stages",)
 """Groups of entry points with classes that packages add, each under its own name."""
 _CLASSES: dict[str, type] = {}
-T = TypeVar("T", bound=type)
+_T = TypeVar("_T", bound=type)
 
 
-def serializable(cls: T) -> T:
+def serializable(cls: _T) -> _T:
     """Class decorator: let `to_data` and `from_data` handle this dataclass."""
     _CLASSES[cls.__name__] = cls
     return cls

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from rlstages.errors import InputError, in_short, nearest, require
 
-T = TypeVar("T", bound=type)
+_T = TypeVar("_T", bound=type)
 ELSEWHERE = ["SAC", "TD3", "DDPG", "DQN", "HER", "TQC", "QRDQN", "CrossQ", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO"]
 _LAYERS = "write network=[64, 64], which is for actor and critic each"
 _NO_REPLAY = "it is of algorithms with a replay buffer, and there are none here"
@@ -53,14 +53,14 @@ def refuse_unknown_algorithm(algorithm: Any, known: Sequence[str]) -> None:
     require(not there, f"Agent: algorithm is {algorithm!r}, which is not among those that there are here: {own}.")
 
 
-def refusing_unknown(*agents: str) -> Callable[[T], T]:
+def refusing_unknown(*agents: str) -> Callable[[_T], _T]:
     """Class decorator: refuse keyword arguments that a spec does not take, saying what to write instead.
 
     Args:
         *agents: Names that belong to the agent, where the spec is of a stage.
     """
 
-    def wrap(cls: T) -> T:
+    def wrap(cls: _T) -> _T:
         made: Any = cls.__init__  # type: ignore[misc]
         known = [field.name for field in fields(cls)]
         takes = inspect.signature(made).parameters.values()

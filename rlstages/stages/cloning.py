@@ -34,7 +34,7 @@ from rlstages.specs.criteria.episodes import Episode, Score, score
 from rlstages.specs.serialization import from_data, to_data
 from rlstages.specs.stages.cloning import BehaviorCloning
 from rlstages.stages.context import StageContext
-from rlstages.stages.runner import Found, Result, Setting
+from rlstages.stages.runner import CheckResult, Result, Setting
 from rlstages.storage.checkpoints import sha256
 
 MEASURED_AT_ONCE = 4096
@@ -65,7 +65,7 @@ class CloningRunner:
         self._digest: str | None = None
 
     @classmethod
-    def check(cls, stage: BehaviorCloning, setting: Setting) -> Found:
+    def check(cls, stage: BehaviorCloning, setting: Setting) -> CheckResult:
         """Check what a stage clones: what its file holds, or what its expert plays for a while.
 
         Raises:
@@ -89,7 +89,7 @@ class CloningRunner:
         played = [Episode(0, i, e.total_reward, len(e), e.success) for i, e in enumerate(shown.episodes)]
         if not doubts and sum(bool(e.success) for e in played) < max(1.0, ABLE * len(played)):
             doubts += unused_statistics(stage.expert)
-        return Found([*doubts, *doubts_about_reward(stage.environment, [*tried, *played])], shown)
+        return CheckResult([*doubts, *doubts_about_reward(stage.environment, [*tried, *played])], shown)
 
     def step(self) -> None:
         """Gather the demonstrations, score the policy, train for one epoch, or judge the clone."""
@@ -196,7 +196,7 @@ class CloningRunner:
         if self._epoch == self.stage.max_epochs or self._stale == self.stage.patience:
             self._keep_best()
 
-    def _pass_over(self, batches: Batches) -> None:
+    def _pass_over(self, batches: EpochBatches) -> None:
         """Learn from all batches of this epoch: by imitation, or by the engine that does the same faster."""
         batches.epoch = self._epoch
         stage, engine = self.stage, self.learner.engine
@@ -274,7 +274,7 @@ class CloningRunner:
         return trainer
 
 
-class Batches:
+class EpochBatches:
     """Shuffled batches for `imitation`, in an order that depends on the seed and the epoch alone.
 
     Args:
@@ -314,7 +314,7 @@ class _Data:
         self.held_out: tuple[Observations, np.ndarray] = (
             held_out.transitions() if len(held_out) else (np.empty(0), np.empty(0))
         )
-        self.batches = Batches(*self.learned, stage.batch_size, seed)
+        self.batches = EpochBatches(*self.learned, stage.batch_size, seed)
         rows = np.random.default_rng(seed).permutation(len(self.learned[1]))[:MEASURED_AT_ONCE]
         self.sample = take(self.learned[0], rows), self.learned[1][rows]
 

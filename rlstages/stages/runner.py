@@ -64,7 +64,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckResult:
     """What a check before step 0 has found.
 
     Attributes:

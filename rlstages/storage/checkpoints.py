@@ -27,7 +27,7 @@ from rlstages.specs.serialization import loads
 from rlstages.storage.untrusted import Tensors, read_bytes
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-MAX_BYTES = {TENSORS: 2**32, STATE: 2**26, MANIFEST: 2**16}
+MAX_CHECKPOINT = {TENSORS: 2**32, STATE: 2**26, MANIFEST: 2**16}
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "your quota is spent; free some space",
@@ -146,7 +146,7 @@ def delete(checkpoint: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def sweep(directory: Path) -> None:
+def clear_leftovers(directory: Path) -> None:
     """Delete what writers and deleters that were killed left half-done; only a directory's owner may."""
     for prefix in (_WRITING, _DELETING):
         for leftover in directory.glob(f"{prefix}*"):
@@ -230,7 +230,7 @@ def sha256(content: bytes) -> str:
 
 def _read(path: Path, file: str) -> bytes:
     try:
-        return read_bytes(path / file, MAX_BYTES[file])
+        return read_bytes(path / file, MAX_CHECKPOINT[file])
     except InputError as error:
         raise DamagedCheckpoint(f"{path.name}: {error}") from error
     except OSError as error:

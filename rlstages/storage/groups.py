@@ -13,7 +13,7 @@ from typing import Any, cast
 from rlstages.errors import InputError, require
 from rlstages.specs.serialization import loads
 from rlstages.storage.checkpoints import replace_durably
-from rlstages.storage.lock import FILE as LOCK
+from rlstages.storage.lock import LOCK_FILE as LOCK
 from rlstages.storage.lock import lock, patiently, unlock
 from rlstages.storage.untrusted import read_bytes
 

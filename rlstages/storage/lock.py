@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from rlstages.errors import InputError, require
 
-FILE = "lock"
-T = TypeVar("T")
+LOCK_FILE = "lock"
+_T = TypeVar("_T")
 _OWNED: dict[int, tuple[int, int]] = {}
 
 
@@ -35,7 +35,7 @@ def lock(directory: Path) -> int:
         OwnedElsewhere: If another process owns it, which is named.
         InputError: If this one does already, or it cannot be locked.
     """
-    path = directory / FILE
+    path = directory / LOCK_FILE
     # The system's lock keeps other processes out, but not a second owner in this one; and it is lost when this process
     # closes any handle of the file, so this comes before the file is opened.
     require(_identity(path) not in _OWNED.values(), f"{directory} is in use in this process already; close it first.")
@@ -67,7 +67,7 @@ def unlock(handle: int) -> None:
     os.close(handle)
 
 
-def patiently(work: Callable[[], T], seconds: float = 120.0) -> T:
+def patiently(work: Callable[[], _T], seconds: float = 120.0) -> _T:
     """Do what takes a lock, waiting for a process to let go of it: one that was told to end finishes its step first.
 
     Raises:

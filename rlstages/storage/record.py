@@ -25,7 +25,7 @@ from rlstages.specs.serialization import from_data, loads, to_data
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.untrusted import read_bytes
 
-VERSION = 1
+RECORD_VERSION = 1
 RECORD = "run.json"
 PACKAGES = ["rlstages", "gymnasium", "stable-baselines3", "torch", "numpy", "imitation", "wandb"]
 SIMULATORS = ["mujoco", "Box2D", "ale_py", "pybullet", "dm_control", "brax", "pymunk"]
@@ -75,7 +75,7 @@ class RunRecord:
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Write `run.json`, in one step."""
-    content = {"version": VERSION, "digest": digest_from(path, record.curriculum)}
+    content = {"version": RECORD_VERSION, "digest": digest_from(path, record.curriculum)}
     content |= {f.name: to_data(getattr(record, f.name)) for f in fields(record)}
     for name in ("curriculum", "parameters"):
         content[name] = relative_to_run(content[name], path)
@@ -93,7 +93,10 @@ def read_record(path: Path) -> RunRecord:
     try:
         data = loads(read_bytes(file))
         version = data["version"]
-        require(version == VERSION, f"it is of version {version!r}, and this rlstages reads version {VERSION}.")
+        require(
+            version == RECORD_VERSION,
+            f"it is of version {version!r}, and this rlstages reads version {RECORD_VERSION}.",
+        )
         curriculum = from_data(absolute_from_run(data["curriculum"], path))
         require(isinstance(curriculum, Curriculum), "it does not hold a curriculum.")
         record = RunRecord(
@@ -238,7 +241,7 @@ def _distributions() -> Mapping[str, list[str]]:
     return metadata.packages_distributions()
 
 
-def typed(path: Path) -> str:
+def shell_path(path: Path) -> str:
     """Return a path as it can be typed here: from the working directory on if it is below it, and quoted for a shell.
 
     Elsewhere it is absolute: a way up and down again would name what privacy leaves out of logs, unnoticed.

@@ -31,19 +31,19 @@ from rlstages.storage.checkpoints import (
     DamagedCheckpoint,
     DiskFault,
     checkpoint_names,
+    clear_leftovers,
     delete,
     prune,
     read_checkpoint,
     reason,
     replace_durably,
     sha256,
-    sweep,
     sync_directory,
     write_checkpoint,
 )
 from rlstages.storage.eventlog import EventLog
 from rlstages.storage.lock import lock, unlock
-from rlstages.storage.record import RECORD, RunRecord, modules_behind, read_record, typed, write_record
+from rlstages.storage.record import RECORD, RunRecord, modules_behind, read_record, shell_path, write_record
 from rlstages.storage.untrusted import inside, open_regular, require_no_links
 
 EVENTS, CHECKPOINTS = eventlog.FILE, "checkpoints"
@@ -181,7 +181,7 @@ class RunDirectory:
         """
         checkpoints = self.path / CHECKPOINTS
         for directory in (self.path, checkpoints, self.path / "policies", self.path / "demonstrations"):
-            sweep(directory)
+            clear_leftovers(directory)
         damaged: dict[str, str] = {}
         for name in reversed(checkpoint_names(checkpoints)):
             try:
@@ -221,7 +221,7 @@ def refuse_taken(path: Path) -> None:
     """
     require(
         not os.path.lexists(path),
-        f"{path} is there already; give another --out, or go on with it: rlstages resume {typed(path)} "
+        f"{path} is there already; give another --out, or go on with it: rlstages resume {shell_path(path)} "
         f"(in Python out=..., and rlstages.resume({str(path)!r})).",
     )
 

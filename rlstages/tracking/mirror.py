@@ -30,7 +30,7 @@ from rlstages.tracking.mode import tracking_mode
 from rlstages.tracking.place import keep_place
 from rlstages.tracking.wandb_log import is_whole
 from rlstages.tracking.wandb_run import WandbRun
-from rlstages.tracking.wandb_session import FOLDER, prepare, remove_logs, remove_runs, remove_uploaded
+from rlstages.tracking.wandb_session import FOLDER, redirect_wandb, remove_logs, remove_runs, remove_uploaded
 
 ORPHAN_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
@@ -102,7 +102,7 @@ def main() -> None:
     code = 1
     try:
         record = _record()
-        prepare(None if record is None else record.run_id)
+        redirect_wandb(None if record is None else record.run_id)
         mode = cast(Mode, tracking_mode(wanted["mode"]))
         with (FOLDER / "lock").open("w") as lock:
             _wait_for(lock.fileno())

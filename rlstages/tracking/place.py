@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlstages.errors import InputError
 from rlstages.specs.serialization import dumps, loads
-from rlstages.storage.record import typed
+from rlstages.storage.record import shell_path
 from rlstages.storage.untrusted import read_bytes
 
 _FILE = Path("wandb") / "place.json"
@@ -45,6 +45,6 @@ def place_lines(run: Path) -> list[str]:
         return [f"W&B: {place['url']}"]
     if "folder" in place:
         # The files of an offline run are named from the run directory on.
-        sync = f"(cd {typed(run)} && wandb sync {shlex.quote(place['folder'])})"
-        return [f"W&B: offline, in {typed(run / place['folder'])}", f"Upload it: {sync}"]
+        sync = f"(cd {shell_path(run)} && wandb sync {shlex.quote(place['folder'])})"
+        return [f"W&B: offline, in {shell_path(run / place['folder'])}", f"Upload it: {sync}"]
     return []

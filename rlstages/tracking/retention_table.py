@@ -14,7 +14,7 @@ from rich.text import Text
 from rlstages.events import ExplorationMeasured, HandoverChecked, Retained, RetentionMeasured
 from rlstages.specs.criteria.baselines import normalized, value_of
 from rlstages.specs.variants import Variant, is_scored_next, variants_of
-from rlstages.storage.record import typed
+from rlstages.storage.record import shell_path
 from rlstages.tracking import text
 from rlstages.tracking.state import RunState, StageState
 
@@ -176,7 +176,7 @@ def print_kept(state: RunState, console: Console, run: Path | None = None) -> No
 def notes(state: RunState, matrix: Matrix, run: Path | None = None) -> list[str]:
     """Return what a reader of the matrix needs to know, in a line each."""
     told = []
-    evaluate = f"rlstages evaluate {'RUN' if run is None else typed(run)}"
+    evaluate = f"rlstages evaluate {'RUN' if run is None else shell_path(run)}"
     if matrix.measure == "normalized":
         told.append("normalized: (score - chance) / (expert - chance)")
     few = [number for column in matrix.columns for number in column.episodes if 0 < number < FEW]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlstages.events import Event
-from rlstages.storage.record import typed
+from rlstages.storage.record import shell_path
 from rlstages.tracking.mode import saved_settings
 from rlstages.tracking.place import place_lines
 
@@ -146,7 +146,7 @@ class WandbTracker:
     def _fail(self, reason: str) -> None:
         if self.failure is None:
             self.failure = reason
-            command = f"rlstages track {typed(self._directory)}"
+            command = f"rlstages track {shell_path(self._directory)}"
             self._warn(f"{reason}; nothing else changes, and '{command}' makes up for it later.")
 
 

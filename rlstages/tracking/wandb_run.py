@@ -29,7 +29,7 @@ from rlstages.tracking.retention_table import kept
 from rlstages.tracking.state import RunState, StageState
 from rlstages.tracking.wandb_artifacts import Artifacts
 from rlstages.tracking.wandb_session import FOLDER, belonging, open_run
-from rlstages.tracking.wandb_tables import GateCurve, matrix_table, stages_table
+from rlstages.tracking.wandb_tables import GateCurve, retention_table, stages_table
 
 # A row costs W&B about a millisecond, and A2C finishes a hundred rollouts a second.
 _LEAST_SECONDS_BETWEEN_ROLLOUTS = 0.25
@@ -164,7 +164,7 @@ class WandbRun:
             row["stages"] = stages_table(self._state)
             row |= self._gate.chart()
         if isinstance(event.payload, RetentionMeasured):
-            row["retention_matrix"] = matrix_table(self._state)
+            row["retention_matrix"] = retention_table(self._state)
         where = {STEP_AXIS: event.global_step, "stage/index": event.stage_index, "stage/name": event.stage_name}
         self._run.log({**row, **where, "_timestamp": event.time}, step=place, commit=True)
         self.points = place + 1

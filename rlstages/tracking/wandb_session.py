@@ -20,7 +20,7 @@ FOLDER = Path("wandb")
 _HERE = Path("/proc/self/cwd")
 
 
-def prepare(run_id: str | None) -> None:
+def redirect_wandb(run_id: str | None) -> None:
     """Point W&B's staging area, caches and logs into the run directory; no setting of `wandb.init` does that.
 
     They would else be in the user's home directory. `WANDB_SILENT` also silences what is said before settings are read.

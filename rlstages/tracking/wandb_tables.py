@@ -58,7 +58,7 @@ def stages_table(state: RunState) -> Any:
     return wandb.Table(columns=_COLUMNS, data=rows)
 
 
-def matrix_table(state: RunState) -> Any:
+def retention_table(state: RunState) -> Any:
     """Return the table of retention: a row for every policy and environment."""
     import wandb
 

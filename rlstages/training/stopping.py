@@ -11,7 +11,7 @@ from types import FrameType
 
 from rlstages.errors import Fault, InputError
 from rlstages.storage.checkpoints import reason
-from rlstages.storage.record import typed
+from rlstages.storage.record import shell_path
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def add_place(error: Fault | InputError, step: int, run: Path, begun: bool = Tru
         run: The run's directory.
         begun: Whether there is a checkpoint after the first one, which holds an untrained policy.
     """
-    place = f"The last checkpoint is of step {step:,}; 'rlstages resume {typed(run)}' goes on from there."
+    place = f"The last checkpoint is of step {step:,}; 'rlstages resume {shell_path(run)}' goes on from there."
     if isinstance(error, InputError):
         changed = "(with --force if a file that it names was changed)"
         place = f"{place[:-1]} once that is mended {changed}." if begun else "Mend that, and train with another --out."

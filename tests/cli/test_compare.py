@@ -16,7 +16,7 @@ from comparing import CURRICULUM
 
 from rlstages.experiments.compare.budget import settle_steps
 from rlstages.experiments.compare.curve import read_curve
-from rlstages.experiments.compare.plan import claim, make_plan
+from rlstages.experiments.compare.plan import claim_comparison, make_plan
 from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import read_events
 
@@ -115,7 +115,7 @@ def test_a_single_run_is_made_by_its_plain_command(rlstages, source, here):
 @pytest.mark.slow
 def test_fewer_steps_than_a_comparison_has_are_refused(rlstages, source, here):
     plan = make_plan(source, {}, seeds=[0], arms=["staged", "scratch"], episodes=8, steps=6_000)
-    claim(here / "cmp", plan)
+    claim_comparison(here / "cmp", plan)
     settle_steps(here / "cmp", 6_000)
     common = ["--track", "none", "--episodes", "8", "--out", "cmp", "--steps", "3000", "--seeds", "0"]
 
@@ -198,7 +198,7 @@ def test_a_run_that_fails_is_reported_and_the_others_are_compared(source, here):
     ]
     arguments += ["--steps", "1000", "--out", "cmp"]
     plan = make_plan(source, {}, seeds=[0, 1], arms=["staged", "clone-only"], episodes=8)
-    claim(here / "cmp", plan)
+    claim_comparison(here / "cmp", plan)
     # A file where the run directory belongs.
     (here / "cmp" / "clone-only-s1").write_text("in the way")
 

@@ -13,7 +13,7 @@ from rlstages.events import DemonstrationsReady, EpochFinished, Evaluated, Event
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.play.experts import showing
 from rlstages.play.recording import record
-from rlstages.stages.cloning import Batches, CloningRunner, measure
+from rlstages.stages.cloning import CloningRunner, EpochBatches, measure
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -223,7 +223,7 @@ def test_images_may_be_shown_with_channels_last_or_first():
 
 def test_the_order_of_batches_depends_on_seed_and_epoch_alone():
     def order(seed, epoch):
-        batches = Batches(np.arange(10).reshape(10, 1), np.arange(10), 4, seed)
+        batches = EpochBatches(np.arange(10).reshape(10, 1), np.arange(10), 4, seed)
         batches.epoch = epoch
         return [batch["acts"].tolist() for batch in batches]
 

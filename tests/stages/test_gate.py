@@ -10,7 +10,7 @@ from stepping import Tune, same
 from rlstages import Environment, RewardThreshold, SuccessThreshold
 from rlstages.errors import Fault
 from rlstages.events import Judged
-from rlstages.learners.algorithms.on_policy.rollout import collect, put_back, size_of, taken
+from rlstages.learners.algorithms.on_policy.rollout import collect, refill, size_of, taken
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.criteria.sequential import ALPHA
 from rlstages.stages.fine_tuning import runner as fine_tuning
@@ -109,7 +109,7 @@ def test_a_rollout_can_be_taken_and_put_back(engine, sees):
     buffer = collect(learner.model, tune.runner._copies.open(), learner.engine, 0.95)
     kept, again = taken(buffer), taken(buffer)
     learner.engine.update(buffer, {**learner.agent.settings(), "learning_rate": 1e-3})
-    put_back(buffer, [kept, kept])
+    refill(buffer, [kept, kept])
 
     joined = taken(buffer)
     for name, array in joined.items():

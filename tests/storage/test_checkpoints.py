@@ -11,10 +11,10 @@ from rlstages.storage.checkpoints import (
     DamagedCheckpoint,
     DiskFault,
     checkpoint_names,
+    clear_leftovers,
     prune,
     read_checkpoint,
     replace_durably,
-    sweep,
     write_checkpoint,
 )
 
@@ -187,7 +187,7 @@ def test_what_a_killed_writer_left_is_invisible_and_swept_up(small, tmp_path):
     (tmp_path / ".writing-3").mkdir()
     (tmp_path / ".deleting-0").mkdir()
     (tmp_path / ".writing-run.json").write_text("{")
-    sweep(tmp_path)
+    clear_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
 
 

@@ -12,12 +12,12 @@ from rlstages.specs.criteria.baselines import Baselines
 from rlstages.specs.serialization import from_data, loads, to_data
 from rlstages.storage.checkpoints import replace_durably
 
-FILE = "baselines.json"
+BASELINES_FILE = "baselines.json"
 
 
 def baselines_of(directory: Path, plan: Plan) -> list[Baselines]:
     """Score chance and the expert in every environment of a comparison, once: the file is read when it is there."""
-    file = directory / FILE
+    file = directory / BASELINES_FILE
     if file.is_file():
         try:
             return [Baselines(*map(from_data, entry)) for entry in loads(file.read_bytes())]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlstages.errors import require, require_int
-from rlstages.experiments.compare.curve import FILE as CURVE
+from rlstages.experiments.compare.curve import CURVE_FILE as CURVE
 from rlstages.experiments.compare.curve import read_curve
-from rlstages.experiments.compare.plan import FILE, Plan, run_path
+from rlstages.experiments.compare.plan import PLAN_FILE, Plan, run_path
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.serialization import loads
 from rlstages.storage.checkpoints import replace_durably
@@ -46,8 +46,8 @@ def settle_steps(directory: Path, steps: int) -> None:
     handle = patiently(lambda: lock(directory))
     try:
         _require_no_fewer(directory, steps, settled_steps(directory))
-        said = {**loads(read_bytes(directory / FILE)), "steps": steps}
-        replace_durably(directory / FILE, json.dumps(said, indent=1).encode())
+        said = {**loads(read_bytes(directory / PLAN_FILE)), "steps": steps}
+        replace_durably(directory / PLAN_FILE, json.dumps(said, indent=1).encode())
     finally:
         unlock(handle)
 
@@ -60,7 +60,7 @@ def settled_steps(directory: Path) -> int | None:
     Raises:
         InputError: If the comparison's file is damaged.
     """
-    file = directory / FILE
+    file = directory / PLAN_FILE
     if not file.exists():
         return None
     said = loads(read_bytes(file))

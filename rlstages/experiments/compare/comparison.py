@@ -10,7 +10,7 @@ from rlstages.errors import Fault
 from rlstages.experiments.compare.baselines import baselines_of
 from rlstages.experiments.compare.budget import settle_steps, steps_of
 from rlstages.experiments.compare.curve import read_curve
-from rlstages.experiments.compare.plan import Plan, claim, run_path
+from rlstages.experiments.compare.plan import Plan, claim_comparison, run_path
 from rlstages.experiments.jobs import Ended, Job, teller
 from rlstages.training.preflight import preflight
 
@@ -31,7 +31,7 @@ class Progress:
     failures: Mapping[tuple[str, int], str]
 
 
-def prepare(directory: Path, plan: Plan) -> None:
+def prepare_comparison(directory: Path, plan: Plan) -> None:
     """Check everything before the first run, and measure what scores are compared with.
 
     Raises:
@@ -41,7 +41,7 @@ def prepare(directory: Path, plan: Plan) -> None:
     own = [arm for name, arm in plan.arms.items() if name != plan.reference]
     for curriculum in dict.fromkeys([plan.arms[plan.reference], *own]):
         preflight(curriculum, trust_pickle=plan.trust_pickle)
-    claim(directory, plan)
+    claim_comparison(directory, plan)
     # Fewer than before are refused here rather than by every run.
     steps_of(directory, plan)
     baselines_of(directory, plan)

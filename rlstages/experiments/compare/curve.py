@@ -14,9 +14,9 @@ from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.serialization import from_data, loads, to_data
 from rlstages.storage.checkpoints import replace_durably
 
-VERSION = 1
+CURVE_VERSION = 1
 Reason = Literal["grid", "stage", "final"]
-FILE = "curve.json"
+CURVE_FILE = "curve.json"
 GRID_POINTS = 32
 
 
@@ -114,8 +114,12 @@ def grid_interval(steps: int, rollout_steps: int) -> int:
 def write_curve(run: Path, curve: Curve) -> None:
     """Write it, in one step."""
     parts = {"rows": map(_plain, curve.rows), "marks": map(_plain, curve.marks)}
-    content = {"version": VERSION, "own_cost": curve.own_cost, **{name: list(part) for name, part in parts.items()}}
-    replace_durably(run / FILE, json.dumps(content, allow_nan=False).encode())
+    content = {
+        "version": CURVE_VERSION,
+        "own_cost": curve.own_cost,
+        **{name: list(part) for name, part in parts.items()},
+    }
+    replace_durably(run / CURVE_FILE, json.dumps(content, allow_nan=False).encode())
 
 
 def read_curve(run: Path) -> Curve:
@@ -124,12 +128,12 @@ def read_curve(run: Path) -> Curve:
     Raises:
         InputError: If the file is damaged.
     """
-    file = run / FILE
+    file = run / CURVE_FILE
     if not file.exists():
         return Curve()
     try:
         data = loads(file.read_bytes())
-        require(data["version"] == VERSION, f"it is of version {data['version']!r}.")
+        require(data["version"] == CURVE_VERSION, f"it is of version {data['version']!r}.")
         rows = [Row(r["cost"], r["why"], _scores(r["scores"]), r["steps"], r.get("changes")) for r in data["rows"]]
         return Curve(tuple(rows), tuple(Mark(**mark) for mark in data["marks"]), data["own_cost"])
     except (InputError, KeyError, TypeError) as error:

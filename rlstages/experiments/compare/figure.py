@@ -13,7 +13,9 @@ import numpy as np
 from rlstages.experiments.compare.results import ArmResult, Results, finals
 from rlstages.storage.checkpoints import replace_durably
 
-INSTALL = "Without matplotlib there are no figures: pip install 'rlstages[plots]', then run this command again."
+INSTALL_MATPLOTLIB = (
+    "Without matplotlib there are no figures: pip install 'rlstages[plots]', then run this command again."
+)
 # Okabe and Ito's colours, which colour-blind readers can tell apart; markers say it once more.
 _COLORS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#808080", "#cc79a7", "#8c564b", "#66a61e"]
 _MARKERS = "osD^xvP*"

@@ -13,20 +13,20 @@ from typing import Any
 from rlstages.experiments.compare.curve import read_curve
 from rlstages.experiments.compare.plan import run_path
 from rlstages.experiments.compare.results import Results
-from rlstages.experiments.compare.verdict import Verdict
+from rlstages.experiments.compare.verdict import Conclusion
 from rlstages.specs.criteria.baselines import normalized, value_of
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.record import versions
 
-VERSION = 1
+FILES_VERSION = 1
 _COLUMNS = ["arm", "seed", "steps", "why", "environment", "episodes", "return", "success", "normalized"]
 
 
-def write_json(directory: Path, results: Results, verdict: Verdict) -> Path:
+def write_json(directory: Path, results: Results, verdict: Conclusion) -> Path:
     """Write `compare.json`: everything that was measured and concluded."""
     plan, file = results.plan, directory / "compare.json"
     content = {
-        "version": VERSION,
+        "version": FILES_VERSION,
         "name": plan.name,
         "digest": plan.curriculum.digest,
         "versions": versions(),

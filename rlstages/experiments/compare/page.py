@@ -11,7 +11,7 @@ import jinja2
 from rlstages.experiments.compare import figure
 from rlstages.experiments.compare.results import ArmResult, Results, finals
 from rlstages.experiments.compare.table import steps
-from rlstages.experiments.compare.verdict import Verdict, interval, show
+from rlstages.experiments.compare.verdict import Conclusion, interval, score_text
 from rlstages.specs.criteria.baselines import value_of
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.record import versions
@@ -63,14 +63,14 @@ class Picture:
     narrow_dark: str
 
 
-def write_page(directory: Path, results: Results, verdict: Verdict) -> Path:
+def write_page(directory: Path, results: Results, verdict: Conclusion) -> Path:
     """Write `compare.html`."""
     file = directory / "compare.html"
     replace_durably(file, page(results, verdict).encode())
     return file
 
 
-def page(results: Results, verdict: Verdict) -> str:
+def page(results: Results, verdict: Conclusion) -> str:
     """Return the page."""
     plan = results.plan
     templates = jinja2.Environment(
@@ -91,7 +91,7 @@ def page(results: Results, verdict: Verdict) -> str:
         marks=marks,
         curves=_picture(figure.curves_svg, results, 8.6, 4.8) if drawn else None,
         profiles=_picture(figure.profile_svg, results, 8.6, 3.6) if drawn else None,
-        without_pictures=figure.INSTALL,
+        without_pictures=figure.INSTALL_MATPLOTLIB,
         contrasts=[
             {
                 "other": contrast.other,
@@ -105,15 +105,15 @@ def page(results: Results, verdict: Verdict) -> str:
         details=[
             {
                 "arm": arm,
-                "worst": show(arm.worst, plan.measure),
-                "spread": show(arm.spread, plan.measure),
+                "worst": score_text(arm.worst, plan.measure),
+                "spread": score_text(arm.spread, plan.measure),
                 "steps": steps(arm),
                 "held_out": list(map(interval, arm.final[1:], results.measures[1:])),
             }
             for arm in results.arms
         ],
         held_out=[": ".join(map(str, both)) for both in zip(plan.environments[1:], results.measures[1:], strict=True)],
-        threshold=show(plan.threshold, plan.measure),
+        threshold=score_text(plan.threshold, plan.measure),
         versions=versions(),
     )
 
@@ -151,7 +151,7 @@ def _bars(results: Results) -> tuple[list[Bar], list[dict[str, object]]]:
             )
         )
     marks: list[dict[str, object]] = [
-        {"name": name, "place": place(value), "text": show(value, plan.measure)} for name, value in ends.items()
+        {"name": name, "place": place(value), "text": score_text(value, plan.measure)} for name, value in ends.items()
     ]
     return bars, marks
 

@@ -23,8 +23,8 @@ from rlstages.storage.untrusted import read_bytes
 from rlstages.tracking import Extra
 from rlstages.training.resuming import require_own_run
 
-VERSION = 1
-FILE = COMPARISON
+PLAN_VERSION = 1
+PLAN_FILE = COMPARISON
 
 
 @dataclass(frozen=True)
@@ -181,16 +181,16 @@ def run_path(directory: Path, arm: str, seed: int) -> Path:
     return directory / f"{slug(arm)}-s{seed}"
 
 
-def claim(directory: Path, plan: Plan) -> None:
+def claim_comparison(directory: Path, plan: Plan) -> None:
     """Make the directory of a comparison, or go on with it; seeds and arms may come and go.
 
     Raises:
         InputError: If the directory holds something else, or cannot be written.
     """
     require_free(directory, plan)
-    said = {"version": VERSION, "name": plan.name, "episodes": plan.episodes}
+    said = {"version": PLAN_VERSION, "name": plan.name, "episodes": plan.episodes}
     said["digest"] = digest_from(directory / "run", plan.curriculum)
-    found(directory, FILE, said, f"compare-{slug(plan.name)}")
+    found(directory, PLAN_FILE, said, f"compare-{slug(plan.name)}")
     # Another process may have been quicker, with a comparison of its own.
     require_free(directory, plan)
 
@@ -202,9 +202,9 @@ def require_free(directory: Path, plan: Plan) -> None:
         InputError: If it does, or cannot be read.
     """
     # In this order: what a comparison's runs write, they write after its file.
-    unused = is_unused(directory, FILE)
-    if (directory / FILE).exists():
-        _require_same(directory, plan, loads(read_bytes(directory / FILE)))
+    unused = is_unused(directory, PLAN_FILE)
+    if (directory / PLAN_FILE).exists():
+        _require_same(directory, plan, loads(read_bytes(directory / PLAN_FILE)))
     else:
         require(unused, f"{directory} is there already and is no comparison; give another --out.")
 
@@ -212,7 +212,7 @@ def require_free(directory: Path, plan: Plan) -> None:
 def _require_same(directory: Path, plan: Plan, said: object) -> None:
     now = {"episodes": plan.episodes, "digest": digest_from(directory / "run", plan.curriculum)}
     for key, what in (("episodes", "number of episodes"), ("digest", "curriculum")):
-        same = isinstance(said, dict) and said.get("version") == VERSION and said.get(key) == now[key]
+        same = isinstance(said, dict) and said.get("version") == PLAN_VERSION and said.get(key) == now[key]
         require(same, f"{directory} holds a comparison with another {what}; give another --out, or delete it.")
     for arm, curriculum in plan.arms.items():
         for seed in plan.seeds:

@@ -33,7 +33,7 @@ from rlstages.experiments.compare.transfer import Explored, explored_by
 from rlstages.specs.criteria.baselines import Baselines, normalized, value_of
 from rlstages.specs.criteria.criterion import Measure
 
-ALPHA = 1 - CONFIDENCE
+TEST_LEVEL = 1 - CONFIDENCE
 PROFILE_LEVELS = 21
 
 
@@ -93,12 +93,12 @@ class Contrast:
     @property
     def sign(self) -> int:
         """Beyond luck, 1 if the first arm scores higher and -1 if the other does, as the test sees it; else 0."""
-        return 0 if self.p >= ALPHA else 1 if self.improvement.value > 0.5 else -1
+        return 0 if self.p >= TEST_LEVEL else 1 if self.improvement.value > 0.5 else -1
 
     @property
     def speed_sign(self) -> int:
         """Beyond luck, 1 if the first arm is at the last threshold sooner and -1 if the other is; else 0."""
-        return 0 if self.speed_p >= ALPHA else 1 if self.sooner > 0.5 else -1
+        return 0 if self.speed_p >= TEST_LEVEL else 1 if self.sooner > 0.5 else -1
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Results:
         return min(sum(run.failure is None for run in arm.runs) for arm in self.arms)
 
 
-def collect(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str, int], str]) -> Results:
+def read_results(directory: Path, plan: Plan, steps: int, failures: Mapping[tuple[str, int], str]) -> Results:
     """Read all runs of a comparison and summarise them.
 
     Args:

@@ -8,12 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rlstages.experiments.compare.results import ArmResult, Results
-from rlstages.experiments.compare.verdict import Verdict, interval, show
+from rlstages.experiments.compare.verdict import Conclusion, interval, score_text
 
 _COLORS = {"wins": "green", "ahead": "yellow", "level": "yellow", "behind": "yellow", "loses": "red", "none": "red"}
 
 
-def summary(results: Results, verdict: Verdict) -> Group:
+def verdict_tables(results: Results, verdict: Conclusion) -> Group:
     """Return the verdict and the tables."""
     parts: list[Text | Table] = [Text(verdict.headline, f"bold {_COLORS[verdict.outcome]}")]
     parts += [Text(text) for text in (verdict.size, verdict.sureness, verdict.speed, *verdict.transfer) if text]
@@ -24,14 +24,14 @@ def summary(results: Results, verdict: Verdict) -> Group:
     return Group(*parts)
 
 
-def print_summary(results: Results, verdict: Verdict) -> None:
+def print_summary(results: Results, verdict: Conclusion) -> None:
     """Print it."""
-    Console().print(summary(results, verdict))
+    Console().print(verdict_tables(results, verdict))
 
 
 def _finals(results: Results) -> Table:
     plan = results.plan
-    goal = f"{plan.measure} {show(plan.threshold, plan.measure)}"
+    goal = f"{plan.measure} {score_text(plan.threshold, plan.measure)}"
     title = f"{plan.measure} in the last variant after {results.steps:,} steps; the threshold is {goal}"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for column in ("arm", "score", "of expert", "worst", "spread", "steps to threshold"):
@@ -42,9 +42,9 @@ def _finals(results: Results) -> Table:
         table.add_row(
             arm.name,
             score,
-            show(scaled, "success"),
-            show(arm.worst, plan.measure),
-            show(arm.spread, plan.measure),
+            score_text(scaled, "success"),
+            score_text(arm.worst, plan.measure),
+            score_text(arm.spread, plan.measure),
             steps(arm),
         )
     return table

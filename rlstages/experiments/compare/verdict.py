@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlstages.experiments.compare.results import ALPHA, ArmResult, Contrast, Results, finals
+from rlstages.experiments.compare.results import TEST_LEVEL, ArmResult, Contrast, Results, finals
 from rlstages.experiments.compare.statistics import Estimate, chance_above, holm, permutation_p, seeds_needed
 
 FEW_SEEDS = 10
@@ -16,7 +16,7 @@ LEAST_FOR_QUARTERS = 4
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Conclusion:
     """What a comparison says.
 
     Attributes:
@@ -39,11 +39,11 @@ class Verdict:
     caveats: tuple[str, ...]
 
 
-def judge(results: Results) -> Verdict:
+def judge(results: Results) -> Conclusion:
     """Put a comparison into words."""
     if not results.contrasts:
         headline = f"There is nothing to compare: only {_names([arm.name for arm in results.arms])} came to an end."
-        return Verdict("none", headline, "", "", "", (), tuple(_caveats(results)))
+        return Conclusion("none", headline, "", "", "", (), tuple(_caveats(results)))
     first, contrasts = results.first, results.contrasts
     worse = [c for c in contrasts if c.sign < 0]
     better = [c for c in contrasts if c.sign > 0]
@@ -61,7 +61,7 @@ def judge(results: Results) -> Verdict:
         headline = f"{first.name} does not win here: {rival.other} is ahead, though that may be luck."
     else:
         outcome, headline = "level", f"{first.name} does not win here: it is level with {rival.other}."
-    return Verdict(
+    return Conclusion(
         outcome,
         headline,
         _size(results, rival),
@@ -72,7 +72,7 @@ def judge(results: Results) -> Verdict:
     )
 
 
-def show(value: float | None, measure: str) -> str:
+def score_text(value: float | None, measure: str) -> str:
     """Return a score as text."""
     if value is None:
         return "-"
@@ -84,8 +84,8 @@ def interval(found: Estimate | None, measure: str) -> str:
     if found is None:
         return "-"
     if found.low is None:
-        return show(found.value, measure)
-    return f"{show(found.value, measure)} [{show(found.low, measure)}, {show(found.high, measure)}]"
+        return score_text(found.value, measure)
+    return f"{score_text(found.value, measure)} [{score_text(found.low, measure)}, {score_text(found.high, measure)}]"
 
 
 def _is_nothing(results: Results, contrast: Contrast) -> bool:
@@ -104,8 +104,8 @@ def _size(results: Results, rival: Contrast) -> str:
     measure = results.plan.measure
     first, other = results.first, next(arm for arm in results.arms if arm.name == rival.other)
     text = (
-        f"{measure.capitalize()} in the last variant: {first.name} {show(first.final[0].value, measure)}, "
-        f"{other.name} {show(other.final[0].value, measure)}"
+        f"{measure.capitalize()} in the last variant: {first.name} {score_text(first.final[0].value, measure)}, "
+        f"{other.name} {score_text(other.final[0].value, measure)}"
     )
     gap = rival.difference
     if gap.value == 0:
@@ -164,7 +164,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _speed(results: Results) -> str:
-    threshold = show(results.plan.threshold, results.plan.measure)
+    threshold = score_text(results.plan.threshold, results.plan.measure)
     what = f"{results.plan.measure} {threshold}"
     reached = [arm for arm in results.arms if arm.steps.median is not None]
     if not reached:
@@ -209,7 +209,7 @@ def _transfer(results: Results) -> list[str]:
         chance = chance_above(finals(plan, best), finals(plan, arm))
         if best.final[0].value - arm.final[0].value < _smallest(results) or chance < LIKELY:
             continue
-        luck = "" if p < ALPHA else ", though that may be luck"
+        luck = "" if p < TEST_LEVEL else ", though that may be luck"
         text = f"Negative transfer: {best.name}, which copies nothing, scores higher than {arm.name}{luck}."
         found.append(f"{text}{_explored(arm)}")
     return found

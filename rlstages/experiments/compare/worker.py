@@ -24,7 +24,7 @@ from rlstages.events import (
 )
 from rlstages.experiments.compare.budget import settle_steps
 from rlstages.experiments.compare.curve import Curve, Mark, Reason, Row, grid_interval, read_curve, write_curve
-from rlstages.experiments.compare.plan import Plan, claim, run_path
+from rlstages.experiments.compare.plan import Plan, claim_comparison, run_path
 from rlstages.learners.learner import Learner
 from rlstages.play.play import evaluate
 from rlstages.reproducibility import random_state_kept
@@ -36,7 +36,7 @@ from rlstages.training.start import resume, train
 from rlstages.training.trainer import RunResult
 
 EVALUATION_SEED = 2_000_000
-LOOK_SHARE = 8
+SCORING_SHARE = 8
 """A point of a curve is measured on this part of the episodes of a final score."""
 _NO_CHANGE = (ExplorationMeasured, Judged, RunStarted, RunFinished, Warned)
 """Between these the policy certainly stands still: a confirmation is of a frozen policy, however long it takes."""
@@ -56,11 +56,11 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
     Raises:
         InputError: If the directory holds another comparison or one of more steps, or the run is one of something else.
     """
-    claim(directory, plan)
+    claim_comparison(directory, plan)
     if steps is not None:
         settle_steps(directory, steps)
     path = run_path(directory, arm, seed)
-    watch = Watch(path, plan, arm, seed, steps)
+    watch = CurveWatch(path, plan, arm, seed, steps)
     more: dict[str, Any] = {
         "track": cast(Track, plan.track),
         "track_also": plan.track_also,
@@ -77,7 +77,7 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
         watch.close()
 
 
-class Watch:
+class CurveWatch:
     """Scores a run on its way and pauses it when its steps are spent.
 
     Policies are scored at the first moment between two steps at which a multiple of the grid's interval is spent, on
@@ -184,7 +184,7 @@ class Watch:
         if before is not None and before.changes == self._changes and why != "final":
             scores = before.scores
         else:
-            scores = self._played(learner, self._plan.episodes // (1 if why == "final" else LOOK_SHARE))
+            scores = self._played(learner, self._plan.episodes // (1 if why == "final" else SCORING_SHARE))
         self._keep(replace(curve, rows=(*curve.rows, Row(cost, why, scores, steps, self._changes))))
 
     def _played(self, learner: Learner, episodes: int) -> tuple[Score, ...]:

@@ -28,7 +28,7 @@ _NOT_AS_THEY_WERE = (
 )
 
 
-class Copies:
+class TrainingEnvs:
     """The copies that a stage trains in, opened when they are first needed.
 
     Args:

@@ -26,7 +26,7 @@ GIVEN_BACK, GIVEN_BACK_STD = 0.6, 1.0
 HARDLY, TOO_LITTLE = 0.15, 0.5
 """How far a policy has come to the threshold (`Criterion.progress`); the second where all episodes end alike."""
 PATIENCE_STEPS, PATIENCE_ROLLOUTS = 20_000, 10
-LEVEL = 0.05
+SUCCESS_LEVEL = 0.05
 LATEST = 0.75
 """Share of a stage's steps; whoever is made to try more has to learn anew, and needs the rest for it."""
 _ASKED_FOR = "exploration={share:g} is given"
@@ -138,7 +138,7 @@ class ExplorationGuard:
             # Whoever succeeds now and then has something to learn from, and would lose it.
             enough = TOO_LITTLE if len(set(now)) == 1 else HARDLY
             short = len(now) >= until.window and until.progress(level) <= enough
-            told = _STILL if short and chance_of_less(before, now) > LEVEL else ""
+            told = _STILL if short and chance_of_less(before, now) > SUCCESS_LEVEL else ""
         if told and not self._stage.explore_again:
             told = _OFF
         # Of continuous actions it is the logarithm of their standard deviation.

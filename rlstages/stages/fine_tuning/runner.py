@@ -23,7 +23,7 @@ from rlstages.specs.serialization import from_data, to_data
 from rlstages.specs.stages.fine_tuning import FineTuning
 from rlstages.specs.stages.sequence import earlier_environments
 from rlstages.stages.context import StageContext
-from rlstages.stages.fine_tuning.copies import Copies
+from rlstages.stages.fine_tuning.copies import TrainingEnvs
 from rlstages.stages.fine_tuning.critic_fit import AFTER_A_DROP_STEPS, CriticFit
 from rlstages.stages.fine_tuning.exploration_guard import ExplorationGuard
 from rlstages.stages.fine_tuning.gate import Answer, Gate
@@ -31,7 +31,7 @@ from rlstages.stages.fine_tuning.handover_guard import HandoverGuard
 from rlstages.stages.fine_tuning.look_back import LookBack, stage_to_look_back_at
 from rlstages.stages.fine_tuning.recent import Recent
 from rlstages.stages.fine_tuning.updates import Updates
-from rlstages.stages.runner import Found, Result, Setting
+from rlstages.stages.runner import CheckResult, Result, Setting
 
 SCREEN_EVERY = 10
 LEVEL_SHARE = 0.25
@@ -69,7 +69,7 @@ class FineTuningRunner:
         self._look_back = None if before is None else LookBack(before, index, learner, run_seed, emit)
         self._stays = stage.on_collapse == "return" and before is None
         earlier = earlier_environments(context.before, stage.environment)
-        self._copies = Copies(stage, earlier, learner, run_seed, index, emit)
+        self._copies = TrainingEnvs(stage, earlier, learner, run_seed, index, emit)
         self._critic = CriticFit(learner, learner.agent.settings(stage))
         shown = context.demonstrated() if stage.demonstrations_needed else None
         self._updates = Updates(stage, learner, emit, self._guard, self._explorer, shown)
@@ -80,7 +80,7 @@ class FineTuningRunner:
         self._cloned = False
 
     @classmethod
-    def check(cls, stage: FineTuning, setting: Setting) -> Found:
+    def check(cls, stage: FineTuning, setting: Setting) -> CheckResult:
         """Refuse an `exploration` that means nothing where actions are not continuous.
 
         Raises:
@@ -98,7 +98,7 @@ class FineTuningRunner:
                 "exploration is of no use where the policy acts deterministically; leave it out, or leave action_mode "
                 "out.",
             )
-        return Found()
+        return CheckResult()
 
     def step(self) -> None:
         """Score the policy, play one rollout and learn from it, or play one wave of a confirmation."""

@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from rlstages.demonstrations.episodes import Observations
 from rlstages.events import Emit, Warned
 from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated
-from rlstages.learners.algorithms.on_policy.rollout import Rollout, put_back, size_of, steps_in, taken
+from rlstages.learners.algorithms.on_policy.rollout import Rollout, refill, size_of, steps_in, taken
 from rlstages.learners.learner import Learner
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.specs.agent import SCHEDULED, value_at
@@ -79,7 +79,7 @@ class Updates:
         # Schedules count from the beginning of the rollout.
         began = stage_steps - steps_in(buffer)
         if self._held:
-            put_back(buffer, [*self._held, taken(buffer)])
+            refill(buffer, [*self._held, taken(buffer)])
             self._held = []
         settings = dict(self._settings)
         for name in settings.keys() & set(SCHEDULED):

@@ -7,7 +7,7 @@ from comparing import placed
 from rlstages.events import Event, ExplorationMeasured
 from rlstages.experiments.compare.curve import Curve, Mark, Row, write_curve
 from rlstages.experiments.compare.plan import run_path
-from rlstages.experiments.compare.results import collect
+from rlstages.experiments.compare.results import read_results
 from rlstages.specs.criteria.episodes import Score
 from rlstages.storage.run_directory import EVENTS
 
@@ -56,4 +56,4 @@ def outcome(directory, finals, missing=(), reached_at=None, silent=None, explore
             if (name, seed) not in missing:
                 at = (reached_at or {}).get(name, 1_000)
                 write_curve(path, curve(value, at, level=name == "clone-only", silent=silent is not None))
-    return collect(directory, plan, STEPS, {key: "ended by SIGKILL" for key in missing})
+    return read_results(directory, plan, STEPS, {key: "ended by SIGKILL" for key in missing})

@@ -15,10 +15,10 @@ from outcomes import STEPS, outcome
 from rlstages import InputError
 from rlstages.experiments.compare import worker
 from rlstages.experiments.compare.budget import settle_steps, settled_steps, steps_of
-from rlstages.experiments.compare.comparison import next_jobs, prepare
+from rlstages.experiments.compare.comparison import next_jobs, prepare_comparison
 from rlstages.experiments.compare.curve import Curve, Row, read_curve, write_curve
-from rlstages.experiments.compare.plan import claim, run_path
-from rlstages.experiments.compare.results import collect
+from rlstages.experiments.compare.plan import claim_comparison, run_path
+from rlstages.experiments.compare.results import read_results
 from rlstages.experiments.compare.verdict import judge
 from rlstages.experiments.jobs import Job
 
@@ -39,7 +39,7 @@ def test_fewer_steps_than_were_settled_are_refused_wherever_they_are_asked_for(t
     for refused in (
         lambda: steps_of(tmp_path, less),
         lambda: settle_steps(tmp_path, 3_000),
-        lambda: prepare(tmp_path, less),
+        lambda: prepare_comparison(tmp_path, less),
         lambda: next_jobs(tmp_path, less, lambda arm, seed, steps: Job(arm, (), tmp_path)),
         lambda: worker.run_arm(tmp_path, less, "scratch", 0, 3_000),
     ):
@@ -60,13 +60,13 @@ def test_the_steps_of_a_comparison_stay_where_seeds_are_dropped_and_grow_where_m
 
     assert steps_of(tmp_path, replace(plan, seeds=(0,))) == 6_000
     assert steps_of(tmp_path, plan) == 7_000
-    claim(tmp_path, plan)
+    claim_comparison(tmp_path, plan)
 
 
 def test_a_comparison_of_before_is_as_long_as_its_final_runs(tmp_path):
     plan = outcome(tmp_path, {"staged": [0.9, 0.8], "scratch": [0.1, 0.2]}).plan
     assert "steps" not in json.loads((tmp_path / "comparison.json").read_text())
-    claim(tmp_path, plan)
+    claim_comparison(tmp_path, plan)
 
     assert settled_steps(tmp_path) == steps_of(tmp_path, replace(plan, steps=None, seeds=(0,))) == STEPS
     with pytest.raises(InputError, match="were given 2,000"):
@@ -115,7 +115,7 @@ def test_steps_that_do_not_pay_for_the_demonstrations_are_told_of(tmp_path, monk
     for arm in plan.arms:
         worker.run_arm(tmp_path, plan, arm, 0, 300)
 
-    caveats = judge(collect(tmp_path, plan, 300, {})).caveats
+    caveats = judge(read_results(tmp_path, plan, 300, {})).caveats
 
     (told,) = [caveat for caveat in caveats if caveat.startswith("Costs are not equal")]
     assert "of 300 steps, runs of staged and clone-only spent up to 800." in told and "--steps 800 or more" in told
@@ -131,6 +131,6 @@ def test_what_the_last_rollout_and_a_wave_overspend_is_not_told_of(tmp_path):
         (end,) = [row for row in curve.rows if row.why == "final"]
         write_curve(path, replace(curve, rows=(*rows, Row(STEPS + over, "final", end.scores, STEPS))))
 
-        caveats = judge(collect(tmp_path, plan, STEPS, {})).caveats
+        caveats = judge(read_results(tmp_path, plan, STEPS, {})).caveats
 
         assert any(f"runs of staged spent up to {STEPS + over:,}" in caveat for caveat in caveats) == told

@@ -14,8 +14,8 @@ from rlstages.experiments.compare.curve import Curve, Mark, Row, write_curve
 from rlstages.experiments.compare.files import write_csv, write_json
 from rlstages.experiments.compare.page import page
 from rlstages.experiments.compare.plan import run_path
-from rlstages.experiments.compare.results import collect
-from rlstages.experiments.compare.table import summary
+from rlstages.experiments.compare.results import read_results
+from rlstages.experiments.compare.table import verdict_tables
 from rlstages.experiments.compare.verdict import judge
 
 GOOD, FAIR, POOR = ([base + n / 100 for n in range(5)] for base in (0.9, 0.7, 0.1))
@@ -238,7 +238,7 @@ def test_the_terminal_shows_the_verdict_and_every_arm(tmp_path):
     results = outcome(tmp_path, {"staged": GOOD, "scratch": POOR, "clone-only": FAIR})
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with console.file:
-        console.print(summary(results, judge(results)))
+        console.print(verdict_tables(results, judge(results)))
     told = console.export_text()
 
     assert told.startswith("staged wins.")
@@ -304,7 +304,7 @@ def test_the_threshold_is_reached_by_two_policies_in_a_row(rows, steps, tmp_path
         path.mkdir()
         write_curve(path, looked(*rows))
 
-    (run,) = collect(tmp_path, plan, STEPS, {}).arms[0].runs
+    (run,) = read_results(tmp_path, plan, STEPS, {}).arms[0].runs
 
     assert (run.spent, run.reached) == ((steps, True) if steps else (STEPS, False))
 
@@ -320,4 +320,4 @@ def test_an_arm_is_at_the_threshold_as_soon_as_its_clone_is(tmp_path):
         path.mkdir()
         write_curve(path, Curve((*rows, end), (Mark(160, "clone", "completed"),), None))
 
-    assert [arm.steps.median for arm in collect(tmp_path, plan, STEPS, {}).arms] == [160, 160]
+    assert [arm.steps.median for arm in read_results(tmp_path, plan, STEPS, {}).arms] == [160, 160]

@@ -15,8 +15,8 @@ from rlstages.events import DemonstrationsReady, RunFinished, StageFinished
 from rlstages.experiments.compare import worker
 from rlstages.experiments.compare.arms import make_arms
 from rlstages.experiments.compare.curve import grid_interval, read_curve, write_curve
-from rlstages.experiments.compare.plan import Plan, claim, make_plan, read_arm, run_path
-from rlstages.experiments.compare.results import collect
+from rlstages.experiments.compare.plan import Plan, claim_comparison, make_plan, read_arm, run_path
+from rlstages.experiments.compare.results import read_results
 from rlstages.storage.run_directory import read_events
 
 ROLLOUT = 64
@@ -144,7 +144,7 @@ def test_a_missed_stage_that_the_curriculum_passes_over_is_not_the_end_of_its_ow
     ]
     assert curve.own_cost == curve.marks[-1].cost
     later = run_arm(tmp_path, "staged", 0, curve.own_cost, plan)
-    (end,) = collect(tmp_path, plan, curve.own_cost, {}).arms[0].runs
+    (end,) = read_results(tmp_path, plan, curve.own_cost, {}).arms[0].runs
     assert later.outcome == "paused" and end.own_cost == curve.own_cost
     assert [mark.stage for mark in end.marks] == ["clone", "going on in short", "long"]
 
@@ -229,15 +229,15 @@ def test_what_a_process_left_that_was_killed_at_its_start_is_cleared(tmp_path):
 
 def test_a_directory_belongs_to_one_curriculum_and_number_of_episodes(tmp_path):
     plan = placed(tmp_path)
-    claim(tmp_path, replace(plan, seeds=(5, 6)))
+    claim_comparison(tmp_path, replace(plan, seeds=(5, 6)))
 
     with pytest.raises(InputError, match="a comparison with another curriculum"):
-        claim(tmp_path, small_plan(shown=7))
+        claim_comparison(tmp_path, small_plan(shown=7))
     with pytest.raises(InputError, match="a comparison with another number of episodes"):
-        claim(tmp_path, replace(plan, episodes=99))
+        claim_comparison(tmp_path, replace(plan, episodes=99))
     (tmp_path / "comparison.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
-        claim(tmp_path, plan)
+        claim_comparison(tmp_path, plan)
 
 
 def test_a_run_of_another_curriculum_is_not_taken_for_an_arms(tmp_path):
@@ -245,7 +245,7 @@ def test_a_run_of_another_curriculum_is_not_taken_for_an_arms(tmp_path):
     train(plan.arms["clone-only"], seed=0, out=run_path(tmp_path, "scratch", 0))
 
     with pytest.raises(InputError, match="scratch-s0 is a run of another curriculum"):
-        claim(tmp_path, plan)
+        claim_comparison(tmp_path, plan)
 
 
 def test_a_plan_says_what_is_compared(tmp_path):

@@ -181,7 +181,7 @@ def explained(buffer: RolloutBuffer) -> float:
     return float(explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
 
 
-def summary(
+def update_diagnostics(
     policy: ActorCriticPolicy, buffer: RolloutBuffer, means: dict[str, float], settings: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return an update's diagnostics."""

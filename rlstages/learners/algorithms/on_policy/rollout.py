@@ -80,7 +80,7 @@ def taken(buffer: RolloutBuffer) -> Rollout:
     return kept if idle is None else {**kept, "idle": idle.copy()}
 
 
-def put_back(buffer: RolloutBuffer, rollouts: Sequence[Rollout]) -> None:
+def refill(buffer: RolloutBuffer, rollouts: Sequence[Rollout]) -> None:
     """Fill a buffer with rollouts of one policy that were taken from it, joined along the axis of steps."""
     buffer.reset()
     vars(buffer).update({name: _joined([rollout[name] for rollout in rollouts]) for name in _ARRAYS})

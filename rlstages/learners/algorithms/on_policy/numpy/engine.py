@@ -18,15 +18,15 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rlstages.learners.algorithms.on_policy.flat import FlatOptimizer, numpy_arithmetic
 from rlstages.learners.algorithms.on_policy.numpy.heads import Pull, numpy_head
-from rlstages.learners.algorithms.on_policy.numpy.network import Network, features_of
-from rlstages.learners.algorithms.on_policy.numpy.update import Rows, Shown, Update
+from rlstages.learners.algorithms.on_policy.numpy.network import NumpyNetwork, array_features
+from rlstages.learners.algorithms.on_policy.numpy.update import DemonstratedRows, Rows, Update
 from rlstages.learners.algorithms.on_policy.protocol import (
     NORM,
     Anchor,
     Demonstrated,
     explained,
     refuse_not_finite,
-    summary,
+    update_diagnostics,
     within,
 )
 from rlstages.learners.algorithms.on_policy.rollout import flattened
@@ -48,12 +48,12 @@ class NumpyEngine:
     def __init__(self, policy: ActorCriticPolicy, algorithm: str, seed: int) -> None:
         self.policy = policy
         self._ppo, self._seed, self._draws = algorithm == "PPO", seed, 0
-        self._network = Network(policy)
+        self._network = NumpyNetwork(policy)
         self._head = numpy_head(policy.action_space, self._network)
         self._optimizer: FlatOptimizer | None = None
-        self._anchor: tuple[ActorCriticPolicy, Network] | None = None
+        self._anchor: tuple[ActorCriticPolicy, NumpyNetwork] | None = None
         self._buffer: Any = None
-        self._features: Callable[[np.ndarray], np.ndarray] = features_of(policy)
+        self._features: Callable[[np.ndarray], np.ndarray] = array_features(policy)
         self._raw, self._noise = np.empty(0, np.float32), np.empty(0, np.float32)
 
     # --- acting ------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ class NumpyEngine:
         """Draw the noise of a whole rollout."""
         self.policy.set_training_mode(False)
         self._buffer = buffer
-        self._features = features_of(self.policy)
+        self._features = array_features(self.policy)
         steps, copies = buffer.buffer_size, buffer.n_envs
         self._noise = self._head.noise(self._generator(), steps, copies)
         self._raw = np.empty((steps, self._network.width, copies), np.float32)
@@ -88,7 +88,7 @@ class NumpyEngine:
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
         """Return what acts as the policy does now; see `Engine.player`."""
         network, head, space = self._network, self._head, self.policy.action_space
-        features, generator = features_of(self.policy), np.random.default_rng([seed, _PLAYING])
+        features, generator = array_features(self.policy), np.random.default_rng([seed, _PLAYING])
 
         def act(observations: Any) -> np.ndarray:
             inputs = features(observations)
@@ -129,7 +129,7 @@ class NumpyEngine:
                     shown = self._shown(demonstrated, demonstrated.draw(generator, -(-size // length), length))
                 if not work.epoch(data.rows(order), shown):
                     break
-        return summary(self.policy, buffer, work.means(), settings)
+        return update_diagnostics(self.policy, buffer, work.means(), settings)
 
     def fit_critic(
         self, buffer: RolloutBuffer, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
@@ -175,7 +175,7 @@ class NumpyEngine:
         moments = self._moments(optimizer)
         network, head, flat = self._network, self._head, self._network.flat
         pull, weights = Pull(entropy_weight, 0.0), flat.values.numpy()
-        inputs, done = features_of(self.policy)(observations), head.prepare(actions.reshape(len(actions), -1))
+        inputs, done = array_features(self.policy)(observations), head.prepare(actions.reshape(len(actions), -1))
         gradients = flat.gradients.numpy()
         flat.zero_gradients()
         with numpy_arithmetic():
@@ -218,13 +218,13 @@ class NumpyEngine:
             self._optimizer = FlatOptimizer(optimizer, self._network.flat)
         return self._optimizer
 
-    def _shown(self, given: Demonstrated, rows: np.ndarray) -> Shown:
+    def _shown(self, given: Demonstrated, rows: np.ndarray) -> DemonstratedRows:
         """Return the transitions of rows `(steps, m)`."""
         assert not isinstance(given.observations, dict)
         each = rows.reshape(-1)
         inputs, actions = self._features(given.observations[each]), given.actions[each].reshape(len(each), -1)
         prepared = self._head.prepare(actions)
-        return Shown(inputs.reshape(*rows.shape, -1), prepared.reshape(-1, *rows.shape), given.weight)
+        return DemonstratedRows(inputs.reshape(*rows.shape, -1), prepared.reshape(-1, *rows.shape), given.weight)
 
     def _data(self, buffer: RolloutBuffer, anchor: Anchor | None) -> Rows:
         kept = flattened(buffer)
@@ -232,9 +232,9 @@ class NumpyEngine:
         reference = None
         if anchor is not None:
             if self._anchor is None or self._anchor[0] is not anchor.policy:
-                self._anchor = anchor.policy, Network(anchor.policy)
+                self._anchor = anchor.policy, NumpyNetwork(anchor.policy)
             network = self._anchor[1]
-            reference = self._head.reference(network.actor(features_of(anchor.policy)(kept.observations)), network)
+            reference = self._head.reference(network.actor(array_features(anchor.policy)(kept.observations)), network)
         return Rows(
             inputs,
             self._head.prepare(kept.actions.reshape(len(inputs), -1)),

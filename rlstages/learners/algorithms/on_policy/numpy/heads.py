@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from rlstages.learners.algorithms.on_policy.numpy.network import Network
+from rlstages.learners.algorithms.on_policy.numpy.network import NumpyNetwork
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -44,7 +44,7 @@ class Head(Protocol):
     def prepare(self, actions: np.ndarray) -> np.ndarray:
         """Return a rollout's actions, shape `(n, parts)`, as the other methods take them: `(width, n)`."""
 
-    def reference(self, raw: np.ndarray, anchor: Network) -> Any:
+    def reference(self, raw: np.ndarray, anchor: NumpyNetwork) -> Any:
         """Return the anchor's distributions as the other methods take them: arrays `(width, n)` or `(width, 1)`."""
 
     def log_prob(self, raw: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ class Head(Protocol):
         """Return KL(raw || reference)."""
 
 
-def numpy_head(space: Any, network: Network) -> Head:
+def numpy_head(space: Any, network: NumpyNetwork) -> Head:
     """Return the head for an action space."""
     if isinstance(space, spaces.Discrete):
         return _Categorical([int(space.n)])
@@ -106,7 +106,7 @@ class _Categorical:
             chosen[part.start + actions[:, column].astype(np.int64), np.arange(len(actions))] = 1.0
         return chosen
 
-    def reference(self, raw: np.ndarray, anchor: Network) -> np.ndarray:
+    def reference(self, raw: np.ndarray, anchor: NumpyNetwork) -> np.ndarray:
         return self._normalized(raw)[0]
 
     def log_prob(self, raw: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -150,7 +150,7 @@ class _Categorical:
 class _Gaussian:
     """Independent normal distributions; `raw` are their means, and the network's `log_std` their spread."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: NumpyNetwork) -> None:
         self._network = network
         self._off, self._squares = np.empty(0), np.empty(0)
         self._anchor_variance = np.empty(0)
@@ -168,7 +168,7 @@ class _Gaussian:
     def prepare(self, actions: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(actions.T, dtype=np.float32)
 
-    def reference(self, raw: np.ndarray, anchor: Network) -> np.ndarray:
+    def reference(self, raw: np.ndarray, anchor: NumpyNetwork) -> np.ndarray:
         assert anchor.log_std is not None
         self._anchor_variance = np.exp(2 * anchor.log_std)
         return raw

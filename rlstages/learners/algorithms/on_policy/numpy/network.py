@@ -21,7 +21,7 @@ from torch import nn
 from rlstages.learners.algorithms.on_policy.flat import FlatParameters
 from rlstages.learners.normalizer import CLIP, NormalizedExtractor, Standardizer
 
-MEASURED_AT_ONCE = 4096
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Towers:
         return self._spaces[rows]
 
 
-class Network:
+class NumpyNetwork:
     """A policy's layers, on memory that its torch parameters share.
 
     Args:
@@ -150,14 +150,14 @@ class Network:
     def actor(self, inputs: np.ndarray) -> np.ndarray:
         """Return the actor's outputs, shape `(width, n)`."""
         outputs = np.empty((self.width, len(inputs)), np.float32)
-        for start in range(0, len(inputs), MEASURED_AT_ONCE):
-            part = slice(start, start + MEASURED_AT_ONCE)
+        for start in range(0, len(inputs), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
             self.act(inputs[part], outputs[:, part])
         return outputs
 
     def values(self, inputs: np.ndarray) -> np.ndarray:
         """Return the critic's values, shape `(n,)`."""
-        parts = [inputs[start : start + MEASURED_AT_ONCE] for start in range(0, len(inputs), MEASURED_AT_ONCE)]
+        parts = [inputs[start : start + ROWS_AT_ONCE] for start in range(0, len(inputs), ROWS_AT_ONCE)]
         found = [self._critic.forward(part)[0] @ self._value_weights for part in parts]
         return np.concatenate(found) + self._value_bias if found else np.empty(0, np.float32)
 
@@ -206,7 +206,7 @@ class Network:
         return loss
 
 
-def features_of(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]:
+def array_features(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from observations, first axis the rows, to what the first layers see, float32 `(n, width)`.
 
     It holds the policy's observation statistics as they are now.

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlstages.learners.algorithms.on_policy.flat import FlatOptimizer
 from rlstages.learners.algorithms.on_policy.numpy.heads import Head, Pull
-from rlstages.learners.algorithms.on_policy.numpy.network import Network
+from rlstages.learners.algorithms.on_policy.numpy.network import NumpyNetwork
 from rlstages.learners.algorithms.on_policy.protocol import NORM, refuse_not_finite
 
 
@@ -39,7 +39,7 @@ class Rows(NamedTuple):
         )
 
 
-class Shown(NamedTuple):
+class DemonstratedRows(NamedTuple):
     """Demonstrated transitions, `m` of them for each gradient step.
 
     Attributes:
@@ -58,7 +58,7 @@ class Update:
 
     def __init__(
         self,
-        network: Network,
+        network: NumpyNetwork,
         head: Head,
         optimizer: FlatOptimizer,
         settings: Mapping[str, Any],
@@ -76,7 +76,7 @@ class Update:
         """Return diagnostics by name, means over the batches so far."""
         return {name: value / self._batches for name, value in self._sums.items()}
 
-    def epoch(self, data: Rows, shown: Shown | None = None) -> bool:
+    def epoch(self, data: Rows, shown: DemonstratedRows | None = None) -> bool:
         """Go once through rows in their order; return whether to go on after them.
 
         Args:
@@ -137,7 +137,7 @@ class Update:
         by_value *= 2 * self._settings["vf_coef"] / size
         self._network.backward(batch.inputs, by_raw, by_value)
 
-    def _imitate(self, shown: Shown, step: int) -> _Term:
+    def _imitate(self, shown: DemonstratedRows, step: int) -> _Term:
         """Return the demonstrations' term of a gradient step; the gradients are overwritten."""
         inputs, actions, gradients = shown.inputs[step], shown.actions[:, step], self._network.flat.gradients.numpy()
         raw = np.empty(actions.shape, np.float32)

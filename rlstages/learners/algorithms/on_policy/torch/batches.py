@@ -14,13 +14,13 @@ from stable_baselines3.common.utils import obs_as_tensor
 from rlstages.demonstrations.episodes import take
 from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated
 from rlstages.learners.algorithms.on_policy.rollout import flattened
-from rlstages.learners.algorithms.on_policy.torch.features import features_of, sees_vectors
+from rlstages.learners.algorithms.on_policy.torch.features import sees_vectors, tensor_features
 from rlstages.learners.algorithms.on_policy.torch.heads import TorchHead
 
-MEASURED_AT_ONCE = 4096
+FORWARD_ROWS = 4096
 
 
-class Shown(NamedTuple):
+class DemonstratedBatch(NamedTuple):
     """Demonstrated transitions: features and actions, `(m, width)`."""
 
     features: Any
@@ -37,10 +37,10 @@ class Batch(NamedTuple):
     returns: torch.Tensor
     old_values: torch.Tensor
     reference: torch.Tensor | None
-    shown: Shown | None
+    shown: DemonstratedBatch | None
 
 
-class Batches:
+class Minibatches:
     """A rollout that batches are drawn from.
 
     Args:
@@ -68,11 +68,11 @@ class Batches:
         columns = [kept.log_probs, kept.advantages, kept.returns, kept.values]
         self._columns = torch.as_tensor(np.stack([column.reshape(-1) for column in columns]), device=device)
         self._reference: torch.Tensor | None = None
-        self._features: Callable[[Any], Any] = features_of(policy)
+        self._features: Callable[[Any], Any] = tensor_features(policy)
         self._shown_features = self._features
         with torch.no_grad():
             if anchor is not None:
-                rows = torch.split(torch.arange(self._size, device=device), MEASURED_AT_ONCE)
+                rows = torch.split(torch.arange(self._size, device=device), FORWARD_ROWS)
                 self._reference = torch.cat([_outputs(anchor.policy, _take(self._observations, some)) for some in rows])
             if sees_vectors(policy):
                 self._observations = self._features(self._observations)
@@ -108,12 +108,12 @@ class Batches:
             None if shown is None else self._shown(shown),
         )
 
-    def _shown(self, rows: np.ndarray) -> Shown:
+    def _shown(self, rows: np.ndarray) -> DemonstratedBatch:
         assert self._demonstrated is not None
         device = self._columns.device
         actions = torch.as_tensor(self._demonstrated.actions[rows].reshape(len(rows), -1), device=device)
         observations: Any = take(self._demonstrated.observations, rows)
-        return Shown(self._shown_features(obs_as_tensor(observations, device)), self._head.actions(actions))
+        return DemonstratedBatch(self._shown_features(obs_as_tensor(observations, device)), self._head.actions(actions))
 
 
 def _outputs(policy: ActorCriticPolicy, observations: Any) -> torch.Tensor:

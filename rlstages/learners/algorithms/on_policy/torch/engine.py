@@ -25,14 +25,14 @@ from rlstages.learners.algorithms.on_policy.protocol import (
     critic_parameters,
     explained,
     refuse_not_finite,
-    summary,
+    update_diagnostics,
     within,
 )
-from rlstages.learners.algorithms.on_policy.torch.batches import Batches
-from rlstages.learners.algorithms.on_policy.torch.features import features_of
+from rlstages.learners.algorithms.on_policy.torch.batches import Minibatches
+from rlstages.learners.algorithms.on_policy.torch.features import tensor_features
 from rlstages.learners.algorithms.on_policy.torch.heads import torch_head
 from rlstages.learners.algorithms.on_policy.torch.loss import Objective
-from rlstages.learners.algorithms.on_policy.torch.network import Network, torch_network, towers_of
+from rlstages.learners.algorithms.on_policy.torch.network import TorchNetwork, torch_network, towers_of
 
 
 class TorchEngine:
@@ -52,11 +52,11 @@ class TorchEngine:
         self._actor, self._critic = towers_of(policy)
         self._device = policy.device
         self._shape = policy.action_space.shape or ()
-        self._features = features_of(policy)
+        self._features = tensor_features(policy)
         self._buffer: Any = None
         self._seen: list[torch.Tensor] = []
         self._raw: list[torch.Tensor] = []
-        self._flat: tuple[FlatParameters, Network] | None = None
+        self._flat: tuple[FlatParameters, TorchNetwork] | None = None
         self._optimizer: FlatOptimizer | None = None
 
     # --- acting ------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class TorchEngine:
         objective = Objective(policy, self._head, settings, anchor, demonstrated, self._ppo)
         epochs, batch_size = (settings["n_epochs"], settings["batch_size"]) if self._ppo else (1, None)
         try:
-            for batch in Batches(policy, self._head, buffer, anchor, demonstrated).draw(epochs, batch_size):
+            for batch in Minibatches(policy, self._head, buffer, anchor, demonstrated).draw(epochs, batch_size):
                 shown = None if batch.shown is None else batch.shown.features
                 loss = objective.loss(*network.forward(batch.features, shown), batch)
                 if loss is None:
@@ -142,7 +142,7 @@ class TorchEngine:
                 optimizer.step()
         finally:
             optimizer.publish()
-        return summary(policy, buffer, objective.means(), settings)
+        return update_diagnostics(policy, buffer, objective.means(), settings)
 
     def fit_critic(
         self, buffer: RolloutBuffer, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
@@ -152,7 +152,7 @@ class TorchEngine:
         policy.set_training_mode(True)
         parameters = critic_parameters(policy)
         losses = []
-        for batch in Batches(policy, self._head, buffer).draw(epochs, batch_size):
+        for batch in Minibatches(policy, self._head, buffer).draw(epochs, batch_size):
             values = self._critic(batch.features.detach()).flatten()
             loss = functional.mse_loss(batch.returns, values)
             refuse_not_finite(loss.item())
@@ -175,7 +175,7 @@ class TorchEngine:
     def _array(self, actions: torch.Tensor) -> np.ndarray:
         return actions.cpu().numpy().reshape(-1, *self._shape)
 
-    def _flattened_policy(self) -> tuple[FlatParameters, Network, FlatOptimizer]:
+    def _flattened_policy(self) -> tuple[FlatParameters, TorchNetwork, FlatOptimizer]:
         if self._flat is None:
             flat = FlatParameters(list(self.policy.parameters()))
             self._flat = flat, torch_network(self.policy, flat)

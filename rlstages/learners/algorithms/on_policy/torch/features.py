@@ -13,7 +13,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from rlstages.learners.normalizer import NormalizedExtractor
 
 
-def features_of(policy: ActorCriticPolicy) -> Callable[[Any], Any]:
+def tensor_features(policy: ActorCriticPolicy) -> Callable[[Any], Any]:
     """Return what a policy's extractor computes from observations."""
     if sees_vectors(policy) and not isinstance(policy.features_extractor, NormalizedExtractor):
         return lambda observations: observations.float().flatten(1)

@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional
 
 from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated
-from rlstages.learners.algorithms.on_policy.torch.batches import MEASURED_AT_ONCE, Batch
+from rlstages.learners.algorithms.on_policy.torch.batches import FORWARD_ROWS, Batch
 from rlstages.learners.algorithms.on_policy.torch.heads import TorchHead
 
 
@@ -53,7 +53,7 @@ class Objective:
             batch: The rest.
         """
         settings = self._settings
-        if sum(self._sizes) >= MEASURED_AT_ONCE:
+        if sum(self._sizes) >= FORWARD_ROWS:
             self._measure()
         self._sizes.append(len(values))
         raw, shown = (raw, None) if batch.shown is None else (raw[: len(values)], raw[len(values) :])

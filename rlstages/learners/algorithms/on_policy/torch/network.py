@@ -22,7 +22,7 @@ Layers = Callable[[torch.Tensor], torch.Tensor]
 _ACTIVATIONS: dict[type[nn.Module], Layers] = {nn.Tanh: torch.tanh, nn.ReLU: torch.relu}
 
 
-class Network(Protocol):
+class TorchNetwork(Protocol):
     """What comes after the features."""
 
     def forward(self, features: Any, shown: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,7 +40,7 @@ class Network(Protocol):
         """Set the parameters' gradients, which are zero, to those of a loss of what `forward` returned last."""
 
 
-def torch_network(policy: ActorCriticPolicy, flat: FlatParameters) -> Network:
+def torch_network(policy: ActorCriticPolicy, flat: FlatParameters) -> TorchNetwork:
     """Return a policy's network; its parameters are those of `flat`."""
     towers = _towers(policy)
     known = all(type(module) in (nn.Linear, *_ACTIVATIONS) for tower in towers for module in tower)
