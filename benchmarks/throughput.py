@@ -209,7 +209,7 @@ def ours(spec: Environment, settings: Settings, engine: str, env: VecEnv | None 
     learner = Learner(agent, copies.observation_space, copies.action_space, seed)
     stage = FineTuning("tune", spec, until=NEVER, max_steps=10**9, critic_fit_steps=0, evaluation_episodes=0)
     runner = FineTuningRunner(StageContext(learner, seed, lambda payload: None, Path("none"), [stage]))
-    runner._copies.env = copies
+    runner.parts.envs.env = copies
     begin_copies(learner.model, copies)
     runner.step()
     return Contender(runner.step, lambda seen: learner.model.predict(seen, deterministic=True)[0])

@@ -70,7 +70,7 @@ def test_a_certain_policy_that_never_succeeds_is_made_to_try_more_and_told_of(en
     measured, *more = tune.recorder.payloads(ExplorationMeasured)
 
     assert measured.reason and measured.entropy_low < 0.2 and not more
-    assert tune.runner._updates._anchor is not None and tune.rollouts()[0].phase == "exploring"
+    assert tune.runner.parts.updates._anchor is not None and tune.rollouts()[0].phase == "exploring"
     assert tune.runner.state_dict()["explorer"]["raised"]
     tune.runner.close()
 
@@ -150,7 +150,7 @@ def test_exploration_that_was_asked_for_is_not_taken_for_a_fall(engine):
     tune = Tune(stage, cloned(certain(environment))).steps(12)
 
     assert tune.rollouts()[0].phase == "exploring"
-    assert not tune.recorder.payloads(HandoverChecked) and tune.runner._guard.rollbacks == 0
+    assert not tune.recorder.payloads(HandoverChecked) and tune.runner.parts.guard.rollbacks == 0
     tune.runner.close()
 
 
@@ -184,11 +184,11 @@ def test_a_stage_that_was_made_to_explore_is_not_said_to_have_lost_the_one_befor
         return FineTuningRunner(context_for(stage, learner, before=[before], index=1))
 
     one, other = runner(certain(environment)), runner(certain(environment))
-    while not one._explorer.raised:
+    while not one.parts.explorer.raised:
         one.step()
     other.load_state_dict(one.state_dict())
 
-    assert one._look_back is None and other._look_back is None
+    assert one.parts.look_back is None and other.parts.look_back is None
     one.close()
     other.close()
 

@@ -107,13 +107,13 @@ def test_statistics_after_a_rollout_are_those_of_what_was_seen():
 def test_statistics_of_returns_start_afresh_in_each_stage():
     learner = learner_for(echo(), agent(normalize_rewards=True))
     first = Tune(tuning(), learner).steps(4)
-    count = first.runner._copies.env.ret_rms.count
+    count = first.runner.parts.envs.env.ret_rms.count
     first.runner.close()
 
     second = Tune(tuning("next"), learner, index=1).steps(2)
 
     assert count > 150
-    assert second.runner._copies.env.ret_rms.count == pytest.approx(64, abs=0.1)
+    assert second.runner.parts.envs.env.ret_rms.count == pytest.approx(64, abs=0.1)
 
 
 def test_rewards_are_scaled_for_learning_and_reported_as_they_are():
@@ -184,7 +184,7 @@ def test_after_a_failed_confirmation_training_goes_on_and_another_may_begin():
         tune.runner.step()
         assert tune.runner.result is None
 
-    assert tune.runner._phase == "training"
+    assert tune.runner.phase == "training"
     failed = tune.recorder.payloads(Judged)[-1].attempt
     tune.steps(12)
     assert max(judged.attempt for judged in tune.recorder.payloads(Judged)) > failed
@@ -216,7 +216,7 @@ def test_a_deterministic_policy_is_screened_on_episodes_of_its_own():
     before = tune.runner.stage_steps
     tune.steps(1)
 
-    assert tune.runner._phase == "confirming"
+    assert tune.runner.phase == "confirming"
     assert tune.runner.stage_steps == before + 64 + 2 * SURE.window
 
 
@@ -325,7 +325,7 @@ def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
     settings = {"normalize_observations": True, "normalize_rewards": True}
     learner = cloned(learner_for(stage.environment, agent(**settings)))
     tune = Tune(stage, learner)
-    while tune.runner._phase != phase:
+    while tune.runner.phase != phase:
         tune.runner.step()
         assert tune.runner.result is None
     if phase == "critic fit":
@@ -340,12 +340,12 @@ def test_a_runner_goes_on_in_the_phase_that_was_saved(phase, tmp_path):
     again.runner.load_state_dict(state["runner"])
     other.load_state_dict(state["learner"])
 
-    assert again.runner._phase == phase
+    assert again.runner.phase == phase
     assert again.runner.stage_steps == tune.runner.stage_steps == other.global_step
-    assert again.runner._recent.episodes == tune.runner._recent.episodes
-    np.testing.assert_equal(again.runner._gate.state_dict(), tune.runner._gate.state_dict())
+    assert again.runner.parts.recent.episodes == tune.runner.parts.recent.episodes
+    np.testing.assert_equal(again.runner.parts.gate.state_dict(), tune.runner.parts.gate.state_dict())
     if phase != "before":
-        assert again.runner._copies.open().ret_rms.count == tune.runner._copies.env.ret_rms.count
+        assert again.runner.parts.envs.open().ret_rms.count == tune.runner.parts.envs.env.ret_rms.count
     result = again.finish()
     assert result.outcome == "reached"
     fits = [event.phase for event in tune.rollouts() + again.rollouts()].count("critic fit")
@@ -368,7 +368,7 @@ def test_a_stage_that_goes_on_ends_with_the_same_bits(phase, algorithm):
         return tune.steps(steps)
 
     tune = begin(1)
-    while tune.runner._phase != phase or tune.runner.stage_steps == 0:
+    while tune.runner.phase != phase or tune.runner.stage_steps == 0:
         tune.runner.step()
     state = {"learner": tune.learner.state_dict(), "runner": tune.runner.state_dict()}
     other = learner_for(stage.environment, agent(**settings), seed=7)

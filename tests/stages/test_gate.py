@@ -13,7 +13,7 @@ from rlstages.events import Judged
 from rlstages.learners.algorithms.on_policy.rollout import collect, refill, size_of, taken
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.criteria.sequential import ALPHA
-from rlstages.stages.fine_tuning import runner as fine_tuning
+from rlstages.stages.fine_tuning import phases
 from rlstages.stages.fine_tuning.gate import Gate, share
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
@@ -106,7 +106,7 @@ def test_a_rollout_can_be_taken_and_put_back(engine, sees):
     policy = "MultiInputPolicy" if sees == "dict" else "MlpPolicy"
     tune = Tune(tuning(environment=echo(sees=sees), critic_fit_steps=0), engine=engine, policy=policy).steps(2)
     learner = tune.learner
-    buffer = collect(learner.model, tune.runner._copies.open(), learner.engine, 0.95)
+    buffer = collect(learner.model, tune.runner.parts.envs.open(), learner.engine, 0.95)
     kept, again = taken(buffer), taken(buffer)
     learner.engine.update(buffer, {**learner.agent.settings(), "learning_rate": 1e-3})
     refill(buffer, [kept, kept])
@@ -118,7 +118,7 @@ def test_a_rollout_can_be_taken_and_put_back(engine, sees):
         assert all(np.array_equal(part, np.concatenate([wanted[key]] * 2)) for key, part in parts.items())
     assert size_of(joined) == 2 * size_of(kept)
     assert np.isfinite(learner.engine.update(buffer, learner.agent.settings())["value_loss"])
-    collect(learner.model, tune.runner._copies.open(), learner.engine, 0.95)
+    collect(learner.model, tune.runner.parts.envs.open(), learner.engine, 0.95)
     assert buffer.rewards.shape == again["rewards"].shape
     tune.runner.close()
 
@@ -146,11 +146,11 @@ def test_what_was_held_is_learned_from_at_once_and_only_while_there_are_steps(me
         unsolved = lambda self, episodes: [replace(e, success=False) for e in frozen(self, episodes)]  # noqa: E731
         monkeypatch.setattr(Gate, "_frozen_ones", unsolved)
     held(tune)
-    updates, waiting = tune.runner._updates.number, len(tune.runner._updates._held)
-    while tune.runner._updates._held and tune.runner.result is None:
-        waiting = len(tune.runner._updates._held)
+    updates, waiting = tune.runner.parts.updates.number, len(tune.runner.parts.updates._held)
+    while tune.runner.parts.updates._held and tune.runner.result is None:
+        waiting = len(tune.runner.parts.updates._held)
         tune.runner.step()
-    assert waiting >= 1 and tune.runner._updates.number == updates + (not met)
+    assert waiting >= 1 and tune.runner.parts.updates.number == updates + (not met)
     result = tune.finish()
 
     assert result.outcome == outcome
@@ -159,7 +159,7 @@ def test_what_was_held_is_learned_from_at_once_and_only_while_there_are_steps(me
 
 
 def test_a_gate_does_not_wait_for_an_episode_that_never_ends(monkeypatch):
-    monkeypatch.setattr(fine_tuning, "MAX_EPISODE_STEPS", 200)
+    monkeypatch.setattr(phases, "MAX_EPISODE_STEPS", 200)
     stage = tuning(environment=Environment("toys:Endless"), critic_fit_steps=0, max_steps=640, evaluation_episodes=0)
     tune = Tune(stage)
 
@@ -180,7 +180,7 @@ class Long:
 
 
 def held(tune):
-    while not tune.runner._updates._held:
+    while not tune.runner.parts.updates._held:
         tune.runner.step()
         assert tune.runner.result is None
     return tune
@@ -199,7 +199,7 @@ def test_while_a_frozen_policy_plays_nothing_changes_and_a_run_can_stop(engine, 
     tune.runner.step()
     # A second rollout is held too, or both have been learned from.
     assert same(frozen, tune.learner.weights()) == (
-        len(tune.runner._updates._held) == 2 or tune.runner.result is not None
+        len(tune.runner.parts.updates._held) == 2 or tune.runner.result is not None
     )
     result = tune.finish()
     assert result.outcome == "reached"

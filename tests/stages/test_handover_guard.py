@@ -100,7 +100,7 @@ def test_what_comes_back_is_the_clone_with_its_noise_statistics_and_critic(engin
     stage = tuning(environment=environment, until=NEVER, evaluation_episodes=48, guard_steps=256, exploration=0.0)
     before = learner.weights()
     tune = Tune(stage, learner, index=1)
-    while tune.runner._phase != "training":
+    while tune.runner.phase != "training":
         fitted, count = learner.weights(), normalizer_of(learner.policy).standardizers["obs_"].count.item()
         tune.runner.step()
     while not tune.recorder.payloads(HandoverChecked):
@@ -115,7 +115,7 @@ def test_what_comes_back_is_the_clone_with_its_noise_statistics_and_critic(engin
     assert not same({name: before[name] for name in critic}, now)
     assert normalizer_of(learner.policy).standardizers["obs_"].count.item() == count
     assert not learner.policy.optimizer.state
-    assert tune.runner._recent.episodes == []
+    assert tune.runner.parts.recent.episodes == []
 
 
 def test_then_steps_are_half_as_large_and_the_anchor_pulls_twice_as_much():
@@ -349,7 +349,7 @@ def test_a_guarded_stage_that_goes_on_ends_with_the_same_bits(moment, tmp_path, 
     tune = harmed("noise", guard_rollbacks=5, max_steps=2_400)
     reached = {
         "critic fit": lambda: tune.runner.stage_steps > 0,
-        "before the look": lambda: tune.runner._phase == "hand-over",
+        "before the look": lambda: tune.runner.phase == "hand-over",
         "after the rollback": lambda: tune.recorder.payloads(HandoverChecked),
         "recovering": lambda: len(tune.recorder.payloads(HandoverChecked)) > 1,
     }

@@ -25,7 +25,7 @@ class Watched(Tune):
         super().__init__(stage, seed=seed, before=[before], learning_rate=1e-3)
 
     def until_looking(self):
-        while not (self.runner._phase == "looking back" and self.runner._look_back._episodes):
+        while not (self.runner.phase == "looking back" and self.runner.parts.look_back._episodes):
             self.runner.step()
             assert self.runner.result is None
         return self
@@ -88,7 +88,7 @@ def test_a_look_does_not_change_the_policy():
     run = Watched().until_looking()
     before = run.learner.weights()
 
-    while run.runner._phase == "looking back" and run.runner.result is None:
+    while run.runner.phase == "looking back" and run.runner.result is None:
         run.runner.step()
 
     assert same(before, run.learner.weights())

@@ -26,7 +26,7 @@ class Rehearse(Tune):
 
 
 def copies_of(runner):
-    return [(str(monitor_of(part)._spec), part.num_envs) for part in parts_of(runner._copies.env)]
+    return [(str(monitor_of(part)._spec), part.num_envs) for part in parts_of(runner.parts.envs.env)]
 
 
 def test_copies_are_the_stages_own_and_those_of_earlier_stages():
@@ -61,8 +61,8 @@ def test_returns_of_all_copies_have_one_scale():
     run = Rehearse(stage, [echo(steps=3)], normalize_rewards=True).steps(3)
 
     assert copies_of(run.runner)[1] == ("Echo(steps=3)", 1)
-    assert run.runner._copies.env.ret_rms.count == pytest.approx(128, abs=0.1)
-    assert run.runner._copies.env.returns.shape == (4,)
+    assert run.runner.parts.envs.env.ret_rms.count == pytest.approx(128, abs=0.1)
+    assert run.runner.parts.envs.env.returns.shape == (4,)
 
 
 FORMS = {
@@ -83,7 +83,7 @@ def test_resets_of_a_rehearsed_batch_are_no_steps():
     idle = run.learner.model.rollout_buffer.idle
     assert not idle[:, :2].any()
     assert run.runner.stage_steps < 3 * 64
-    assert run.runner._copies.env.ret_rms.count == pytest.approx(run.runner.stage_steps, abs=0.1)
+    assert run.runner.parts.envs.env.ret_rms.count == pytest.approx(run.runner.stage_steps, abs=0.1)
 
 
 @pytest.mark.parametrize("form", FORMS)

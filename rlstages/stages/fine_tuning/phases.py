@@ -1,0 +1,230 @@
+"""The phases of fine-tuning, one step of each: functions of the stage under way."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from rlstages.errors import Fault
+from rlstages.events import Judged, Warned
+from rlstages.learners.algorithms.on_policy.rollout import estimate_advantages, steps_in
+from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS
+from rlstages.stages.fine_tuning.critic_fit import AFTER_A_DROP_STEPS
+from rlstages.stages.fine_tuning.gate import Answer
+from rlstages.stages.runner import Result
+
+if TYPE_CHECKING:
+    from rlstages.stages.fine_tuning.runner import FineTuningRunner
+
+SCREEN_EVERY = 10
+LEVEL_SHARE = 0.25
+_ENDLESS = (
+    "The episode of copy {copy} did not end within {steps:,} steps, and the gate waits for it; give the environment a "
+    "time limit."
+)
+_DEAR_LEVEL = (
+    "To measure what the stage before had reached took {spent:,} of this stage's {most:,} steps; "
+    "raise max_steps, or leave on_collapse out."
+)
+
+
+def start(runner: FineTuningRunner) -> None:
+    """Score the policy that comes in, and measure what it is to be held to."""
+    if runner.stage.on_collapse == "return" and runner.parts.look_back is None:
+        times = runner.stage.max_returns
+        runner.emit(Warned(f"Stage {runner.stage.name!r} has gone back {times} times; now it goes on."))
+    played = runner.parts.examiner.play(runner.stage.evaluation_episodes)
+    runner.before = runner.parts.examiner.score("before", played)
+    # A network that nothing has trained yet is certain of nothing.
+    runner.parts.explorer.begin(played if runner.learner.objective is not None else [])
+    if runner.parts.look_back is not None:
+        spent = runner.parts.look_back.begin()
+        runner.count(spent)
+        if spent > LEVEL_SHARE * runner.stage.max_steps:
+            runner.emit(Warned(_DEAR_LEVEL.format(spent=spent, most=runner.stage.max_steps)))
+    policy = runner.learner.policy
+    if runner.learner.objective == "cloning":
+        runner.learner.rebuild_optimizer()
+        runner.cloned = True
+        runner.parts.critic.begin(runner.stage.critic_fit_steps or 0)
+        runner.parts.guard.begin(played, runner.parts.critic.until)
+    if runner.stage.exploration is not None and hasattr(policy, "log_std"):
+        with torch.no_grad():
+            policy.log_std.fill_(runner.stage.exploration)
+    if not runner.deterministic:
+        runner.parts.gate.begin(0)
+    runner.learner.objective = "reinforcement"
+    runner.phase = "critic fit" if runner.parts.critic.until else "training"
+
+
+def fit_critic(runner: FineTuningRunner) -> None:
+    """Let only the critic learn from a rollout, or all of the policy if the critic is fitted."""
+    started = time.perf_counter()
+    # Lambda 1: the returns themselves, for a critic whose own estimates are worth nothing yet.
+    buffer = _collect(runner, trace_decay=1.0)
+    answer = _judge_rollout(runner, started)
+    if answer == "open" or _explores_more(runner, buffer, started):
+        return
+    if answer != "wait" and runner.parts.critic.is_done(buffer, runner.stage_steps):
+        runner.parts.guard.keep_critic(runner.stage_steps - steps_in(buffer))
+        runner.phase = "training"
+        # From here on the critic's own estimates count.
+        estimate_advantages(buffer, runner.learner.agent.gamma, runner.learner.agent.trace_decay)
+        _train_on(runner, buffer, started)
+        return
+    metrics = runner.parts.critic.learn(buffer)
+    # Statistics are part of the policy, which stands still while the gate waits.
+    if answer != "wait" and runner.parts.updates.absorb(buffer):
+        runner.parts.gate.changed(runner.parts.envs.monitor.steps)
+    runner.report("critic fit", metrics, started)
+
+
+def train(runner: FineTuningRunner) -> None:
+    """Play a rollout, let the gate judge it, and learn from it unless the gate waits."""
+    started = time.perf_counter()
+    buffer = _collect(runner, trace_decay=runner.learner.agent.trace_decay)
+    answer = _judge_rollout(runner, started)
+    if answer == "open":
+        return
+    if answer == "wait":
+        # The policy stands still until it is known whether it leaves. Once the steps are spent it learns no more.
+        runner.phase = "confirming"
+        if not runner.is_spent:
+            runner.parts.updates.hold(buffer)
+        runner.report("confirming", {}, started)
+        return
+    if runner.stage_steps - steps_in(buffer) >= runner.stage.max_steps:
+        # These steps were played for the gate alone, which stays shut.
+        runner.report("confirming", {}, started)
+        runner.go_on()
+        return
+    if _explores_more(runner, buffer, started):
+        return
+    _train_on(runner, buffer, started)
+
+
+def _explores_more(runner: FineTuningRunner, buffer: RolloutBuffer, started: float) -> bool:
+    """Have the policy explore more if it has to; whether it does, and the rollout is that of another policy."""
+    if runner.deterministic or not runner.parts.explorer.look(buffer, runner.parts.recent.episodes, runner.stage_steps):
+        return False
+    # What it was is not what is held on to, or come back to.
+    runner.parts.guard.stop(runner.stage_steps)
+    if runner.parts.explorer.raised:
+        runner.parts.updates.anchor_here()
+        runner.parts.stop_looking_back()
+    runner.parts.recent.clear()
+    runner.parts.updates.forget_held()
+    runner.parts.gate.changed(runner.parts.envs.monitor.steps)
+    runner.report("exploring", {}, started)
+    if runner.phase != "critic fit":
+        runner.go_on()
+    return True
+
+
+def _train_on(runner: FineTuningRunner, buffer: RolloutBuffer, started: float) -> None:
+    """Learn from a rollout, and see what comes next."""
+    parts, until = runner.parts, runner.stage.until
+    metrics = parts.updates.learn(buffer, runner.stage_steps)
+    monitor = parts.envs.monitor
+    parts.gate.changed(monitor.steps)
+    if not runner.deterministic and not runner.is_spent:
+        parts.gate.propose(parts.recent.episodes, monitor.begins, monitor.steps)
+    runner.report("training", metrics, started)
+    if runner.deterministic and parts.updates.number % SCREEN_EVERY == 0:
+        parts.recent.episodes = parts.examiner.screen(parts.updates.number, until.window)
+        runner.count(sum(episode.length for episode in parts.recent.episodes))
+    parts.guard.look_for_recovery(parts.recent.episodes, runner.stage_steps)
+    if parts.guard.wants_a_look(runner.stage_steps):
+        runner.phase = "hand-over"
+    elif runner.deterministic and until.promising(parts.recent.episodes):
+        parts.examiner.begin_attempt()
+        runner.phase = "confirming"
+    elif parts.look_back is not None and parts.look_back.is_due(runner.stage_steps):
+        runner.phase = "looking back"
+    else:
+        runner.go_on()
+
+
+def check_handover(runner: FineTuningRunner) -> None:
+    """Let the policy play what the clone has played, and go back to the clone after a significant drop."""
+    played = runner.parts.examiner.play_again(runner.parts.guard.waves)
+    runner.count(sum(episode.length for episode in played))
+    back = runner.parts.guard.judge(played, runner.stage_steps)
+    if back:
+        # Those were episodes of a policy that is no more.
+        runner.parts.recent.clear()
+        runner.parts.gate.end()
+        if runner.stage.critic_fit_steps is None:
+            runner.parts.critic.begin(runner.stage_steps + AFTER_A_DROP_STEPS)
+    if back is not None:
+        runner.go_on()
+    if back and runner.parts.critic.until > runner.stage_steps:
+        runner.phase = "critic fit"
+
+
+def confirm(runner: FineTuningRunner) -> None:
+    """Let the frozen policy, which acts deterministically, play one wave of a confirmation."""
+    before = len(runner.parts.examiner.episodes)
+    verdict = runner.parts.examiner.judge(runner.stage.until)
+    runner.count(sum(episode.length for episode in runner.parts.examiner.episodes[before:]))
+    runner.emit(Judged(runner.parts.examiner.attempt, runner.stage_steps, verdict))
+    if verdict.met:
+        runner.pass_gate(verdict, runner.parts.examiner.episodes)
+    elif verdict.futile:
+        runner.verdict = verdict
+        # The episodes that looked promising have been tested and are spent.
+        runner.parts.recent.clear()
+        runner.go_on()
+
+
+def look_back(runner: FineTuningRunner) -> None:
+    """Play in the environment of the stage before, and leave the stage if what that had reached is lost."""
+    assert runner.parts.look_back is not None
+    runner.count(runner.parts.look_back.play())
+    decline, over = runner.parts.look_back.judge(runner.stage_steps)
+    if decline.lost:
+        reason = f"What the stage before had reached is lost: {decline}."
+        runner.result = Result("collapsed", reason, runner.before, None, None, decline=decline)
+    elif over:
+        runner.go_on()
+
+
+def _collect(runner: FineTuningRunner, trace_decay: float) -> RolloutBuffer:
+    """Play one rollout with the policy as it is, and count its episodes."""
+    buffer, played = runner.parts.envs.collect(trace_decay)
+    runner.count(steps_in(buffer))
+    # Each copy's first episode is left out: of those, the short ones finish first.
+    finished = [episode for episode in played if episode.number > 0]
+    runner.parts.guard.note(finished)
+    runner.parts.gate.note(played)
+    runner.parts.recent.note(finished, counts=not runner.deterministic)
+    return buffer
+
+
+def _judge_rollout(runner: FineTuningRunner, started: float) -> Answer:
+    """Let the episodes of a rollout, which nothing has been learned from yet, decide whether the stage is done."""
+    monitor = runner.parts.envs.monitor
+    begins = monitor.begins
+    answers: set[Answer] = set()
+    copy = int(begins.argmin())
+    waits = runner.parts.gate.under_way and (runner.phase == "confirming" or runner.is_spent)
+    if waits and monitor.steps - int(begins[copy]) > MAX_EPISODE_STEPS:
+        raise Fault(_ENDLESS.format(copy=copy, steps=MAX_EPISODE_STEPS))
+    found = runner.parts.gate.judge(begins, last=runner.is_spent)
+    if any(answer == "open" for *_, answer in found):
+        runner.report("confirming", {}, started)
+    for attempt, verdict, answer in found:
+        runner.emit(Judged(attempt, runner.stage_steps, verdict))
+        if answer == "open":
+            runner.pass_gate(verdict, runner.parts.gate.frozen(attempt, begins))
+            return answer
+        answers.add(answer)
+        if verdict.futile:
+            runner.verdict = verdict
+    if found and not runner.parts.gate.under_way:
+        # The episodes that looked promising have been tested and are spent.
+        runner.parts.recent.clear()
+    return "wait" if "wait" in answers else "go on"
