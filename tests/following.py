@@ -1,6 +1,6 @@
 """Runs the W&B tracker over events as the trainer would: each is a line of the event log first."""
 
-from rlstages.tracking.wandb import wandb_tracker
+from rlstages.tracking.wandb.tracker import wandb_tracker
 
 
 def write(directory, events):

@@ -24,9 +24,9 @@ from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import read_events
 from rlstages.tracking import text
 from rlstages.tracking.ladder import phase
-from rlstages.tracking.place import place_lines, place_of
 from rlstages.tracking.retention_table import kept, print_kept
 from rlstages.tracking.state import RunState, StageState
+from rlstages.tracking.wandb.place import place_lines, place_of
 
 
 def show_curriculum(

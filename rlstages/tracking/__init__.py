@@ -36,9 +36,9 @@ def open_trackers(
         code: Files of the curriculum that W&B is sent.
     """
     from rlstages.tracking.console import console_tracker
-    from rlstages.tracking.mode import said_mode
     from rlstages.tracking.tensorboard import tensorboard_tracker
-    from rlstages.tracking.wandb import wandb_tracker
+    from rlstages.tracking.wandb.mode import said_mode
+    from rlstages.tracking.wandb.tracker import wandb_tracker
 
     record, history = run.record, list(read_events(run.path))
     trackers: list[Tracker] = []

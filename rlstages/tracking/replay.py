@@ -11,9 +11,9 @@ from typing import Literal
 
 from rlstages.errors import Fault, InputError, require
 from rlstages.storage.run_directory import RunDirectory, read_events
-from rlstages.tracking.mode import said_mode
 from rlstages.tracking.tensorboard import tensorboard_tracker
-from rlstages.tracking.wandb import wandb_tracker
+from rlstages.tracking.wandb.mode import said_mode
+from rlstages.tracking.wandb.tracker import wandb_tracker
 
 _SECONDS, _INIT_SECONDS = 3_600.0, 30.0
 _warn = logging.getLogger(__name__).warning

@@ -16,7 +16,7 @@ from building import cloning, curriculum, payloads, tuning
 
 from rlstages import train
 from rlstages.events import EpochFinished, RolloutFinished, StageFinished
-from rlstages.tracking.wandb import FINISH_SECONDS, wandb_tracker
+from rlstages.tracking.wandb.tracker import FINISH_SECONDS, wandb_tracker
 
 MOST_SECONDS = 30.0
 
@@ -179,7 +179,7 @@ def test_a_process_of_the_mirror_is_killed(victim, untracked, tmp_path, capfd, m
     def act():
         wait_for_points(server)
         below = processes_below(os.getpid())
-        (pid,) = named(below, "rlstages.tracking.mirror" if victim == "mirror" else "wandb-core")
+        (pid,) = named(below, "rlstages.tracking.wandb.mirror" if victim == "mirror" else "wandb-core")
         os.kill(pid, 9)
 
     said = "W&B's mirror ended before its time" if victim == "mirror" else "W&B does not take this run"

@@ -70,7 +70,7 @@ class Session:
 
 def has_mirror(pid):
     names = [Path(f"/proc/{child}/cmdline").read_bytes() for child in descendants(pid) if is_alive(child)]
-    return all(any(word in name for name in names) for word in (b"tracking.mirror", b"wandb-core"))
+    return all(any(word in name for name in names) for word in (b"tracking.wandb.mirror", b"wandb-core"))
 
 
 def steps(run):

@@ -16,10 +16,10 @@ from rlstages.events import Event, RolloutFinished, RunStarted
 from rlstages.events.privacy import without_paths
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.serialization import from_data, to_data
-from rlstages.tracking.config import config_of
-from rlstages.tracking.lineage import stage_alias
 from rlstages.tracking.metrics import STEP_PREFIXES, SUMMARIES
-from rlstages.tracking.wandb_tables import GateCurve
+from rlstages.tracking.wandb.config import config_of
+from rlstages.tracking.wandb.lineage import stage_alias
+from rlstages.tracking.wandb.tables import GateCurve
 
 pytest.importorskip("wandb")
 

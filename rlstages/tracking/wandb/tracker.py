@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from rlstages.events import Event
 from rlstages.storage.record import shell_path
-from rlstages.tracking.mode import saved_settings
-from rlstages.tracking.place import place_lines
+from rlstages.tracking.wandb.mode import saved_settings
+from rlstages.tracking.wandb.place import place_lines
 
 FINISH_SECONDS = 20.0
 INIT_SECONDS = 15.0
 # The mirror's working directory is the run directory, which may be a stranger's: no module is taken from there.
-_COMMAND = "import sys; del sys.path[0]; from rlstages.tracking.mirror import main; main()"
+_COMMAND = "import sys; del sys.path[0]; from rlstages.tracking.wandb.mirror import main; main()"
 # What the mirror needs between its own end and the moment when it would be killed.
 _TO_DIE_SECONDS = 2.0
 _warn, _tell = logging.getLogger(__name__).warning, logging.getLogger(__name__).info

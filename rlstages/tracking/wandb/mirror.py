@@ -14,6 +14,7 @@ import math
 import os
 import select
 import signal
+import struct
 import sys
 import threading
 import time
@@ -26,11 +27,10 @@ from rlstages.events import Event
 from rlstages.events.privacy import without_paths
 from rlstages.specs.serialization import loads
 from rlstages.storage.record import RunRecord, read_record
-from rlstages.tracking.mode import tracking_mode
-from rlstages.tracking.place import keep_place
-from rlstages.tracking.wandb_log import is_whole
-from rlstages.tracking.wandb_run import WandbRun
-from rlstages.tracking.wandb_session import FOLDER, redirect_wandb, remove_logs, remove_runs, remove_uploaded
+from rlstages.tracking.wandb.mode import tracking_mode
+from rlstages.tracking.wandb.place import keep_place
+from rlstages.tracking.wandb.run import WandbRun
+from rlstages.tracking.wandb.session import FOLDER, redirect_wandb, remove_logs, remove_runs, remove_uploaded
 
 ORPHAN_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
@@ -38,6 +38,12 @@ _LOCK_SECONDS = 10.0
 
 Mode = Literal["online", "offline"]
 Say = Callable[..., None]
+
+# A `.wandb` file is a LevelDB log behind a header: blocks of 32 KiB, in them pieces of (crc32, length, kind, data). A
+# record is one piece, or several; it never leaves less than a piece's head at the end of a block.
+_HEADER, _BLOCK = 7, 32_768
+_FULL, _FIRST = 1, 2
+
 
 
 def follow(path: Path, stopped: threading.Event) -> Iterator[Event]:
@@ -163,3 +169,27 @@ def _leave(code: int) -> None:
     remove_uploaded()
     remove_logs()
     os._exit(code)
+
+
+_HEAD = struct.Struct("<IHB")
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a file ends with the record that a finished run writes last."""
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+    data, at, record = path.read_bytes(), _HEADER, b""
+    while at < len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _HEAD.size:
+            at += left
+            continue
+        if at + _HEAD.size > len(data):
+            return False
+        _, length, kind = _HEAD.unpack_from(data, at)
+        at += _HEAD.size + length
+        piece = data[at - length : at]
+        record = piece if kind in (_FULL, _FIRST) else record + piece
+    if at > len(data) or not record:
+        return False
+    return bool(Record.FromString(record).WhichOneof("record_type") == "exit")
