@@ -29,8 +29,9 @@ def measure(name: str, seed: int) -> dict[str, Any] | None:
     """Compare the three arms on one seed and return a row, or `None` if a run failed."""
     from rlstages import load_curriculum
     from rlstages.events import StageFinished
-    from rlstages.experiments.compare.arms import GOING_ON, last_variant
+    from rlstages.experiments.compare.arms import last_variant
     from rlstages.experiments.compare.curve import read_curve
+    from rlstages.specs.stages.fine_tuning import GOING_ON
     from rlstages.storage.run_directory import read_events
 
     out = BASE / f"{name}-s{seed}"

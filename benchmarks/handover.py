@@ -27,7 +27,6 @@ import torch
 from rlstages import Curriculum, Environment, FineTuning, RewardThreshold, load_curriculum, train
 from rlstages.environments.make import make_vec_env
 from rlstages.environments.seeding import Purpose
-from rlstages.experiments.compare.arms import UNPROTECTED
 from rlstages.experiments.compare.statistics import Estimate, estimate
 from rlstages.learners.exploration import measure_exploration
 from rlstages.learners.learner import Learner
@@ -36,6 +35,7 @@ from rlstages.play.play import evaluate, play_wave
 from rlstages.play.saved_policies import load_learner
 from rlstages.specs.criteria.baselines import normalized, value_of
 from rlstages.specs.criteria.episodes import score
+from rlstages.specs.stages.fine_tuning import UNPROTECTED
 
 BASE = Path("runs/handover")
 SEED = 4_000_000

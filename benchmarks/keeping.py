@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 
 from rlstages import FineTuning, load_curriculum, train
 from rlstages.events import HandoverChecked
-from rlstages.experiments.compare.arms import UNREACHABLE
 from rlstages.specs.criteria.baselines import value_of
 from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.stages.fine_tuning import UNREACHABLE
 from rlstages.storage.run_directory import read_events
 from rlstages.tracking.retention_table import dip_of, matrix_of
 from rlstages.tracking.state import RunState

@@ -20,7 +20,7 @@ import numpy as np
 
 from rlstages import Curriculum, FineTuning, load_curriculum, train
 from rlstages.reproducibility import limited_threads
-from rlstages.specs.stages.sequence import Stage
+from rlstages.specs.stages.base import StageSpec
 
 _UNTIL = "until."
 
@@ -57,7 +57,7 @@ def changed(curriculum: Curriculum, settings: dict[str, Any], first: bool, but_l
     wanted = tuning[:1] if first else tuning[:-1] if but_last else tuning
     own = {name: value for name, value in settings.items() if not name.startswith(_UNTIL)}
     asked = {name.removeprefix(_UNTIL): value for name, value in settings.items() if name.startswith(_UNTIL)}
-    stages: list[Stage] = []
+    stages: list[StageSpec] = []
     for stage in curriculum.stages:
         if isinstance(stage, FineTuning) and stage.name in wanted:
             until: Any = stage.until

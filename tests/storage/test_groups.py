@@ -76,7 +76,7 @@ AT_ONCE = """
 import multiprocessing, sys
 from pathlib import Path
 from comparing import small_plan
-from rlstages.experiments.compare.plan import claim
+from rlstages.experiments.compare.plan import claim_comparison
 
 PROCESSES, ROUNDS = 6, 4
 processes = multiprocessing.get_context("fork")
@@ -86,7 +86,7 @@ plan, gate = small_plan(), processes.Barrier(PROCESSES)
 def work():
     for number in range(ROUNDS):
         gate.wait()
-        claim(Path(str(number)), plan)
+        claim_comparison(Path(str(number)), plan)
 
 
 all_of_them = [processes.Process(target=work) for _ in range(PROCESSES)]
