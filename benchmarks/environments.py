@@ -19,12 +19,12 @@ from functools import partial
 
 import gymnasium as gym
 import numpy as np
-from rlstages_envs.pointmaze import BatchedPointMaze
-from rlstages_envs.rooms import BatchedRooms
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from rlstages import BatchedEnv, Environment
 from rlstages.environments.make import make_environment, make_vec_env
+from rlstages_envs.pointmaze import BatchedPointMaze
+from rlstages_envs.rooms import BatchedRooms
 
 BATCH, COPIES, PROCESSES = 256, 8, 4
 Turn = Callable[[], None]

@@ -12,11 +12,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+from rlstages.environments.batched_env import ALL, BatchedEnv, SingleEnv
 from rlstages_envs.pointmaze_drawing import draw_maze
 from rlstages_envs.pointmaze_layout import lay_out
 from rlstages_envs.pointmaze_sensors import RangeSensors
-
-from rlstages.environments.batched_env import ALL, BatchedEnv, SingleEnv
 
 WALL = 0.2
 """Half the thickness of a wall for the point's middle, in cells; half of that is the point's own size."""

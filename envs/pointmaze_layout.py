@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+
 from rlstages_envs.draws import fractions
 
 ROUNDS = 2

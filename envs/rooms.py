@@ -13,6 +13,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+from rlstages.environments.batched_env import ALL, BatchedEnv, SingleEnv
 from rlstages_envs.rooms_drawing import draw_rooms
 from rlstages_envs.rooms_layout import (
     CLOSED_DOOR,
@@ -30,8 +32,6 @@ from rlstages_envs.rooms_layout import (
     grid_side,
     lay_out,
 )
-
-from rlstages.environments.batched_env import ALL, BatchedEnv, SingleEnv
 
 TURN_LEFT, TURN_RIGHT, FORWARD, PICK_UP, TOGGLE = range(5)
 """The actions, in MiniGrid's order."""

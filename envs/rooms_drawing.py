@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+
 from rlstages_envs.rooms_layout import CLOSED_DOOR, FLOOR, GOAL, KEY, LOCKED_DOOR, OPEN_DOOR, UNSEEN, WALL
 
 PICTURE = 480

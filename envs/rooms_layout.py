@@ -6,6 +6,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+
 from rlstages_envs.draws import SeededDraws
 
 UNSEEN, FLOOR, WALL, CLOSED_DOOR, OPEN_DOOR, LOCKED_DOOR, KEY, GOAL = range(8)

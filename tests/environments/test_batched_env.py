@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlstages_envs.pointmaze import BatchedPointMaze
-from rlstages_envs.rooms import BatchedRooms
 
 from rlstages.environments.batched_env import SingleEnv
+from rlstages_envs.pointmaze import BatchedPointMaze
+from rlstages_envs.rooms import BatchedRooms
 
 FAMILIES = [BatchedRooms, BatchedPointMaze]
 

@@ -2,8 +2,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as check_gymnasium
-from rlstages_envs.cartpole import balance, cartpole, regulator
 from stable_baselines3.common.env_checker import check_env as check_sb3
+
+from rlstages_envs.cartpole import balance, cartpole, regulator
 
 VARIANTS = [
     {},

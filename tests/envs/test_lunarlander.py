@@ -4,8 +4,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as check_gymnasium
-from rlstages_envs.lunarlander import land, lunarlander
 from stable_baselines3.common.env_checker import check_env as check_sb3
+
+from rlstages_envs.lunarlander import land, lunarlander
 
 pytestmark = pytest.mark.usefixtures("box2d")
 

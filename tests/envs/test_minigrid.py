@@ -11,9 +11,10 @@ from minigrid.core.world_object import Ball, Box, Door, Goal, Key, Lava, Wall
 from minigrid.envs import DoorKeyEnv, MultiRoomEnv
 from minigrid.minigrid_env import MiniGridEnv
 from minigrid.wrappers import OneHotPartialObsWrapper
+from stable_baselines3.common.env_checker import check_env as check_sb3
+
 from rlstages_envs import minigrid as module
 from rlstages_envs.minigrid import OneHotView, doorkey, multiroom, plan_minigrid, reached_goal
-from stable_baselines3.common.env_checker import check_env as check_sb3
 
 TASKS = {
     "N2-S4": lambda: multiroom(2, 2, 4),

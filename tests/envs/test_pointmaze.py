@@ -8,6 +8,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
 from rlstages_envs.draws import fractions
 from rlstages_envs.pointmaze import (
     RADIUS,
@@ -20,7 +22,6 @@ from rlstages_envs.pointmaze import (
     make_pointmaze,
 )
 from rlstages_envs.pointmaze_layout import lay_out
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 VARIANTS = st.fixed_dictionaries(
     {

@@ -6,6 +6,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.env_checker import check_env as check_sb3_env
+
 from rlstages_envs.draws import SeededDraws
 from rlstages_envs.rooms import (
     FORWARD,
@@ -31,7 +33,6 @@ from rlstages_envs.rooms_layout import (
     lay_out,
     self_avoiding_walks,
 )
-from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 VARIANTS = [{}, {"rooms": 3, "keys": 2}, {"rooms": 6, "keys": 3}, {"rooms": 5, "size": 3, "keys": 4}, {"rooms": 10}]
 

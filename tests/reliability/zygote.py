@@ -8,10 +8,10 @@ import os
 import sys
 
 import ladders
-import rlstages_envs  # noqa: F401
 import torch
 from imitation.algorithms import bc  # noqa: F401
 
+import rlstages_envs  # noqa: F401
 from rlstages import resume, train
 from rlstages.training import trainer
 

@@ -12,8 +12,8 @@ from rlstages.events import DemonstrationsReady, Event, RunFinished, StageCollap
 from rlstages.events.privacy import without_paths
 from rlstages.specs.serialization import to_data
 from rlstages.storage.record import RunRecord
-from rlstages.tracking.wandb.lineage import FINAL, collection, digest_alias, policies_used, stage_alias
 from rlstages.tracking.state import RunState
+from rlstages.tracking.wandb.lineage import FINAL, collection, digest_alias, policies_used, stage_alias
 
 _SECONDS = 10
 _TYPES = {"policy": "model", "demonstrations": "dataset", "code": "code"}

@@ -45,7 +45,6 @@ _HEADER, _BLOCK = 7, 32_768
 _FULL, _FIRST = 1, 2
 
 
-
 def follow(path: Path, stopped: threading.Event) -> Iterator[Event]:
     """Read an event log while it grows; once stopped, read to its end. A last line that is not whole is left out."""
     pending = b""

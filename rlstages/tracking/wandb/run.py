@@ -23,11 +23,11 @@ from rlstages.events import (
 from rlstages.events.privacy import without_paths
 from rlstages.specs.serialization import to_data
 from rlstages.storage.record import RunRecord
-from rlstages.tracking.wandb.config import config_of
 from rlstages.tracking.metrics import CLONE_AXIS, STEP_AXIS, STEP_PREFIXES, SUMMARIES, metrics
 from rlstages.tracking.retention_table import kept
 from rlstages.tracking.state import RunState, StageState
 from rlstages.tracking.wandb.artifacts import Artifacts
+from rlstages.tracking.wandb.config import config_of
 from rlstages.tracking.wandb.session import FOLDER, belonging, open_run
 from rlstages.tracking.wandb.tables import GateCurve, retention_table, stages_table
 
