@@ -29,8 +29,11 @@ test-slow: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m "slow and not soak" -n 2
 
 # What depends on the versions of gymnasium, stable-baselines3, imitation and NumPy, for the stack of 2023.
-SMOKE = tests/test_end_to_end.py tests/demonstrations/test_demonstrations.py tests/play tests/environments \
-	tests/training/test_preflight.py tests/stages/test_cloning.py tests/learners/test_engines_torch.py
+SMOKE = tests/test_end_to_end.py tests/demonstrations/test_demonstrations.py tests/play/test_experts.py \
+	tests/play/test_saved_policies.py tests/play/test_recording.py tests/play/test_vecnormalize.py \
+	tests/training/test_preflight.py tests/environments tests/stages/test_cloning.py \
+	tests/learners/test_engines_torch.py \
+	--ignore=tests/environments/test_batched_env.py --ignore=tests/environments/test_spaces.py
 
 test-smoke: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m "not slow" -n 2 $(SMOKE)
