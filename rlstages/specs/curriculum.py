@@ -12,7 +12,7 @@ from rlstages.specs.agent import Agent
 from rlstages.specs.environment import Environment
 from rlstages.specs.plain import items_of, plain
 from rlstages.specs.serialization import digest, from_data, loads, serializable, to_data
-from rlstages.specs.stages.base import StageSpec
+from rlstages.specs.stages.base import NEEDED, StageSpec
 from rlstages.specs.unknown import refusing_unknown
 
 
@@ -59,6 +59,9 @@ class Curriculum:
             what = f"number {number} in stages is {in_short(stage)}"
             require(known, f"{where}: {what}; each is one BehaviorCloning(...) or FineTuning(...), in one flat list.")
         for index, stage in enumerate(stages):
+            lacks = [name for name in NEEDED if not hasattr(stage, name)]
+            kind = type(stage).__name__
+            require(not lacks, f"{where}: {kind} has no {' and no '.join(lacks)}, which every kind of stage needs.")
             stage.check_place(stages[:index], agent)
         names = [stage.name for stage in stages]
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -6,12 +6,14 @@ import pytest
 from rlstages import (
     Agent,
     BehaviorCloning,
+    Curriculum,
     Environment,
     Expert,
     FineTuning,
     InputError,
     Linear,
     RewardThreshold,
+    StageSpec,
     SuccessThreshold,
 )
 from rlstages.specs.stages.sequence import refuse_undemonstrated
@@ -142,3 +144,13 @@ def test_settings_that_the_agent_cannot_follow_are_refused():
     with pytest.raises(InputError, match="a rollout has 512 steps, less than batch_size=1024"):
         tune(batch_size=1024).check_place([], Agent(n_envs=4))
     clone().check_place([], Agent("A2C"))
+
+
+@pytest.mark.parametrize("lacking", ["until", "evaluation_episodes", "runner"])
+def test_a_kind_of_stage_without_what_every_kind_needs_is_refused(lacking):
+    has = {"until": None, "evaluation_episodes": 0, "runner": "mine:Runner"}
+    kind = type("Mine", (StageSpec,), {name: value for name, value in has.items() if name != lacking})
+    stage = kind()
+    stage.name, stage.environment = "mine", Environment("CartPole-v1")
+    with pytest.raises(InputError, match=f"Mine has no {lacking}, which every kind of stage needs"):
+        Curriculum("odd", agent=Agent(), stages=[stage])

@@ -14,6 +14,8 @@ from rlstages.specs.expert import Expert
 from rlstages.specs.serialization import serializable
 
 S = TypeVar("S", bound="StageSpec")
+NEEDED = ("name", "environment", "until", "evaluation_episodes", "runner")
+"""What every kind of stage has, the first four as fields."""
 AGENT_SETTINGS = [field.name for field in fields(Agent)]
 """What no stage takes, because all stages share it."""
 
