@@ -80,7 +80,7 @@ class StageRunner(Protocol):
     """A stage while it runs. Between two steps nothing is half-done: there the trainer saves, stops and resumes.
 
     It is made with a `StageContext`. What its class has as `check(stage, setting)` is called before step 0, returns
-    what it has `Found`, and raises an `InputError` for what cannot work.
+    a `CheckResult`, and raises an `InputError` for what cannot work.
 
     Attributes:
         stage_steps: Environment steps that it took so far.
