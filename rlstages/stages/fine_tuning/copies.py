@@ -53,15 +53,30 @@ class TrainingEnvs:
         emit: Emit,
     ) -> None:
         self.env: VecEnv | None = None
-        self._learner = learner
-        self._made_of = stage, earlier, learner, run_seed, index, emit
+        self._learner, self._emit, self._place = learner, emit, (run_seed, index)
+        n_envs = learner.agent.n_envs
+        self._allotment = allot(stage.environment, earlier, n_envs, stage.rehearsal_copies(n_envs))
         self._left_off: Mapping[str, Any] | None = None
 
     def open(self) -> VecEnv:
         """Return those of the rollout before, new ones, or those of an interrupted session as it left them."""
         if self.env is None:
-            self.env = open_copies(*self._made_of, self._left_off)
+            self.env = self._make()
         return self.env
+
+    def _make(self) -> VecEnv:
+        agent, model, emit = self._learner.agent, self._learner.model, self._emit
+        env = make_joined(self._allotment, *self._place, warn=lambda sentence: emit(Warned(sentence)))
+        if agent.normalize_rewards:
+            env = NormalizedRewards(env, agent.gamma)
+        if self._left_off is None:
+            begin_copies(model, env)
+            return env
+        back = restore_copies(model, env, self._left_off)
+        for (environment, _), lost in zip(self._allotment, back, strict=True):
+            if lost:
+                emit(Warned(_NOT_AS_THEY_WERE.format(environment=environment, copies=", ".join(map(str, lost)))))
+        return env
 
     @property
     def monitor(self) -> EpisodeMonitor:
@@ -94,40 +109,6 @@ class TrainingEnvs:
         """Close them."""
         if self.env is not None:
             self.env.close()
-
-
-def open_copies(
-    stage: FineTuning,
-    earlier: Sequence[Environment],
-    learner: Learner,
-    run_seed: int,
-    index: int,
-    emit: Emit,
-    left_off: Mapping[str, Any] | None,
-) -> VecEnv:
-    """Make the copies that a stage trains in, new or as an interrupted session left them.
-
-    Args:
-        stage: Whose environment most copies run.
-        earlier: What the others rehearse in turn.
-        learner: Trains in them.
-        run_seed: Of the run.
-        index: Of the stage.
-        emit: Takes warnings.
-        left_off: What `copies_state` returned, or `None` for new episodes.
-    """
-    agent, model = learner.agent, learner.model
-    allotment = allot(stage.environment, earlier, agent.n_envs, stage.rehearsal_copies(agent.n_envs))
-    env = make_joined(allotment, run_seed, index, warn=lambda sentence: emit(Warned(sentence)))
-    if agent.normalize_rewards:
-        env = NormalizedRewards(env, agent.gamma)
-    if left_off is None:
-        begin_copies(model, env)
-        return env
-    for (environment, _), lost in zip(allotment, restore_copies(model, env, left_off), strict=True):
-        if lost:
-            emit(Warned(_NOT_AS_THEY_WERE.format(environment=environment, copies=", ".join(map(str, lost)))))
-    return env
 
 
 def begin_copies(model: OnPolicyAlgorithm, env: VecEnv) -> None:
