@@ -62,6 +62,11 @@ class Curriculum:
             lacks = [name for name in NEEDED if not hasattr(stage, name)]
             kind = type(stage).__name__
             require(not lacks, f"{where}: {kind} has no {' and no '.join(lacks)}, which every kind of stage needs.")
+            # As a field it would be read from a run's files, and what a stranger writes there be imported.
+            named = "runner" in vars(stage)
+            require(
+                not named, f"{where}: runner is a field of {kind}; declare it as a ClassVar, so that no file names it."
+            )
             stage.check_place(stages[:index], agent)
         names = [stage.name for stage in stages]
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -154,3 +154,11 @@ def test_a_kind_of_stage_without_what_every_kind_needs_is_refused(lacking):
     stage.name, stage.environment = "mine", Environment("CartPole-v1")
     with pytest.raises(InputError, match=f"Mine has no {lacking}, which every kind of stage needs"):
         Curriculum("odd", agent=Agent(), stages=[stage])
+
+
+def test_a_kind_of_stage_whose_runner_a_file_could_name_is_refused():
+    kind = type("Mine", (StageSpec,), {"until": None, "evaluation_episodes": 0})
+    stage = kind()
+    stage.name, stage.environment, stage.runner = "mine", Environment("CartPole-v1"), "mine:Runner"
+    with pytest.raises(InputError, match="runner is a field of Mine; declare it as a ClassVar"):
+        Curriculum("odd", agent=Agent(), stages=[stage])
