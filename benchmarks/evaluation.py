@@ -53,7 +53,7 @@ def main() -> None:
             taken = []
             for turn in range(options.turns):
                 pair = []
-                for player in (Predicting(learner.policy), learner.engine):
+                for player in (Predicting(learner.policy), learner.algorithm.engine):
                     started = time.process_time()
                     played = play_wave(player, env, turn, deterministic)
                     pair.append((time.process_time() - started) / max(episode.length for episode in played))

@@ -60,7 +60,7 @@ class Recorder:
             return None
         self._step = learner.global_step
         with random_state_kept():
-            played = evaluate(learner.engine, self._env, self._episodes, SEED, len(self.pools), self._deterministic)
+            played = evaluate(learner.algorithm, self._env, self._episodes, SEED, len(self.pools), self._deterministic)
         self.pools.append([float(bool(e.success)) if self._by_success else e.total_reward for e in played])
         return "Enough is recorded." if len(self.pools) == self._rollouts else None
 

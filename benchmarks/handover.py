@@ -157,7 +157,7 @@ def played(task: Task, environment: Environment, learner: Learner, seed: int) ->
     deterministic = task.curriculum.agent.action_mode == "deterministic"
     env = make_vec_env(environment, 40, SEED, 0, Purpose.EVALUATION)
     try:
-        episodes = evaluate(learner.engine, env, EPISODES, SEED + seed, 0, deterministic)
+        episodes = evaluate(learner.algorithm, env, EPISODES, SEED + seed, 0, deterministic)
         return value_of(score(episodes), task.measure)
     finally:
         env.close()
@@ -176,7 +176,7 @@ class Seen:
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
         """Return a function from observations to actions."""
-        act = self.learner.engine.player(seed, deterministic)
+        act = self.learner.algorithm.engine.player(seed, deterministic)
 
         def noting(observations: Any) -> np.ndarray:
             self.observations.append(np.array(observations))

@@ -39,7 +39,6 @@ from rlstages.errors import InputError
 from rlstages.learners.learner import Learner
 from rlstages.reproducibility import limited_threads
 from rlstages.stages.context import StageContext
-from rlstages.stages.fine_tuning.copies import begin_copies
 from rlstages.stages.fine_tuning.runner import FineTuningRunner
 
 Settings = dict[str, Any]
@@ -210,9 +209,9 @@ def ours(spec: Environment, settings: Settings, engine: str, env: VecEnv | None 
     stage = FineTuning("tune", spec, until=NEVER, max_steps=10**9, critic_fit_steps=0, evaluation_episodes=0)
     runner = FineTuningRunner(StageContext(learner, seed, lambda payload: None, Path("none"), [stage]))
     runner.parts.envs.env = copies
-    begin_copies(learner.model, copies)
+    learner.algorithm.begin(copies)
     runner.step()
-    return Contender(runner.step, lambda seen: learner.model.predict(seen, deterministic=True)[0])
+    return Contender(runner.step, lambda seen: learner.algorithm.model.predict(seen, deterministic=True)[0])
 
 
 def batched(environment: str, copies: int, seed: int = 0) -> EpisodeMonitor:

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from rlstages.errors import InputError
     from rlstages.events.event import Event, Tracker
     from rlstages.play.saved_policies import load_policy
-    from rlstages.specs.agent import Agent, Linear
+    from rlstages.specs.agent import Agent
+    from rlstages.specs.algorithms.a2c import A2C
+    from rlstages.specs.algorithms.base import AlgorithmSpec
+    from rlstages.specs.algorithms.ppo import PPO
     from rlstages.specs.criteria.criterion import Verdict
     from rlstages.specs.criteria.thresholds import RewardThreshold, SuccessThreshold
     from rlstages.specs.curriculum import Curriculum
     from rlstages.specs.environment import Environment
     from rlstages.specs.expert import Expert
     from rlstages.specs.loading import load_curriculum
+    from rlstages.specs.schedules import Linear
     from rlstages.specs.stages.base import StageSpec
     from rlstages.specs.stages.cloning import BehaviorCloning
     from rlstages.specs.stages.fine_tuning import FineTuning
@@ -31,7 +35,10 @@ if TYPE_CHECKING:
     from rlstages.training.trainer import RunResult
 
 __all__ = [
+    "A2C",
+    "PPO",
     "Agent",
+    "AlgorithmSpec",
     "BatchedEnv",
     "BehaviorCloning",
     "Curriculum",
@@ -63,12 +70,16 @@ _HOMES = {
     "errors": ["InputError"],
     "events.event": ["Event", "Tracker"],
     "play.saved_policies": ["load_policy"],
-    "specs.agent": ["Agent", "Linear"],
+    "specs.agent": ["Agent"],
+    "specs.algorithms.a2c": ["A2C"],
+    "specs.algorithms.base": ["AlgorithmSpec"],
+    "specs.algorithms.ppo": ["PPO"],
     "specs.criteria": ["RewardThreshold", "SuccessThreshold", "Verdict"],
     "specs.curriculum": ["Curriculum"],
     "specs.environment": ["Environment"],
     "specs.expert": ["Expert"],
     "specs.loading": ["load_curriculum"],
+    "specs.schedules": ["Linear"],
     "specs.stages.base": ["StageSpec"],
     "specs.stages.cloning": ["BehaviorCloning"],
     "specs.stages.fine_tuning": ["FineTuning"],

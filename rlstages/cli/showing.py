@@ -34,7 +34,7 @@ def show_curriculum(
 ) -> None:
     """Print a curriculum and check it as `train` would."""
     from rlstages.environments.spaces import describe_space
-    from rlstages.learners.algorithms.on_policy.choice import choose_engine
+    from rlstages.learners.algorithms.base import implementation_of
     from rlstages.training.start import check
 
     with redirect_stdout(sys.stderr if as_json else sys.stdout):  # Environments print, and JSON must stand alone.
@@ -45,7 +45,8 @@ def show_curriculum(
         return
     print(curriculum)
     print(f"  observations {describe_space(checked.observation)}, actions {describe_space(checked.action)}")
-    print(f"  engine {choose_engine(curriculum.agent, checked.observation, checked.action)}")
+    agent = curriculum.agent
+    print(f"  engine {implementation_of(agent.algorithm).check(agent, checked.observation, checked.action)}")
     for doubt in checked.doubts:
         print(f"  but: {doubt}")
     print(f"  digest {curriculum.digest[:12]}; all checks passed, nothing was trained")

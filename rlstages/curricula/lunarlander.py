@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, RewardThreshold
+from rlstages import PPO, Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, RewardThreshold
 
 
 def curriculum(landing: float = 180.0, max_steps: int = 1_200_000) -> Curriculum:
@@ -20,12 +20,9 @@ def curriculum(landing: float = 180.0, max_steps: int = 1_200_000) -> Curriculum
     return Curriculum(
         "lunarlander",
         agent=Agent(
-            "PPO",
+            PPO(n_steps=1024, gamma=0.999, gae_lambda=0.98),
             policy="MlpPolicy",
             n_envs=16,
-            n_steps=1024,
-            gamma=0.999,
-            gae_lambda=0.98,
             normalize_rewards=True,
         ),
         stages=[

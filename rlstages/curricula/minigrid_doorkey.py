@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
+from rlstages import PPO, Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
 
 
 def curriculum(max_steps: int = 300_000) -> Curriculum:
@@ -19,7 +19,7 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
     small, medium, large = doorkey(5), doorkey(8), doorkey(16)
     return Curriculum(
         "minigrid-doorkey",
-        agent=Agent("PPO", policy="MlpPolicy", n_envs=16, ent_coef=0.01),
+        agent=Agent(PPO(ent_coef=0.01), policy="MlpPolicy", n_envs=16),
         stages=[
             BehaviorCloning("clone", small, expert=Expert("rlstages_envs:plan_minigrid", episodes=100)),
             FineTuning("5x5", small, until=SuccessThreshold(0.9), max_steps=max_steps),

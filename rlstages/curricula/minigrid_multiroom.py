@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
+from rlstages import PPO, Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
 
 
 def curriculum(max_steps: int = 300_000) -> Curriculum:
@@ -27,13 +27,13 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
     solved, mastered = SuccessThreshold(0.8, margin=0.1), SuccessThreshold(0.85, margin=0.1)
     return Curriculum(
         "minigrid-multiroom",
-        agent=Agent("PPO", policy="MlpPolicy", n_envs=16, ent_coef=0.01),
+        agent=Agent(PPO(ent_coef=0.01), policy="MlpPolicy", n_envs=16),
         stages=[
             BehaviorCloning("clone", n2_s4, expert=Expert("rlstages_envs:plan_minigrid", episodes=100)),
             FineTuning("N2-S4", n2_s4, until=solved, max_steps=max_steps),
             FineTuning("N4-S5", n4_s5, until=solved, max_steps=max_steps),
             FineTuning("two to three rooms", two_to_three, until=solved, max_steps=max_steps),
             FineTuning("three to four rooms", three_to_four, until=solved, max_steps=max_steps),
-            FineTuning("N6", n6, until=mastered, max_steps=max_steps, ent_coef=0.003),
+            FineTuning("N6", n6, until=mastered, max_steps=max_steps, settings={"ent_coef": 0.003}),
         ],
     )

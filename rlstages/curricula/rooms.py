@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
+from rlstages import PPO, Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
 
 
 def curriculum(max_steps: int = 300_000) -> Curriculum:
@@ -16,7 +16,7 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
     six_rooms = Environment("rlstages_envs:rlstages/Rooms-v0", rooms=6, size=7)
     return Curriculum(
         "rooms",
-        agent=Agent("PPO", policy="MlpPolicy", n_envs=16, ent_coef=0.01),
+        agent=Agent(PPO(ent_coef=0.01), policy="MlpPolicy", n_envs=16),
         stages=[
             BehaviorCloning("clone", two_rooms, expert=Expert("rlstages_envs:plan_rooms", episodes=200)),
             FineTuning("two rooms", two_rooms, until=SuccessThreshold(0.9), max_steps=max_steps),

@@ -13,7 +13,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from rlstages.environments.action_units import require_range, unit_space
 from rlstages.environments.spaces import describe_space, spell_space
 from rlstages.errors import require
-from rlstages.learners.algorithms.on_policy.choice import choose_engine
+from rlstages.learners.algorithms.base import implementation_of
 from rlstages.learners.normalizer import is_vector
 from rlstages.specs.agent import Agent
 
@@ -57,7 +57,7 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
     else:
         _require_part("The observations are", observation_space)
     require_actions(action_space)
-    choose_engine(agent, observation_space, unit_space(action_space))
+    implementation_of(agent.algorithm).check(agent, observation_space, unit_space(action_space))
 
 
 def _require_key(key: str, part: gym.Space[Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from stable_baselines3.common.preprocessing import get_action_dim, get_flattened
 
 from rlstages.environments.action_units import unit_space
 from rlstages.errors import InputError, require
-from rlstages.learners.algorithms.on_policy.choice import make_engine
-from rlstages.learners.algorithms.on_policy.protocol import Engine
+from rlstages.learners.algorithms.base import Algorithm, implementation_of
 from rlstages.learners.fit import require_fit
-from rlstages.learners.sb3 import build_model, copy_of
+from rlstages.learners.sb3 import copy_of
 from rlstages.reproducibility import random_state, set_random_state
-from rlstages.specs.agent import Agent, value_at
+from rlstages.specs.agent import Agent
 from rlstages.storage.checkpoints import replace_durably, sha256
 from rlstages.storage.untrusted import Tensors, read_bytes
 
@@ -32,9 +30,9 @@ MAX_POLICY = 2**30
 
 
 class Learner:
-    """Owns the policy, its optimiser and its observation statistics.
+    """Owns the policy network, what trains it, and its observation statistics.
 
-    The network is built once. Cloning trains `learner.policy` in place, and PPO or A2C go on with the same object.
+    The network is built once. Cloning trains `learner.policy` in place, and the algorithm goes on with the same object.
 
     Args:
         agent: Algorithm, network and settings.
@@ -43,21 +41,22 @@ class Learner:
         seed: Seeds Python, NumPy and torch.
 
     Attributes:
-        action_space: Likewise; the policy's own is `units.unit_space` of it.
-        model: stable-baselines3's algorithm, the source of truth for the weights.
+        action_space: Of the environments, in their own units; the policy's own is `units.unit_space` of it.
+        algorithm: Acts and learns with the policy.
         global_step: Environment steps of the whole run so far.
         objective: What trained the policy last: `None`, `"cloning"` or `"reinforcement"`.
-        trusted: Weights of the last policy that was cloned, passed a gate or was made to explore; the anchor of
-            fine-tuning.
+        trusted: Weights of the last policy that was cloned, passed a gate or was made to explore: the reference policy
+            of fine-tuning.
     """
 
     def __init__(
         self, agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
     ) -> None:
-        self.agent, self._seed = agent, seed
+        self.agent = agent
         require_fit(agent, observation_space, action_space)
         self.action_space = action_space
-        self.model = build_model(agent, observation_space, unit_space(action_space), seed)
+        make = implementation_of(agent.algorithm)
+        self.algorithm: Algorithm = make(agent, observation_space, unit_space(action_space), seed)
         self.global_step = 0
         self.objective: str | None = None
         self.trusted: Weights | None = None
@@ -65,12 +64,7 @@ class Learner:
     @property
     def policy(self) -> ActorCriticPolicy:
         """The one policy network."""
-        return self.model.policy
-
-    @cached_property
-    def engine(self) -> Engine:
-        """What acts and learns with the policy in fine-tuning."""
-        return make_engine(self.agent, self.policy, self._seed)
+        return self.algorithm.policy
 
     def weights(self) -> Weights:
         """Return a copy of the policy's weights and statistics."""
@@ -97,7 +91,7 @@ class Learner:
         return save_weights(self.weights(), path)
 
     def trust(self) -> None:
-        """Make the policy as it is now the anchor of later stages."""
+        """Make the policy as it is now the reference policy of later stages."""
         self.trusted = self.weights()
 
     def hand_over(self) -> None:
@@ -105,7 +99,7 @@ class Learner:
         self.objective = "cloning"
         self.trust()
 
-    def anchor(self) -> ActorCriticPolicy | None:
+    def reference_policy(self) -> ActorCriticPolicy | None:
         """Return a frozen copy of the last trusted policy, or `None` if there is none."""
         if self.trusted is None:
             return None
@@ -115,35 +109,24 @@ class Learner:
         copy.requires_grad_(False)
         return copy
 
-    def rebuild_optimizer(self) -> None:
-        """Forget the optimiser's moments: they belong to another objective."""
-        rate = value_at(self.agent.settings()["learning_rate"], 0.0)
-        policy = self.policy
-        make: Any = policy.optimizer_class
-        policy.optimizer = make(policy.parameters(), lr=rate, **policy.optimizer_kwargs)
-
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, optimiser, counters and random states as arrays and JSON values."""
+        """Return weights, optimisers, counters and random states as arrays and JSON values."""
         return {
             "policy": arrays(self.weights()),
-            "optimizer": optimizer_state(self.policy.optimizer),
+            "algorithm": self.algorithm.state_dict(),
             "trusted": None if self.trusted is None else arrays(self.trusted),
             "global_step": self.global_step,
             "objective": self.objective,
-            "engine": self.engine.state_dict(),
             "random": random_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.load_policy(tensors(state["policy"]))
-        load_optimizer_state(self.policy.optimizer, state["optimizer"])
+        self.algorithm.load_state_dict(state["algorithm"])
         self.trusted = None if state["trusted"] is None else tensors(state["trusted"])
         self.global_step = state["global_step"]
         self.objective = state["objective"]
-        same = set(state["engine"]) == set(self.engine.state_dict())
-        require(same, f"The checkpoint is another engine's than {self.engine.name!r}; name it in Agent(engine=...).")
-        self.engine.load_state_dict(state["engine"])
         set_random_state(state["random"])
 
 
@@ -212,25 +195,3 @@ def arrays(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
 def tensors(state: Mapping[str, np.ndarray]) -> Weights:
     """Return NumPy arrays as tensors."""
     return {name: torch.as_tensor(np.array(value)) for name, value in state.items()}
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimiser's state as arrays and JSON values."""
-    state = optimizer.state_dict()
-    moments = {
-        str(index): {k: v.detach().cpu().numpy().copy() if isinstance(v, torch.Tensor) else v for k, v in slots.items()}
-        for index, slots in state["state"].items()
-    }
-    return {"state": moments, "groups": state["param_groups"]}
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Put back what `optimizer_state` returned."""
-    moments = {
-        int(index): {k: torch.as_tensor(np.array(v)) if isinstance(v, np.ndarray) else v for k, v in slots.items()}
-        for index, slots in state["state"].items()
-    }
-    groups = [
-        {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in state["groups"]
-    ]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})

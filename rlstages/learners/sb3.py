@@ -16,7 +16,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.learners.normalizer import NormalizedExtractor
-from rlstages.specs.agent import Agent, value_at
+from rlstages.specs.agent import Agent
+from rlstages.specs.schedules import value_at
 
 _EXTRACTORS = {"MlpPolicy": FlattenExtractor, "CnnPolicy": NatureCNN, "MultiInputPolicy": CombinedExtractor}
 
@@ -25,7 +26,7 @@ def build_model(
     agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
 ) -> OnPolicyAlgorithm:
     """Return stable-baselines3's algorithm for an agent, without an environment, acting in exactly this space."""
-    settings = agent.settings()
+    algorithm: Any = agent.algorithm
     policy_kwargs: dict[str, Any] = {
         "net_arch": {"pi": list(agent.network), "vf": list(agent.network)},
         "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[agent.activation],
@@ -36,18 +37,18 @@ def build_model(
         policy_kwargs["features_extractor_class"] = NormalizedExtractor
         policy_kwargs["features_extractor_kwargs"] = {"inner": _EXTRACTORS[agent.policy]}
     common: dict[str, Any] = {
-        "learning_rate": value_at(settings["learning_rate"], 0.0),
-        "n_steps": agent.steps_per_copy,
-        "gamma": agent.gamma,
-        "gae_lambda": agent.trace_decay,
+        "learning_rate": value_at(algorithm.learning_rate, 0.0),
+        "n_steps": algorithm.n_steps,
+        "gamma": algorithm.gamma,
+        "gae_lambda": algorithm.gae_lambda,
         "policy_kwargs": policy_kwargs,
         "seed": seed,
         "device": agent.device,
         "_init_setup_model": False,
     }
     model: OnPolicyAlgorithm
-    if agent.algorithm == "PPO":
-        model = PPO(agent.policy, None, batch_size=settings["batch_size"], **common)  # type: ignore[arg-type]
+    if hasattr(algorithm, "batch_size"):
+        model = PPO(agent.policy, None, batch_size=algorithm.batch_size, **common)  # type: ignore[arg-type]
     else:
         model = A2C(agent.policy, None, **common)  # type: ignore[arg-type]
     # This is how stable-baselines3's own load() makes a model without an environment.

@@ -44,7 +44,7 @@ class Examiner:
         if episodes == 0:
             return []
         return evaluate(
-            self._learner.engine, self._copies(), episodes, self._run_seed, self._stage, self._deterministic
+            self._learner.algorithm, self._copies(), episodes, self._run_seed, self._stage, self._deterministic
         )
 
     def play_again(self, number: int) -> list[Episode]:
@@ -96,7 +96,7 @@ class Examiner:
 
     def _wave(self, purpose: Purpose, block: int, number: int) -> list[Episode]:
         seed = episode_seed(self._run_seed, self._stage, purpose, block, number)
-        return play_wave(self._learner.engine, self._copies(), seed, self._deterministic)
+        return play_wave(self._learner.algorithm, self._copies(), seed, self._deterministic)
 
     def _copies(self) -> VecEnv:
         if self._env is None:

@@ -15,19 +15,19 @@ from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS, Episode
 
 
 class Actor(Protocol):
-    """Acts with a policy; the engines of `rlstages.learners` do."""
+    """Acts with a policy; an algorithm does."""
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
         """Return a function from the observations of all copies to actions; its draws depend on the seed alone."""
 
 
-def play_wave(engine: Actor, env: VecEnv, seed: int, deterministic: bool) -> list[Episode]:
+def play_wave(actor: Actor, env: VecEnv, seed: int, deterministic: bool) -> list[Episode]:
     """Play one whole episode in each copy.
 
     One episode per copy, counted by its start: to take the first to finish would favour short ones.
 
     Args:
-        engine: Plays; its policy is not changed.
+        actor: Plays; its policy is not changed.
         env: Its copies are reset first.
         seed: Copy `i` gets `seed + i`, and the actions are drawn from it.
         deterministic: Whether the policy takes its likeliest action instead of sampling.
@@ -38,7 +38,7 @@ def play_wave(engine: Actor, env: VecEnv, seed: int, deterministic: bool) -> lis
     Raises:
         Fault: If an episode does not end.
     """
-    act = engine.player(seed, deterministic)
+    act = actor.player(seed, deterministic)
     env.seed(seed)
     observations: Any = env.reset()
     monitor = monitor_of(env)
@@ -58,14 +58,12 @@ def play_wave(engine: Actor, env: VecEnv, seed: int, deterministic: bool) -> lis
     return [first[copy] for copy in range(env.num_envs)]
 
 
-def evaluate(
-    engine: Actor, env: VecEnv, episodes: int, run_seed: int, stage: int, deterministic: bool
-) -> list[Episode]:
+def evaluate(actor: Actor, env: VecEnv, episodes: int, run_seed: int, stage: int, deterministic: bool) -> list[Episode]:
     """Play at least `episodes` episodes, in waves of one per copy; the same numbers give the same seeds and draws."""
     played: list[Episode] = []
     wave = 0
     while len(played) < episodes:
         seed = episode_seed(run_seed, stage, Purpose.EVALUATION, 0, wave)
-        played += play_wave(engine, env, seed, deterministic)
+        played += play_wave(actor, env, seed, deterministic)
         wave += 1
     return played

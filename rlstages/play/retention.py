@@ -181,7 +181,7 @@ class Retention:
             )
         env, played = self._copies[variant], self._played[variant.index]
         seed = episode_seed(self._run_seed, variant.index, Purpose.EVALUATION, 0, len(played) // env.num_envs)
-        wave = play_wave(self._learner.engine, env, seed, self._learner.agent.action_mode == "deterministic")
+        wave = play_wave(self._learner.algorithm, env, seed, self._learner.agent.action_mode == "deterministic")
         played += wave
         self._wave_steps[variant.index] = env.num_envs * max(episode.length for episode in wave)
         self.steps += self._wave_steps[variant.index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import torch
@@ -63,7 +63,7 @@ def model_in_own_units(learner: Learner) -> OnPolicyAlgorithm:
     """
     own = learner.action_space
     if unit_space(own) is own:
-        return learner.model
+        return cast(OnPolicyAlgorithm, learner.algorithm.model)
     assert isinstance(own, spaces.Box)
     half, middle = (torch.as_tensor(numbers) for numbers in scale_of(own))
     weights = learner.weights()
@@ -73,7 +73,7 @@ def model_in_own_units(learner: Learner) -> OnPolicyAlgorithm:
     weights["action_net.weight"], weights["action_net.bias"] = last * half[:, None], bias * half + middle
     weights["log_std"] = noise + torch.where(half > 0, half, 1.0).log()
     with random_state_kept():
-        model = build_model(learner.agent, learner.policy.observation_space, own, learner.model.seed or 0)
+        model = build_model(learner.agent, learner.policy.observation_space, own, learner.algorithm.model.seed or 0)
     model.policy.load_state_dict({name: value.to(kinds[name]) for name, value in weights.items()})
     return model
 
@@ -202,7 +202,7 @@ def evaluate_run(
             try:
                 theirs = monitor_of(env).action_space
                 require_bounds(f"The policy of {run} acts", learner.action_space, f"{environment}", theirs)
-                played = evaluate(learner.engine, env, episodes, seed, index, agent.action_mode == "deterministic")
+                played = evaluate(learner.algorithm, env, episodes, seed, index, agent.action_mode == "deterministic")
             finally:
                 env.close()
             # Waves are whole; of the last one those count that began first, however long they took.

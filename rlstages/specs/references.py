@@ -62,6 +62,23 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
     return f"{module}:{qualname}"
 
 
+def class_at(what: str, name: str) -> Any:
+    """Return the class that a spec names as `"module:Class"`.
+
+    Args:
+        what: What it is to the spec, for the error message.
+        name: Of it.
+
+    Raises:
+        InputError: If it cannot be imported.
+    """
+    module, _, qualname = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), qualname)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{what} {name} cannot be imported ({reason_of(error)}).") from error
+
+
 def is_reference(text: str) -> bool:
     """Say whether a text is `module:qualname`, and not `module:Id-v0`, which names an entry of gymnasium's registry."""
     _, colon, name = text.partition(":")

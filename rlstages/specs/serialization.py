@@ -24,7 +24,7 @@ TUPLE, PAIRS = "tuple", "dict"
 ADDED: dict[tuple[Any, str], Any] = {("Environment", "success_at"): "end", ("Expert", "normalize"): None}
 """Fields that came later, and the values with which a digest leaves them out: it is that of before."""
 MAX_DEPTH, MAX_DIGITS = 64, 400
-GROUPS = ("rlstages.stages",)
+GROUPS = ("rlstages.stages", "rlstages.algorithms")
 """Groups of entry points with classes that packages add, each under its own name."""
 _CLASSES: dict[str, type] = {}
 _T = TypeVar("_T", bound=type)
@@ -279,19 +279,21 @@ def _is_of(value: Any, hint: Any) -> bool:
     return True
 
 
-def unusual(spec: Any, *told: str) -> str:
+def unusual(spec: Any, *told: str, given: str | None = None) -> str:
     """Return a dataclass's settings that are not its defaults, as they are written, with a semicolon before them.
 
     Args:
         spec: The instance.
         told: Names of fields that are told otherwise; those without a default are left out too.
+        given: Name of a field that holds further settings by their names; these come first.
     """
-    values = {
+    own = {
         field.name: getattr(spec, field.name)
         for field in dataclasses.fields(spec)
         if field.default is not dataclasses.MISSING
-        and field.name not in told
+        and field.name not in (*told, given)
         and getattr(spec, field.name) != field.default
     }
+    values = {**(getattr(spec, given) if given else {}), **own}
     shown = (f"{name}={value!r}" if isinstance(value, str) else f"{name}={value}" for name, value in values.items())
     return f"; {', '.join(shown)}" if values else ""

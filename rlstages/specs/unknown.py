@@ -1,4 +1,4 @@
-"""Settings and algorithms that are not known here, in the words of stable-baselines3 for those who come from there."""
+"""Settings that are not known here, in the words of stable-baselines3 for those who come from there."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from rlstages.errors import InputError, in_short, nearest, require
+from rlstages.errors import InputError, in_short, nearest
 
 _T = TypeVar("_T", bound=type)
-ELSEWHERE = ["SAC", "TD3", "DDPG", "DQN", "HER", "TQC", "QRDQN", "CrossQ", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO"]
 _LAYERS = "write network=[64, 64], which is for actor and critic each"
 _NO_REPLAY = "it is of algorithms with a replay buffer, and there are none here"
 _NORMALIZE = "write normalize_observations=True or normalize_rewards=True"
@@ -45,19 +44,16 @@ class UnknownSetting(InputError, TypeError):
     """An argument that a spec does not take."""
 
 
-def refuse_unknown_algorithm(algorithm: Any, known: Sequence[str]) -> None:
-    """Refuse an algorithm that others have, saying which there are, rather than which is called alike."""
-    names = {name.lower(): name for name in ELSEWHERE}
-    there = isinstance(algorithm, str) and algorithm.lower() in names
-    own = " and ".join(map(repr, known))
-    require(not there, f"Agent: algorithm is {algorithm!r}, which is not among those that there are here: {own}.")
+Fold = Callable[[type, dict[str, Any]], dict[str, Any]]
 
 
-def refusing_unknown(*agents: str) -> Callable[[_T], _T]:
+def refusing_unknown(*agents: str, fold: Fold | None = None, also: Sequence[str] = ()) -> Callable[[_T], _T]:
     """Class decorator: refuse keyword arguments that a spec does not take, saying what to write instead.
 
     Args:
         *agents: Names that belong to the agent, where the spec is of a stage.
+        fold: Puts short forms among the arguments, given by name, where they belong.
+        also: Names that the short forms have.
     """
 
     def wrap(cls: _T) -> _T:
@@ -68,9 +64,12 @@ def refusing_unknown(*agents: str) -> Callable[[_T], _T]:
 
         @functools.wraps(made)
         def init(self: Any, *args: Any, **given: Any) -> None:
+            by_place = dict(zip(nameless, args, strict=False))
+            if fold is not None and len(args) <= len(nameless) and not by_place.keys() & given.keys():
+                args, given = (), fold(cls, {**by_place, **given})
             unknown = next((name for name in given if name not in known), None)
             if unknown is not None:
-                raise UnknownSetting(_sentence(cls.__name__, unknown, known, agents))
+                raise UnknownSetting(_sentence(cls.__name__, unknown, [*known, *also], agents))
             if len(args) > len(nameless):
                 only, more = " and ".join(nameless), in_short(args[len(nameless)])
                 raise UnknownSetting(f"{cls.__name__} takes only {only} without a name; write name=value for {more}.")

@@ -20,10 +20,10 @@ from rlstages.demonstrations.episodes import Demonstrations, Observations, load_
 from rlstages.demonstrations.fitting import doubtful, place_demonstrations
 from rlstages.errors import require
 from rlstages.events import DemonstrationsReady, EpochFinished, Judged, Warned
-from rlstages.learners.algorithms.on_policy.numpy.engine import NumpyEngine
 from rlstages.learners.exploration import exploration_event, measure_exploration
-from rlstages.learners.learner import Weights, arrays, load_optimizer_state, optimizer_state, tensors
+from rlstages.learners.learner import Weights, arrays, tensors
 from rlstages.learners.normalizer import normalizer_of
+from rlstages.learners.optimizers import load_optimizer_state, optimizer_state
 from rlstages.play.doubts import ABLE, doubts_about_clone, doubts_about_expert, doubts_about_reward
 from rlstages.play.examiner import Examiner
 from rlstages.play.experts import remedy_for, showing, unused_statistics
@@ -197,13 +197,10 @@ class CloningRunner:
             self._keep_best()
 
     def _pass_over(self, batches: EpochBatches) -> None:
-        """Learn from all batches of this epoch: by imitation, or by the engine that does the same faster."""
+        """Learn from all batches of this epoch: by imitation, or by the algorithm, which may do the same faster."""
         batches.epoch = self._epoch
-        stage, engine = self.stage, self.learner.engine
-        if isinstance(engine, NumpyEngine):
-            assert not isinstance(batches.observations, dict)
-            weights = stage.entropy_weight, stage.l2_weight
-            engine.clone(batches.observations, batches.actions, batches.rows(), self._bc.optimizer, *weights)
+        shown, weights = (batches.observations, batches.actions), (self.stage.entropy_weight, self.stage.l2_weight)
+        if self.learner.algorithm.clone(*shown, batches.rows, self._bc.optimizer, *weights):
             return
         self.learner.policy.set_training_mode(True)
         with warnings.catch_warnings(), _unchecked_distributions():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstages.events import Follower, RunFinished, RunStarted, StageFinished
-from rlstages.learners.algorithms.on_policy.choice import choose_engine
+from rlstages.learners.algorithms.base import implementation_of
 from rlstages.learners.learner import Learner
 from rlstages.play.retention import Retention
 from rlstages.specs.stages.base import StageSpec
@@ -137,9 +137,10 @@ class Trainer:
     def _begin(self) -> None:
         """Say that the run starts."""
         record, policy = self.session.directory.record, self.learner.policy
-        engine = choose_engine(self.curriculum.agent, policy.observation_space, policy.action_space)
+        agent = self.curriculum.agent
+        engine = implementation_of(agent.algorithm).check(agent, policy.observation_space, policy.action_space)
         found = versions(record.versions)
-        self.session.emit(RunStarted(record.run_id, self.curriculum, self.seed, found, self.resumed, str(engine)))
+        self.session.emit(RunStarted(record.run_id, self.curriculum, self.seed, found, self.resumed, engine))
         self.session.flush()
 
     def _run_stage(self, interrupted: threading.Event) -> tuple[Result | None, str | None]:

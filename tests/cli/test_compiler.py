@@ -10,10 +10,10 @@ LEARNER = """
 import sys
 from building import echo, learner_for
 from rlstages.cli.compiler import leave_compiler_out
-from rlstages.learners.learner import optimizer_state, load_optimizer_state
+from rlstages.learners.optimizers import optimizer_state, load_optimizer_state
 leave_compiler_out()
 learner = learner_for(echo())
-learner.rebuild_optimizer()
+learner.algorithm.rebuild_optimizers()
 load_optimizer_state(learner.policy.optimizer, optimizer_state(learner.policy.optimizer))
 assert "torch._dynamo" not in sys.modules
 """

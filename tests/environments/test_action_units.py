@@ -244,7 +244,7 @@ def test_a_runs_policy_and_its_zip_act_in_the_environments_units_as_evaluation_d
     seen = np.random.default_rng(0).uniform(-1, 1, (200, 2)).astype(np.float32)
     spare = {"rtol": 2e-6, "atol": 2e-6 * float((box.high - box.low).max())}
 
-    played = from_units(learner.engine.player(0, deterministic=True)(seen), box)
+    played = from_units(learner.algorithm.player(0, deterministic=True)(seen), box)
     for own in (policy, model.policy, model):
         acted = own.predict(seen, deterministic=True)[0]
         assert all(map(box.contains, acted))
@@ -457,7 +457,7 @@ def test_what_passes_preflight_is_cloned_and_trained_with_actions_of_its_space(v
     train(plan, out="run")
 
     assert evaluate_run(Path("run"), 3, 0)[0][1].episodes == 3
-    model = load_learner(Path("run")).model
+    model = load_learner(Path("run")).algorithm.model
     assert load_policy("run").predict(model.observation_space.sample())[0].shape == (
         make_environment(environment).action_space.shape
     )

@@ -14,8 +14,7 @@ from rlstages.environments.monitor import monitor_of
 from rlstages.environments.rewards import NormalizedRewards
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import RolloutFinished
-from rlstages.learners.algorithms.on_policy.rollout import collect, flattened, steps_in
-from rlstages.stages.fine_tuning.copies import begin_copies
+from rlstages.learners.algorithms.on_policy.rollout import collect
 from rlstages.training.preflight import preflight
 
 pytestmark = pytest.mark.skipif(not RESETS_ITSELF, reason="this gymnasium has none")
@@ -47,8 +46,8 @@ def transitions(steps, copies, environment=POLE):
 def rollout(environment=POLE, n_steps=64, engine="numpy", wrap=lambda env: env, **settings):
     learner = learner_for(environment, agent(n_steps=n_steps, engine=engine, **settings))
     env = wrap(make_vec_env(environment, 4, 0, 0))
-    begin_copies(learner.model, env)
-    return learner, env, collect(learner.model, env, learner.engine, 0.95)
+    learner.algorithm.begin(env)
+    return learner, env, collect(learner.algorithm.model, env, learner.algorithm.engine, 0.95)
 
 
 def test_it_is_a_batch_in_every_way_to_name_it():
@@ -90,17 +89,18 @@ def test_no_reset_is_learned_from(engine):
     # What an idle row shows is where the episode before ended: the pole has fallen there, and nowhere else.
     np.testing.assert_array_equal(np.abs(seen[:, :, 2]) > FALLEN, idle)
 
-    learner.engine.update(buffer, {**learner.agent.settings(), "n_epochs": 1})
+    learner.algorithm.update(buffer, {**learner.agent.settings(), "n_epochs": 1})
 
-    kept = flattened(buffer)
-    assert len(kept.observations) == steps_in(buffer) == (~idle).sum() == learner.model.num_timesteps
+    kept = buffer
+    kept.flatten()
+    assert len(kept.observations) == buffer.steps == (~idle).sum() == learner.algorithm.model.num_timesteps
     assert len(kept.actions) == len(kept.advantages) == len(kept.returns) == len(kept.observations)
     assert np.abs(kept.observations[:, 2]).max() <= FALLEN
 
 
 def test_advantages_are_those_of_each_episode_on_its_own():
     learner, env, buffer = rollout(SHORT)
-    gamma, decay = learner.model.gamma, learner.model.gamma * 0.95
+    gamma, decay = learner.algorithm.model.gamma, learner.algorithm.model.gamma * 0.95
     played = {copy: np.flatnonzero(~buffer.idle[:, copy]) for copy in range(4)}
     ends = 0
     for copy, rows in played.items():
@@ -123,8 +123,8 @@ def test_statistics_of_rewards_count_steps_alone():
     _, env, buffer = rollout(SHORT, wrap=lambda env: NormalizedRewards(env, 0.9))
 
     # stable-baselines3 begins with a count of 1e-4.
-    assert env.ret_rms.count == pytest.approx(steps_in(buffer), abs=0.01)
-    assert steps_in(buffer) < buffer.rewards.size
+    assert env.ret_rms.count == pytest.approx(buffer.steps, abs=0.01)
+    assert buffer.steps < buffer.rewards.size
 
 
 @pytest.mark.parametrize("ended", [False, True], ids=["in the midst of episodes", "before a reset"])

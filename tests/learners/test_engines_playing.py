@@ -49,7 +49,7 @@ def test_the_likeliest_actions_are_those_of_predict(engine, sees, acts, normaliz
         made.policy.features_extractor.absorb(3 * seen + 1)
     expected, _ = made.policy.predict(seen, deterministic=True)
 
-    actions = made.engine.player(0, deterministic=True)(seen)
+    actions = made.algorithm.player(0, deterministic=True)(seen)
 
     assert actions.shape == expected.shape
     assert made.policy.action_space.contains(actions[0].astype(made.policy.action_space.dtype))
@@ -66,7 +66,7 @@ def test_sampled_actions_are_distributed_as_those_of_predict(engine, sees, acts)
     """Each of 3 observations 4,000 times: means, and how often each action comes, within 5 standard errors of both."""
     made = learner(engine, sees, acts, 100)
     seen = repeated(observations(made, 3), 100)
-    play = made.engine.player(5, deterministic=False)
+    play = made.algorithm.player(5, deterministic=False)
     ours = np.stack([play(seen) for _ in range(40)]).reshape(40, 3, 100, -1).swapaxes(1, 2).reshape(4000, 3, -1)
     torch.manual_seed(0)
     theirs = np.stack([made.policy.predict(seen)[0] for _ in range(40)])
@@ -87,7 +87,7 @@ def test_players_of_one_seed_draw_alike_and_others_do_not(engine):
     seen = observations(made, 4)
     played = []
     for seed in (1, 1, 2):
-        play = made.engine.player(seed, deterministic=False)
+        play = made.algorithm.player(seed, deterministic=False)
         played.append(np.stack([play(seen) for _ in range(3)]))
 
     assert np.array_equal(played[0], played[1])

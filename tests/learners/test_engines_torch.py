@@ -21,7 +21,8 @@ from rlstages import Environment, Expert
 from rlstages.demonstrations.fitting import place_demonstrations
 from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
-from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated, LossNotFinite, critic_parameters
+from rlstages.learners.algorithms.base import DemonstrationLoss, ReferenceKL
+from rlstages.learners.algorithms.on_policy.protocol import LossNotFinite, critic_parameters
 from rlstages.learners.algorithms.on_policy.rollout import collect
 from rlstages.learners.algorithms.on_policy.torch.heads import torch_head
 from rlstages.play.recording import record
@@ -47,7 +48,7 @@ def seeded_copies(environment, n_envs):
 def stock(environment, who, seed, rollouts):
     """Train with stable-baselines3's own learn()."""
     settings = dict(who.settings())
-    make = {"PPO": PPO, "A2C": A2C}[who.algorithm]
+    make = {"PPO": PPO, "A2C": A2C}[who.algorithm.name]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You have specified a mini-batch size", UserWarning)
         made = make_stock(make, environment, who, seed, settings)
@@ -66,9 +67,9 @@ def make_stock(make, environment, who, seed, settings):
     return make(
         who.policy,
         seeded_copies(environment, who.n_envs),
-        n_steps=who.steps_per_copy,
-        gamma=who.gamma,
-        gae_lambda=who.trace_decay,
+        n_steps=who.algorithm.n_steps,
+        gamma=who.algorithm.gamma,
+        gae_lambda=who.algorithm.gae_lambda,
         policy_kwargs={
             "net_arch": {"pi": list(who.network), "vf": list(who.network)},
             "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[who.activation],
@@ -85,11 +86,11 @@ def ours(environment, who, seed, rollouts):
     learner = learner_for(environment, replace(who, engine="torch"), seed)
     started = weights(learner.policy)
     env = make_vec_env(environment, who.n_envs, 5, 0)
-    model = learner.model
+    model = learner.algorithm.model
     model.set_env(env)
     model._setup_learn(1, reset_num_timesteps=False)
     for _ in range(rollouts):
-        learner.engine.update(collect(model, env, learner.engine, who.trace_decay), who.settings())
+        learner.algorithm.update(learner.algorithm.collect(env), who.settings())
     env.close()
     return started, weights(learner.policy)
 
@@ -186,9 +187,9 @@ def filled(environment, who=None, seed=0):
     """Return a learner whose rollout buffer is full."""
     learner = learner_for(environment, who or agent(engine="torch"), seed)
     env = make_vec_env(environment, learner.agent.n_envs, 5, 0)
-    learner.model.set_env(env)
-    learner.model._setup_learn(1, reset_num_timesteps=False)
-    collect(learner.model, env, learner.engine, 0.95)
+    learner.algorithm.model.set_env(env)
+    learner.algorithm.model._setup_learn(1, reset_num_timesteps=False)
+    collect(learner.algorithm.model, env, learner.algorithm.engine, 0.95)
     env.close()
     return learner
 
@@ -200,7 +201,7 @@ def another_policy(learner, seed):
         for value in other.values():
             value += 0.3 * torch.randn_like(value)
     learner.trusted = other
-    return learner.anchor()
+    return learner.reference_policy()
 
 
 def divergence_by_hand(policy, frozen, observations):
@@ -224,7 +225,7 @@ def divergence_by_hand(policy, frozen, observations):
 def test_the_anchors_gradient_is_that_of_the_formula_summed_over_action_dimensions(environment):
     learner = filled(environment)
     frozen = another_policy(learner, 3)
-    batch = next(learner.model.rollout_buffer.get(64))
+    batch = next(learner.algorithm.model.rollout_buffer.get(64))
     policy, observations = learner.policy, batch.observations
 
     raw, reference = (
@@ -252,13 +253,13 @@ def test_a_strong_anchor_holds_the_policy_near_it_and_stays_itself(engine):
     for weight in (0.0, 50.0):
         learner = filled(BOX, agent(learning_rate=1e-2, n_epochs=10, engine=engine))
         learner.trust()
-        frozen = learner.anchor()
+        frozen = learner.reference_policy()
         before = weights(frozen)
-        anchor = Anchor(frozen, weight) if weight else None
-        metrics = learner.engine.update(learner.model.rollout_buffer, learner.agent.settings(), anchor)
+        anchor = ReferenceKL(frozen, weight) if weight else None
+        metrics = learner.algorithm.update(learner.algorithm.model.rollout_buffer, learner.agent.settings(), [anchor])
         assert same(before, weights(frozen))
         assert ("anchor_kl" in metrics) == (weight > 0)
-        observations = next(learner.model.rollout_buffer.get(64)).observations
+        observations = next(learner.algorithm.model.rollout_buffer.get(64)).observations
         moved[weight] = divergence_by_hand(learner.policy, frozen, observations).mean().item()
 
     assert moved[50.0] < moved[0.0] / 10
@@ -291,8 +292,8 @@ def test_the_demonstrations_gradient_is_that_of_their_likelihood_as_the_policy_i
         )
         by_hand = torch.autograd.grad(expected.mean(), list(policy.parameters()), allow_unused=True)
         np.random.seed(1)
-        pull = Demonstrated(*shown, weight) if weight else None
-        report = learner.engine.update(learner.model.rollout_buffer, learner.agent.settings(), None, pull)
+        pull = DemonstrationLoss(*shown, weight) if weight else None
+        report = learner.algorithm.update(learner.algorithm.model.rollout_buffer, learner.agent.settings(), [pull])
         # After one step of Adam from nothing.
         first[weight] = [policy.optimizer.state[parameter]["exp_avg"] / 0.1 for parameter in policy.parameters()]
 
@@ -311,8 +312,8 @@ def test_demonstrations_become_likelier_than_without_their_term(environment, eng
         learner = filled(environment, agent(engine=engine, n_epochs=10))
         shown = shown_by(environment, learner)
         before = measure(learner.policy, *shown)["loss"]
-        pull = Demonstrated(*shown, weight) if weight else None
-        report = learner.engine.update(learner.model.rollout_buffer, learner.agent.settings(), None, pull)
+        pull = DemonstrationLoss(*shown, weight) if weight else None
+        report = learner.algorithm.update(learner.algorithm.model.rollout_buffer, learner.agent.settings(), [pull])
         assert ("demonstration_loss" in report) == (weight > 0)
         ends[weight] = measure(learner.policy, *shown)["loss"]
 
@@ -322,7 +323,7 @@ def test_demonstrations_become_likelier_than_without_their_term(environment, eng
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(1, 5), st.integers(0, 2**32 - 1))
 @settings(max_examples=50)
 def test_batches_of_demonstrations_hold_none_twice_and_all_of_a_few(count, size, batches, seed):
-    shown = Demonstrated(np.zeros((count, 1)), np.arange(count), 1.0)
+    shown = DemonstrationLoss(np.zeros((count, 1)), np.arange(count), 1.0)
 
     rows, again = (shown.draw(np.random.default_rng(seed), batches, size) for _ in range(2))
 
@@ -334,7 +335,7 @@ def test_batches_of_demonstrations_hold_none_twice_and_all_of_a_few(count, size,
 def test_the_anchors_statistics_do_not_move_with_the_policys():
     learner = filled(echo(), agent(normalize_observations=True))
     learner.trust()
-    frozen = learner.anchor()
+    frozen = learner.reference_policy()
     before = weights(frozen)
 
     learner.policy.features_extractor.absorb(np.full((10, 3), 40.0))
@@ -355,7 +356,9 @@ def test_fitting_the_critic_changes_the_critics_own_parameters_and_nothing_else(
     names = {name for name, parameter in learner.policy.named_parameters() if any(parameter is p for p in own)}
     before = weights(learner.policy)
 
-    learner.engine.fit_critic(learner.model.rollout_buffer, torch.optim.Adam(own, lr=1e-3), epochs=2, batch_size=32)
+    learner.algorithm.engine.fit_critic(
+        learner.algorithm.model.rollout_buffer, torch.optim.Adam(own, lr=1e-3), epochs=2, batch_size=32
+    )
 
     changed = {name for name, value in weights(learner.policy).items() if not torch.equal(value, before[name])}
     assert changed == names
@@ -366,7 +369,7 @@ def test_fitting_the_critic_changes_the_critics_own_parameters_and_nothing_else(
 def test_fitting_the_critic_brings_it_nearer_to_the_returns(engine):
     learner = filled(echo(), agent(engine=engine))
     optimizer = torch.optim.Adam(critic_parameters(learner.policy), lr=1e-2)
-    fit, buffer = learner.engine.fit_critic, learner.model.rollout_buffer
+    fit, buffer = learner.algorithm.engine.fit_critic, learner.algorithm.model.rollout_buffer
 
     first = fit(buffer, optimizer, epochs=1, batch_size=64)
     fit(buffer, optimizer, epochs=60, batch_size=32)
@@ -381,10 +384,10 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(algorithm, engine):
     only_ppo = {} if algorithm == "PPO" else {"batch_size": None, "n_epochs": None}
     learner = filled(echo(), agent(algorithm=algorithm, engine=engine, **only_ppo))
     before = weights(learner.policy)
-    learner.model.rollout_buffer.returns[:] = np.inf
+    learner.algorithm.model.rollout_buffer.returns[:] = np.inf
 
     with pytest.raises(LossNotFinite, match=r"The loss is inf; lower the learning rate"):
-        learner.engine.update(learner.model.rollout_buffer, learner.agent.settings())
+        learner.algorithm.update(learner.algorithm.model.rollout_buffer, learner.agent.settings())
 
     assert same(before, weights(learner.policy))
 
@@ -393,12 +396,12 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(algorithm, engine):
 def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(engine):
     learner = filled(echo(), agent(engine=engine, activation="relu"))
     # The loss of such returns is finite, and so are the gradients; their squares are not.
-    learner.model.rollout_buffer.returns[:] = 1e18
-    learner.model.rollout_buffer.observations[:] = 1e2
+    learner.algorithm.model.rollout_buffer.returns[:] = 1e18
+    learner.algorithm.model.rollout_buffer.observations[:] = 1e2
     before = weights(learner.policy)
 
     with pytest.raises(LossNotFinite, match=r"The gradient's norm is inf; lower the learning rate"):
-        learner.engine.update(learner.model.rollout_buffer, learner.agent.settings())
+        learner.algorithm.update(learner.algorithm.model.rollout_buffer, learner.agent.settings())
 
     assert same(before, weights(learner.policy))
 
@@ -407,7 +410,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(engine):
 def test_an_update_reports_what_it_did(engine):
     learner = filled(BOX, agent(learning_rate=1e-3, engine=engine))
 
-    metrics = learner.engine.update(learner.model.rollout_buffer, learner.agent.settings())
+    metrics = learner.algorithm.update(learner.algorithm.model.rollout_buffer, learner.agent.settings())
 
     assert {"policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "std", "explained_variance"} <= set(
         metrics

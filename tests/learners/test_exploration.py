@@ -70,7 +70,7 @@ def test_a_certain_policy_that_never_succeeds_is_made_to_try_more_and_told_of(en
     measured, *more = tune.recorder.payloads(ExplorationMeasured)
 
     assert measured.reason and measured.entropy_low < 0.2 and not more
-    assert tune.runner.parts.updates._anchor is not None and tune.rollouts()[0].phase == "exploring"
+    assert tune.runner.parts.updates._reference is not None and tune.rollouts()[0].phase == "exploring"
     assert tune.runner.state_dict()["explorer"]["raised"]
     tune.runner.close()
 

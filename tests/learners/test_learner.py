@@ -111,11 +111,11 @@ def test_a_policy_file_that_is_missing_or_damaged_is_refused(tmp_path):
 
 def test_the_anchor_is_a_frozen_copy_that_draws_no_random_number():
     learner = learner_for(echo(), agent(normalize_observations=True))
-    assert learner.anchor() is None
+    assert learner.reference_policy() is None
     learner.trust()
     state = torch.get_rng_state()
 
-    frozen = learner.anchor()
+    frozen = learner.reference_policy()
 
     assert torch.equal(state, torch.get_rng_state())
     assert frozen is not learner.policy
@@ -131,7 +131,7 @@ def test_rebuilding_the_optimiser_forgets_its_moments_and_keeps_its_kind():
         kind, settings = type(learner.policy.optimizer), learner.policy.optimizer.defaults["eps"]
         assert learner.policy.optimizer.state
 
-        learner.rebuild_optimizer()
+        learner.algorithm.rebuild_optimizers()
 
         assert type(learner.policy.optimizer) is kind
         assert learner.policy.optimizer.defaults["eps"] == settings == 1e-5

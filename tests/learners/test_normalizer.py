@@ -86,7 +86,7 @@ def test_both_engines_take_what_has_never_varied_for_0(engine):
     other = seen.copy()
     other[:, 1] += 5.0
 
-    acted = [[learner.engine.player(seed, False)(shown).tolist() for seed in range(9)] for shown in (seen, other)]
+    acted = [[learner.algorithm.player(seed, False)(shown).tolist() for seed in range(9)] for shown in (seen, other)]
 
     assert acted[0] == acted[1]
     assert torch.equal(*(learner.policy.extract_features(torch.as_tensor(shown)) for shown in (seen, other)))

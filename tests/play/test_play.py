@@ -13,7 +13,6 @@ from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.errors import Fault
 from rlstages.learners.algorithms.on_policy.rollout import collect
 from rlstages.play.play import evaluate, play_wave
-from rlstages.stages.fine_tuning.copies import begin_copies
 
 
 def copies(environment, n_envs=3):
@@ -25,7 +24,7 @@ def test_a_wave_is_one_episode_per_copy_by_its_start():
     env = copies(Environment("toys:Uneven"), 4)
 
     for seed in (10, 20):
-        episodes = play_wave(learner.engine, env, seed, deterministic=False)
+        episodes = play_wave(learner.algorithm, env, seed, deterministic=False)
         lengths = [make_environment(Environment("toys:Uneven")).unwrapped.length_of(seed + copy) for copy in range(4)]
         assert [episode.copy for episode in episodes] == [0, 1, 2, 3]
         assert [episode.number for episode in episodes] == [0, 0, 0, 0]
@@ -37,7 +36,7 @@ def test_the_same_numbers_give_the_same_episodes_and_other_numbers_others():
     learner, env = learner_for(echo()), copies(echo())
 
     def play(run_seed, stage=0):
-        return evaluate(learner.engine, env, 9, run_seed, stage, deterministic=True)
+        return evaluate(learner.algorithm, env, 9, run_seed, stage, deterministic=True)
 
     assert play(0) == play(0)
     assert play(0) != play(1)
@@ -48,13 +47,13 @@ def test_at_least_as_many_episodes_as_asked_for_in_whole_waves():
     learner, env = learner_for(echo()), copies(echo())
 
     for asked, played in ((1, 3), (3, 3), (4, 6)):
-        assert len(evaluate(learner.engine, env, asked, 0, 0, True)) == played
+        assert len(evaluate(learner.algorithm, env, asked, 0, 0, True)) == played
 
 
 def test_waves_play_different_episodes():
     learner, env = learner_for(Environment("toys:Uneven")), copies(Environment("toys:Uneven"))
 
-    lengths = [episode.length for episode in evaluate(learner.engine, env, 9, 0, 0, True)]
+    lengths = [episode.length for episode in evaluate(learner.algorithm, env, 9, 0, 0, True)]
 
     sim = make_environment(Environment("toys:Uneven")).unwrapped
     seeds = [episode_seed(0, 0, Purpose.EVALUATION, 0, wave) + copy for wave in range(3) for copy in range(3)]
@@ -65,7 +64,7 @@ def test_the_policy_is_not_changed():
     learner, env = learner_for(echo()), copies(echo())
     before = learner.weights()
 
-    evaluate(learner.engine, env, 6, 0, 0, deterministic=False)
+    evaluate(learner.algorithm, env, 6, 0, 0, deterministic=False)
 
     assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
 
@@ -86,11 +85,11 @@ def test_draws_depend_on_the_seed_alone_and_move_no_other_generator(engine):
     learner, env = learner_for(echo(), agent(engine=engine)), copies(echo())
     totals = []
     for elsewhere, run_seed in ((1, 0), (2, 0), (1, 3)):
-        expected, before = next_draws(elsewhere), learner.engine.state_dict()
+        expected, before = next_draws(elsewhere), learner.algorithm.engine.state_dict()
         seed_all(elsewhere)
-        totals.append([episode.total_reward for episode in evaluate(learner.engine, env, 30, run_seed, 0, False)])
+        totals.append([episode.total_reward for episode in evaluate(learner.algorithm, env, 30, run_seed, 0, False)])
         assert (random.random(), np.random.random(), torch.rand(1).item()) == expected
-        assert learner.engine.state_dict() == before
+        assert learner.algorithm.engine.state_dict() == before
 
     assert totals[0] == totals[1]
     assert totals[0] != totals[2]
@@ -101,10 +100,10 @@ def test_a_rollout_is_the_same_whether_or_not_the_policy_was_examined_before(eng
     played = []
     for episodes in (0, 6):
         learner = learner_for(echo(), agent(engine=engine))
-        evaluate(learner.engine, copies(echo()), episodes, 0, 0, False)
+        evaluate(learner.algorithm, copies(echo()), episodes, 0, 0, False)
         env = copies(echo(), learner.agent.n_envs)
-        begin_copies(learner.model, env)
-        played.append(collect(learner.model, env, learner.engine, 0.95).actions.copy())
+        learner.algorithm.begin(env)
+        played.append(collect(learner.algorithm.model, env, learner.algorithm.engine, 0.95).actions.copy())
 
     assert np.array_equal(*played)
 
@@ -114,4 +113,4 @@ def test_episodes_that_do_not_end_are_not_waited_for_for_ever(monkeypatch):
     env = copies(Environment("toys:Endless"), 2)
 
     with pytest.raises(Fault, match=r"^The episode of copy 0 did not end within 50 steps; give the environment a time"):
-        play_wave(learner_for(Environment("toys:Endless")).engine, env, 0, False)
+        play_wave(learner_for(Environment("toys:Endless")).algorithm, env, 0, False)

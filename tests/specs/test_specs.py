@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from rlstages import Agent, Environment, Expert, InputError, Linear
-from rlstages.specs.agent import Hyperparameters, refuse_ppo_only, value_at
+from rlstages import A2C, PPO, Agent, Environment, Expert, FineTuning, InputError, Linear, RewardThreshold
+from rlstages.specs.schedules import value_at
+from rlstages.specs.serialization import from_data, to_data
 
 
 def wrap(env):
@@ -48,7 +49,7 @@ HERE = __name__
         (lambda: Environment("a", x=wrap), "name classes and functions as 'module:name'"),
         (lambda: Linear(math.nan, 0), "Linear: start is nan"),
         (lambda: Linear(1, -1), "Linear: end is -1"),
-        (lambda: Agent("PPG"), "Agent: algorithm is 'PPG'; it must be one of 'PPO', 'A2C'. Did you mean 'PPO'?"),
+        (lambda: Agent("PPG"), "Agent: algorithm is 'PPG'; there are 'PPO' and 'A2C'."),
         (lambda: Agent(policy="MlpPolicies"), "Did you mean 'MlpPolicy'?"),
         (lambda: Agent(activation="gelu"), "activation is 'gelu'"),
         (lambda: Agent(action_mode="greedy"), "action_mode is 'greedy'"),
@@ -60,8 +61,8 @@ HERE = __name__
         (lambda: Agent(gae_lambda=-0.1), "gae_lambda is -0.1"),
         (lambda: Agent(log_std_init=math.inf), "log_std_init is inf"),
         (lambda: Agent(network=64), "network is 64; give a list"),
-        (lambda: Agent(network=[64, 0]), "a layer of network is 0"),
-        (lambda: Agent(network=["64"]), "a layer of network is '64'"),
+        (lambda: Agent(network=[64, 0]), "a number of network is 0"),
+        (lambda: Agent(network=["64"]), "a number of network is '64'"),
         (lambda: Agent(normalize_observations="no"), "normalize_observations is 'no'; give True or False"),
         (lambda: Agent(normalize_rewards=1), "normalize_rewards is 1; give True or False"),
         (lambda: Agent(device="gpu"), "device is 'gpu'"),
@@ -159,17 +160,35 @@ def test_a_schedule_runs_from_start_to_end_and_stays_there():
 
 def test_settings_are_the_stages_before_the_agents_before_the_algorithms():
     agent = Agent(learning_rate=1e-3, ent_coef=0.01)
-    in_force = agent.settings(Hyperparameters(learning_rate=1e-4))
+    in_force = agent.settings({"learning_rate": 1e-4})
     assert (in_force["learning_rate"], in_force["ent_coef"], in_force["n_epochs"]) == (1e-4, 0.01, 10)
     assert "clip_range" not in Agent("A2C").settings()
 
 
+def test_settings_given_to_the_agent_are_the_algorithms():
+    agent = Agent("A2C", n_steps=16, n_envs=4)
+    assert agent == Agent(A2C(n_steps=16), n_envs=4) and agent.rollout_steps == 64
+    assert dataclasses.replace(agent, gamma=0.9).algorithm == A2C(n_steps=16, gamma=0.9)
+    assert from_data(to_data(agent)) == agent
+
+
+def test_settings_given_to_a_stage_are_checked_and_kept_apart():
+    stage = FineTuning("a", Environment("b"), until=RewardThreshold(1.0), max_steps=9, n_epochs=4.0, target_kl=0.1)
+    assert stage.settings == {"n_epochs": 4, "target_kl": 0.1} and isinstance(stage.settings["n_epochs"], int)
+    assert dataclasses.replace(stage, n_epochs=5).settings == {"n_epochs": 5, "target_kl": 0.1}
+    assert from_data(to_data(stage)) == stage and "; n_epochs=4, target_kl=0.1" in str(stage)
+    for wrong in ({"n_epochs": 0}, {"settings": {"n_epoch": 3}}, {"settings": 3}):
+        with pytest.raises(InputError, match="stage 'a'"):
+            dataclasses.replace(stage, **wrong)
+
+
 def test_sizes_that_follow_from_the_algorithm():
     assert Agent("PPO", n_envs=4).rollout_steps == 512 and Agent("A2C", n_envs=4).rollout_steps == 32
-    assert (Agent("PPO").trace_decay, Agent("A2C").trace_decay, Agent(gae_lambda=0.9).trace_decay) == (0.95, 1.0, 0.9)
+    lambdas = [agent.algorithm.gae_lambda for agent in (Agent("PPO"), Agent("A2C"), Agent(gae_lambda=0.9))]
+    assert lambdas == [0.95, 1.0, 0.9]
 
 
 def test_settings_that_a2c_would_ignore_are_refused_in_stages_too():
-    refuse_ppo_only("stage 'a'", Hyperparameters(target_kl=0.1), "PPO")
+    assert PPO().with_settings("stage 'a'", {"target_kl": 0.1}) == PPO(target_kl=0.1)
     with pytest.raises(InputError, match="stage 'a': target_kl belong to PPO"):
-        refuse_ppo_only("stage 'a'", Hyperparameters(target_kl=0.1), "A2C")
+        A2C().with_settings("stage 'a'", {"target_kl": 0.1})

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from rlstages import (
+    A2C,
+    PPO,
     Agent,
     BehaviorCloning,
     Curriculum,
@@ -104,11 +106,11 @@ def test_a_stage_tells_the_settings_that_are_not_the_defaults():
 
 def test_the_anchors_weight_falls_to_nothing_in_a_straight_line():
     stage = tune(anchor_steps=1000)
-    needed = [stage.anchor_weight("PPO", steps, needed=True) for steps in (0, 500, 1000, 5000)]
+    needed = [stage.anchor_weight(PPO(), steps, needed=True) for steps in (0, 500, 1000, 5000)]
     assert needed == [0.1, 0.05, 0.0, 0.0]
-    assert stage.anchor_weight("PPO", 0) == stage.anchor_weight("A2C", 0, needed=True) == 0.0
-    assert tune(anchor_kl=0.3).anchor_weight("A2C", 0) == 0.3
-    assert tune(anchor_steps=0).anchor_weight("PPO", 0, needed=True) == 0.0
+    assert stage.anchor_weight(PPO(), 0) == stage.anchor_weight(A2C(), 0, needed=True) == 0.0
+    assert tune(anchor_kl=0.3).anchor_weight(A2C(), 0) == 0.3
+    assert tune(anchor_steps=0).anchor_weight(PPO(), 0, needed=True) == 0.0
 
 
 def test_so_does_the_weight_of_the_demonstrations_which_are_needed_only_where_it_is_there():

@@ -25,10 +25,6 @@ def test_an_algorithm_of_others_says_which_there_are(name):
     assert "'PPO' and 'A2C'" in said and repr(name) in said and "mean" not in said
 
 
-def test_a_slip_of_the_pen_still_has_its_hint():
-    assert "Did you mean 'PPO'?" in sentence_of(Agent, "PP0")
-
-
 @pytest.mark.parametrize(
     "given, instead",
     [

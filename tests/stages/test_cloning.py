@@ -71,7 +71,7 @@ def test_cloning_copies_the_expert_into_the_learners_own_policy(policy, sees, ac
 
     assert clone.learner.policy is policy_object
     assert all(one is two for one, two in zip(network, clone.learner.policy.parameters(), strict=True))
-    assert clone.learner.model.policy is policy_object
+    assert clone.learner.algorithm.model.policy is policy_object
     assert clone.epochs()[-1].metrics["loss"] < clone.epochs()[0].metrics["loss"]
     assert result.outcome == "completed"
     assert result.after.mean_return > result.before.mean_return + 2

@@ -9,7 +9,7 @@ from rlstages.environments.monitor import monitor_of
 from rlstages.environments.rewards import NormalizedRewards
 from rlstages.learners.algorithms.on_policy.rollout import collect
 from rlstages.reproducibility import random_state, set_random_state
-from rlstages.stages.fine_tuning.copies import begin_copies, copies_state, restore_copies
+from rlstages.stages.fine_tuning.copies import copies_state, restore_copies
 
 POLICIES = {"vector": "MlpPolicy", "discrete": "MlpPolicy", "image": "CnnPolicy", "dict": "MultiInputPolicy"}
 
@@ -21,7 +21,7 @@ def copies(environment, normalize):
 
 def play(learner, env, rollouts=1):
     for _ in range(rollouts):
-        buffer = collect(learner.model, env, learner.engine, 0.95)
+        buffer = collect(learner.algorithm.model, env, learner.algorithm.engine, 0.95)
         monitor_of(env).take()
     return buffer.observations, buffer.actions, buffer.rewards, buffer.episode_starts, buffer.advantages
 
@@ -37,33 +37,33 @@ def play(learner, env, rollouts=1):
 def test_a_rollout_after_coming_back_is_the_one_that_would_have_been(sees, acts, normalize):
     environment = echo(sees=sees, acts=acts, steps=11)
     learner = learner_for(environment, agent(policy=POLICIES[sees], engine="torch"))
-    model, lived, anew = learner.model, copies(environment, normalize), copies(environment, normalize)
-    begin_copies(model, lived)
+    algorithm, lived, anew = learner.algorithm, copies(environment, normalize), copies(environment, normalize)
+    algorithm.begin(lived)
     play(learner, lived, rollouts=3)
-    state, draws = copies_state(model, lived), random_state()
+    state, draws = copies_state(algorithm, lived), random_state()
     expected = play(learner, lived)
 
     set_random_state(draws)
-    lost = restore_copies(model, anew, state)
+    lost = restore_copies(algorithm, anew, state)
 
     assert lost == [[]]
     np.testing.assert_equal(play(learner, anew), expected)
-    np.testing.assert_equal(copies_state(model, anew), copies_state(model, lived))
+    np.testing.assert_equal(copies_state(algorithm, anew), copies_state(algorithm, lived))
 
 
 def test_copies_that_do_not_come_back_start_their_next_episodes():
     environment = echo(steps=11)
     learner = learner_for(environment, agent())
-    model, lived = learner.model, copies(environment, True)
-    begin_copies(model, lived)
+    algorithm, lived = learner.algorithm, copies(environment, True)
+    algorithm.begin(lived)
     play(learner, lived)
-    state = copies_state(model, lived)
+    state = copies_state(algorithm, lived)
     shorter = copies(echo(steps=2), True)
 
-    [lost] = restore_copies(model, shorter, state)
+    [lost] = restore_copies(algorithm, shorter, state)
 
     ended = [copy for copy, length in enumerate(state["monitors"][0]["lengths"]) if length >= 2]
     assert ended and set(ended) <= set(lost)
-    assert model._last_episode_starts[ended].all()
+    assert algorithm.standing()[1][ended].all()
     assert (shorter.returns[ended] == 0).all() and (monitor_of(shorter).lengths[ended] == 0).all()
     play(learner, shorter)

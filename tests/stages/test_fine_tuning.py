@@ -30,8 +30,8 @@ def test_the_first_rollout_is_played_with_exactly_the_cloned_weights():
     clone = learner.weights()
     tune = Tune(tuning(), learner)
     played = []
-    begin = learner.engine.begin_rollout
-    learner.engine.begin_rollout = lambda buffer: (played.append(learner.weights()), begin(buffer))[1]
+    begin = learner.algorithm.engine.begin_rollout
+    learner.algorithm.engine.begin_rollout = lambda buffer: (played.append(learner.weights()), begin(buffer))[1]
 
     tune.steps(4)
 
@@ -86,9 +86,9 @@ def test_observation_statistics_are_carried_and_move_between_update_and_rollout_
     statistics = normalizer.standardizers["obs_"]
     tune = Tune(tuning(), learner)
     during = []
-    begin, end = learner.engine.begin_rollout, learner.engine.end_rollout
-    learner.engine.begin_rollout = lambda buffer: (during.append(statistics.count.item()), begin(buffer))[1]
-    learner.engine.end_rollout = lambda *seen: (during.append(statistics.count.item()), end(*seen))[1]
+    begin, end = learner.algorithm.engine.begin_rollout, learner.algorithm.engine.end_rollout
+    learner.algorithm.engine.begin_rollout = lambda buffer: (during.append(statistics.count.item()), begin(buffer))[1]
+    learner.algorithm.engine.end_rollout = lambda *seen: (during.append(statistics.count.item()), end(*seen))[1]
     tune.steps(4)
 
     assert during == [100, 100, 164, 164, 228, 228]
@@ -99,7 +99,7 @@ def test_statistics_after_a_rollout_are_those_of_what_was_seen():
     learner = learner_for(echo(), agent(normalize_observations=True))
     Tune(tuning(), learner).steps(2)
 
-    seen = learner.model.rollout_buffer.observations.reshape(-1, 3)
+    seen = learner.algorithm.model.rollout_buffer.observations.reshape(-1, 3)
     statistics = normalizer_of(learner.policy).standardizers["obs_"]
     assert statistics.mean.numpy() == pytest.approx(seen.mean(axis=0), abs=1e-5)
 
@@ -120,7 +120,7 @@ def test_rewards_are_scaled_for_learning_and_reported_as_they_are():
     tune = Tune(tuning(environment=echo(wrappers=["toys:DoubleReward"])), normalize_rewards=True).steps(8)
 
     assert tune.rollouts()[-1].mean_return > 2.0
-    assert 2.0 not in tune.learner.model.rollout_buffer.rewards
+    assert 2.0 not in tune.learner.algorithm.model.rollout_buffer.rewards
 
 
 def test_each_copys_first_episode_is_never_counted():
@@ -195,13 +195,13 @@ def test_after_a_failed_confirmation_training_goes_on_and_another_may_begin():
 def test_the_action_mode_holds_in_gates_and_evaluations(mode, monkeypatch):
     used = set()
     tune = Tune(tuning("easy", Environment("toys:Always"), until=SURE, critic_fit_steps=0), action_mode=mode)
-    player = type(tune.learner.engine).player
+    player = type(tune.learner.algorithm.engine).player
 
     def watch(self, seed, deterministic):
         used.add(deterministic)
         return player(self, seed, deterministic)
 
-    monkeypatch.setattr(type(tune.learner.engine), "player", watch)
+    monkeypatch.setattr(type(tune.learner.algorithm.engine), "player", watch)
     result = tune.finish()
 
     assert result.outcome == "reached"
@@ -270,10 +270,10 @@ def test_demonstrations_fade_over_the_steps_after_the_critic_fit():
     learner = cloned(learner_for(echo()))
     stage = tuning(critic_fit_steps=128, demonstration_loss=0.5, demonstration_steps=128, max_steps=2_000)
     tune, weights = Tune(stage, learner, shown=(np.eye(3, dtype=np.float32), np.arange(3))), []
-    update = learner.engine.update
-    learner.engine.update = lambda buffer, settings, anchor, shown: (
-        weights.append(None if shown is None else shown.weight),
-        update(buffer, settings, anchor, shown),
+    update = learner.algorithm.engine.update
+    learner.algorithm.engine.update = lambda buffer, settings, terms: (
+        weights.append(terms[0].weight if terms else None),
+        update(buffer, settings, terms),
     )[1]
 
     tune.steps(7)
@@ -420,13 +420,13 @@ def test_clipping_moves_in_a_straight_line_over_the_stage():
         critic_fit_steps=0,
     )
     tune, used = Tune(stage), []
-    update = tune.learner.engine.update
+    update = tune.learner.algorithm.engine.update
 
     def watch(buffer, settings, *pull):
         used.append(settings)
         return update(buffer, settings, *pull)
 
-    tune.learner.engine.update = watch
+    tune.learner.algorithm.engine.update = watch
     tune.finish()
 
     assert [s["clip_range"] for s in used] == pytest.approx(np.linspace(0.3, 0.1, 21)[:-1])

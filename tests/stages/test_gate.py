@@ -10,11 +10,12 @@ from stepping import Tune, same
 from rlstages import Environment, RewardThreshold, SuccessThreshold
 from rlstages.errors import Fault
 from rlstages.events import Judged
-from rlstages.learners.algorithms.on_policy.rollout import collect, refill, size_of, taken
+from rlstages.learners.algorithms.on_policy.rollout import collect
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.criteria.sequential import ALPHA
 from rlstages.stages.fine_tuning import phases
 from rlstages.stages.fine_tuning.gate import Gate, share
+from rlstages.stages.fine_tuning.updates import _size_of
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
@@ -106,19 +107,19 @@ def test_a_rollout_can_be_taken_and_put_back(engine, sees):
     policy = "MultiInputPolicy" if sees == "dict" else "MlpPolicy"
     tune = Tune(tuning(environment=echo(sees=sees), critic_fit_steps=0), engine=engine, policy=policy).steps(2)
     learner = tune.learner
-    buffer = collect(learner.model, tune.runner.parts.envs.open(), learner.engine, 0.95)
-    kept, again = taken(buffer), taken(buffer)
-    learner.engine.update(buffer, {**learner.agent.settings(), "learning_rate": 1e-3})
-    refill(buffer, [kept, kept])
+    buffer = collect(learner.algorithm.model, tune.runner.parts.envs.open(), learner.algorithm.engine, 0.95)
+    kept, again = buffer.taken(), buffer.taken()
+    learner.algorithm.engine.update(buffer, {**learner.agent.settings(), "learning_rate": 1e-3})
+    buffer.refill([kept, kept])
 
-    joined = taken(buffer)
+    joined = buffer.taken()
     for name, array in joined.items():
         parts = array if isinstance(array, dict) else {"": array}
         wanted = again[name] if isinstance(array, dict) else {"": again[name]}
         assert all(np.array_equal(part, np.concatenate([wanted[key]] * 2)) for key, part in parts.items())
-    assert size_of(joined) == 2 * size_of(kept)
-    assert np.isfinite(learner.engine.update(buffer, learner.agent.settings())["value_loss"])
-    collect(learner.model, tune.runner.parts.envs.open(), learner.engine, 0.95)
+    assert _size_of(joined) == 2 * _size_of(kept)
+    assert np.isfinite(learner.algorithm.engine.update(buffer, learner.agent.settings())["value_loss"])
+    collect(learner.algorithm.model, tune.runner.parts.envs.open(), learner.algorithm.engine, 0.95)
     assert buffer.rewards.shape == again["rewards"].shape
     tune.runner.close()
 

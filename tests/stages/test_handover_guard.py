@@ -124,10 +124,10 @@ def test_then_steps_are_half_as_large_and_the_anchor_pulls_twice_as_much():
     stage = tuning(environment=environment, until=NEVER, evaluation_episodes=48, guard_steps=256, **settings)
     tune = Tune(stage, clone("box"), index=1)
     used = []
-    update = tune.learner.engine.update
-    tune.learner.engine.update = lambda buffer, given, anchor, shown: (
-        used.append((given, anchor.weight)),
-        update(buffer, given, anchor, shown),
+    update = tune.learner.algorithm.engine.update
+    tune.learner.algorithm.engine.update = lambda buffer, given, terms: (
+        used.append((given, terms[0].weight)),
+        update(buffer, given, terms),
     )[1]
     while len(tune.recorder.payloads(HandoverChecked)) < 2:
         tune.runner.step()

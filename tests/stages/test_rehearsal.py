@@ -52,7 +52,7 @@ def test_rehearsed_steps_count_and_are_learned_from():
     run = Rehearse(tuning(environment=NEVER, until=SURE, rehearse=0.25, critic_fit_steps=0), [ALWAYS]).steps(2)
 
     assert run.runner.stage_steps == run.learner.global_step == 64
-    rewards = run.learner.model.rollout_buffer.rewards
+    rewards = run.learner.algorithm.model.rollout_buffer.rewards
     assert (rewards[:, :3] == 0.0).all() and (rewards[:, 3] == 1.0).all()
 
 
@@ -80,7 +80,7 @@ def test_resets_of_a_rehearsed_batch_are_no_steps():
     stage = tuning(environment=own, rehearse=0.5, critic_fit_steps=0, until=SuccessThreshold(1.0))
     run = Rehearse(stage, earlier, learner_for(own, agent(normalize_rewards=True))).steps(4)
 
-    idle = run.learner.model.rollout_buffer.idle
+    idle = run.learner.algorithm.model.rollout_buffer.idle
     assert not idle[:, :2].any()
     assert run.runner.stage_steps < 3 * 64
     assert run.runner.parts.envs.env.ret_rms.count == pytest.approx(run.runner.stage_steps, abs=0.1)

@@ -7,7 +7,7 @@ import torch
 
 from rlstages.demonstrations.fitting import place_demonstrations
 from rlstages.events import EpochFinished
-from rlstages.learners.learner import load_optimizer_state, optimizer_state
+from rlstages.learners.optimizers import load_optimizer_state, optimizer_state
 from rlstages.play.chance_and_expert import play_at_random
 from rlstages.stages.context import StageContext
 from rlstages.stages.runner import Result

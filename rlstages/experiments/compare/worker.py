@@ -193,7 +193,7 @@ class CurveWatch:
         with random_state_kept():
             for index, env in enumerate(self._open_copies()):
                 seed = EVALUATION_SEED + self._seed
-                scores.append(score(evaluate(learner.engine, env, max(1, episodes), seed, index, deterministic)))
+                scores.append(score(evaluate(learner.algorithm, env, max(1, episodes), seed, index, deterministic)))
         return tuple(scores)
 
     def _open_copies(self) -> list[VecEnv]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rlstages.errors import InputError, require
 from rlstages.specs.agent import Agent
+from rlstages.specs.algorithms.ppo import PPO
 from rlstages.specs.criteria import Criterion
 from rlstages.specs.environment import Environment
 from rlstages.specs.expert import Expert
@@ -16,8 +17,8 @@ from rlstages.specs.serialization import serializable
 S = TypeVar("S", bound="StageSpec")
 NEEDED = ("name", "environment", "until", "evaluation_episodes", "runner")
 """What every kind of stage has, the first four as fields."""
-AGENT_SETTINGS = [field.name for field in fields(Agent)]
-"""What no stage takes, because all stages share it."""
+AGENT_SETTINGS = [field.name for field in (*fields(Agent), *fields(PPO))]
+"""What no stage takes but where it says so, because all stages share it."""
 
 
 class StageSpec:

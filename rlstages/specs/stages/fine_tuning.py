@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
-from rlstages.errors import require, require_choice, require_int, require_name, require_number
-from rlstages.specs.agent import Agent, Hyperparameters, Linear, refuse_ppo_only
+from rlstages.errors import require, require_name
+from rlstages.specs.agent import Agent
+from rlstages.specs.algorithms.base import (
+    CRITIC_FIT,
+    DEMONSTRATION_LOSS,
+    REFERENCE_KL,
+    AlgorithmSpec,
+    owner_of,
+    stage_settings,
+)
+from rlstages.specs.algorithms.ppo import PPO
 from rlstages.specs.criteria import Criterion, RewardThreshold
 from rlstages.specs.environment import Environment
-from rlstages.specs.plain import settle
+from rlstages.specs.plain import FrozenDict, settle
+from rlstages.specs.schedules import Linear
 from rlstages.specs.serialization import unusual
+from rlstages.specs.settings import about, check_settings, documented, per_stage
 from rlstages.specs.stages.base import AGENT_SETTINGS, StageSpec, require_criterion, require_environment
 from rlstages.specs.stages.sequence import earlier_environments
 from rlstages.specs.unknown import refusing_unknown
@@ -25,80 +36,146 @@ UNPROTECTED: dict[str, Any] = {"critic_fit_steps": 0, "anchor_kl": 0.0, "demonst
 """Settings of a stage whose updates nothing holds back."""
 
 
-@refusing_unknown(*AGENT_SETTINGS)
+def _fold(cls: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Put the algorithm's settings that a stage was given by name into `settings`."""
+    own = {setting.name for setting in fields(cls)}
+    folded = {name for name in given if name not in own and owner_of(name, stages=True) is not None}
+    settings = {**given.get("settings", {}), **{name: given[name] for name in folded if given[name] is not None}}
+    kept = {name: value for name, value in given.items() if name not in folded}
+    return {**kept, "settings": settings} if settings else kept
+
+
+@refusing_unknown(*AGENT_SETTINGS, fold=_fold, also=per_stage(PPO))
+@documented
 @dataclass(frozen=True)
-class FineTuning(Hyperparameters, StageSpec):
+class FineTuning(StageSpec):
     """Train the same policy further with reinforcement learning until a threshold is really reached.
 
     The protections of the hand-over are on by default and can be switched off one by one. What each of them is worth is
-    measured by benchmarks/handover.py (docs/handover.md).
-
-    Args:
-        name: Shown everywhere; unique in its curriculum.
-        environment: The variant to train in.
-        until: When the stage is done.
-        max_steps: Environment steps this stage may take, those of its confirmations included; a confirmation that is
-            under way when they are spent is played to its end.
-        on_timeout: What happens when `max_steps` are spent first: `"stop"` the run, or `"advance"` to the next stage.
-        rehearse: Share of the copies that train in earlier stages' environments instead, so that these are not
-            forgotten: each in one of them, the latest first. Their steps count; their episodes are neither shown nor
-            judged. 0 is off, and more is at least one copy.
-        on_collapse: What happens when the policy has lost what the fine-tuning stage before had reached: `"go on"`,
-            or `"return"` to that stage with the policy as it is. To find out, 48 episodes and then 5 % of the
-            stage's steps are played in the environment of the stage before.
-        max_returns: How often in a run this stage may go back; then it goes on.
-        critic_fit_steps: Environment steps, at most, during which only the critic learns, if the policy comes from
-            cloning: a critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588).
-            It ends as soon as the critic explains the returns of a rollout that it has not learned from. `None` stands
-            for 0, and 8,192 once the guard has brought the clone back.
-        anchor_kl: Weight of the KL divergence (summed over action dimensions) from the anchor, which is the last
-            policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0, and with PPO
-            for 0.1 once the guard has brought the clone back, or exploration of actions that are not continuous was
-            given back.
-        anchor_steps: Environment steps over which that weight falls to 0 in a straight line.
-        demonstration_loss: Weight of the mean negative log likelihood of demonstrated actions: each gradient step takes
-            it over a random batch, as large as its own, of what the last cloning stage had to learn from (DAPG,
-            arXiv:1709.10087; arXiv:1709.10089). 0 is off.
-        demonstration_steps: Environment steps over which that weight falls to 0 in a straight line.
-        exploration: How much the policy tries at the stage's start; `None` keeps what the stage before left. Of a
-            continuous policy the log standard deviation, as a share of half an action's range; of all others the share,
-            from 0 to 1, in which each state's distribution is mixed with the uniform one.
-        explore_again: Give exploration back, once, where a policy that is certain of its actions gets nowhere: it
-            starts with hardly any success in this variant, or has hardly any and no more after 20 thousand steps. 0.6
-            of it is uniform then, and the anchor is the policy after that; a continuous policy gets half an action's
-            range as its standard deviation, and no anchor.
-        guard_steps: If the policy comes from cloning: environment steps of updates after which it is compared with the
-            clone. If its training episodes are worse, it plays the `evaluation_episodes` that the clone has played;
-            after a significant drop the clone comes back, and goes on with half the learning rate and clip range and
-            twice the anchor. 0 is off.
-        guard_rollbacks: How often the clone may come back; 0 only looks.
-        evaluation_episodes: Played before the stage, and after it if its threshold was missed, to score the policy; 0
-            plays none, and then nothing is guarded.
+    measured by benchmarks/handover.py (docs/handover.md). `FineTuning(..., learning_rate=1e-4)` is short for
+    `FineTuning(..., settings={"learning_rate": 1e-4})`.
     """
 
     runner: ClassVar[str] = "rlstages.stages.fine_tuning.runner:FineTuningRunner"
     reinforces: ClassVar[bool] = True
     left_out_in: ClassVar[frozenset[str]] = frozenset({"no-curriculum", "scratch", "clone-only"})
 
-    name: str
-    environment: Environment
+    name: str = field(metadata=about("Shown everywhere; unique in its curriculum."))
+    environment: Environment = field(metadata=about("The variant to train in."))
     _: KW_ONLY
-    until: Criterion
-    max_steps: int
-    on_timeout: Literal["stop", "advance"] = "stop"
-    rehearse: float = 0.0
-    on_collapse: Literal["go on", "return"] = "go on"
-    max_returns: int = 2
-    critic_fit_steps: int | None = None
-    anchor_kl: float | None = None
-    anchor_steps: int = 40_000
-    demonstration_loss: float = 0.0
-    demonstration_steps: int = 40_000
-    exploration: float | None = None
-    explore_again: bool = True
-    guard_steps: int = 8_192
-    guard_rollbacks: int = 5
-    evaluation_episodes: int = 48
+    until: Criterion = field(metadata=about("When the stage is done."))
+    max_steps: int = field(
+        metadata=about(
+            "Environment steps this stage may take, those of its confirmations included; a confirmation that is under "
+            "way when they are spent is played to its end.",
+            least=1,
+        )
+    )
+    settings: Mapping[str, Any] = field(
+        default=FrozenDict(), metadata=about("The algorithm's settings that differ from the agent's in this stage.")
+    )
+    on_timeout: Literal["stop", "advance"] = field(
+        default="stop",
+        metadata=about(
+            "What happens when `max_steps` are spent first: `stop` the run, or `advance` to the next stage."
+        ),
+    )
+    rehearse: float = field(
+        default=0.0,
+        metadata=about(
+            "Share of the environments that are those of earlier stages instead, so that these are not forgotten: each "
+            "one of them, the latest first. Their steps count; their episodes are neither shown nor judged. 0 is off, "
+            "and more is at least one environment.",
+            least=0.0,
+            most=0.9,
+        ),
+    )
+    on_collapse: Literal["go on", "return"] = field(
+        default="go on",
+        metadata=about(
+            "What happens when the policy has lost what the fine-tuning stage before had reached: `go on`, or `return` "
+            "to that stage with the policy as it is. To find out, 48 episodes and then 5 % of the stage's steps are "
+            "played in the environment of the stage before."
+        ),
+    )
+    max_returns: int = field(
+        default=2, metadata=about("How often in a run this stage may go back; then it goes on.", least=1)
+    )
+    critic_fit_steps: int | None = field(
+        default=None,
+        metadata=about(
+            "Environment steps, at most, during which only the critic learns, if the policy comes from cloning: a "
+            "critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588). It ends "
+            "as soon as the critic explains the returns of a rollout that it has not learned from. `None` stands for "
+            "0, and for 8,192 once the guard has brought the clone back.",
+            least=0,
+        ),
+    )
+    anchor_kl: float | None = field(
+        default=None,
+        metadata=about(
+            "Weight of the KL divergence (summed over action dimensions) from the reference policy, which is the last "
+            "policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0, and with "
+            "PPO for 0.1 once the guard has brought the clone back, or exploration of actions that are not continuous "
+            "was given back.",
+            least=0.0,
+        ),
+    )
+    anchor_steps: int = field(
+        default=40_000,
+        metadata=about("Environment steps over which that weight falls to 0 in a straight line.", least=0),
+    )
+    demonstration_loss: float = field(
+        default=0.0,
+        metadata=about(
+            "Weight of the mean negative log likelihood of demonstrated actions: each gradient step takes it over a "
+            "random batch, as large as its own, of what the last cloning stage had to learn from (DAPG, "
+            "arXiv:1709.10087; arXiv:1709.10089). 0 is off.",
+            least=0.0,
+        ),
+    )
+    demonstration_steps: int = field(
+        default=40_000,
+        metadata=about("Environment steps over which that weight falls to 0 in a straight line.", least=0),
+    )
+    exploration: float | None = field(
+        default=None,
+        metadata=about(
+            "How much the policy tries at the stage's start; `None` keeps what the stage before left. Of a continuous "
+            "policy the log standard deviation, as a share of half an action's range; of all others the share, from 0 "
+            "to 1, in which each state's distribution is mixed with the uniform one.",
+            least=-10.0,
+            most=2.0,
+        ),
+    )
+    explore_again: bool = field(
+        default=True,
+        metadata=about(
+            "Give exploration back, once, where a policy that is certain of its actions gets nowhere: it starts with "
+            "hardly any success in this variant, or has hardly any and no more after 20 thousand steps. 0.6 of it is "
+            "uniform then, and the reference policy is the one after that; a continuous policy gets half an action's "
+            "range as its standard deviation, and no reference."
+        ),
+    )
+    guard_steps: int = field(
+        default=8_192,
+        metadata=about(
+            "If the policy comes from cloning: environment steps of updates after which it is compared with the clone. "
+            "If its training episodes are worse, it plays the `evaluation_episodes` that the clone has played; after a "
+            "significant drop the clone comes back, and goes on with half the learning rate and clip range and twice "
+            "the weight of the KL divergence. 0 is off.",
+            least=0,
+        ),
+    )
+    guard_rollbacks: int = field(default=5, metadata=about("How often the clone may come back; 0 only looks.", least=0))
+    evaluation_episodes: int = field(
+        default=48,
+        metadata=about(
+            "Played before the stage, and after it if its threshold was missed, to score the policy; 0 plays none, and "
+            "then nothing is guarded.",
+            least=0,
+        ),
+    )
 
     def __post_init__(self) -> None:
         """Refuse settings that are out of range or contradict each other."""
@@ -107,42 +184,22 @@ class FineTuning(Hyperparameters, StageSpec):
         where = f"stage {self.name!r}"
         require_environment(where, self.environment)
         require_criterion(where, self.until)
-        require_int(where, "max_steps", self.max_steps)
-        require_choice(where, "on_timeout", self.on_timeout, ["stop", "advance"])
-        require_number(where, "rehearse", self.rehearse, least=0.0, most=0.9)
-        require_choice(where, "on_collapse", self.on_collapse, ["go on", "return"])
-        require_int(where, "max_returns", self.max_returns)
-        if self.critic_fit_steps is not None:
-            require_int(where, "critic_fit_steps", self.critic_fit_steps, least=0)
-        if self.anchor_kl is not None:
-            require_number(where, "anchor_kl", self.anchor_kl, least=0.0)
-        require_int(where, "anchor_steps", self.anchor_steps, least=0)
-        require_number(where, "demonstration_loss", self.demonstration_loss, least=0.0)
-        require_int(where, "demonstration_steps", self.demonstration_steps, least=0)
-        if self.exploration is not None:
-            require_number(where, "exploration", self.exploration, least=-10.0, most=2.0)
-        require(
-            isinstance(self.explore_again, bool),
-            f"{where}: explore_again is {self.explore_again!r}; give True or False.",
-        )
-        require_int(where, "guard_steps", self.guard_steps, least=0)
-        require_int(where, "guard_rollbacks", self.guard_rollbacks, least=0)
-        require_int(where, "evaluation_episodes", self.evaluation_episodes, least=0)
-        self.check(where)
+        check_settings(where, self)
+        object.__setattr__(self, "settings", stage_settings(where, self.settings))
 
     def __str__(self) -> str:
         rehearsing = f", {self.rehearse:.0%} of the copies in earlier variants" if self.rehearse else ""
         if self.max_steps >= UNLIMITED_STEPS:
             return f"train in {self.environment} until the comparison's steps are spent{rehearsing}"
         limit = f"at most {self.max_steps:,} steps"
-        settings = unusual(self, "rehearse")
+        settings = unusual(self, "rehearse", given="settings")
         return f"train in {self.environment} until {self.until}, {limit}{rehearsing}{settings}"
 
     def rehearsal_copies(self, n_envs: int) -> int:
         """Return how many of so many copies rehearse."""
         return max(1, math.floor(self.rehearse * n_envs + 0.5)) if self.rehearse else 0
 
-    def anchor_weight(self, algorithm: str, steps: int, needed: bool = False) -> float:
+    def anchor_weight(self, algorithm: AlgorithmSpec, steps: int, needed: bool = False) -> float:
         """Return the weight of the KL term.
 
         Args:
@@ -150,7 +207,7 @@ class FineTuning(Hyperparameters, StageSpec):
             steps: Of the stage, since the updates began that it holds back.
             needed: Whether something has shown that it is needed.
         """
-        start = self.anchor_kl if self.anchor_kl is not None else 0.1 if needed and algorithm == "PPO" else 0.0
+        start = self.anchor_kl if self.anchor_kl is not None else algorithm.kl_when_needed if needed else 0.0
         return _faded(start, steps, self.anchor_steps)
 
     def demonstration_weight(self, steps: int) -> float:
@@ -174,7 +231,7 @@ class FineTuning(Hyperparameters, StageSpec):
 
     def in_force(self, agent: Agent) -> dict[str, Any]:
         """Return the agent's settings as they are in this stage, and the weight of the KL term."""
-        return {**agent.settings(self), "anchor_kl": self.anchor_weight(agent.algorithm, 0)}
+        return {**agent.settings(self.settings), "anchor_kl": self.anchor_weight(agent.algorithm, 0)}
 
     def check_place(self, before: Sequence[StageSpec], agent: Agent) -> None:
         """Refuse settings that the agent or the stages before make impossible, and too few steps to learn in.
@@ -183,11 +240,9 @@ class FineTuning(Hyperparameters, StageSpec):
         its score.
         """
         where = f"stage {self.name!r}"
-        refuse_ppo_only(where, self, agent.algorithm)
-        settings, rollout = agent.settings(self), agent.rollout_steps
-        if agent.algorithm == "PPO":
-            whole = rollout >= settings["batch_size"]
-            require(whole, f"{where}: a rollout has {rollout} steps, less than batch_size={settings['batch_size']}.")
+        algorithm, rollout = agent.algorithm.with_settings(where, self.settings), agent.rollout_steps
+        algorithm.check(where, agent.n_envs)
+        self._check_support(algorithm)
         last = before[-1] if before else None
         critic_fit = (self.critic_fit_steps or 0) if last is not None and not last.reinforces else 0
         least = critic_fit + 10 * rollout
@@ -202,6 +257,18 @@ class FineTuning(Hyperparameters, StageSpec):
         )
         if self.rehearse:
             self._check_rehearsal(before, agent.n_envs)
+
+    def _check_support(self, algorithm: AlgorithmSpec) -> None:
+        asked = {
+            CRITIC_FIT: ("critic_fit_steps", self.critic_fit_steps),
+            REFERENCE_KL: ("anchor_kl", self.anchor_kl),
+            DEMONSTRATION_LOSS: ("demonstration_loss", self.demonstration_loss),
+        }
+        for protection, (name, value) in asked.items():
+            require(
+                not value or protection in algorithm.supports,
+                f"stage {self.name!r}: {name} is {value}, but {algorithm.name} has no {protection}; leave it out.",
+            )
 
     def _check_rehearsal(self, before: Sequence[StageSpec], n_envs: int) -> None:
         where = f"stage {self.name!r}: rehearse={self.rehearse:g}"
@@ -259,7 +326,7 @@ class FineTuning(Hyperparameters, StageSpec):
         settings: dict[str, Any] = {
             # A schedule that is 0 all along stays one.
             name: value.end or value.at(progress) or value
-            for name, value in {**agent.given(), **self.given()}.items()
+            for name, value in agent.settings(self.settings).items()
             if isinstance(value, Linear)
         }
         return replace(
@@ -271,8 +338,8 @@ class FineTuning(Hyperparameters, StageSpec):
             on_collapse="go on",
             exploration=None,
             evaluation_episodes=0,
+            settings={**self.settings, **settings},
             **UNPROTECTED,
-            **settings,
         )
 
 

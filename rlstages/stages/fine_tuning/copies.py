@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_wrapper
 
 from rlstages.environments.joined import allot, concatenated, make_joined, parts_of
 from rlstages.environments.monitor import EpisodeMonitor, monitor_of
 from rlstages.environments.rewards import NormalizedRewards
 from rlstages.events import Emit, Warned
-from rlstages.learners.algorithms.on_policy.rollout import collect
+from rlstages.learners.algorithms.base import Algorithm, Experience
 from rlstages.learners.learner import Learner
-from rlstages.learners.sb3 import set_up, standing
 from rlstages.reproducibility import random_state_kept
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.environment import Environment
@@ -65,14 +62,14 @@ class TrainingEnvs:
         return self.env
 
     def _make(self) -> VecEnv:
-        agent, model, emit = self._learner.agent, self._learner.model, self._emit
+        agent, algorithm, emit = self._learner.agent, self._learner.algorithm, self._emit
         env = make_joined(self._allotment, *self._place, warn=lambda sentence: emit(Warned(sentence)))
         if agent.normalize_rewards:
-            env = NormalizedRewards(env, agent.gamma)
+            env = NormalizedRewards(env, agent.algorithm.gamma)
         if self._left_off is None:
-            begin_copies(model, env)
+            algorithm.begin(env)
             return env
-        back = restore_copies(model, env, self._left_off)
+        back = restore_copies(algorithm, env, self._left_off)
         for (environment, _), lost in zip(self._allotment, back, strict=True):
             if lost:
                 emit(Warned(_NOT_AS_THEY_WERE.format(environment=environment, copies=", ".join(map(str, lost)))))
@@ -83,23 +80,23 @@ class TrainingEnvs:
         """What counts the episodes of the stage's own environment."""
         return monitor_of(parts_of(self.open())[0])
 
-    def collect(self, trace_decay: float) -> tuple[RolloutBuffer, list[Episode]]:
-        """Play one rollout with the policy as it is.
+    def collect(self, *, for_critic: bool) -> tuple[Experience, list[Episode]]:
+        """Collect experience with the policy as it is.
 
         Args:
-            trace_decay: The lambda of its advantages.
+            for_critic: Whether only the critic learns from it.
 
         Returns:
-            The rollout, and the episodes that it has finished in the stage's own environment.
+            The experience, and the episodes that have ended in the stage's own environment.
         """
         env = self.open()
-        buffer = collect(self._learner.model, env, self._learner.engine, trace_decay)
+        experience: Experience = self._learner.algorithm.collect(env, for_critic=for_critic)
         own, *_ = [monitor_of(part).take() for part in parts_of(env)]
-        return buffer, own
+        return experience, own
 
     def state_dict(self) -> Mapping[str, Any] | None:
         """Return where the copies are, or `None` if they were never opened."""
-        return self._left_off if self.env is None else copies_state(self._learner.model, self.env)
+        return self._left_off if self.env is None else copies_state(self._learner.algorithm, self.env)
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from what `state_dict` returned; the copies are brought back when they are next needed."""
@@ -111,12 +108,7 @@ class TrainingEnvs:
             self.env.close()
 
 
-def begin_copies(model: OnPolicyAlgorithm, env: VecEnv) -> None:
-    """Let a model train in these copies, from new episodes on."""
-    set_up(model, env)
-
-
-def copies_state(model: OnPolicyAlgorithm, env: VecEnv) -> dict[str, Any]:
+def copies_state(algorithm: Algorithm, env: VecEnv) -> dict[str, Any]:
     """Return where all copies are between two rollouts, and the statistics of their returns."""
     returns = None
     if isinstance(env, VecNormalize):
@@ -124,16 +116,16 @@ def copies_state(model: OnPolicyAlgorithm, env: VecEnv) -> dict[str, Any]:
         returns = {"discounted": env.returns.copy(), **moments}
     return {
         "monitors": [monitor_of(part).state_dict() for part in parts_of(env)],
-        "episode_starts": standing(model)[1],
+        "episode_starts": algorithm.standing()[1],
         "returns": returns,
     }
 
 
-def restore_copies(model: OnPolicyAlgorithm, env: VecEnv, state: Mapping[str, Any]) -> list[list[int]]:
-    """Let a model train on in copies that are brought back to where they were.
+def restore_copies(algorithm: Algorithm, env: VecEnv, state: Mapping[str, Any]) -> list[list[int]]:
+    """Let an algorithm train on in environments that are brought back to where they were.
 
     Args:
-        model: Goes on training.
+        algorithm: Goes on training.
         env: New copies, made as those were.
         state: What `copies_state` returned.
 
@@ -151,7 +143,7 @@ def restore_copies(model: OnPolicyAlgorithm, env: VecEnv, state: Mapping[str, An
         env.returns[starts] = 0.0
         for name in ("mean", "var", "count"):
             setattr(env.ret_rms, name, moments[name])
-    set_up(model, env, concatenated([observations for observations, _ in back]), starts)
+    algorithm.begin(env, (concatenated([observations for observations, _ in back]), starts))
     return [lost for _, lost in back]
 
 

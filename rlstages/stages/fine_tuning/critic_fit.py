@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
 
-from rlstages.learners.algorithms.on_policy.protocol import critic_parameters, explained
-from rlstages.learners.learner import Learner, load_optimizer_state, optimizer_state
+from rlstages.learners.algorithms.base import FitsCritic
+from rlstages.learners.learner import Learner
+from rlstages.learners.optimizers import load_optimizer_state, optimizer_state
 
 LEARNING_RATE = 1e-3
 AFTER_A_DROP_STEPS = 8_192
@@ -31,8 +31,8 @@ class CriticFit:
 
     def __init__(self, learner: Learner, settings: Mapping[str, Any]) -> None:
         self.until = 0
-        self._learner = learner
-        self._epochs, self._batch_size = settings.get("n_epochs", 10), settings.get("batch_size", 256)
+        self._settings = settings
+        self._algorithm = cast(FitsCritic, learner.algorithm)
         self._fitted, self._explained = 0, -math.inf
         self._optimizer: torch.optim.Optimizer | None = None
 
@@ -40,21 +40,25 @@ class CriticFit:
         """Begin a fit that ends at this step of the stage at the latest."""
         self.until, self._fitted, self._explained = until, 0, -math.inf
 
-    def is_done(self, buffer: RolloutBuffer, stage_steps: int) -> bool:
+    def is_done(self, experience: Any, stage_steps: int) -> bool:
         """Whether the critic need not be fitted any more, as a rollout shows that it has not learned from."""
-        known = explained(buffer)
+        known = self._algorithm.explained(experience)
         stalled = self._fitted >= 2 and not known > self._explained + RISE
         done = known >= EXPLAINED or stalled or stage_steps > self.until
         if done:
             self._optimizer = None
         return done
 
-    def learn(self, buffer: RolloutBuffer) -> dict[str, float]:
+    def learn(self, experience: Any) -> dict[str, float]:
         """Fit the critic to a rollout; return the metrics of that."""
-        self._explained = max(self._explained, explained(buffer))
+        self._explained = max(self._explained, self._algorithm.explained(experience))
         self._fitted += 1
         optimizer = self._optimizer or self._make_optimizer()
-        return self._learner.engine.fit_critic(buffer, optimizer, self._epochs, self._batch_size)
+        return self._algorithm.fit_critic(experience, optimizer, self._settings)
+
+    def trust(self, experience: Any) -> None:
+        """Let the critic's own estimates count in experience that was collected to fit it."""
+        self._algorithm.trust_critic(experience)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far it has come."""
@@ -73,6 +77,5 @@ class CriticFit:
             load_optimizer_state(self._make_optimizer(), state["critic_optimizer"])
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        parameters = critic_parameters(self._learner.policy)
-        self._optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, eps=1e-5)
+        self._optimizer = torch.optim.Adam(self._algorithm.critic_parameters(), lr=LEARNING_RATE, eps=1e-5)
         return self._optimizer

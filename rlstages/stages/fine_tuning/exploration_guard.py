@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
 
 from rlstages.events import Emit, Warned
-from rlstages.learners.algorithms.on_policy.rollout import states_in
+from rlstages.learners.algorithms.base import Experience
 from rlstages.learners.exploration import exploration_event, explore_more, is_certain, measure_exploration
 from rlstages.learners.learner import Learner
 from rlstages.specs.criteria.episodes import Episode, chance_of_less, episodes_of, rows_of, shown, values_of
@@ -66,11 +65,11 @@ class ExplorationGuard:
         """Take what the policy played before the stage; without episodes nothing is given back."""
         self._before = list(played)
 
-    def look(self, buffer: RolloutBuffer, recent: Sequence[Episode], stage_steps: int) -> bool:
+    def look(self, experience: Experience, recent: Sequence[Episode], stage_steps: int) -> bool:
         """Look at a rollout that nothing was learned from yet.
 
         Args:
-            buffer: The rollout.
+            experience: The rollout.
             recent: The last training episodes.
             stage_steps: Of the stage so far.
 
@@ -82,7 +81,7 @@ class ExplorationGuard:
         patient = stage_steps < PATIENCE_STEPS or self._rollouts < PATIENCE_ROLLOUTS
         if not first and (self._done or patient):
             return False
-        states = states_in(buffer)
+        states = experience.states()
         measured = measure_exploration(policy, states)
         reason = ""
         asked_for = first and self._share > 0

@@ -185,7 +185,7 @@ class HandoverGuard:
     def _roll_back(self, stage_steps: int) -> None:
         assert self._kept is not None
         self._learner.load_policy(self._kept)
-        self._learner.rebuild_optimizer()
+        self._learner.algorithm.rebuild_optimizers()
         self.rollbacks += 1
         self.began, self._updated = stage_steps, False
         self._seen, self._played = [], []

@@ -102,7 +102,7 @@ def make_parts(context: StageContext) -> Parts:
         recent=Recent(stage, emit),
         gate=Gate(stage.until),
         examiner=Examiner(stage.environment, *place),
-        critic=CriticFit(learner, learner.agent.settings(stage)),
+        critic=CriticFit(learner, learner.agent.settings(stage.settings)),
         updates=Updates(stage, learner, emit, guard, explorer, shown),
         guard=guard,
         explorer=explorer,

@@ -6,11 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
 
 from rlstages.errors import Fault
 from rlstages.events import Judged, Warned
-from rlstages.learners.algorithms.on_policy.rollout import estimate_advantages, steps_in
+from rlstages.learners.algorithms.base import Experience
 from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS
 from rlstages.stages.fine_tuning.critic_fit import AFTER_A_DROP_STEPS
 from rlstages.stages.fine_tuning.gate import Answer
@@ -47,7 +46,7 @@ def start(runner: FineTuningRunner) -> None:
             runner.emit(Warned(_DEAR_LEVEL.format(spent=spent, most=runner.stage.max_steps)))
     policy = runner.learner.policy
     if runner.learner.objective == "cloning":
-        runner.learner.rebuild_optimizer()
+        runner.learner.algorithm.rebuild_optimizers()
         runner.cloned = True
         runner.parts.critic.begin(runner.stage.critic_fit_steps or 0)
         runner.parts.guard.begin(played, runner.parts.critic.until)
@@ -63,21 +62,20 @@ def start(runner: FineTuningRunner) -> None:
 def fit_critic(runner: FineTuningRunner) -> None:
     """Let only the critic learn from a rollout, or all of the policy if the critic is fitted."""
     started = time.perf_counter()
-    # Lambda 1: the returns themselves, for a critic whose own estimates are worth nothing yet.
-    buffer = _collect(runner, trace_decay=1.0)
+    experience = _collect(runner, for_critic=True)
     answer = _judge_rollout(runner, started)
-    if answer == "open" or _explores_more(runner, buffer, started):
+    if answer == "open" or _explores_more(runner, experience, started):
         return
-    if answer != "wait" and runner.parts.critic.is_done(buffer, runner.stage_steps):
-        runner.parts.guard.keep_critic(runner.stage_steps - steps_in(buffer))
+    if answer != "wait" and runner.parts.critic.is_done(experience, runner.stage_steps):
+        runner.parts.guard.keep_critic(runner.stage_steps - experience.steps)
         runner.phase = "training"
         # From here on the critic's own estimates count.
-        estimate_advantages(buffer, runner.learner.agent.gamma, runner.learner.agent.trace_decay)
-        _train_on(runner, buffer, started)
+        runner.parts.critic.trust(experience)
+        _train_on(runner, experience, started)
         return
-    metrics = runner.parts.critic.learn(buffer)
+    metrics = runner.parts.critic.learn(experience)
     # Statistics are part of the policy, which stands still while the gate waits.
-    if answer != "wait" and runner.parts.updates.absorb(buffer):
+    if answer != "wait" and runner.parts.updates.absorb(experience):
         runner.parts.gate.changed(runner.parts.envs.monitor.steps)
     runner.report("critic fit", metrics, started)
 
@@ -85,7 +83,7 @@ def fit_critic(runner: FineTuningRunner) -> None:
 def train(runner: FineTuningRunner) -> None:
     """Play a rollout, let the gate judge it, and learn from it unless the gate waits."""
     started = time.perf_counter()
-    buffer = _collect(runner, trace_decay=runner.learner.agent.trace_decay)
+    experience = _collect(runner)
     answer = _judge_rollout(runner, started)
     if answer == "open":
         return
@@ -93,22 +91,24 @@ def train(runner: FineTuningRunner) -> None:
         # The policy stands still until it is known whether it leaves. Once the steps are spent it learns no more.
         runner.phase = "confirming"
         if not runner.is_spent:
-            runner.parts.updates.hold(buffer)
+            runner.parts.updates.hold(experience)
         runner.report("confirming", {}, started)
         return
-    if runner.stage_steps - steps_in(buffer) >= runner.stage.max_steps:
+    if runner.stage_steps - experience.steps >= runner.stage.max_steps:
         # These steps were played for the gate alone, which stays shut.
         runner.report("confirming", {}, started)
         runner.go_on()
         return
-    if _explores_more(runner, buffer, started):
+    if _explores_more(runner, experience, started):
         return
-    _train_on(runner, buffer, started)
+    _train_on(runner, experience, started)
 
 
-def _explores_more(runner: FineTuningRunner, buffer: RolloutBuffer, started: float) -> bool:
+def _explores_more(runner: FineTuningRunner, experience: Experience, started: float) -> bool:
     """Have the policy explore more if it has to; whether it does, and the rollout is that of another policy."""
-    if runner.deterministic or not runner.parts.explorer.look(buffer, runner.parts.recent.episodes, runner.stage_steps):
+    if runner.deterministic or not runner.parts.explorer.look(
+        experience, runner.parts.recent.episodes, runner.stage_steps
+    ):
         return False
     # What it was is not what is held on to, or come back to.
     runner.parts.guard.stop(runner.stage_steps)
@@ -124,10 +124,10 @@ def _explores_more(runner: FineTuningRunner, buffer: RolloutBuffer, started: flo
     return True
 
 
-def _train_on(runner: FineTuningRunner, buffer: RolloutBuffer, started: float) -> None:
+def _train_on(runner: FineTuningRunner, experience: Experience, started: float) -> None:
     """Learn from a rollout, and see what comes next."""
     parts, until = runner.parts, runner.stage.until
-    metrics = parts.updates.learn(buffer, runner.stage_steps)
+    metrics = parts.updates.learn(experience, runner.stage_steps)
     monitor = parts.envs.monitor
     parts.gate.changed(monitor.steps)
     if not runner.deterministic and not runner.is_spent:
@@ -192,16 +192,16 @@ def look_back(runner: FineTuningRunner) -> None:
         runner.go_on()
 
 
-def _collect(runner: FineTuningRunner, trace_decay: float) -> RolloutBuffer:
+def _collect(runner: FineTuningRunner, *, for_critic: bool = False) -> Experience:
     """Play one rollout with the policy as it is, and count its episodes."""
-    buffer, played = runner.parts.envs.collect(trace_decay)
-    runner.count(steps_in(buffer))
+    experience, played = runner.parts.envs.collect(for_critic=for_critic)
+    runner.count(experience.steps)
     # Each copy's first episode is left out: of those, the short ones finish first.
     finished = [episode for episode in played if episode.number > 0]
     runner.parts.guard.note(finished)
     runner.parts.gate.note(played)
     runner.parts.recent.note(finished, counts=not runner.deterministic)
-    return buffer
+    return experience
 
 
 def _judge_rollout(runner: FineTuningRunner, started: float) -> Answer:

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.buffers import RolloutBuffer
 
 from rlstages.demonstrations.episodes import Observations
 from rlstages.events import Emit, Warned
-from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated
-from rlstages.learners.algorithms.on_policy.rollout import Rollout, refill, size_of, steps_in, taken
+from rlstages.learners.algorithms.base import DemonstrationLoss, Experience, LossTerm, ReferenceKL
 from rlstages.learners.learner import Learner
 from rlstages.learners.normalizer import normalizer_of
-from rlstages.specs.agent import SCHEDULED, value_at
+from rlstages.specs.schedules import value_at
+from rlstages.specs.settings import scheduled
 from rlstages.specs.stages.fine_tuning import FineTuning
 from rlstages.stages.fine_tuning.exploration_guard import ExplorationGuard
 from rlstages.stages.fine_tuning.handover_guard import HandoverGuard
@@ -31,7 +30,7 @@ class Updates:
         learner: Whose policy learns.
         emit: Takes warnings.
         guard: Says by how much a drop has slowed them down.
-        explorer: Says whether the anchor is needed for what was made to explore.
+        explorer: Says whether the reference policy is needed for what was made to explore.
         shown: Observations and actions of demonstrations that updates are held to, or `None`.
 
     Attributes:
@@ -50,46 +49,47 @@ class Updates:
         self.number = 0
         self._stage, self._learner, self._emit = stage, learner, emit
         self._guard, self._explorer, self._shown = guard, explorer, shown
-        self._settings = learner.agent.settings(stage)
-        self._held: list[Rollout] = []
-        self._anchor = learner.anchor()
+        self._settings = learner.agent.settings(stage.settings)
+        self._scheduled = scheduled(type(learner.agent.algorithm))
+        self._held: list[Mapping[str, Any]] = []
+        self._reference = learner.reference_policy()
 
-    def hold(self, buffer: RolloutBuffer) -> None:
+    def hold(self, experience: Experience) -> None:
         """Keep a rollout of the frozen policy to learn from later, if there is room for it."""
-        rollout = taken(buffer)
-        if sum(map(size_of, [*self._held, rollout])) <= MOST_HELD:
+        rollout = experience.taken()
+        if sum(map(_size_of, [*self._held, rollout])) <= MOST_HELD:
             self._held.append(rollout)
 
     def anchor_here(self) -> None:
         """Hold updates to the policy as it is now, and forget rollouts of the one before."""
         self._learner.trust()
-        self._anchor = self._learner.anchor()
+        self._reference = self._learner.reference_policy()
 
     def forget_held(self) -> None:
         """Drop the rollouts that wait: they are of a policy that is no more."""
         self._held = []
 
-    def learn(self, buffer: RolloutBuffer, stage_steps: int) -> dict[str, float]:
+    def learn(self, experience: Experience, stage_steps: int) -> dict[str, float]:
         """Learn from a rollout; return the metrics of the update.
 
         Args:
-            buffer: The rollout.
+            experience: The rollout.
             stage_steps: The stage's, with those of the rollout.
         """
         # Schedules count from the beginning of the rollout.
-        began = stage_steps - steps_in(buffer)
+        began = stage_steps - experience.steps
         if self._held:
-            refill(buffer, [*self._held, taken(buffer)])
+            experience.refill([*self._held, experience.taken()])
             self._held = []
         settings = dict(self._settings)
-        for name in settings.keys() & set(SCHEDULED):
+        for name in settings.keys() & set(self._scheduled):
             settings[name] = value_at(settings[name], began / self._stage.max_steps) * self._guard.step_scale
-        metrics = self._learner.engine.update(buffer, settings, *self._pull(began))
-        self.absorb(buffer)
+        metrics = self._learner.algorithm.update(experience, settings, self._terms(began))
+        self.absorb(experience)
         self.number += 1
         return metrics
 
-    def absorb(self, buffer: RolloutBuffer) -> bool:
+    def absorb(self, experience: Experience) -> bool:
         """Move the observation statistics: after an update and before the next rollout, never in between.
 
         Returns:
@@ -100,7 +100,7 @@ class Updates:
             return False
         first = normalizer.is_empty
         # The update's minibatches have joined the axes of steps and copies in place.
-        normalizer.absorb(buffer.observations)
+        normalizer.absorb(experience.observations)
         constants = normalizer.constants() if first else None
         if constants is not None:
             self._emit(Warned(f"{self._stage.environment}: {constants}"))
@@ -114,15 +114,25 @@ class Updates:
         """Go on from what `state_dict` returned."""
         self.number, self._held = state["updates"], list(state["held"])
 
-    def _pull(self, began: int) -> tuple[Anchor | None, Demonstrated | None]:
-        """Return what keeps an update near the anchor and the demonstrations, as far as that has not faded.
+    def _terms(self, began: int) -> list[LossTerm]:
+        """Return what keeps an update near the reference policy and the demonstrations, as far as it has not faded.
 
         Args:
             began: The stage's steps at which its rollout began.
         """
         stage, steps = self._stage, began - self._guard.began
         needed = self._explorer.anchors or self._guard.rollbacks > 0
+        terms: list[LossTerm] = []
         weight = stage.anchor_weight(self._learner.agent.algorithm, steps, needed) * self._guard.anchor_scale
-        anchor = Anchor(self._anchor, weight) if self._anchor is not None and weight > 0 else None
+        if self._reference is not None and weight > 0:
+            terms.append(ReferenceKL(self._reference, weight))
         weight = stage.demonstration_weight(steps)
-        return anchor, Demonstrated(*self._shown, weight) if self._shown is not None and weight > 0 else None
+        if self._shown is not None and weight > 0:
+            terms.append(DemonstrationLoss(*self._shown, weight))
+        return terms
+
+
+def _size_of(kept: Mapping[str, Any]) -> int:
+    """Return the bytes of a rollout's arrays."""
+    values = [part for array in kept.values() for part in (array.values() if isinstance(array, dict) else [array])]
+    return sum(part.nbytes for part in values)

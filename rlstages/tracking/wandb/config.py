@@ -40,14 +40,15 @@ def config_of(started: RunStarted, parameters: Mapping[str, Any]) -> dict[str, A
 
 
 def _agent(agent: Agent) -> dict[str, Any]:
-    in_force = {**agent.settings(), "n_steps": agent.steps_per_copy, "gae_lambda": agent.trace_decay}
-    return {**to_data(agent), **to_data(in_force)}
+    algorithm: dict[str, Any] = to_data(agent.algorithm)
+    return {**to_data(agent), **algorithm, "algorithm": algorithm.pop(TAG)}
 
 
 def _stage(curriculum: Curriculum, stage: StageSpec) -> dict[str, Any]:
     data: dict[str, Any] = without_paths(to_data(stage))
-    # It is in the keys.
+    # Its name is in the keys, and its settings of the algorithm are among those in force.
     del data["name"]
+    data.pop("settings", None)
     in_force: dict[str, Any] = to_data(stage.in_force(curriculum.agent))
     return data | in_force
 

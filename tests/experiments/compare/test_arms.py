@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from rlstages import BehaviorCloning, FineTuning, InputError, Linear, load_curriculum
 from rlstages.experiments.compare.arms import ARMS, MEANINGS, last_variant, make_arms, staged
-from rlstages.specs.agent import value_at
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.loading import named_curricula
+from rlstages.specs.schedules import value_at
 from rlstages.specs.stages.fine_tuning import GOING_ON
 
 SHORT, LONG = echo(steps=4), echo(steps=8)

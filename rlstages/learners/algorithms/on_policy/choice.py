@@ -8,15 +8,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import get_device
 
 from rlstages.environments.spaces import describe_space
 from rlstages.errors import require
-from rlstages.learners.algorithms.on_policy.numpy.engine import NumpyEngine
-from rlstages.learners.algorithms.on_policy.protocol import Engine
-from rlstages.learners.algorithms.on_policy.torch.engine import TorchEngine
 from rlstages.specs.agent import Agent
 
 # Layers up to this width are known to be faster in NumPy (docs/performance.md).
@@ -47,14 +43,6 @@ def choose_engine(agent: Agent, observation_space: gym.Space[Any], action_space:
         require(obstacle is None, f"Agent: the engine 'numpy' does not serve {obstacle}; use 'auto' or 'torch'.")
         return Choice("numpy", "as the agent says")
     return Choice("torch", f"for {obstacle}") if obstacle else Choice("numpy", "for small layers on the CPU")
-
-
-def make_engine(agent: Agent, policy: ActorCriticPolicy, seed: int) -> Engine:
-    """Return the engine that acts and learns with an agent's policy."""
-    choice = choose_engine(agent, policy.observation_space, policy.action_space)
-    if choice.name == "numpy":
-        return NumpyEngine(policy, agent.algorithm, seed)
-    return TorchEngine(policy, agent.algorithm)
 
 
 def _obstacle(agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> str | None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 
-from rlstages.demonstrations.episodes import Observations
 from rlstages.errors import Fault
+from rlstages.learners.algorithms.base import LossTerm
+
+if TYPE_CHECKING:
+    from rlstages.learners.algorithms.on_policy.rollout import Rollout
 
 
 class LossNotFinite(Fault):
@@ -37,41 +38,6 @@ def refuse_not_finite(number: float, name: str = "The loss") -> None:
         raise LossNotFinite(number, name)
 
 
-@dataclass(frozen=True)
-class Anchor:
-    """A frozen policy that updates are held near.
-
-    Args:
-        policy: The frozen copy.
-        weight: Of KL(policy || anchor) in the loss: the mean over a batch, summed over action dimensions, in nats.
-    """
-
-    policy: ActorCriticPolicy
-    weight: float
-
-
-@dataclass(frozen=True)
-class Demonstrated:
-    """Transitions whose actions updates make likelier.
-
-    Args:
-        observations: As the policy takes them, first axis the transitions.
-        actions: Likewise.
-        weight: Of the mean negative log likelihood of a batch of actions in the loss, in nats.
-    """
-
-    observations: Observations
-    actions: np.ndarray
-    weight: float
-
-    def draw(self, generator: np.random.Generator, batches: int, size: int) -> np.ndarray:
-        """Return the rows of random batches, shape `(batches, min(size, transitions))`, none twice in a batch."""
-        count = len(self.actions)
-        return np.stack(
-            [generator.choice(count, min(size, count), replace=False, shuffle=False) for _ in range(batches)]
-        )
-
-
 NORM = "The gradient's norm"
 """A finite loss can have gradients that are not, and clipping those makes all of them NaN."""
 
@@ -85,7 +51,7 @@ class Engine(Protocol):
 
     name: str
 
-    def begin_rollout(self, buffer: RolloutBuffer) -> None:
+    def begin_rollout(self, buffer: Rollout) -> None:
         """Make ready to play a rollout that is kept in an empty buffer."""
 
     def act(self, step: int, observations: Any) -> np.ndarray:
@@ -123,10 +89,9 @@ class Engine(Protocol):
 
     def update(
         self,
-        buffer: RolloutBuffer,
+        buffer: Rollout,
         settings: Mapping[str, Any],
-        anchor: Anchor | None = None,
-        demonstrated: Demonstrated | None = None,
+        terms: Sequence[LossTerm] = (),
     ) -> dict[str, float]:
         """Learn from one rollout: PPO (arXiv:1707.06347) or A2C (arXiv:1602.01783).
 
@@ -134,8 +99,7 @@ class Engine(Protocol):
             buffer: A full rollout with advantages and returns.
             settings: `learning_rate`, `ent_coef`, `vf_coef`, `max_grad_norm`; for PPO also `clip_range`, `n_epochs`,
                 `batch_size` and perhaps `clip_range_vf` and `target_kl`.
-            anchor: Adds its term to the loss.
-            demonstrated: Likewise, over a random batch for each gradient step, as large as that step's own.
+            terms: Added to the loss; demonstrations over a random batch for each gradient step, as large as its own.
 
         Returns:
             Diagnostics by name, means over the minibatches.
@@ -145,7 +109,7 @@ class Engine(Protocol):
         """
 
     def fit_critic(
-        self, buffer: RolloutBuffer, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
+        self, buffer: Rollout, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
     ) -> dict[str, float]:
         """Fit the critic to a rollout's returns; the actor and the shared features stay as they are.
 
@@ -176,13 +140,13 @@ def critic_parameters(policy: ActorCriticPolicy) -> list[torch.nn.Parameter]:
     return [*policy.mlp_extractor.value_net.parameters(), *policy.value_net.parameters()]
 
 
-def explained(buffer: RolloutBuffer) -> float:
+def explained(buffer: Rollout) -> float:
     """Return the share of the returns' variance that the values of a rollout explain."""
     return float(explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
 
 
 def update_diagnostics(
-    policy: ActorCriticPolicy, buffer: RolloutBuffer, means: dict[str, float], settings: Mapping[str, Any]
+    policy: ActorCriticPolicy, buffer: Rollout, means: dict[str, float], settings: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return an update's diagnostics."""
     if hasattr(policy, "log_std"):

@@ -1,12 +1,12 @@
-"""A rollout: the policy plays a fixed number of steps in every copy, and what it saw and did is kept in arrays."""
+"""A rollout: the policy plays a fixed number of steps in every environment; what it saw and did, in arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -14,19 +14,107 @@ from rlstages.environments.joined import idle_copies
 from rlstages.learners.algorithms.on_policy.protocol import Engine, within
 from rlstages.learners.sb3 import stand, standing
 
+_ARRAYS = ("observations", "actions", "rewards", "values", "log_probs", "advantages", "returns", "episode_starts")
+_LEARNED_FROM = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
-def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: float) -> RolloutBuffer:
+
+class Rollout(RolloutBuffer):
+    """stable-baselines3's buffer, and what is known of a rollout besides.
+
+    Attributes:
+        idle: The rows that are resets of environments and no steps, shape `(n_steps, n_envs)`, or `None` for no such
+            rows.
+        ends: The values of the observations after the rollout, and whether these begin episodes, shape `(n_envs,)`
+            each.
+    """
+
+    idle: np.ndarray | None = None
+    ends: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Environment steps in it."""
+        return self.buffer_size * self.n_envs - (0 if self.idle is None else int(np.count_nonzero(self.idle)))
+
+    def taken(self) -> dict[str, Any]:
+        """Return copies of its arrays by name, before anything was learned from it; those of parts by key."""
+        kept = {name: _copied(getattr(self, name)) for name in _ARRAYS}
+        return kept if self.idle is None else {**kept, "idle": self.idle.copy()}
+
+    def refill(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Hold several rollouts of one policy that were taken from it, joined along the axis of steps."""
+        self.reset()
+        for name in _ARRAYS:
+            setattr(self, name, _joined([part[name] for part in parts]))
+        known = any("idle" in part for part in parts)
+        idle = [part.get("idle", np.zeros(part["rewards"].shape, bool)) for part in parts]
+        self.idle = np.concatenate(idle) if known else None
+        self.pos, self.full = self.buffer_size, True
+
+    def states(self) -> Any:
+        """Return copies of its observations before anything was learned from it, first axis the states."""
+
+        def joined(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+            rows: np.ndarray = array.reshape(-1, *shape).copy()
+            return rows
+
+        kept: Any = self.observations
+        if isinstance(kept, dict):
+            return {key: joined(array, array.shape[2:]) for key, array in kept.items()}
+        return joined(kept, self.observation_space.shape or ())
+
+    def flatten(self) -> None:
+        """Join the axes of steps and environments in place, as `get` does, without the idle rows."""
+        if self.generator_ready:
+            return
+        stepped = None if self.idle is None else ~self.idle.T.reshape(-1)
+
+        def joined(array: np.ndarray) -> np.ndarray:
+            rows: np.ndarray = self.swap_and_flatten(array)
+            return rows if stepped is None else rows[stepped]
+
+        for name in _LEARNED_FROM:
+            value = getattr(self, name)
+            parts = isinstance(value, dict)
+            setattr(self, name, {key: joined(part) for key, part in value.items()} if parts else joined(value))
+        self.generator_ready = True
+
+    def estimate_advantages(self, gamma: float, gae_lambda: float) -> None:
+        """Do what `compute_returns_and_advantage` does, with the sums of all environments at once.
+
+        Args:
+            gamma: Discount.
+            gae_lambda: Of generalised advantage estimation (arXiv:1506.02438).
+        """
+        assert self.ends is not None
+        last_values, dones = self.ends
+        values, advantages = self.values, self.advantages
+        following, going_on = np.empty_like(values), np.empty_like(values)
+        following[:-1], following[-1] = values[1:], last_values
+        going_on[:-1], going_on[-1] = 1.0 - self.episode_starts[1:], 1.0 - dones.astype(np.float32)
+        delta = self.rewards + gamma * following * going_on - values
+        decay = gamma * gae_lambda * going_on
+        ahead = np.zeros_like(advantages[0])
+        for step in range(len(values) - 1, -1, -1):
+            ahead = np.add(delta[step], decay[step] * ahead, out=advantages[step])
+        self.returns = advantages + values
+
+
+class DictRollout(Rollout, DictRolloutBuffer):
+    """A rollout whose observations are dictionaries."""
+
+
+def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, gae_lambda: float) -> Rollout:
     """Play one rollout, as stable-baselines3's `collect_rollouts` does.
 
     Args:
         model: Its last observations are where the rollout begins, and its buffer is filled.
-        env: The copies that these observations are of.
+        env: The environments that these observations are of.
         engine: Acts.
-        trace_decay: The lambda of generalised advantage estimation (arXiv:1506.02438).
+        gae_lambda: Of generalised advantage estimation (arXiv:1506.02438).
 
     Returns:
-        The model's buffer, with advantages and returns. Its `idle`, shape `(n_steps, n_envs)`, tells the rows that are
-        resets of copies and no steps, or is `None`; `flattened` leaves these rows out.
+        The model's buffer, with advantages and returns.
     """
     buffer: Any = model.rollout_buffer
     idle: np.ndarray | None = None
@@ -34,6 +122,7 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
     cut_short: list[tuple[int, int, Any]] = []
     buffer.reset()
     engine.begin_rollout(buffer)
+    # Act
     for step in range(buffer.buffer_size):
         actions = engine.act(step, seen)
         _store(buffer.observations, step, seen)
@@ -49,85 +138,17 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, trace_decay: 
             for copy in np.flatnonzero(starts).tolist():
                 if infos[copy].get("TimeLimit.truncated", False):
                     cut_short.append((step, copy, infos[copy]["terminal_observation"]))
-    # What an episode that was cut short would still have brought (stable-baselines3 #633).
+    # Add what an episode that was cut short would still have brought (stable-baselines3 #633)
     values = engine.end_rollout([last for _, _, last in cut_short], seen)
     for (step, copy, _), value in zip(cut_short, values, strict=False):
         buffer.rewards[step, copy] += np.float32(model.gamma) * value
-    buffer.ends = values[len(cut_short) :], starts
-    estimate_advantages(buffer, model.gamma, trace_decay)
-    buffer.pos, buffer.full, buffer.idle = buffer.buffer_size, True, idle
-    model.num_timesteps += steps_in(buffer)
+    # Estimate advantages
+    buffer.idle, buffer.ends = idle, (values[len(cut_short) :], starts)
+    buffer.estimate_advantages(model.gamma, gae_lambda)
+    buffer.pos, buffer.full = buffer.buffer_size, True
+    model.num_timesteps += buffer.steps
     stand(model, seen, starts)
     return buffer  # type: ignore[no-any-return]
-
-
-def steps_in(buffer: RolloutBuffer) -> int:
-    """Return how many steps of environments a rollout holds."""
-    idle: np.ndarray | None = getattr(buffer, "idle", None)
-    return buffer.buffer_size * buffer.n_envs - (0 if idle is None else int(np.count_nonzero(idle)))
-
-
-Rollout = dict[str, Any]
-"""The arrays of a rollout, by their names in the buffer; those of observations of several parts by key."""
-_ARRAYS = ("observations", "actions", "rewards", "values", "log_probs", "advantages", "returns", "episode_starts")
-
-
-def taken(buffer: RolloutBuffer) -> Rollout:
-    """Return copies of a rollout's arrays, before anything was learned from it."""
-    arrays = vars(buffer)
-    kept: Rollout = {name: _copied(arrays[name]) for name in _ARRAYS}
-    idle = arrays.get("idle")
-    return kept if idle is None else {**kept, "idle": idle.copy()}
-
-
-def refill(buffer: RolloutBuffer, rollouts: Sequence[Rollout]) -> None:
-    """Fill a buffer with rollouts of one policy that were taken from it, joined along the axis of steps."""
-    buffer.reset()
-    vars(buffer).update({name: _joined([rollout[name] for rollout in rollouts]) for name in _ARRAYS})
-    known = any("idle" in rollout for rollout in rollouts)
-    idle = [rollout.get("idle", np.zeros(rollout["rewards"].shape, bool)) for rollout in rollouts]
-    vars(buffer)["idle"] = np.concatenate(idle) if known else None
-    buffer.pos, buffer.full = buffer.buffer_size, True
-
-
-def size_of(rollout: Rollout) -> int:
-    """Return the bytes of a rollout's arrays."""
-    values = [part for array in rollout.values() for part in (array.values() if isinstance(array, dict) else [array])]
-    return sum(part.nbytes for part in values)
-
-
-def states_in(buffer: RolloutBuffer) -> Any:
-    """Return copies of the observations of a rollout that nothing was learned from yet, first axis the states."""
-    kept: Any = buffer.observations
-
-    def joined(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        rows: np.ndarray = array.reshape(-1, *shape).copy()
-        return rows
-
-    if isinstance(kept, dict):
-        return {key: joined(array, array.shape[2:]) for key, array in kept.items()}
-    return joined(kept, buffer.observation_space.shape or ())
-
-
-def flattened(buffer: RolloutBuffer) -> RolloutBuffer:
-    """Join the axes of steps and copies of a buffer's arrays in place, as its own `get` does, without idle rows."""
-    if not buffer.generator_ready:
-        idle: np.ndarray | None = getattr(buffer, "idle", None)
-        stepped = None if idle is None else ~idle.T.reshape(-1)
-
-        def joined(array: np.ndarray) -> np.ndarray:
-            rows = buffer.swap_and_flatten(array)
-            return rows if stepped is None else rows[stepped]
-
-        arrays: dict[str, Any] = vars(buffer)
-        for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
-            value = arrays[name]
-            if isinstance(value, dict):
-                arrays[name] = {key: joined(part) for key, part in value.items()}
-            else:
-                arrays[name] = joined(value)
-        buffer.generator_ready = True
-    return buffer
 
 
 def _joined(arrays: Sequence[Any]) -> Any:
@@ -146,25 +167,3 @@ def _store(kept: Any, step: int, seen: Any) -> None:
             array[step] = seen[key].reshape(array[step].shape)
     else:
         kept[step] = seen.reshape(kept[step].shape)
-
-
-def estimate_advantages(buffer: RolloutBuffer, gamma: float, trace_decay: float) -> None:
-    """Do what `compute_returns_and_advantage` does, with the sums of all steps at once.
-
-    Args:
-        buffer: As `collect` has filled it; its `ends` are the values of the last observations, and which of these begin
-            episodes.
-        gamma: Discount.
-        trace_decay: The lambda of generalised advantage estimation.
-    """
-    last_values, dones = buffer.ends  # type: ignore[attr-defined]
-    values, advantages = buffer.values, buffer.advantages
-    following, going_on = np.empty_like(values), np.empty_like(values)
-    following[:-1], following[-1] = values[1:], last_values
-    going_on[:-1], going_on[-1] = 1.0 - buffer.episode_starts[1:], 1.0 - dones.astype(np.float32)
-    delta = buffer.rewards + gamma * following * going_on - values
-    decay = gamma * trace_decay * going_on
-    ahead = np.zeros_like(advantages[0])
-    for step in range(len(values) - 1, -1, -1):
-        ahead = np.add(delta[step], decay[step] * ahead, out=advantages[step])
-    buffer.returns = advantages + values

@@ -13,23 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from rlstages.learners.algorithms.base import DemonstrationLoss, LossTerm, ReferenceKL, term_of
 from rlstages.learners.algorithms.on_policy.flat import FlatOptimizer, numpy_arithmetic
 from rlstages.learners.algorithms.on_policy.numpy.heads import Pull, numpy_head
 from rlstages.learners.algorithms.on_policy.numpy.network import NumpyNetwork, array_features
 from rlstages.learners.algorithms.on_policy.numpy.update import DemonstratedRows, Rows, Update
 from rlstages.learners.algorithms.on_policy.protocol import (
     NORM,
-    Anchor,
-    Demonstrated,
     explained,
     refuse_not_finite,
     update_diagnostics,
     within,
 )
-from rlstages.learners.algorithms.on_policy.rollout import flattened
+from rlstages.learners.algorithms.on_policy.rollout import Rollout
 
 _STREAM, _PLAYING = 0x5EED, 0x91A7
 
@@ -39,15 +37,15 @@ class NumpyEngine:
 
     Args:
         policy: Changed in place.
-        algorithm: `"PPO"` or `"A2C"`.
+        ppo: Whether it learns as PPO does, or as A2C.
         seed: Of the random draws.
     """
 
     name = "numpy"
 
-    def __init__(self, policy: ActorCriticPolicy, algorithm: str, seed: int) -> None:
+    def __init__(self, policy: ActorCriticPolicy, ppo: bool, seed: int) -> None:
         self.policy = policy
-        self._ppo, self._seed, self._draws = algorithm == "PPO", seed, 0
+        self._ppo, self._seed, self._draws = ppo, seed, 0
         self._network = NumpyNetwork(policy)
         self._head = numpy_head(policy.action_space, self._network)
         self._optimizer: FlatOptimizer | None = None
@@ -58,7 +56,7 @@ class NumpyEngine:
 
     # --- acting ------------------------------------------------------------------------------------------------
 
-    def begin_rollout(self, buffer: RolloutBuffer) -> None:
+    def begin_rollout(self, buffer: Rollout) -> None:
         """Draw the noise of a whole rollout."""
         self.policy.set_training_mode(False)
         self._buffer = buffer
@@ -106,12 +104,12 @@ class NumpyEngine:
 
     def update(
         self,
-        buffer: RolloutBuffer,
+        buffer: Rollout,
         settings: Mapping[str, Any],
-        anchor: Anchor | None = None,
-        demonstrated: Demonstrated | None = None,
+        terms: Sequence[LossTerm] = (),
     ) -> dict[str, float]:
         """Learn from one rollout; see `Engine.update`."""
+        anchor, demonstrated = term_of(terms, ReferenceKL), term_of(terms, DemonstrationLoss)
         self.policy.set_training_mode(True)
         optimizer = self._moments(self.policy.optimizer)
         for group in self.policy.optimizer.param_groups:
@@ -132,7 +130,7 @@ class NumpyEngine:
         return update_diagnostics(self.policy, buffer, work.means(), settings)
 
     def fit_critic(
-        self, buffer: RolloutBuffer, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
+        self, buffer: Rollout, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
     ) -> dict[str, float]:
         """Fit the critic; see `Engine.fit_critic`."""
         moments = self._moments(optimizer)
@@ -218,7 +216,7 @@ class NumpyEngine:
             self._optimizer = FlatOptimizer(optimizer, self._network.flat)
         return self._optimizer
 
-    def _shown(self, given: Demonstrated, rows: np.ndarray) -> DemonstratedRows:
+    def _shown(self, given: DemonstrationLoss, rows: np.ndarray) -> DemonstratedRows:
         """Return the transitions of rows `(steps, m)`."""
         assert not isinstance(given.observations, dict)
         each = rows.reshape(-1)
@@ -226,8 +224,9 @@ class NumpyEngine:
         prepared = self._head.prepare(actions)
         return DemonstratedRows(inputs.reshape(*rows.shape, -1), prepared.reshape(-1, *rows.shape), given.weight)
 
-    def _data(self, buffer: RolloutBuffer, anchor: Anchor | None) -> Rows:
-        kept = flattened(buffer)
+    def _data(self, buffer: Rollout, anchor: ReferenceKL | None) -> Rows:
+        kept: Any = buffer
+        kept.flatten()
         inputs = self._features(kept.observations)
         reference = None
         if anchor is not None:

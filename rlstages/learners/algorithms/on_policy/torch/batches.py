@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from rlstages.demonstrations.episodes import take
-from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated
-from rlstages.learners.algorithms.on_policy.rollout import flattened
+from rlstages.learners.algorithms.base import DemonstrationLoss, ReferenceKL
+from rlstages.learners.algorithms.on_policy.rollout import Rollout
 from rlstages.learners.algorithms.on_policy.torch.features import sees_vectors, tensor_features
 from rlstages.learners.algorithms.on_policy.torch.heads import TorchHead
 
@@ -21,7 +20,7 @@ FORWARD_ROWS = 4096
 
 
 class DemonstratedBatch(NamedTuple):
-    """Demonstrated transitions: features and actions, `(m, width)`."""
+    """DemonstrationLoss transitions: features and actions, `(m, width)`."""
 
     features: Any
     actions: torch.Tensor
@@ -55,11 +54,12 @@ class Minibatches:
         self,
         policy: ActorCriticPolicy,
         head: TorchHead,
-        buffer: RolloutBuffer,
-        anchor: Anchor | None = None,
-        demonstrated: Demonstrated | None = None,
+        buffer: Rollout,
+        anchor: ReferenceKL | None = None,
+        demonstrated: DemonstrationLoss | None = None,
     ) -> None:
-        kept: Any = flattened(buffer)
+        kept: Any = buffer
+        kept.flatten()
         device = policy.device
         self._head, self._demonstrated = head, demonstrated
         self._size = len(kept.advantages)

@@ -12,22 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional
 
+from rlstages.learners.algorithms.base import DemonstrationLoss, LossTerm, ReferenceKL, term_of
 from rlstages.learners.algorithms.on_policy.flat import FlatOptimizer, FlatParameters
 from rlstages.learners.algorithms.on_policy.protocol import (
     NORM,
-    Anchor,
-    Demonstrated,
     critic_parameters,
     explained,
     refuse_not_finite,
     update_diagnostics,
     within,
 )
+from rlstages.learners.algorithms.on_policy.rollout import Rollout
 from rlstages.learners.algorithms.on_policy.torch.batches import Minibatches
 from rlstages.learners.algorithms.on_policy.torch.features import tensor_features
 from rlstages.learners.algorithms.on_policy.torch.heads import torch_head
@@ -40,14 +39,14 @@ class TorchEngine:
 
     Args:
         policy: Changed in place.
-        algorithm: `"PPO"` or `"A2C"`.
+        ppo: Whether it learns as PPO does, or as A2C.
     """
 
     name = "torch"
 
-    def __init__(self, policy: ActorCriticPolicy, algorithm: str) -> None:
+    def __init__(self, policy: ActorCriticPolicy, ppo: bool) -> None:
         self.policy = policy
-        self._ppo = algorithm == "PPO"
+        self._ppo = ppo
         self._head = torch_head(policy.action_space)
         self._actor, self._critic = towers_of(policy)
         self._device = policy.device
@@ -61,7 +60,7 @@ class TorchEngine:
 
     # --- acting ------------------------------------------------------------------------------------------------
 
-    def begin_rollout(self, buffer: RolloutBuffer) -> None:
+    def begin_rollout(self, buffer: Rollout) -> None:
         """Make ready to play."""
         self.policy.set_training_mode(False)
         self._buffer = buffer
@@ -113,12 +112,12 @@ class TorchEngine:
 
     def update(
         self,
-        buffer: RolloutBuffer,
+        buffer: Rollout,
         settings: Mapping[str, Any],
-        anchor: Anchor | None = None,
-        demonstrated: Demonstrated | None = None,
+        terms: Sequence[LossTerm] = (),
     ) -> dict[str, float]:
         """Learn from one rollout; see `Engine.update`."""
+        anchor, demonstrated = term_of(terms, ReferenceKL), term_of(terms, DemonstrationLoss)
         policy = self.policy
         policy.set_training_mode(True)
         flat, network, optimizer = self._flattened_policy()
@@ -145,7 +144,7 @@ class TorchEngine:
         return update_diagnostics(policy, buffer, objective.means(), settings)
 
     def fit_critic(
-        self, buffer: RolloutBuffer, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
+        self, buffer: Rollout, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
     ) -> dict[str, float]:
         """Fit the critic; see `Engine.fit_critic`."""
         policy = self.policy

@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional
 
-from rlstages.learners.algorithms.on_policy.protocol import Anchor, Demonstrated
+from rlstages.learners.algorithms.base import DemonstrationLoss, ReferenceKL
 from rlstages.learners.algorithms.on_policy.torch.batches import FORWARD_ROWS, Batch
 from rlstages.learners.algorithms.on_policy.torch.heads import TorchHead
 
@@ -23,7 +23,7 @@ class Objective:
         head: Of its action space.
         settings: See `Engine.update`.
         anchor: Adds its term.
-        demonstrated: Likewise.
+        demonstrated: Adds its term.
         ppo: Whether it is PPO's loss, or A2C's.
     """
 
@@ -32,8 +32,8 @@ class Objective:
         policy: ActorCriticPolicy,
         head: TorchHead,
         settings: Mapping[str, Any],
-        anchor: Anchor | None,
-        demonstrated: Demonstrated | None,
+        anchor: ReferenceKL | None,
+        demonstrated: DemonstrationLoss | None,
         ppo: bool,
     ) -> None:
         self._policy, self._head, self._settings, self._ppo = policy, head, settings, ppo

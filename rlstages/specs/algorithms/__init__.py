@@ -1,0 +1,1 @@
+"""Algorithms as frozen data: the settings of each, and what it supports."""

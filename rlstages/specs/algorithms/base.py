@@ -1,0 +1,165 @@
+"""What everyone else needs to know of an algorithm, whichever it is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from rlstages.errors import InputError, require
+from rlstages.specs.plain import FrozenDict, plain, settle, whole
+from rlstages.specs.serialization import serializable
+from rlstages.specs.settings import check_setting, check_settings, kinds_of, per_stage
+
+S = TypeVar("S", bound="AlgorithmSpec")
+GROUP = "rlstages.algorithms"
+CLONING, CRITIC_FIT, REFERENCE_KL, DEMONSTRATION_LOSS = "cloning", "critic fit", "reference KL", "demonstration loss"
+"""What an algorithm may support."""
+
+
+class AlgorithmSpec:
+    """An algorithm: a frozen dataclass of its settings that derives from this class.
+
+    Each field is a setting with a default, and says in its metadata what it is (`rlstages.specs.settings.about`). All
+    algorithms have a discount, `gamma`.
+
+    Attributes:
+        implementation: What carries it out, as `"module:Class"`; see `rlstages.learners.algorithms.base`.
+        supports: Which of `"cloning"`, `"critic fit"`, `"reference KL"` and `"demonstration loss"` it can do. Stages
+            that ask for another are refused.
+        kl_when_needed: Weight of the KL divergence from the reference policy, in a stage that does not say it, once
+            something has shown that the policy must be held back.
+    """
+
+    if TYPE_CHECKING:
+        # A field of the algorithms; as an attribute of this class it would be the field's default.
+        @property
+        def gamma(self) -> float: ...  # noqa: D102
+
+    implementation: ClassVar[str]
+    supports: ClassVar[frozenset[str]] = frozenset()
+    kl_when_needed: ClassVar[float] = 0.0
+
+    def __init_subclass__(cls) -> None:
+        serializable(cls)
+
+    def __post_init__(self) -> None:
+        """Refuse settings of wrong types or out of range."""
+        settle(self)
+        check_settings(self.name, self)
+
+    @property
+    def name(self) -> str:
+        """Its name, as `Agent(NAME)` takes it."""
+        return type(self).__name__
+
+    def steps_between_updates(self, n_envs: int) -> int:
+        """Return the environment steps, over all environments, between two updates."""
+        return n_envs
+
+    def check(self, where: str, n_envs: int) -> None:
+        """Refuse settings that do not fit each other or the number of environments.
+
+        Args:
+            where: At the beginning of the sentence.
+            n_envs: Environments that are stepped side by side.
+
+        Raises:
+            InputError: If they do not.
+        """
+
+    def with_settings(self: S, where: str, settings: Mapping[str, Any]) -> S:
+        """Return it with a stage's settings instead of its own.
+
+        Raises:
+            InputError: If there is no such setting, or its value is out of range.
+        """
+        refuse_foreign(where, type(self), settings)
+        for name, value in settings.items():
+            check_setting(where, type(self), name, value)
+        return replace(self, **settings)  # type: ignore[type-var]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def refuse_foreign(where: str, cls: type[AlgorithmSpec], settings: Mapping[str, Any]) -> None:
+    """Refuse settings that an algorithm would silently ignore."""
+    own = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    extra = [name for name in settings if name not in own]
+    owners = [name for name, other in built_in().items() if all(e in _names(other) for e in extra)]
+    owner = (
+        f"belong to {owners[0]}, and the algorithm is {cls.__name__}"
+        if owners
+        else f"are no settings of {cls.__name__}"
+    )
+    require(not extra, f"{where}: {', '.join(extra)} {owner}; leave them out.")
+
+
+def algorithm_named(name: Any) -> type[AlgorithmSpec]:
+    """Return an algorithm's dataclass, whose package is imported if an installed one adds it under this name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if isinstance(name, str) and name in built_in():
+        return built_in()[name]
+    for entry in entry_points(group=GROUP, name=name) if isinstance(name, str) else ():
+        try:
+            found = entry.load()
+        except Exception as error:
+            raise InputError(
+                f"Agent: the algorithm {name!r} cannot be imported from {entry.value}: {error}."
+            ) from error
+        derived = isinstance(found, type) and issubclass(found, AlgorithmSpec)
+        require(derived, f"Agent: the algorithm {name!r} at {entry.value} does not derive from AlgorithmSpec.")
+        return found  # type: ignore[no-any-return]
+    known = dict.fromkeys([*built_in(), *(entry.name for entry in entry_points(group=GROUP))])
+    raise InputError(f"Agent: algorithm is {name!r}; there are {' and '.join(map(repr, known))}.")
+
+
+@functools.cache
+def built_in() -> dict[str, type[AlgorithmSpec]]:
+    """Return the algorithms of this package by their names."""
+    from rlstages.specs.algorithms.a2c import A2C
+    from rlstages.specs.algorithms.ppo import PPO
+
+    return {"PPO": PPO, "A2C": A2C}
+
+
+def owner_of(name: str, *, stages: bool) -> type[AlgorithmSpec] | None:
+    """Return an algorithm that has a setting of this name: a built-in one, or one that a package adds.
+
+    Args:
+        name: Of the setting.
+        stages: Whether it must be one that stages may have otherwise than the agent.
+    """
+    added = (entry.name for entry in entry_points(group=GROUP) if entry.name not in built_in())
+    for cls in (*built_in().values(), *map(algorithm_named, added)):
+        if name in (per_stage(cls) if stages else _names(cls)):
+            return cls
+    return None
+
+
+def stage_settings(where: str, settings: Any) -> FrozenDict:
+    """Return a stage's settings of the algorithm as plain data.
+
+    Raises:
+        InputError: If no algorithm has one of them, or its value is out of range.
+    """
+    require(isinstance(settings, Mapping), f"{where}: settings is {settings!r}; give a dictionary, or name=value.")
+    found = {}
+    for name, value in settings.items():
+        cls = owner_of(name, stages=True)
+        if cls is None:
+            raise InputError(f"{where}: {name!r} is no setting of an algorithm that a stage may change.")
+        kinds = kinds_of(cls)[name]  # type: ignore[arg-type]
+        found[name] = whole(value) if int in kinds and float not in kinds else plain(value)
+        check_setting(where, cls, name, found[name])
+    return FrozenDict(found)
+
+
+def _names(cls: type[AlgorithmSpec]) -> list[str]:
+    return [field.name for field in fields(cls)]  # type: ignore[arg-type]

@@ -1,0 +1,69 @@
+"""PPO's settings, as frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from rlstages.errors import require
+from rlstages.specs.algorithms.base import CLONING, CRITIC_FIT, DEMONSTRATION_LOSS, REFERENCE_KL, AlgorithmSpec
+from rlstages.specs.schedules import Schedule
+from rlstages.specs.settings import about, documented
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class PPO(AlgorithmSpec):
+    """Proximal policy optimisation (arXiv:1707.06347), as stable-baselines3 implements it."""
+
+    implementation: ClassVar[str] = "rlstages.learners.algorithms.on_policy.algorithm:OnPolicy"
+    supports: ClassVar[frozenset[str]] = frozenset({CLONING, CRITIC_FIT, REFERENCE_KL, DEMONSTRATION_LOSS})
+    kl_when_needed: ClassVar[float] = 0.1
+
+    n_steps: int = field(default=128, metadata=about("Steps per environment between two updates.", least=2))
+    gamma: float = field(default=0.99, metadata=about("Discount.", above=0.0, most=1.0))
+    gae_lambda: float = field(
+        default=0.95, metadata=about("Lambda of generalised advantage estimation.", least=0.0, most=1.0)
+    )
+    learning_rate: Schedule = field(
+        default=3e-4,
+        metadata=about("Adam's step size, or a `Linear` schedule over the stage.", above=0.0, per_stage=True),
+    )
+    ent_coef: float = field(default=0.0, metadata=about("Weight of the entropy bonus.", least=0.0, per_stage=True))
+    vf_coef: float = field(default=0.5, metadata=about("Weight of the value loss.", least=0.0, per_stage=True))
+    max_grad_norm: float = field(
+        default=0.5, metadata=about("Gradients are scaled down to this norm.", above=0.0, per_stage=True)
+    )
+    clip_range: Schedule = field(
+        default=0.2,
+        metadata=about("Clipping of the probability ratio, or a `Linear` schedule.", above=0.0, per_stage=True),
+    )
+    clip_range_vf: Schedule | None = field(
+        default=None,
+        metadata=about(
+            "Clipping of how far an update moves values, in units of the returns, or a `Linear` schedule. Without it "
+            "they move freely, which was no worse in arXiv:2006.05990.",
+            above=0.0,
+            per_stage=True,
+        ),
+    )
+    n_epochs: int = field(default=10, metadata=about("Passes over each rollout.", least=1, per_stage=True))
+    batch_size: int = field(default=256, metadata=about("Steps per minibatch.", least=2, per_stage=True))
+    target_kl: float | None = field(
+        default=None,
+        metadata=about(
+            "An update ends early when the policy has moved 1.5 times this far (KL divergence, nats).",
+            above=0.0,
+            per_stage=True,
+        ),
+    )
+
+    def steps_between_updates(self, n_envs: int) -> int:
+        """Return the environment steps of a rollout, over all environments."""
+        return n_envs * self.n_steps
+
+    def check(self, where: str, n_envs: int) -> None:
+        """Refuse minibatches that are larger than a rollout."""
+        rollout = self.steps_between_updates(n_envs)
+        whole = rollout >= self.batch_size
+        require(whole, f"{where}: a rollout has {rollout} steps, less than batch_size={self.batch_size}.")

@@ -1,0 +1,201 @@
+"""Settings: the default, the range and the text of each stand in one place, its field, and are read from there."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass
+from typing import Any, TypeVar
+
+from rlstages.errors import require, require_bool, require_choice, require_int, require_number
+from rlstages.specs.schedules import Linear
+
+_T = TypeVar("_T", bound=type)
+_KEY = "rlstages setting"
+_WIDTH = 112
+
+
+@dataclass(frozen=True)
+class About:
+    """What a field says of its setting, besides name, type and default.
+
+    Attributes:
+        text: One or more sentences for help and reference pages.
+        least: The smallest value.
+        most: The largest value.
+        above: What the value must exceed.
+        per_stage: Whether a stage may set another value than the agent; see `rlstages.specs.algorithms.base`.
+    """
+
+    text: str
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    per_stage: bool = False
+
+
+def about(text: str, **limits: Any) -> Mapping[str, About]:
+    """Return the metadata of a dataclass field that is a setting.
+
+    Args:
+        text: One or more sentences for help and reference pages.
+        **limits: The other attributes of `About`.
+    """
+    return {_KEY: About(text, **limits)}
+
+
+def documented(cls: _T) -> _T:
+    """Class decorator: add the section `Args` to a dataclass's docstring, made from the texts of its fields."""
+    lines = ["", "Args:"]
+    for field in _fields(cls):
+        text = f"{field.name}: {' '.join(field.metadata[_KEY].text.split())}"
+        lines += textwrap.wrap(text, _WIDTH, initial_indent="    ", subsequent_indent="        ")
+    cls.__doc__ = "\n".join([textwrap.dedent(f"    {cls.__doc__}").rstrip(), *lines, ""])
+    return cls
+
+
+def check_settings(where: str, spec: Any) -> None:
+    """Refuse a dataclass whose settings have wrong types or are out of range.
+
+    Args:
+        where: What the spec is, at the beginning of the sentence: `"Agent"`, `"stage 'walk'"`.
+        spec: A dataclass. Fields without `about` are not looked at.
+
+    Raises:
+        InputError: Naming the setting, its value and what to give.
+    """
+    for field in _fields(type(spec)):
+        check_setting(where, type(spec), field.name, getattr(spec, field.name))
+
+
+def check_setting(where: str, cls: type, name: str, value: Any) -> None:
+    """Refuse a value that a setting of a dataclass cannot have.
+
+    Args:
+        where: See `check_settings`.
+        cls: The dataclass.
+        name: Of the field.
+        value: Of it.
+
+    Raises:
+        InputError: Naming the setting, its value and what to give.
+    """
+    said, kinds = _about(cls, name), kinds_of(cls)[name]
+    changing = f"{where}: {name} is a function; write Linear(start, end) for what changes over a stage."
+    require(Linear not in kinds or not callable(value), changing)
+    if (value is None and types.NoneType in kinds) or (Linear in kinds and isinstance(value, Linear)):
+        return
+    choices = [
+        choice for kind in kinds if typing.get_origin(kind) is typing.Literal for choice in typing.get_args(kind)
+    ]
+    if choices:
+        require_choice(where, name, value, choices)
+    elif bool in kinds:
+        require_bool(where, name, value)
+    elif tuple[int, ...] in kinds:
+        _require_ints(where, name, value, said)
+    elif float in kinds:
+        require_number(where, name, value, said.least, said.most, above=said.above)
+    elif int in kinds:
+        require_int(where, name, value, 1 if math.isinf(said.least) else int(said.least))
+
+
+def _require_ints(where: str, name: str, value: Any, said: About) -> None:
+    require(isinstance(value, tuple), f"{where}: {name} is {value!r}; give a list of whole numbers.")
+    for number in value:
+        require_int(where, f"a number of {name}", number, 1 if math.isinf(said.least) else int(said.least))
+
+
+def per_stage(cls: type) -> list[str]:
+    """Return the settings that a stage may have otherwise than the agent."""
+    return [field.name for field in _fields(cls) if field.metadata[_KEY].per_stage]
+
+
+def scheduled(cls: type) -> list[str]:
+    """Return the settings that may move over a stage, as `Linear`."""
+    return [name for name, kinds in kinds_of(cls).items() if Linear in kinds]
+
+
+@functools.cache
+def kinds_of(cls: Any) -> dict[str, tuple[Any, ...]]:
+    """Return the types that each field takes: those of a union one by one."""
+    hints = typing.get_type_hints(cls)
+    unions = (typing.Union, types.UnionType)
+    return {
+        field.name: typing.get_args(hint) if typing.get_origin(hint) in unions else (hint,)
+        for field in dataclasses.fields(cls)
+        for hint in [hints[field.name]]
+    }
+
+
+def table_of(cls: type) -> str:
+    """Return a Markdown table of a dataclass's settings: name, default, range and text."""
+    rows = ["| setting | default | range | what it is |", "| --- | --- | --- | --- |"]
+    for field in _fields(cls):
+        said = field.metadata[_KEY]
+        default = "" if field.default is MISSING else f"`{field.default!r}`"
+        rows.append(f"| `{field.name}` | {default} | {_range(cls, field)} | {' '.join(said.text.split())} |")
+    return "\n".join(rows)
+
+
+def schema_of(cls: type) -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of a dataclass's settings."""
+    properties: dict[str, Any] = {}
+    for field in _fields(cls):
+        said, kinds = field.metadata[_KEY], kinds_of(cls)[field.name]
+        limits = {"minimum": said.least, "maximum": said.most, "exclusiveMinimum": said.above}
+        found: dict[str, Any] = {"description": " ".join(said.text.split())}
+        found |= {key: value for key, value in limits.items() if math.isfinite(value)}
+        choices = [
+            word for kind in kinds if typing.get_origin(kind) is typing.Literal for word in typing.get_args(kind)
+        ]
+        named = [_JSON[kind] for kind in kinds if kind in _JSON]
+        found |= {"enum": choices} if choices else {"type": named} if len(named) == len(kinds) else {}
+        if field.default is not MISSING and _is_plain(field.default):
+            found["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
+        properties[field.name] = found
+    needed = [field.name for field in _fields(cls) if field.default is MISSING]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": cls.__name__,
+        "type": "object",
+        "properties": properties,
+        "required": needed,
+        "additionalProperties": False,
+    }
+
+
+_JSON: dict[Any, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    tuple[int, ...]: "array",
+    types.NoneType: "null",
+}
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str, tuple))
+
+
+def _range(cls: type, field: Field[Any]) -> str:
+    said, kinds = field.metadata[_KEY], kinds_of(cls)[field.name]
+    words = [
+        repr(word) for kind in kinds if typing.get_origin(kind) is typing.Literal for word in typing.get_args(kind)
+    ]
+    limits = {"at least": said.least, "above": said.above, "at most": said.most}
+    return ", ".join(words or [f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)])
+
+
+def _about(cls: type, name: str) -> About:
+    return next(field.metadata[_KEY] for field in _fields(cls) if field.name == name)  # type: ignore[no-any-return]
+
+
+def _fields(cls: Any) -> Iterable[Field[Any]]:
+    return [field for field in dataclasses.fields(cls) if _KEY in field.metadata]
