@@ -205,6 +205,15 @@ def curricula() -> None:
     list_curricula()
 
 
+@app.command("settings")
+def settings_command(json: Json = False) -> None:
+    """List every setting of agents, algorithms and stages: its default, its range, and what it is."""
+    from rlstages.cli.settings import settings_page, settings_schema
+    from rlstages.specs.serialization import dumps
+
+    print(dumps(settings_schema()) if json else settings_page(), end="\n" if json else "")
+
+
 @app.command("evaluate")
 def evaluate_command(
     run: Run,

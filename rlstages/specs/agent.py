@@ -56,7 +56,9 @@ class Agent:
     network: tuple[int, ...] = field(
         default=(64, 64), metadata=about("Units of the hidden layers, of actor and critic each.", least=1)
     )
-    activation: Literal["tanh", "relu"] = field(default="tanh", metadata=about("Of the hidden layers."))
+    activation: Literal["tanh", "relu"] = field(
+        default="tanh", metadata=about("Activation function of the hidden layers.")
+    )
     n_envs: int = field(default=16, metadata=about("Environments that are stepped side by side.", least=1))
     normalize_observations: bool = field(
         default=False,

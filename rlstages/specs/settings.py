@@ -133,14 +133,15 @@ def kinds_of(cls: Any) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def table_of(cls: type) -> str:
-    """Return a Markdown table of a dataclass's settings: name, default, range and text."""
-    rows = ["| setting | default | range | what it is |", "| --- | --- | --- | --- |"]
+def listing_of(cls: type) -> str:
+    """Return a dataclass's settings as a Markdown list: name, default, range and text of each."""
+    items = []
     for field in _fields(cls):
-        said = field.metadata[_KEY]
-        default = "" if field.default is MISSING else f"`{field.default!r}`"
-        rows.append(f"| `{field.name}` | {default} | {_range(cls, field)} | {' '.join(said.text.split())} |")
-    return "\n".join(rows)
+        told = [_default(field), _range(cls, field)]
+        about_it = "; ".join(word for word in told if word)
+        text = f"- `{field.name}` ({about_it}): {' '.join(field.metadata[_KEY].text.split())}"
+        items += textwrap.wrap(text, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(items)
 
 
 def schema_of(cls: type) -> dict[str, Any]:
@@ -149,13 +150,15 @@ def schema_of(cls: type) -> dict[str, Any]:
     for field in _fields(cls):
         said, kinds = field.metadata[_KEY], kinds_of(cls)[field.name]
         limits = {"minimum": said.least, "maximum": said.most, "exclusiveMinimum": said.above}
-        found: dict[str, Any] = {"description": " ".join(said.text.split())}
-        found |= {key: value for key, value in limits.items() if math.isfinite(value)}
-        choices = [
-            word for kind in kinds if typing.get_origin(kind) is typing.Literal for word in typing.get_args(kind)
-        ]
+        limits = {key: value for key, value in limits.items() if math.isfinite(value)}
+        choices = _choices(kinds)
         named = [_JSON[kind] for kind in kinds if kind in _JSON]
-        found |= {"enum": choices} if choices else {"type": named} if len(named) == len(kinds) else {}
+        found: dict[str, Any] = {"description": " ".join(said.text.split())}
+        if choices:
+            found["enum"] = choices
+        elif len(named) == len(kinds):
+            found["type"] = named if len(named) > 1 else named[0]
+        found |= {"items": {"type": "integer", **limits}} if "array" in named else limits
         if field.default is not MISSING and _is_plain(field.default):
             found["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
         properties[field.name] = found
@@ -184,13 +187,22 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, tuple))
 
 
+def _default(field: Field[Any]) -> str:
+    if field.default is MISSING:
+        return "required"
+    shown = repr(field.default) if _is_plain(field.default) else f"{type(field.default).__name__}()"
+    return f"default `{'{}' if isinstance(field.default, Mapping) else shown}`"
+
+
 def _range(cls: type, field: Field[Any]) -> str:
-    said, kinds = field.metadata[_KEY], kinds_of(cls)[field.name]
-    words = [
-        repr(word) for kind in kinds if typing.get_origin(kind) is typing.Literal for word in typing.get_args(kind)
-    ]
+    said, words = field.metadata[_KEY], _choices(kinds_of(cls)[field.name])
     limits = {"at least": said.least, "above": said.above, "at most": said.most}
-    return ", ".join(words or [f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)])
+    told = [f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)]
+    return f"one of {', '.join(f'`{word!r}`' for word in words)}" if words else ", ".join(told)
+
+
+def _choices(kinds: Iterable[Any]) -> list[Any]:
+    return [word for kind in kinds if typing.get_origin(kind) is typing.Literal for word in typing.get_args(kind)]
 
 
 def _about(cls: type, name: str) -> About:

@@ -116,8 +116,12 @@ def algorithm_named(name: Any) -> type[AlgorithmSpec]:
         derived = isinstance(found, type) and issubclass(found, AlgorithmSpec)
         require(derived, f"Agent: the algorithm {name!r} at {entry.value} does not derive from AlgorithmSpec.")
         return found  # type: ignore[no-any-return]
-    known = dict.fromkeys([*built_in(), *(entry.name for entry in entry_points(group=GROUP))])
-    raise InputError(f"Agent: algorithm is {name!r}; there are {' and '.join(map(repr, known))}.")
+    raise InputError(f"Agent: algorithm is {name!r}; there are {' and '.join(map(repr, known_algorithms()))}.")
+
+
+def known_algorithms() -> list[str]:
+    """Return the names of all algorithms: the built-in ones, then those that installed packages add."""
+    return list(dict.fromkeys([*built_in(), *(entry.name for entry in entry_points(group=GROUP))]))
 
 
 @functools.cache
@@ -136,8 +140,7 @@ def owner_of(name: str, *, stages: bool) -> type[AlgorithmSpec] | None:
         name: Of the setting.
         stages: Whether it must be one that stages may have otherwise than the agent.
     """
-    added = (entry.name for entry in entry_points(group=GROUP) if entry.name not in built_in())
-    for cls in (*built_in().values(), *map(algorithm_named, added)):
+    for cls in map(algorithm_named, known_algorithms()):
         if name in (per_stage(cls) if stages else _names(cls)):
             return cls
     return None
