@@ -77,8 +77,8 @@ def test_schedules_stay_at_their_ends_while_an_arm_goes_on():
 
     last = staged(plan).stages[-1]
 
-    assert (last.clip_range, last.learning_rate) == (0.1, 1e-3)
-    assert plan.stages[0].learning_rate is None and last.ent_coef is None
+    assert (last.settings["clip_range"], last.settings["learning_rate"]) == (0.1, 1e-3)
+    assert not plan.stages[0].settings and "ent_coef" not in last.settings
 
 
 def test_a_schedule_that_ends_at_0_stays_at_what_the_last_update_has():
@@ -87,7 +87,7 @@ def test_a_schedule_that_ends_at_0_stays_at_what_the_last_update_has():
     last = staged(plan).stages[-1]
 
     # Of a rollout of 64 steps that begins at step 3,968 of 4,000.
-    assert last.clip_range == pytest.approx(0.3 * 32 / 4_000) and last.learning_rate == pytest.approx(1e-2 * 32 / 4_000)
+    assert last.settings == pytest.approx({"clip_range": 0.3 * 32 / 4_000, "learning_rate": 1e-2 * 32 / 4_000})
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(640, 10**7))
