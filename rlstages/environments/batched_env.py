@@ -9,6 +9,7 @@ therefore has a seed of its own, and is a function of that seed and the actions 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 
 from rlstages.environments.autoreset import DISABLED
+from rlstages.errors import require
 
 ALL = slice(None)
 """The index of all copies."""
@@ -31,6 +33,9 @@ class BatchedEnv(gym.vector.VectorEnv):
     Args:
         num_envs: How many copies are stepped together.
         render_mode: `None` or `"rgb_array"`.
+
+    Attributes:
+        takes_options: Whether episodes may be given options: `start` then has a third parameter, `options`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15, "autoreset_mode": DISABLED}
@@ -45,6 +50,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.closed = False
+        self.takes_options = "options" in inspect.signature(self.start).parameters
         space = self.single_observation_space
         self._seen: np.ndarray = np.zeros((num_envs, *(space.shape or ())), space.dtype)
         self._seeds = np.random.PCG64()
@@ -57,6 +63,9 @@ class BatchedEnv(gym.vector.VectorEnv):
         Args:
             copies: Indices of the copies to start, shape `(k,)`, int64.
             seeds: One seed for each of them, shape `(k,)`, uint64; the episode depends on nothing else.
+
+        A subclass whose episodes take options gives it the parameter `options: Sequence[Mapping[str, Any]] = ()`: one
+        dictionary for each of the copies to start, empty where nothing is asked for. The episode depends on it too.
         """
         raise NotImplementedError
 
@@ -111,20 +120,24 @@ class BatchedEnv(gym.vector.VectorEnv):
 
         Args:
             seed: One seed per copy; a single number `s` stands for `s, s + 1, ...`; `None` draws fresh ones.
-            options: `{"reset_mask": mask}` with a boolean mask of shape `(num_envs,)`; default all copies.
+            options: `"reset_mask"`, a boolean mask of shape `(num_envs,)`, default all copies; and `"copy_options"`,
+                the options of each copy's new episode, `num_envs` dictionaries, default none.
 
         Returns:
             The observations of all copies, in an array of their own, and an empty info.
+
+        Raises:
+            InputError: If episodes are given options and take none.
         """
-        mask = (options or {}).get("reset_mask")
+        mask, given = ((options or {}).get(name) for name in ("reset_mask", "copy_options"))
         if mask is None:
-            self.start(np.arange(self.num_envs), self._episode_seeds(seed, np.arange(self.num_envs)))
+            self._start(np.arange(self.num_envs), seed, given)
             return self._look(), {}
         mask = np.asarray(mask)
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
             raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},)")
         copies = np.flatnonzero(mask)
-        self.start(copies, self._episode_seeds(seed, copies))
+        self._start(copies, seed, given)
         self._seen = self._seen.copy()
         self._seen[copies] = self.observe(copies)
         return self._seen, {}
@@ -141,6 +154,21 @@ class BatchedEnv(gym.vector.VectorEnv):
     def close(self, **kwargs: Any) -> None:
         """Mark the environment closed; it holds nothing that needs to be freed."""
         self.closed = True
+
+    def _start(
+        self,
+        copies: np.ndarray,
+        seed: int | Sequence[int | None] | None,
+        given: Sequence[Mapping[str, Any] | None] | None,
+    ) -> None:
+        """Start episodes in some copies."""
+        seeds = self._episode_seeds(seed, copies)
+        if not self.takes_options:
+            refuse_options(self, given or ())
+            self.start(copies, seeds)
+        else:
+            options = [dict(given[copy] or {}) if given else {} for copy in copies.tolist()]
+            self.start(copies, seeds, options=options)  # type: ignore[call-arg]
 
     def _look(self) -> np.ndarray:
         self._seen = self.observe()
@@ -160,6 +188,20 @@ class BatchedEnv(gym.vector.VectorEnv):
             if given is not None:
                 seeds[place] = given
         return seeds
+
+
+def refuse_options(batched: Any, given: Sequence[Mapping[str, Any] | None]) -> None:
+    """Refuse options for episodes of a batch that takes none.
+
+    Raises:
+        InputError: If there are any.
+    """
+    wanted = next((options for options in given if options), None)
+    require(
+        wanted is None or getattr(batched, "takes_options", False),
+        f"{batched} takes no options for its episodes, but was given {wanted!r}; write a rlstages.BatchedEnv whose "
+        'start() has a parameter "options".',
+    )
 
 
 def _is_state(name: str, value: Any) -> bool:
@@ -200,10 +242,16 @@ class SingleEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; without a seed, one is drawn from the environment's own generator."""
+        """Start an episode; without a seed, one is drawn from the environment's own generator.
+
+        Raises:
+            InputError: If there are options, and the batch takes none.
+        """
         super().reset(seed=seed)
         episode_seed = int(self.np_random.integers(2**63)) if seed is None else seed
-        observations, infos = self.batched.reset(seed=episode_seed)
+        refuse_options(self.batched, [options])
+        given = {"options": {"copy_options": [options]}} if options else {}
+        observations, infos = self.batched.reset(seed=episode_seed, **given)
         return _first(observations), info_of(infos, 0)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -10,13 +10,14 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.environments.autoreset import Autoreset, autoreset_of
-from rlstages.environments.batched_env import info_of
+from rlstages.environments.batched_env import info_of, refuse_options
 from rlstages.environments.guard import CopyError, Note, late, traceback_of
-from rlstages.environments.seeding import EpisodeSeeds
+from rlstages.environments.seeding import OWN_START, EpisodeSeeds, EpisodeStart
 from rlstages.environments.snapshots import restore_snapshot, snapshot
 from rlstages.environments.spaces import detached
 from rlstages.environments.watchdog import Overdue, TimeLimit
-from rlstages.errors import reason_of
+from rlstages.errors import reason_of, require
+from rlstages.specs.plain import thaw
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -39,6 +40,7 @@ class BatchedVecEnv(VecEnv):
         infos: What the last step told of all copies: arrays by key, as gymnasium's vector environments give them.
         idle: Which copies' last step was no step but a reset, shape `(num_envs,)`, or `None` where all have stepped.
         notes: Always empty; see `InProcess`.
+        starts: How each copy's episode under way started, where the batch does not reset itself.
         resets_itself: Whether the batch is of the second kind.
     """
 
@@ -50,6 +52,8 @@ class BatchedVecEnv(VecEnv):
         self.resets_itself = autoreset_of(batched) is Autoreset.NEXT_STEP
         self._ended: np.ndarray | None = None
         self._episode_seeds = seeds
+        self.starts = [OWN_START] * len(seeds)
+        self._coming: list[EpisodeStart] = self.starts.copy()
         self._limit = TimeLimit(timeout, f"A step or reset of {batched}")
         self._actions = np.zeros(0)
         self.render_mode = getattr(batched, "render_mode", None)
@@ -57,14 +61,34 @@ class BatchedVecEnv(VecEnv):
         self._no_infos: list[Any] = [NOTHING] * self.num_envs
         self.reset_infos = self._no_infos.copy()
 
+    def begin_with(self, starts: Sequence[EpisodeStart]) -> None:
+        """Let the coming episodes of each copy start in the way given for it.
+
+        Raises:
+            InputError: If the batch resets itself, takes no options that are given, or is given a prefix.
+        """
+        apart = 'give vectorize="in-process" or "subprocess".'
+        own = all(start == OWN_START for start in starts)
+        require(own or not self.resets_itself, f"{self.batched} starts its episodes by itself; {apart}")
+        together = f"The copies of {self.batched} step together, so no episode can begin with a prefix of actions"
+        require(not any(start.prefix for start in starts), f"{together}; {apart}")
+        refuse_options(self.batched, [start.options for start in starts])
+        self._coming = list(starts)
+
     def reset(self) -> Any:
-        """Start an episode in each copy."""
-        given = self._seeds
-        starts = [s.next() if seed is None else seed for s, seed in zip(self._episode_seeds, given, strict=True)]
+        """Start an episode in each copy, with the seeds and options that `seed` and `set_options` have set."""
+        refuse_options(self.batched, self._options)
+        given = zip(self._episode_seeds, self._coming, self._seeds, self._options, strict=True)
+        self.starts = [
+            seeds.start(EpisodeStart(coming.seed, options) if options else coming, seed)
+            for seeds, coming, seed, options in given
+        ]
         self._reset_seeds()
+        self._reset_options()
         self.idle = self._ended = None
+        seeds = [start.seed for start in self.starts]
         # What resets itself takes one seed for all, if only because its generator is one for all.
-        observations, _ = self._guard("reset", self.batched.reset, seed=starts[0] if self.resets_itself else starts)
+        observations = self._begin(seeds[0] if self.resets_itself else seeds, {})
         return _arrays(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -83,18 +107,19 @@ class BatchedVecEnv(VecEnv):
             dones = dones & ~self.idle
             rewards[self.idle] = 0.0
         if np.count_nonzero(dones):
+            seeds: list[int | None] = [None] * self.num_envs
             for copy in np.flatnonzero(dones).tolist():
                 infos[copy] = {
                     **detached(info_of(more, copy)),
                     "terminal_observation": row_of(observations, copy),
                     "TimeLimit.truncated": bool(truncated[copy] and not terminated[copy]),
                 }
-            starts = [s.next() if done else None for s, done in zip(self._episode_seeds, dones.tolist(), strict=True)]
+                start = self.starts[copy] = self._episode_seeds[copy].start(self._coming[copy])
+                seeds[copy] = start.seed
             if self.resets_itself:
                 self._ended = dones
             else:
-                options = {"reset_mask": dones}
-                observations, _ = self._guard("reset", self.batched.reset, seed=starts, options=options)
+                observations = self._begin(seeds, {"reset_mask": dones})
         return _arrays(observations), rewards, dones, infos
 
     def state_dict(self) -> dict[str, Any] | None:
@@ -106,13 +131,14 @@ class BatchedVecEnv(VecEnv):
         return None if inside is None else {"inside": inside, "ended": ended}
 
     def load_state_dict(
-        self, state: Mapping[str, Any] | None, numbers: Sequence[int], seen: Any
+        self, state: Mapping[str, Any] | None, numbers: Sequence[int], starts: Sequence[EpisodeStart], seen: Any
     ) -> tuple[Any, list[int]]:
         """Put all copies back; without a state, each begins its next episode.
 
         Args:
             state: What `state_dict` returned.
             numbers: Of the episode that each copy is in.
+            starts: Of these episodes.
             seen: What the copies' observations were.
 
         Returns:
@@ -122,6 +148,7 @@ class BatchedVecEnv(VecEnv):
             seeds.number = number + 1
         if state is None:
             return self.reset(), list(range(self.num_envs))
+        self.starts = list(starts)
         if callable(getattr(self.batched, "restore", None)):
             return _arrays(self.batched.restore(state)), []
         self._guard("reset", self.batched.reset, seed=0)
@@ -149,6 +176,13 @@ class BatchedVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return that no copy is wrapped."""
         return [False] * len(list(self._get_indices(indices)))
+
+    def _begin(self, seeds: Any, options: dict[str, Any]) -> Any:
+        """Reset copies; return the observations of all."""
+        if any(start.options for start in self.starts):
+            options = {**options, "copy_options": [thaw(start.options) for start in self.starts]}
+        named = {"options": options} if options else {}
+        return self._guard("reset", self.batched.reset, seed=seeds, **named)[0]
 
     def _guard(self, call: str, work: Callable[..., Any], *given: Any, **named: Any) -> Any:
         try:

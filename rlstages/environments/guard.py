@@ -63,6 +63,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         timeout: Seconds that a reset or a step may take, where `watchdog.watching` is in force.
 
     Attributes:
+        copy: Its index.
         name: What a time limit calls a call of this copy.
         notes: What was doubtful since they were last taken.
     """
@@ -71,7 +72,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.name = f"A step or reset of copy {copy} of {env}"
         self.notes: list[Note] = []
-        self._copy = copy
+        self.copy = copy
         self._limit = TimeLimit(timeout, self.name)
         self._space = env.observation_space
         # Of an array that needs no second look.
@@ -90,7 +91,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         except (Exception, SystemExit) as error:
             raise self.failure(error, "reset") from error
         if not isinstance(given, tuple) or len(given) != 2:
-            raise CopyError(self._copy, f"returned {_brief(given)} from reset(), not an observation and an info")
+            raise CopyError(self.copy, f"returned {_brief(given)} from reset(), not an observation and an info")
         observation, info = given
         if not isinstance(info, dict):
             raise self._no_dictionary(info)
@@ -120,7 +121,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         """
         if not isinstance(given, tuple) or len(given) != 5:
             raise CopyError(
-                self._copy,
+                self.copy,
                 f"returned {_brief(given)} from step(), "
                 "not an observation, a reward, terminated, truncated and an info",
             )
@@ -141,18 +142,18 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             call: `"reset"` or `"step"`.
         """
         if isinstance(error, Overdue):
-            return CopyError(self._copy, late(self._limit.seconds, f"{call}()"), traceback_of(error))
+            return CopyError(self.copy, late(self._limit.seconds, f"{call}()"), traceback_of(error))
         what = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {reason_of(error)}"
-        return CopyError(self._copy, f"{what} in {call}()", traceback_of(error))
+        return CopyError(self.copy, f"{what} in {call}()", traceback_of(error))
 
     def _no_dictionary(self, info: Any) -> CopyError:
-        return CopyError(self._copy, f"gave the info {_brief(info)}, which is no dictionary")
+        return CopyError(self.copy, f"gave the info {_brief(info)}, which is no dictionary")
 
     def _number(self, reward: Any) -> float:
         try:
             return float(reward.item() if isinstance(reward, np.ndarray) else reward)
         except (TypeError, ValueError):
-            raise CopyError(self._copy, f"gave the reward {_brief(reward)}, which is no number") from None
+            raise CopyError(self.copy, f"gave the reward {_brief(reward)}, which is no number") from None
 
     def take_notes(self) -> list[Note]:
         """Return the notes and forget them."""
@@ -165,10 +166,10 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             return self._fit_part(SINGLE, observation, space, begun)
         if not isinstance(observation, Mapping):
             said = f"gave the observation {_brief(observation)}, where its space is {describe_space(space)}"
-            raise CopyError(self._copy, said)
+            raise CopyError(self.copy, said)
         missing = [key for key in space.spaces if key not in observation]
         if missing:
-            raise CopyError(self._copy, f"gave an observation without {missing[0]!r}")
+            raise CopyError(self.copy, f"gave an observation without {missing[0]!r}")
         return {key: self._fit_part(key, observation[key], part, begun) for key, part in space.spaces.items()}
 
     def _fit_part(self, field: str, value: Any, space: gym.Space[Any], begun: bool) -> Any:
@@ -179,21 +180,21 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         wanted: Any = space.dtype
         array = np.asarray(value) if _is_plain(value) else np.empty(0, object)
         if array.dtype.kind not in "biuf":
-            raise CopyError(self._copy, f"gave {_brief(value)} as {field}, where its space is {describe_space(space)}")
+            raise CopyError(self.copy, f"gave {_brief(value)} as {field}, where its space is {describe_space(space)}")
         if array.shape != space.shape:
             raise CopyError(
-                self._copy, f"gave {field} in the shape {array.shape}, where its space is {describe_space(space)}"
+                self.copy, f"gave {field} in the shape {array.shape}, where its space is {describe_space(space)}"
             )
         with np.errstate(over="ignore", invalid="ignore"):
             fitted = array.astype(wanted)
         if fitted.dtype.kind != "f" and not np.array_equal(fitted, array):
             raise CopyError(
-                self._copy, f"gave {field} as {array.dtype} with numbers that {wanted}, its space's type, cannot hold"
+                self.copy, f"gave {field} as {array.dtype} with numbers that {wanted}, its space's type, cannot hold"
             )
         if field not in self._noted and array.dtype != fitted.dtype:
             self._noted.add(field)
             converted = f"gives {field} in another type than its space's {wanted}; it is converted"
-            self.notes.append(Note(self._copy, begun, converted, str(array.dtype)))
+            self.notes.append(Note(self.copy, begun, converted, str(array.dtype)))
         return fitted
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlstages.environments.guard import CopyError, Note, guard_of
-from rlstages.environments.seeding import SeededEpisodes
+from rlstages.environments.seeding import EpisodeStart, SeededEpisodes
 from rlstages.environments.spaces import detached
 from rlstages.environments.watchdog import TimeLimit
 
@@ -29,9 +29,24 @@ class InProcess(DummyVecEnv):
 
     def __init__(self, makers: Sequence[Callable[[], SeededEpisodes]], timeout: float) -> None:
         super().__init__(list(makers))
+        self.envs: list[SeededEpisodes]  # type: ignore[assignment]
         self.notes: list[Note] = []
         self._guards = [guard_of(env) for env in self.envs]
         self._limit = TimeLimit(timeout, "A step")
+
+    @property
+    def starts(self) -> list[EpisodeStart]:
+        """How each copy's episode under way started."""
+        return [env.begun_with for env in self.envs]
+
+    def begin_with(self, starts: Sequence[EpisodeStart]) -> None:
+        """Let the coming episodes of each copy start in the way given for it."""
+        for env, start in zip(self.envs, starts, strict=True):
+            env.begin_with(start)
+
+    def replay(self, given: Sequence[tuple[int, EpisodeStart, np.ndarray]]) -> list[tuple[Any, bool]]:
+        """Have each copy play an episode again; see `SeededEpisodes.replay`."""
+        return [env.replay(*one) for env, one in zip(self.envs, given, strict=True)]
 
     def reset(self) -> Any:
         """Start an episode in each copy."""

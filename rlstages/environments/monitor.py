@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from rlstages.environments.batched_vec_env import BatchedVecEnv
 from rlstages.environments.guard import CopyError, traceback_of
 from rlstages.environments.in_process import InProcess
 from rlstages.environments.ranges import Finding, Ranges
+from rlstages.environments.seeding import OWN_START, EpisodeStart
 from rlstages.environments.spaces import stack
 from rlstages.environments.subprocesses import Workers
 from rlstages.environments.success import HELD_BEFORE, flags_in, info_key, is_true, success_rule, why_unknown
@@ -78,10 +79,35 @@ class EpisodeMonitor(VecEnvWrapper):
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
         self._numbers = np.zeros(self.num_envs, dtype=np.int64)
+        self._starts = [OWN_START] * self.num_envs
+        self._coming = self._starts.copy()
         self._played: list[np.ndarray] = []
         self._most_played = _LEAST_REMEMBERED
         self._last: Any = None
         self._batched = venv if isinstance(venv, BatchedVecEnv) else None
+
+    def begin_with(self, starts: Sequence[EpisodeStart]) -> None:
+        """Let the coming episodes of each copy start in the way given for it, until others are given.
+
+        Episodes under way go on. The steps of a prefix are not counted, in `steps` as little as in an episode's return
+        and length.
+
+        Args:
+            starts: One for each copy; `EpisodeStart()` is how episodes start where nothing is given.
+
+        Raises:
+            InputError: If a prefix leaves the action space, or a batch of copies cannot start so.
+            EnvironmentFault: If a copy's process has died.
+        """
+        if list(starts) == self._coming:
+            return
+        for start in starts:
+            start.actions(self.action_space)
+        try:
+            self.venv.begin_with(starts)
+        except CopyError as error:
+            raise self._failure(error, 1) from error
+        self._coming = list(starts)
 
     def reset(self) -> Any:
         """Reset all copies; episodes under way are dropped, and the count of episodes starts again.
@@ -93,6 +119,7 @@ class EpisodeMonitor(VecEnvWrapper):
             observations = self.venv.reset()
         except CopyError as error:
             raise self._failure(error, 0) from error
+        self._starts = list(self.venv.starts)
         self._returns[:] = 0
         self._lengths[:] = 0
         self._numbers[:] = 0
@@ -173,12 +200,14 @@ class EpisodeMonitor(VecEnvWrapper):
         return begins
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where each copy's episode is: its number and actions so far, or the arrays of a batched environment.
+        """Return where each copy's episode is: its start and actions so far, or the arrays of a batched environment.
 
         Nothing may be left in `finished`.
         """
         return {
             "numbers": self._numbers.copy(),
+            "starts": [start.to_data() for start in self._starts],
+            "coming": [start.to_data() for start in self._coming],
             "returns": self._returns.copy(),
             "lengths": self._lengths.copy(),
             "held": self._held.copy(),
@@ -196,15 +225,16 @@ class EpisodeMonitor(VecEnvWrapper):
         """
         for own, name in ((self._numbers, "numbers"), (self._returns, "returns"), (self._lengths, "lengths")):
             own[:] = state[name]
-        # Checkpoints of before there was `success_at` have none.
-        self._held[:] = state.get("held", False)
-        # Nor those of before episodes knew when they began.
-        self.steps = state.get("steps", int(self._lengths.max()))
+        self._held[:] = state["held"]
+        self.steps = state["steps"]
         numbers = self._numbers.tolist()
+        starts = [EpisodeStart.from_data(start) for start in state["starts"]]
+        self.begin_with([EpisodeStart.from_data(start) for start in state["coming"]])
         if self._batched is not None:
-            observations, ended = self._batched.load_state_dict(state["inside"], numbers, state["observations"])
+            observations, ended = self._batched.load_state_dict(state["inside"], numbers, starts, state["observations"])
         else:
-            observations, ended = self._replay(state["inside"], numbers)
+            observations, ended = self._replay(list(zip(numbers, starts, state["inside"], strict=True)))
+        self._starts = list(self.venv.starts)
         self._returns[ended] = self._lengths[ended] = 0
         self._held[ended] = False
         self._numbers[ended] += 1
@@ -217,32 +247,24 @@ class EpisodeMonitor(VecEnvWrapper):
         starts = (end - int(length) for length in self._lengths)
         return [np.array([actions[copy] for actions in self._played[start:]]) for copy, start in enumerate(starts)]
 
-    def _replay(self, so_far: list[np.ndarray], numbers: list[int]) -> tuple[Any, list[int]]:
+    def _replay(self, given: list[tuple[int, EpisodeStart, np.ndarray]]) -> tuple[Any, list[int]]:
         """Play episodes again; return the observations and the copies whose episode ended before its actions did."""
-        observations, ended = [], []
-        for copy, (observation, whole) in enumerate(self._replayed(list(zip(numbers, so_far, strict=True)))):
-            observations.append(observation)
-            if not whole:
-                ended.append(copy)
+        assert not isinstance(self.venv, BatchedVecEnv)
+        try:
+            observations, whole = zip(*self.venv.replay(given), strict=True)
+        except CopyError as error:
+            place = f"when its episode {given[error.copy or 0][0]} was played again"
+            raise EnvironmentFault(
+                f"{self._spec}: copy {error.copy} {error.what}, {place}.", trace=error.trace
+            ) from error
+        so_far = [actions for _, _, actions in given]
         longest = max(so_far, key=len)
         played = np.zeros((len(longest), self.num_envs, *longest.shape[1:]), longest.dtype)
         for copy, actions in enumerate(so_far):
             if len(actions):
                 played[len(longest) - len(actions) :, copy] = actions
         self._played = list(played)
-        return stack(observations, self.observation_space), ended
-
-    def _replayed(self, given: list[tuple[int, np.ndarray]]) -> list[tuple[Any, bool]]:
-        """Have each copy play an episode again; see `SeededEpisodes.replay`."""
-        try:
-            if isinstance(self.venv, Workers):
-                return self.venv.call_each("replay", given, most_calls=2 + max(len(actions) for _, actions in given))
-            return [self.venv.env_method("replay", *one, indices=[copy])[0] for copy, one in enumerate(given)]
-        except CopyError as error:
-            place = f"when its episode {given[error.copy or 0][0]} was played again"
-            raise EnvironmentFault(
-                f"{self._spec}: copy {error.copy} {error.what}, {place}.", trace=error.trace
-            ) from error
+        return stack(observations, self.observation_space), [copy for copy, kept in enumerate(whole) if not kept]
 
     def take(self) -> list[Episode]:
         """Return the finished episodes and forget them."""
@@ -266,7 +288,11 @@ class EpisodeMonitor(VecEnvWrapper):
                 solved = True
             elif self._held[copy] and not solved:
                 self._note(HELD_BEFORE.format(key=self._key), f"return {total:g}", copy)
-            self.finished.append(Episode(copy, int(self._numbers[copy]), total, length, solved, self.steps - length))
+            place, level = (copy, int(self._numbers[copy])), self._starts[copy].level
+            self.finished.append(Episode(*place, total, length, solved, self.steps - length, level))
+        begun = self.venv.starts
+        for copy in copies:
+            self._starts[copy] = begun[copy]
         self._returns[copies] = self._lengths[copies] = 0
         self._held[copies] = False
         self._numbers[copies] += 1

@@ -16,7 +16,7 @@ import gymnasium as gym
 from stable_baselines3.common.env_util import is_wrapped
 
 from rlstages.environments.guard import CopyError, Note, guard_of, traceback_of
-from rlstages.environments.seeding import SeededEpisodes
+from rlstages.environments.seeding import EpisodeStart, SeededEpisodes
 from rlstages.environments.shared_memory import take_over
 from rlstages.environments.spaces import detached
 from rlstages.errors import InputError, reason_of
@@ -64,10 +64,13 @@ class _Copy:
         self._place, copies = place
         self._shared = take_over(self._pipe, self._env.observation_space, copies)
 
-    def step(self, action: Any) -> tuple[Any, bool, dict[str, Any], dict[str, Any], list[Note]]:
+    def step(
+        self, action: Any
+    ) -> tuple[Any, bool, dict[str, Any], tuple[EpisodeStart, dict[str, Any]] | None, list[Note]]:
+        """Step; where the episode has ended, the next one's start and reset info come too."""
         observation, reward, terminated, truncated, info = self._env.step(action)
         done = terminated or truncated
-        reset_info: dict[str, Any] = {}
+        begun = None
         if done:
             # Before the reset: the environment may go on using its dictionary and its arrays.
             info = {
@@ -76,14 +79,15 @@ class _Copy:
                 "terminal_observation": observation,
             }
             observation, reset_info = self._env.reset()
+            begun = self._env.begun_with, reset_info
         self._shared.write(self._place, observation)
-        return reward, done, info, reset_info, self._guard.take_notes()
+        return reward, done, info, begun, self._guard.take_notes()
 
-    def reset(self, given: tuple[int | None, dict[str, Any]]) -> tuple[dict[str, Any], list[Note]]:
+    def reset(self, given: tuple[int | None, dict[str, Any]]) -> tuple[EpisodeStart, dict[str, Any], list[Note]]:
         seed, options = given
         observation, info = self._env.reset(seed=seed, **({"options": options} if options else {}))
         self._shared.write(self._place, observation)
-        return info, self._guard.take_notes()
+        return self._env.begun_with, info, self._guard.take_notes()
 
     def call(self, given: tuple[str, tuple[Any, ...], dict[str, Any]]) -> Any:
         method, arguments, named = given

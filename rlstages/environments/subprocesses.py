@@ -26,7 +26,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.environments.guard import CopyError, Note, late
-from rlstages.environments.seeding import SeededEpisodes
+from rlstages.environments.seeding import OWN_START, EpisodeStart, SeededEpisodes
 from rlstages.environments.shared_memory import SharedObservations
 from rlstages.environments.subprocess_worker import SIGNALS, work
 from rlstages.errors import Fault, reason_of, signal_name
@@ -46,6 +46,7 @@ class Workers(VecEnv):
 
     Attributes:
         notes: What was doubtful in the copies' last step or reset.
+        starts: How each copy's episode under way started.
 
     Raises:
         InputError: If a copy cannot be made.
@@ -55,6 +56,8 @@ class Workers(VecEnv):
     def __init__(self, makers: Makers, timeout: float) -> None:
         self.timeout = timeout
         self.notes: list[Note] = []
+        self.starts: list[EpisodeStart] = [OWN_START] * len(makers)
+        self._longest_prefix = 0
         self.processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         self._pollers: list[select.poll] = []
@@ -87,13 +90,26 @@ class Workers(VecEnv):
         self._send(range(self.num_envs), "call", [(method, given, {}) for given in arguments])
         return self._gather(range(self.num_envs), most_calls)
 
+    def begin_with(self, starts: Sequence[EpisodeStart]) -> None:
+        """Let the coming episodes of each copy start in the way given for it."""
+        self.call_each("begin_with", [(start,) for start in starts])
+        self._longest_prefix = max(len(start.prefix) for start in starts)
+
+    def replay(self, given: Sequence[tuple[int, EpisodeStart, np.ndarray]]) -> list[tuple[Any, bool]]:
+        """Have each copy play an episode again; see `SeededEpisodes.replay`."""
+        most_calls = max(2 + len(start.prefix) + len(actions) for _, start, actions in given) + self._longest_prefix
+        answers = self.call_each("replay", given, most_calls)
+        self.starts = self.get_attr("begun_with")
+        return answers
+
     def reset(self) -> Any:
         """Reset all copies, with the seeds and options that `seed` and `set_options` have set."""
-        answers = self._ask(range(self.num_envs), "reset", list(zip(self._seeds, self._options, strict=True)))
+        self._send(range(self.num_envs), "reset", list(zip(self._seeds, self._options, strict=True)))
+        answers = self._gather(range(self.num_envs), 1 + self._longest_prefix)
         self._reset_seeds()
         self._reset_options()
-        infos, notes = zip(*answers, strict=True)
-        self.reset_infos = list(infos)
+        starts, infos, notes = zip(*answers, strict=True)
+        self.starts, self.reset_infos = list(starts), list(infos)
         self.notes = list(chain.from_iterable(notes))
         return self._shared.read()
 
@@ -103,9 +119,12 @@ class Workers(VecEnv):
 
     def step_wait(self) -> Any:
         """Wait for all copies; rewards are float32, as those of copies in this process are."""
-        answers = self._gather(range(self.num_envs))
-        rewards, dones, infos, reset_infos, notes = zip(*answers, strict=True)
-        self.reset_infos = list(reset_infos)
+        answers = self._gather(range(self.num_envs), 1 + self._longest_prefix)
+        rewards, dones, infos, begun, notes = zip(*answers, strict=True)
+        self.reset_infos = [{} for _ in begun]
+        for copy, new in enumerate(begun):
+            if new is not None:
+                self.starts[copy], self.reset_infos[copy] = new
         self.notes = list(chain.from_iterable(notes))
         return self._shared.read(), np.array(rewards, np.float32), np.array(dones), list(infos)
 

@@ -167,16 +167,6 @@ def test_the_checks_before_a_run_say_it_once(caplog):
     assert len([said for said in caplog.messages if 'success_at="any"' in said]) <= 1
 
 
-def test_a_checkpoint_of_before_success_at_is_read():
-    _, state = played(touch(), 4)
-    del state["held"]
-    env = make_vec_env(touch(), 2, 0, 0)
-    try:
-        assert monitor_of(env).load_state_dict(state)[1] == []
-    finally:
-        env.close()
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_a_success_in_the_midst_of_an_interrupted_episode_is_kept(form):
     environment = touch(form, success_at="any")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from rlstages.specs.plain import freeze, thaw
 from rlstages.specs.serialization import serializable
 
 MAX_EPISODE_STEPS = 100_000
@@ -27,6 +28,7 @@ class Episode:
         length: Environment steps.
         success: Whether it counts as solved, or `None` where the environment defines no success.
         began: Steps that its copy had taken since all copies were reset, when it began.
+        level: The options that it was started with, or `None` without any.
     """
 
     copy: int
@@ -35,16 +37,18 @@ class Episode:
     length: int
     success: bool | None = None
     began: int = 0
+    level: Mapping[str, Any] | None = None
 
 
 def rows_of(episodes: Iterable[Episode]) -> list[list[Any]]:
-    """Return episodes as JSON values, for a checkpoint."""
-    return [list(astuple(episode)) for episode in episodes]
+    """Return episodes as JSON values, for a checkpoint; a level only where there is one."""
+    rows = ([getattr(episode, field.name) for field in fields(Episode)] for episode in episodes)
+    return [row[:-1] if row[-1] is None else [*row[:-1], thaw(row[-1])] for row in rows]
 
 
 def episodes_of(rows: Iterable[Sequence[Any]]) -> list[Episode]:
     """Return the episodes that `rows_of` was given."""
-    return [Episode(*row) for row in rows]
+    return [Episode(*row[:6], *map(freeze, row[6:])) for row in rows]
 
 
 @serializable

@@ -78,7 +78,7 @@ def test_schedules_stay_at_their_ends_while_an_arm_goes_on():
     last = staged(plan).stages[-1]
 
     assert (last.settings["clip_range"], last.settings["learning_rate"]) == (0.1, 1e-3)
-    assert not plan.stages[0].settings and "ent_coef" not in last.settings
+    assert "learning_rate" not in plan.stages[0].settings and "ent_coef" not in last.settings
 
 
 def test_a_schedule_that_ends_at_0_stays_at_what_the_last_update_has():
