@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlstages.demonstrations.episodes import Demonstrations, load_demonstrations
+from rlstages.demonstrations.told import ENDS
 from rlstages.errors import require
 from rlstages.specs.environment import Environment
 from rlstages.specs.expert import Expert
@@ -67,6 +68,7 @@ def inspect_demonstrations(file: Path, as_json: bool) -> None:
         "steps": shown.steps,
         "length": {"least": min(lengths), "median": float(np.median(lengths)), "most": max(lengths)},
         "return": {"least": min(returns), "median": float(np.median(returns)), "most": max(returns)},
+        "ends": {name: sum(bool(getattr(episode, name)) for episode in shown.episodes) for name in ENDS},
         "arrays": _arrays(shown),
         "score": to_data(shown.score(), nan_as_null=True),
     }
@@ -76,6 +78,8 @@ def inspect_demonstrations(file: Path, as_json: bool) -> None:
     print(f"{file}: {shown.score()}, {shown.steps:,} steps")
     for name in ("length", "return"):
         print(f"  {name}: {', '.join(f'{key} {value:.4g}' for key, value in facts[name].items())}")
+    if any(facts["ends"].values()):
+        print(f"  ends: {', '.join(f'{count} {name}' for name, count in facts['ends'].items())}")
     for name, text in facts["arrays"].items():
         print(f"  {name}: {text}")
 

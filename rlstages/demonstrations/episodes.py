@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from rlstages.demonstrations.imitation_files import is_folder_of_trajectories, read_trajectories
+from rlstages.demonstrations.told import told_as_arrays, told_in
 from rlstages.errors import InputError, require
 from rlstages.specs.criteria.episodes import Episode, Score, score
 from rlstages.storage.checkpoints import replace_durably, sha256
@@ -35,6 +36,11 @@ class Demonstration:
         rewards: Shape `(T,)`.
         success: Whether it counts as solved, or `None` where that is not known.
         solved_before: Whether its rule of success held in an earlier step, where the last one decides. Not in files.
+        terminated: Whether the task ended the episode, or `None` where that is not known.
+        truncated: Whether it was cut off, as by a time limit, or `None` where that is not known.
+        seed: That it was started with, or `None` where that is not known.
+        options: That it was started with, or `None` where that is not known.
+        action_masks: Which actions were allowed in each step, shape `(T, actions)`, bool; or `None` without masks.
     """
 
     observations: Observations
@@ -42,6 +48,11 @@ class Demonstration:
     rewards: np.ndarray
     success: bool | None = None
     solved_before: bool = False
+    terminated: bool | None = None
+    truncated: bool | None = None
+    seed: int | None = None
+    options: Mapping[str, Any] | None = None
+    action_masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -115,9 +126,8 @@ class Demonstrations:
             "actions": np.concatenate([e.actions for e in self.episodes]),
             "rewards": np.concatenate([e.rewards for e in self.episodes]),
             "lengths": np.array([len(e) for e in self.episodes], dtype=np.int64),
+            **told_as_arrays(self.episodes),
         }
-        if any(e.success is not None for e in self.episodes):
-            arrays["success"] = np.array([bool(e.success) for e in self.episodes])
         first = self.episodes[0].observations
         if isinstance(first, dict):
             parts = [cast("dict[str, np.ndarray]", e.observations) for e in self.episodes]
@@ -125,7 +135,7 @@ class Demonstrations:
         else:
             arrays["observations"] = np.concatenate([cast(np.ndarray, e.observations) for e in self.episodes])
         # One entry only: safetensors writes several in random order, and the digest would change from file to file.
-        metadata = {"format": "rlstages demonstrations 1"}
+        metadata = {"format": "rlstages demonstrations 2"}
         content = save_tensors({key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_durably(path, content)
@@ -144,8 +154,9 @@ def load_demonstrations(path: Path | str) -> Demonstrations:
     """Read demonstrations from a `.safetensors` file, an `.npz` file with the same arrays, or imitation's folders.
 
     The arrays, over all episodes one after the other: `observations` (one more per episode than actions; for `Dict`
-    spaces `observations/KEY`), `actions`, `rewards`, `lengths` (steps of each episode), and optionally `success`.
-    Of a folder that `imitation.data.serialize.save` wrote, everything but the infos is read. No pickle is read.
+    spaces `observations/KEY`), `actions`, `rewards`, `lengths` (steps of each episode), and optionally those of
+    `rlstages.demonstrations.told`. Files of format 1 have none of these but `success`. Of a folder that
+    `imitation.data.serialize.save` wrote, everything but the infos is read. No pickle is read.
 
     Raises:
         InputError: If the file is missing, too large, or its arrays do not fit together.
@@ -211,12 +222,9 @@ def _assemble(path: Path, layouts: Mapping[str, Layout], read: Callable[[str], n
     for key in watched:
         fits = rows[key] == wanted
         require(fits, f"{path}: {key} has {rows[key]} rows; with one after each episode's end it needs {wanted}.")
-    told = layouts.get("success")
-    fits = told is None or (told.shape == (len(lengths),) and told.dtype.kind in "biu")
-    require(fits, f"{path}: success must have one true or false for each of the {len(lengths)} episodes.")
-    success = None if told is None else read("success")
+    told = told_in(path, layouts, read, lengths)
     seen = {key: read(key) for key in watched}
-    return Demonstrations(tuple(_cut(seen, read("actions"), read("rewards"), lengths, success)))
+    return Demonstrations(tuple(_cut(seen, read("actions"), read("rewards"), lengths, told)))
 
 
 def _cut(
@@ -224,7 +232,7 @@ def _cut(
     actions: np.ndarray,
     rewards: np.ndarray,
     lengths: Sequence[int],
-    success: np.ndarray | None,
+    told: Sequence[Mapping[str, Any]],
 ) -> Sequence[Demonstration]:
     episodes = []
     end = 0
@@ -236,6 +244,5 @@ def _cut(
             if "observations" in watched
             else {key.partition("/")[2]: array[rows] for key, array in watched.items()}
         )
-        solved = None if success is None else bool(success[i])
-        episodes.append(Demonstration(seen, actions[start:end], rewards[start:end].astype(np.float64), solved))
+        episodes.append(Demonstration(seen, actions[start:end], rewards[start:end].astype(np.float64), **told[i]))
     return episodes

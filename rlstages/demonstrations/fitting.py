@@ -86,7 +86,7 @@ def _channels_first(shown: Demonstrations, space: gym.Space[Any]) -> Demonstrati
             seen = {key: place(value, known[key]) if key in known else value for key, value in seen.items()}
         else:
             seen = place(seen, space)
-        return Demonstration(seen, episode.actions, episode.rewards, episode.success)
+        return replace(episode, observations=seen)
 
     return Demonstrations(tuple(convert(episode) for episode in shown.episodes))
 

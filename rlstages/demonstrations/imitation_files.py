@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from rlstages.demonstrations.told import UNKNOWN
 from rlstages.errors import InputError, require, text_of
 from rlstages.specs.serialization import loads
 from rlstages.storage.untrusted import MAX_RANK, inside, open_regular, read_bytes
 
 STATE_FILE, INFO = "state.json", "dataset_info.json"
+TERMINAL = "terminal"
 COLUMNS = {"obs": "observations", "acts": "actions", "rews": "rewards"}
 # Earlier ones unpickle what a file's schema says: CVE-2023-47248.
 LEAST_PYARROW = (14, 0, 1)
@@ -59,7 +61,7 @@ def _read_table(file: Path, most: int) -> dict[str, np.ndarray]:
     require(release >= LEAST_PYARROW, f"pyarrow {pa.__version__} runs code hidden in tables; install a later one")
     with open_regular(file, most) as stream:
         schema = pa.ipc.open_stream(stream).schema
-        wanted = [index for index, name in enumerate(schema.names) if name in COLUMNS]
+        wanted = [index for index, name in enumerate(schema.names) if name in (*COLUMNS, TERMINAL)]
         names = [schema.names[index] for index in wanted]
         require(len(set(names)) == len(names), "two of its columns have the same name")
         stream.seek(0)
@@ -67,12 +69,23 @@ def _read_table(file: Path, most: int) -> dict[str, np.ndarray]:
     # Places in the table that point out of it are found only here.
     table.validate(full=True)
     require({"obs", "acts"} <= set(names), "it has no columns 'obs' and 'acts'")
-    columns = {name: _flatten(table.column(name)) for name in names}
+    columns = {name: _flatten(table.column(name)) for name in names if name in COLUMNS}
     lengths = columns["acts"][1]
     for name, (_, counts) in columns.items():
         fits = np.array_equal(counts, lengths + (name == "obs"))
         require(fits, f"the column {name!r} does not fit the number of actions in each episode")
-    return {COLUMNS[name]: values for name, (values, _) in columns.items()} | {"lengths": lengths}
+    ends = _ends(table.column(TERMINAL), len(lengths)) if TERMINAL in names else {}
+    return {COLUMNS[name]: values for name, (values, _) in columns.items()} | {"lengths": lengths} | ends
+
+
+def _ends(column: Any, episodes: int) -> dict[str, np.ndarray]:
+    """Return how episodes ended: imitation tells of those that were cut off, and not which of the others were."""
+    import pyarrow as pa
+
+    fits = pa.types.is_boolean(column.type) and column.null_count == 0 and len(column) == episodes
+    require(fits, f"the column {TERMINAL!r} has not one true or false for each episode")
+    whole = column.to_numpy()
+    return {"terminated": np.where(whole, UNKNOWN, 0), "truncated": np.where(whole, UNKNOWN, 1)}
 
 
 def _flatten(column: Any) -> tuple[np.ndarray, np.ndarray]:

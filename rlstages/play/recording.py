@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -15,7 +16,7 @@ from rlstages.demonstrations.episodes import Demonstration, Demonstrations
 from rlstages.environments.action_units import outside
 from rlstages.environments.guard import CopyError, Guarded, late, traceback_of
 from rlstages.environments.make import make_environment
-from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.environments.seeding import EpisodeStart, Purpose, episode_seed
 from rlstages.environments.spaces import describe_space, detached, stack
 from rlstages.environments.success import info_key, is_true, success_rule, why_unknown
 from rlstages.environments.watchdog import Overdue, TimeLimit
@@ -23,6 +24,7 @@ from rlstages.errors import InputError, reason_of, require
 from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS
 from rlstages.specs.environment import Environment
 from rlstages.specs.expert import Expert
+from rlstages.specs.plain import thaw
 
 Act = Callable[[Any], Any]
 Show = Callable[[gym.Env[Any, Any]], Act]
@@ -40,7 +42,14 @@ class Budget(NamedTuple):
     seconds: float
 
 
-def record(environment: Environment, expert: Expert, show: Show, run_seed: int = 0, stage: int = 0) -> Demonstrations:
+def record(
+    environment: Environment,
+    expert: Expert,
+    show: Show,
+    run_seed: int = 0,
+    stage: int = 0,
+    level: Mapping[str, Any] | None = None,
+) -> Demonstrations:
     """Let an expert play.
 
     Args:
@@ -50,11 +59,12 @@ def record(environment: Environment, expert: Expert, show: Show, run_seed: int =
             for every episode, after the reset.
         run_seed: Of the run; with `stage` and the episode's number it seeds every episode.
         stage: Index of the stage.
+        level: Options that every episode starts with.
 
     Raises:
         InputError: If the expert does not exist, fails or leaves the action space, or its episodes do not end.
     """
-    return _record(environment, expert, show, run_seed, stage, None)
+    return _record(environment, expert, show, (run_seed, stage, Purpose.DEMONSTRATION), level, None)
 
 
 def rehearse(environment: Environment, expert: Expert, show: Show, budget: Budget) -> Demonstrations:
@@ -72,14 +82,18 @@ def rehearse(environment: Environment, expert: Expert, show: Show, budget: Budge
     Raises:
         InputError: As `record` does.
     """
-    return _record(environment, expert, show, 0, 0, budget)
+    return _record(environment, expert, show, (0, 0, Purpose.TRIAL), None, budget)
 
 
 def _record(
-    environment: Environment, expert: Expert, show: Show, run_seed: int, stage: int, budget: Budget | None
+    environment: Environment,
+    expert: Expert,
+    show: Show,
+    place: tuple[int, int, Purpose],
+    level: Mapping[str, Any] | None,
+    budget: Budget | None,
 ) -> Demonstrations:
     env = make_environment(environment)
-    purpose = Purpose.DEMONSTRATION if budget is None else Purpose.TRIAL
     played: list[Demonstration] = []
     steps, started = 0, time.monotonic()
     try:
@@ -90,7 +104,7 @@ def _record(
                 left = Budget(budget.steps - steps, budget.seconds - (time.monotonic() - started))
                 if min(left) <= 0:
                     break
-            episode = play(episode_seed(run_seed, stage, purpose, 0, number), left)
+            episode = play(EpisodeStart(episode_seed(*place, 0, number), level or {}), left)
             if episode is None:
                 break
             played.append(episode)
@@ -108,14 +122,18 @@ class _Play:
         self._copy = Guarded(env, 0, environment.step_timeout)
         self._solved, self._key = success_rule(environment.success), info_key(environment.success)
         self._limit = TimeLimit(environment.step_timeout, f"An action of the expert {expert.source}")
+        self._masks: Callable[[], Any] | None = None
+        with contextlib.suppress(AttributeError):
+            self._masks = env.get_wrapper_attr("action_masks")
 
-    def __call__(self, seed: int, budget: Budget | None) -> Demonstration | None:
+    def __call__(self, start: EpisodeStart, budget: Budget | None) -> Demonstration | None:
         """Play one whole episode; `None` if the budget is spent before it ends."""
-        expert, space = self._expert, self._env.action_space
-        observation, act = self._begin(seed)
+        expert, space, seed = self._expert, self._env.action_space, start.seed
+        observation, info, act = self._begin(start)
         seen: list[Any] = [observation]
         actions: list[np.ndarray] = []
         rewards: list[float] = []
+        masks: list[np.ndarray | None] = []
         total = 0.0
         ended, held, started = False, False, time.monotonic()
         while not ended:
@@ -127,6 +145,7 @@ class _Play:
                 "give the environment a time limit.",
             )
             place = f"at step {len(actions)} of the episode with seed {seed}"
+            masks.append(self._allowed(info, place))
             action = self._ask(act, observation, place)
             actions.append(_checked(expert, action, space, place))
             observation, reward, terminated, truncated, info = self._step(action, place)
@@ -140,30 +159,50 @@ class _Play:
         if self._environment.success_at == "any":
             success, held = held or success, False
         watched = stack(seen, self._env.observation_space)
-        return Demonstration(watched, np.stack(actions), np.array(rewards), success, held)
+        return Demonstration(
+            watched,
+            np.stack(actions),
+            np.array(rewards),
+            success,
+            held,
+            terminated,
+            truncated,
+            seed,
+            start.options,
+            _stacked(masks),
+        )
 
-    def _holds(self, info: dict[str, Any], total: float, length: int, seed: int) -> bool:
+    def _allowed(self, info: dict[str, Any], place: str) -> np.ndarray | None:
+        """Return which actions are allowed, as `action_masks()` of the environment or else its info says."""
+        try:
+            with self._limit:
+                return _mask(info.get("action_mask") if self._masks is None else self._masks())
+        except Exception as error:
+            said = f"{self._environment} failed in action_masks(), {place}: {reason_of(error)}."
+            raise InputError(said, trace=traceback_of(error)) from error
+
+    def _holds(self, info: dict[str, Any], total: float, length: int, seed: int | None) -> bool:
         """Say whether the episode would count as solved if it ended here, where that matters or costs nothing."""
         if self._environment.success_at == "any":
             return bool(self._judge(info, total, length, seed))
         return self._key is not None and is_true(info.get(self._key, False))
 
-    def _judge(self, info: dict[str, Any], total: float, length: int, seed: int) -> bool | None:
+    def _judge(self, info: dict[str, Any], total: float, length: int, seed: int | None) -> bool | None:
         try:
             return self._solved(info, total, length)
         except Exception as error:
             place, reason = f"the episode with seed {seed}", why_unknown(error)
             raise InputError(f"{self._environment}: whether {place} succeeded cannot be told: {reason}.") from error
 
-    def _begin(self, seed: int) -> tuple[Any, Act]:
+    def _begin(self, start: EpisodeStart) -> tuple[Any, dict[str, Any], Act]:
         """Reset the environment and have the expert look at the new episode."""
         try:
-            observation, _ = self._copy.reset(seed=seed)
+            observation, info = self._copy.reset(seed=start.seed, options=thaw(start.options) or None)
         except CopyError as error:
-            place = f"at the start of the episode with seed {seed}"
+            place = f"at the start of the episode with seed {start.seed}"
             raise InputError(f"{self._environment} failed, {place}: it {error.what}.", trace=error.trace) from error
         with self._limit:
-            return observation, self._show(self._env)
+            return observation, info, self._show(self._env)
 
     def _ask(self, act: Act, observation: Any, place: str) -> Any:
         """Return the expert's action; neither its arrays nor those that it was given are shared."""
@@ -195,6 +234,21 @@ class _Play:
             "rewards must be finite numbers.",
         )
         return result
+
+
+def _mask(given: Any) -> np.ndarray | None:
+    """Return a mask of actions in an array of its own; `None` if something else is given."""
+    try:
+        mask = np.array(given)
+    except ValueError:
+        return None
+    return mask.astype(bool) if mask.ndim == 1 and mask.dtype.kind in "biuf" else None
+
+
+def _stacked(masks: list[np.ndarray | None]) -> np.ndarray | None:
+    """Return the masks of an episode as one array, or `None` if a step has none, or one of another length."""
+    told = [mask for mask in masks if mask is not None]
+    return np.stack(told) if len(told) == len(masks) and len({len(mask) for mask in told}) == 1 else None
 
 
 def _checked(expert: Expert, action: Any, space: gym.Space[Any], place: str) -> np.ndarray:

@@ -302,6 +302,7 @@ def test_demonstrations_are_recorded_looked_at_and_cloned(rlstages, here):
     assert "5 episodes, 20 steps" in looked.out
     assert (told["episodes"], told["steps"], told["length"]["median"]) == (5, 20, 4.0)
     assert told["return"] == {"least": 4.0, "median": 4.0, "most": 4.0}
+    assert told["ends"] == {"terminated": 0, "truncated": 5} and "ends: 0 terminated, 5 truncated" in looked.out
     assert len(load_demonstrations(file)) == 5
     assert rlstages("demos", "record", "toys:Echo", "toys:tell", "--out", file).code == 2
     result = train(curriculum(cloning(demonstrations=file, max_epochs=1)), out="run")

@@ -4,6 +4,7 @@ import json
 import pickle
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as to_safetensors
 from strategies import some
 
-from rlstages import InputError, load_demonstrations
+from rlstages import Environment, Expert, InputError, load_demonstrations
 from rlstages.demonstrations.episodes import Demonstration, Demonstrations
-from rlstages.demonstrations.fitting import check_demonstrations
+from rlstages.demonstrations.fitting import check_demonstrations, place_demonstrations
+from rlstages.demonstrations.kept import Kept
+from rlstages.play.experts import showing
+from rlstages.play.recording import record
+from rlstages.storage.checkpoints import sha256
+from rlstages.storage.untrusted import open_arrays
 
 BOX = spaces.Box(-10.0, 10.0, (3,))
 IMAGE = spaces.Box(0, 255, (2, 4, 4), np.uint8)
@@ -63,7 +69,9 @@ def equal(one, other):
         same(a.observations, b.observations)
         and same(a.actions, b.actions)
         and same(a.rewards, b.rewards)
-        and a.success is b.success
+        and (a.success, a.terminated, a.truncated) == (b.success, b.terminated, b.truncated)
+        and (a.seed, a.options) == (b.seed, b.options)
+        and np.array_equal(a.action_masks, b.action_masks)
         for a, b in zip(one.episodes, other.episodes, strict=True)
     )
 
@@ -96,16 +104,62 @@ def sorted_keys(episode):
     return episode
 
 
-def test_an_episode_that_does_not_tell_is_kept_as_not_solved_where_others_tell(tmp_path):
+def test_an_episode_that_does_not_tell_is_kept_so_where_others_tell(tmp_path):
     written = shown(BOX, STEER)
     first = dataclasses.replace(written.episodes[0], success=None)
     Demonstrations((first, *written.episodes[1:])).save(tmp_path / "a.safetensors")
     told = [episode.success for episode in written.episodes]
-    assert [e.success for e in load_demonstrations(tmp_path / "a.safetensors").episodes] == [False, *told[1:]]
+    assert [e.success for e in load_demonstrations(tmp_path / "a.safetensors").episodes] == [None, *told[1:]]
 
     silent = Demonstrations(tuple(dataclasses.replace(episode, success=None) for episode in written.episodes))
     silent.save(tmp_path / "b.safetensors")
     assert [e.success for e in load_demonstrations(tmp_path / "b.safetensors").episodes] == [None] * 3
+
+
+def test_what_is_known_of_the_episodes_comes_back_from_a_file(tmp_path):
+    written = shown(BOX, STEER)
+    masks = np.arange(3 * 4).reshape(3, 4) % 3 == 0
+    known = {"seed": 2**62, "options": {"at": [1, "x"]}, "terminated": True, "truncated": False, "action_masks": masks}
+    first, second, third = written.episodes
+    episodes = dataclasses.replace(first, **known), second, dataclasses.replace(third, truncated=True, options={})
+    written = Demonstrations(episodes)
+    digest = written.save(tmp_path / "a.safetensors")
+    read = load_demonstrations(tmp_path / "a.safetensors")
+
+    assert {digest} == {read.save(tmp_path / f"again{i}.safetensors") for i in range(4)}
+    # Where an episode has no masks and others have some, it allows everything.
+    allowing = [dataclasses.replace(e, action_masks=np.ones((len(e), 4), bool)) for e in episodes[1:]]
+    assert equal(read, Demonstrations((episodes[0], *allowing))) and read.episodes[0].action_masks.dtype == bool
+    with open_arrays(tmp_path / "a.safetensors", 2**20) as file:
+        assert {"terminated", "truncated", "seeds", "options", "action_masks"} <= set(file.layouts)
+    # What does not touch the observations keeps it.
+    assert place_demonstrations("a", read, BOX, STEER).episodes[0].options == {"at": [1, "x"]}
+
+
+def test_a_file_of_format_1_is_read(tmp_path):
+    old = Path(__file__).with_name("format_1.safetensors")
+    assert b"rlstages demonstrations 1" in old.read_bytes()
+    read = load_demonstrations(old)
+
+    assert [len(e) for e in read.episodes] == [4] * 3 and read.score().success == 1.0
+    who = Expert("toys:tell", episodes=3)
+    anew = record(Environment("toys:Echo", steps=4), who, showing(who))
+    for one, other in zip(read.episodes, anew.episodes, strict=True):
+        assert same(one.observations, other.observations) and same(one.actions, other.actions)
+        assert same(one.rewards, other.rewards) and one.success is other.success is True
+        assert (one.terminated, one.truncated, one.seed, one.options, one.action_masks) == (None,) * 5
+    anew.save(tmp_path / "new.safetensors")
+    assert equal(load_demonstrations(tmp_path / "new.safetensors"), anew)
+    # As a run of before has it.
+    assert equal(Kept(old, sha256(old.read_bytes())).demonstrations(), read)
+
+
+def test_ends_may_be_told_for_every_step(tmp_path):
+    over = np.array([0, 1, 0, 0, 0], bool)
+    content = arrays(terminated=over, truncated=np.array([0, 0, 0, 0, 1]), seeds=np.array([-1, 4]))
+    first, second = load_demonstrations(write_npz(tmp_path / "a.npz", content)).episodes
+    assert (first.terminated, first.truncated, first.seed) == (True, False, None)
+    assert (second.terminated, second.truncated, second.seed) == (False, True, 4)
 
 
 def test_nothing_is_written_without_episodes_or_under_a_wrong_ending(tmp_path):
@@ -173,6 +227,12 @@ MISFITS = {
     "action is a number": (arrays(actions=np.array(1)), "actions is a single value, not a list"),
     "two kinds": ({**arrays(), "observations/a": np.zeros((7, 1))}, "has both 'observations' and 'observations/KEY'"),
     "success too long": (arrays(success=np.ones(5, bool)), "one true or false for each of the 2 episodes"),
+    "seeds are fractions": (arrays(seeds=np.ones(2)), "seeds must have a whole number for each of the 2 episodes"),
+    "ends too many": (arrays(terminated=np.ones(7, bool)), "terminated must have one true or false for each"),
+    "masks too few": (arrays(action_masks=np.ones((2, 4))), "action_masks must have a row of true and false"),
+    "options are numbers": (arrays(options=np.ones(2)), "options must be the bytes of a JSON list"),
+    "options are no JSON": (arrays(options=np.full(9, 255, np.uint8)), "for each of 2 episodes: not valid JSON"),
+    "options too few": (arrays(options=np.frombuffer(b"[{}]", np.uint8)), "options must be the bytes of a JSON list"),
     "success is fractions": (arrays(success=np.array([np.nan, 1.0])), "one true or false for each of the 2 episodes"),
 }
 
@@ -520,9 +580,15 @@ def test_a_folder_that_imitation_saved_is_read(tmp_path, image):
     assert len(read) == 3
     for one, other in zip(made, read.episodes, strict=True):
         assert same(one.obs, other.observations) and same(one.acts, other.actions) and same(one.rews, other.rewards)
-        assert other.success is None
+        assert other.success is other.terminated is other.truncated is None
     read.save(tmp_path / "shown.safetensors")
     assert equal(load_demonstrations(tmp_path / "shown.safetensors"), read)
+
+
+def test_a_trajectory_that_imitation_has_cut_off_is_truncated(tmp_path):
+    whole, cut = trajectories(3, 4)
+    folder = save_trajectories(tmp_path / "shown", [whole, dataclasses.replace(cut, terminal=False)])
+    assert [(e.terminated, e.truncated) for e in load_demonstrations(folder).episodes] == [(None, None), (False, True)]
 
 
 def test_a_folder_without_rewards_and_a_pickle_say_what_to_do(tmp_path):

@@ -1,10 +1,12 @@
 """An expert in an environment becomes demonstrations."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from building import echo
+from gymnasium import spaces
 
-from rlstages import Environment, Expert, InputError
+from rlstages import Environment, Expert, InputError, load_demonstrations
 from rlstages.environments.make import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.play import recording
@@ -36,6 +38,60 @@ def test_episodes_have_the_seeds_of_demonstrations():
     for number, episode in enumerate(shown.episodes):
         first, _ = env.reset(seed=episode_seed(4, 2, Purpose.DEMONSTRATION, 0, number))
         np.testing.assert_array_equal(episode.observations[0], first)
+
+
+class Masked(gym.Env):
+    """Allows one action of three, a different one in each step; ends after three or, with `long`, is cut off."""
+
+    observation_space, action_space = spaces.Box(-9.0, 9.0, (1,)), spaces.Discrete(3)
+
+    def __init__(self, told="info", long=False):
+        self.told, self.long = told, long
+        if told != "info":
+            self.action_masks = self._allowed
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        self.place = (options or {}).get("at", 0.0)
+        return self._look()
+
+    def step(self, action):
+        assert action == self.time % 3
+        self.time += 1
+        seen, info = self._look()
+        return seen, 1.0, not self.long and self.time == 3, self.long and self.time == 4, info
+
+    def _look(self):
+        return np.array([self.place], np.float32), {"action_mask": self._allowed()} if self.told == "info" else {}
+
+    def _allowed(self):
+        if self.told == "never":
+            raise RuntimeError("the rules are missing")
+        return np.arange(3) == self.time % 3
+
+
+def turn(env):
+    return lambda observation: env.unwrapped.time % 3
+
+
+@pytest.mark.parametrize("told", ["info", "method"])
+@pytest.mark.parametrize("long", [False, True])
+def test_how_episodes_began_and_ended_and_what_was_allowed_is_recorded(told, long, tmp_path):
+    environment = Environment(f"{__name__}:Masked", told=told, long=long)
+    shown = play(environment, f"{__name__}:turn", level={"at": 2})
+    shown.save(tmp_path / "a.safetensors")
+    for number, episode in enumerate([*shown.episodes, *load_demonstrations(tmp_path / "a.safetensors").episodes]):
+        assert (episode.terminated, episode.truncated) == (not long, long)
+        assert episode.seed == episode_seed(0, 0, Purpose.DEMONSTRATION, 0, number % 3)
+        assert episode.options == {"at": 2} and set(episode.observations.ravel().tolist()) == {2.0}
+        np.testing.assert_array_equal(episode.action_masks.argmax(1), episode.actions)
+        assert episode.action_masks.sum() == len(episode) == 3 + long
+
+
+def test_masks_that_cannot_be_told_are_named():
+    with pytest.raises(InputError, match=r"failed in action_masks\(\), at step 0 of .*the rules are missing"):
+        play(Environment(f"{__name__}:Masked", told="never"), f"{__name__}:turn")
+    assert play(echo(), "toys:tell").episodes[0].action_masks is None
 
 
 def test_a_reward_that_is_not_finite_is_refused_with_its_step():
