@@ -89,7 +89,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             with self._limit:
                 given = self.env.reset(seed=seed, options=options)
         except (Exception, SystemExit) as error:
-            raise self.failure(error, "reset") from error
+            raise self._failure(error, "reset") from error
         if not isinstance(given, tuple) or len(given) != 2:
             raise CopyError(self.copy, f"returned {_brief(given)} from reset(), not an observation and an info")
         observation, info = given
@@ -107,18 +107,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             with self._limit:
                 given = self.env.step(action)
         except (Exception, SystemExit) as error:
-            raise self.failure(error, "step") from error
-        observation, reward, terminated, truncated, info = self.accept(given)
-        return detached(observation), reward, bool(terminated), bool(truncated), info
-
-    def accept(self, given: Any) -> tuple[Any, float, Any, Any, dict[str, Any]]:
-        """Return what a step gave, with the observation and the reward in the types that they should have.
-
-        The observation may still be the environment's own array; `step` returns a copy.
-
-        Raises:
-            CopyError: If it is something else than gymnasium's five values.
-        """
+            raise self._failure(error, "step") from error
         if not isinstance(given, tuple) or len(given) != 5:
             raise CopyError(
                 self.copy,
@@ -132,9 +121,9 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             observation = self._fit(observation)
         if type(reward) is not float:
             reward = self._number(reward)
-        return observation, reward, terminated, truncated, info
+        return detached(observation), reward, bool(terminated), bool(truncated), info
 
-    def failure(self, error: BaseException, call: str) -> CopyError:
+    def _failure(self, error: BaseException, call: str) -> CopyError:
         """Return what a call of the environment raised, as the error of this copy.
 
         Args:

@@ -131,7 +131,7 @@ def make_vec_env(
             except CopyError as error:
                 raise EnvironmentFault(f"{spec}: copy {error.copy} {error.what}, when it was made.") from error
         else:
-            env = InProcess(makers, spec.step_timeout)
+            env = InProcess(makers)
     monitor = EpisodeMonitor(env, spec, warn)
     seen = VecTransposeImage(monitor) if _has_images_last(monitor.observation_space) else monitor
     return with_unit_actions(seen)

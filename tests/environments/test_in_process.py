@@ -19,7 +19,7 @@ def makers(make):
 
 
 def in_process(environment):
-    return InProcess(makers(lambda: make_environment(environment)), 60.0)
+    return InProcess(makers(lambda: make_environment(environment)))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,21 @@ def test_steps_are_those_of_stable_baselines3(environment):
             np.testing.assert_equal(info, other if done else {k: v for k, v in other.items() if "Limit" not in k})
         ended += int(seen[2].sum())
     assert ended > 3
+
+
+def test_every_step_goes_through_the_guard(monkeypatch):
+    env, steps, plain = in_process(Environment("CartPole-v1")), [], Guarded.step
+
+    def step(self, action):
+        steps.append(self.copy)
+        return plain(self, action)
+
+    monkeypatch.setattr(Guarded, "step", step)
+    env.reset()
+    for _ in range(2):
+        env.step(np.ones(3, np.int64))
+
+    assert steps == [0, 1, 2] * 2
 
 
 def test_what_was_returned_stays_as_it_was():
@@ -67,7 +82,7 @@ class SameInfo(gym.Wrapper):
 
 
 def test_an_environments_own_dictionary_is_not_written_into():
-    env = InProcess(makers(lambda: SameInfo(gym.make("CartPole-v1"))), 60.0)
+    env = InProcess(makers(lambda: SameInfo(gym.make("CartPole-v1"))))
     env.reset()
     *_, infos = env.step(np.zeros(3, np.int64))
 
