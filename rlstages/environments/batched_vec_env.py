@@ -37,7 +37,8 @@ class BatchedVecEnv(VecEnv):
         timeout: Seconds that a reset or a step may take.
 
     Attributes:
-        infos: What the last step told of all copies: arrays by key, as gymnasium's vector environments give them.
+        infos: What the last step told of all copies: arrays by key, as gymnasium's vector environments give them. They
+            are borrowed from the batch, which may write into them in its next step.
         idle: Which copies' last step was no step but a reset, shape `(num_envs,)`, or `None` where all have stepped.
         notes: Always empty; see `InProcess`.
         starts: How each copy's episode under way started, where the batch does not reset itself.
@@ -117,7 +118,8 @@ class BatchedVecEnv(VecEnv):
                 start = self.starts[copy] = self._episode_seeds[copy].start(self._coming[copy])
                 seeds[copy] = start.seed
             if self.resets_itself:
-                self._ended = dones
+                # The caller may write into what it is given.
+                self._ended = dones.copy()
             else:
                 observations = self._begin(seeds, {"reset_mask": dones})
         return _arrays(observations), rewards, dones, infos

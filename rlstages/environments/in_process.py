@@ -16,6 +16,9 @@ from rlstages.environments.spaces import detached
 class InProcess(DummyVecEnv):
     """stable-baselines3's `DummyVecEnv` without its deep copies.
 
+    All arrays that are returned are the caller's own. Infos are borrowed from the environments, which may write into
+    them in the next step; those of an episode's last step are the caller's too.
+
     Args:
         makers: Make the copies: seeded, each behind its guard.
 

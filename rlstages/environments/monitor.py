@@ -145,7 +145,8 @@ class EpisodeMonitor(VecEnvWrapper):
                 del self._played[: -1 - longest]
                 self._most_played = 2 * longest + _LEAST_REMEMBERED
         try:
-            self.venv.step_async(actions)
+            # A copy: the environment may write into its actions, and the caller may keep these.
+            self.venv.step_async(np.array(actions))
         except CopyError as error:
             raise self._failure(error, 1) from error
 
@@ -190,8 +191,9 @@ class EpisodeMonitor(VecEnvWrapper):
 
     @property
     def lengths(self) -> np.ndarray:
-        """Steps of each copy's episode so far, shape `(num_envs,)`."""
-        return self._lengths
+        """Steps of each copy's episode so far, shape `(num_envs,)`, in an array of the caller's own."""
+        lengths: np.ndarray = self._lengths.copy()
+        return lengths
 
     @property
     def begins(self) -> np.ndarray:

@@ -3,6 +3,8 @@
 stable-baselines3's `SubprocVecEnv` says `EOFError` when a process dies, waits for ever when one hangs, and leaves the
 environment's error to standard error. Here every answer has a deadline, an environment's error comes back with its own
 traceback, and the kernel ends a worker as soon as the trainer's end of a pipe is closed, whatever the worker is doing.
+gymnasium's `AsyncVectorEnv` (1.4) makes a copy in the trainer too, does not say which copy is late or was killed, and
+changes what its custom worker is given from release to release; so most of this would stand around it as well.
 """
 
 from __future__ import annotations

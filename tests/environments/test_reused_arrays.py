@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from building import mostly_slow
+from building import RESETS_ITSELF, VECTOR_CARTPOLE, mostly_slow
 from gymnasium import spaces
 
 from rlstages import BatchedEnv, Environment, Expert
@@ -151,6 +151,34 @@ def test_a_batch_that_reuses_its_arrays_gives_what_others_give():
     same(held, reused[0])
     same(state, reused[2])
     assert episodes == reused[1] and [episode.success for episode in episodes] == [True] * 4
+
+
+@pytest.mark.parametrize("form", ["in-process", "subprocess", "batched"])
+def test_what_a_caller_holds_is_not_written_into(form):
+    name = "WalkInBatches" if form == "batched" else "Walk"
+    env = monitor_of(make_vec_env(Environment(f"{HERE}:{name}", vectorize=form, reuse=True), 2, 0, 0))
+    try:
+        env.reset()
+        given, lengths = np.full((2, 1), 0.5, np.float32), env.lengths
+        env.step(given)
+
+        assert given.tolist() == [[0.5], [0.5]] and lengths.tolist() == [0, 0]
+    finally:
+        env.close()
+
+
+@pytest.mark.skipif(not RESETS_ITSELF, reason="this gymnasium has none")
+def test_what_a_caller_writes_into_is_its_own():
+    def told(spoil):
+        env = monitor_of(make_vec_env(Environment(VECTOR_CARTPOLE), 2, 0, 0))
+        env.reset()
+        for _ in range(40):
+            observations, rewards, dones, _ = env.step(np.ones(2, np.int64))
+            if spoil:
+                observations[:], rewards[:], dones[:] = 9.0, 9.0, False
+        return [(e.copy, e.number, e.total_reward, e.length, e.began) for e in env.take()]
+
+    assert told(spoil=True) == told(spoil=False) != []
 
 
 @pytest.mark.slow
