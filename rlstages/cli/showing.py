@@ -14,7 +14,7 @@ from rich.table import Table
 
 from rlstages.cli.training import what_next
 from rlstages.errors import InputError, require
-from rlstages.events import RunFinished, StageCollapsed, StageFinished
+from rlstages.events import RunFinished, StageEnd, text
 from rlstages.experiments.compare.arms import is_compared
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.loading import load_curriculum, load_factory, named_curricula, parameters_of
@@ -22,7 +22,6 @@ from rlstages.specs.serialization import to_data
 from rlstages.storage.groups import COMPARISON, SWEEP
 from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import read_events
-from rlstages.tracking import text
 from rlstages.tracking.ladder import phase
 from rlstages.tracking.retention_table import kept, print_kept
 from rlstages.tracking.state import RunState, StageState
@@ -68,13 +67,13 @@ def refuse_directory(source: str) -> None:
 def show_run(run: Path, as_json: bool) -> None:
     """Print how far a run has come."""
     record = read_record(run)
-    finished: dict[int, StageFinished | StageCollapsed] = {}
+    finished: dict[int, StageEnd] = {}
     outcome, reason, step = "unfinished", "", 0
     state = RunState(record.curriculum)
     for event in read_events(run):
         state.take(event)
         step = event.global_step
-        if isinstance(event.payload, (StageFinished, StageCollapsed)):
+        if isinstance(event.payload, StageEnd):
             finished[event.stage_index] = event.payload
         last = event.payload
         outcome, reason = (last.outcome, last.reason) if isinstance(last, RunFinished) else ("unfinished", "")

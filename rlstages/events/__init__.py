@@ -8,17 +8,15 @@ from rlstages.events.checks import (
     LookedBack,
     Retained,
     RetentionMeasured,
-    StageCollapsed,
 )
-from rlstages.events.event import Emit, Event, Follower, Payload, Tracker, require_followers
+from rlstages.events.event import Emit, Event, Follower, Tracker, require_followers
+from rlstages.events.learning import DemonstrationsReady, EpochFinished, Evaluated, Judged, RolloutFinished
+from rlstages.events.payload import Payload
 from rlstages.events.progress import (
-    DemonstrationsReady,
-    EpochFinished,
-    Evaluated,
-    Judged,
-    RolloutFinished,
     RunFinished,
     RunStarted,
+    StageCollapsed,
+    StageEnd,
     StageFinished,
     StageStarted,
     Warned,
@@ -31,8 +29,8 @@ __all__ = [
     "EpochFinished",
     "Evaluated",
     "Event",
-    "Follower",
     "ExplorationMeasured",
+    "Follower",
     "HandoverChecked",
     "HandoverRecovered",
     "Judged",
@@ -44,6 +42,7 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "StageCollapsed",
+    "StageEnd",
     "StageFinished",
     "StageStarted",
     "Tracker",

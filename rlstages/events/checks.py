@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlstages.specs.criteria.baselines import Baselines
+from rlstages.events.payload import Payload, StageView, named, outcome_of, prefixed
+from rlstages.events.text import count, number
+from rlstages.specs.criteria.baselines import Baselines, value_of
 from rlstages.specs.criteria.decline import Decline
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.serialization import serializable
 
+FEW = 30
+"""Scores of fewer episodes are marked: the 95 % interval of a success then spans a third of the scale."""
 
-@serializable
+
 @dataclass(frozen=True)
-class HandoverChecked:
+class HandoverChecked(Payload):
     """After the first updates the policy was compared with the clone that it was.
 
     Attributes:
@@ -34,10 +39,35 @@ class HandoverChecked:
     fell: bool
     rolled_back: bool
 
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return both scores, and how often the clone has come back."""
+        return {
+            **named("handover/clone", self.before),
+            **prefixed("handover", outcome_of(self.after)),
+            "handover/rollbacks": self.attempt - 1 + self.rolled_back,
+        }
 
-@serializable
+    def line(self, stage: StageView) -> str:
+        """Return how the policy compares with the clone."""
+        measure = self.measure(stage)
+        before, after = (value_of(score, measure) for score in (self.before, self.after))
+        end = f"{self.fall(before - after)}{', the clone is back' if self.rolled_back else ''}"
+        return f"hand-over: {measure} {number(before)} before, {number(after)} after the first updates: {end}"
+
+    def measure(self, stage: StageView) -> str:
+        """Return what the two are compared by: `"success"` or `"return"`."""
+        return "success" if stage.measure == "success" and self.before.success is not None else "return"
+
+    def fall(self, dip: float, unit: str = "") -> str:
+        """Return a difference of the two in words; a dip is one that is seen, beyond luck or not."""
+        if dip <= 0.0:
+            return "no dip"
+        luck = ", beyond luck" if self.fell else ", which may be luck" if self.p_value is not None else ""
+        return f"a dip of {number(dip)}{unit}{luck}"
+
+
 @dataclass(frozen=True)
-class HandoverRecovered:
+class HandoverRecovered(Payload):
     """After a drop at the hand-over, training episodes are as good as the clone's were.
 
     Attributes:
@@ -48,10 +78,17 @@ class HandoverRecovered:
     stage_steps: int
     steps: int
 
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return how long it took."""
+        return {"handover/steps_to_recover": self.steps}
 
-@serializable
+    def line(self, stage: StageView) -> str:
+        """Return how long it took."""
+        return f"as good as the clone again, {count(self.steps)} steps after the first update"
+
+
 @dataclass(frozen=True)
-class ExplorationMeasured:
+class ExplorationMeasured(Payload):
     """How much a policy tries in the states that it meets, and whether it was made to try more.
 
     Attributes:
@@ -68,10 +105,27 @@ class ExplorationMeasured:
     std: float | None
     reason: str = ""
 
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return what was measured, and whether it was made to try more."""
+        return {
+            "exploration/entropy": self.entropy,
+            "exploration/entropy_low": self.entropy_low,
+            "exploration/std": self.std,
+            "exploration/given_back": float(bool(self.reason)),
+        }
 
-@serializable
+    def line(self, stage: StageView) -> str:
+        """Return how much it tries."""
+        if self.std is not None:
+            tried = f"standard deviation {number(self.std)} of half an action's range"
+        else:
+            low = f"in a tenth of its states below {self.entropy_low:.1%}"
+            tried = f"entropy {self.entropy:.0%} of the largest, {low}"
+        return f"exploration: {tried}{f'; {self.reason}' if self.reason else ''}"
+
+
 @dataclass(frozen=True)
-class LookedBack:
+class LookedBack(Payload):
     """The frozen policy was examined in the environment of the stage before.
 
     Attributes:
@@ -88,38 +142,28 @@ class LookedBack:
     decline: Decline
     over: bool
 
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return what the episodes say, once all are played."""
+        if not self.over:
+            return {}
+        return {
+            "eval/look_back_value": self.decline.value,
+            "eval/look_back_bound": self.decline.bound,
+            "eval/look_back_level": self.decline.level,
+            "stage/steps": self.stage_steps,
+        }
 
-@serializable
+    def line(self, stage: StageView) -> str:
+        """Return what the episodes say, once all are played."""
+        return f"look back at {self.found()}" if self.over else ""
+
+    def found(self) -> str:
+        """Return what the episodes say so far."""
+        return f"{self.stage}: {self.decline}"
+
+
 @dataclass(frozen=True)
-class StageCollapsed:
-    """A stage made the policy lose what the stage before had reached, and the run went back to that one.
-
-    Attributes:
-        back_to: Name of the stage before.
-        reason: One sentence.
-        stage_steps: Environment steps it took.
-        seconds: Wall-clock, over all sessions.
-        decline: Of the policy, in the environment of the stage before.
-        policy: File of the policy, which goes on as it is, relative to the run directory.
-        digest: SHA-256 of that file.
-        parent: SHA-256 of the policy file it came from.
-        visit: Of the stage that collapsed, from 1.
-    """
-
-    back_to: str
-    reason: str
-    stage_steps: int
-    seconds: float
-    decline: Decline
-    policy: str
-    digest: str
-    parent: str | None
-    visit: int
-
-
-@serializable
-@dataclass(frozen=True)
-class BaselinesMeasured:
+class BaselinesMeasured(Payload):
     """Chance and the expert were scored in an environment.
 
     Attributes:
@@ -148,20 +192,63 @@ class Retained:
     score: Score | None
     normalized: float | None
 
+    def value(self, measure: str) -> float | None:
+        """Return the score in a measure, which may be `"normalized"`."""
+        if self.score is None:
+            return None
+        return self.normalized if measure == "normalized" else value_of(self.score, measure)
 
-@serializable
+    def scalars(self, section: str) -> Mapping[str, float | None]:
+        """Return the score as metrics; a slash in the environment's name would be a part of their path."""
+        if self.score is None:
+            return {}
+        values = {**outcome_of(self.score), "normalized": self.normalized}
+        return prefixed(f"{section}/{self.environment.replace('/', '-')}", values)
+
+
 @dataclass(frozen=True)
-class RetentionMeasured:
+class RetentionMeasured(Payload):
     """The policy that left this stage was scored in every environment of the curriculum.
 
     Attributes:
         scores: In the environments of all stages, in their order.
         held_out: In environments that are never trained in.
         steps: Environment steps that such scores took in the run so far; they are not among `global_step`.
-        seconds: Likewise.
+        seconds: Wall-clock that such scores took in the run so far.
     """
 
     scores: tuple[Retained, ...]
     held_out: tuple[Retained, ...]
     steps: int
     seconds: float
+
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return the scores by environment, and what they took."""
+        cells = [("retention", cell) for cell in self.scores] + [("held_out", cell) for cell in self.held_out]
+        scores = {name: value for section, cell in cells for name, value in cell.scalars(section).items()}
+        return {**scores, "retention/steps": self.steps, "retention/seconds": self.seconds}
+
+    def line(self, stage: StageView) -> str:
+        """Return the scores, in one measure."""
+        scored = [cell for cell in (*self.scores, *self.held_out) if cell.score is not None]
+        measure = common_measure(scored)
+        shown = [
+            f"{cell.environment} {rough(cell.value(measure), cell.score.episodes)}" for cell in scored if cell.score
+        ]
+        return f"scores elsewhere ({measure}): {', '.join(shown)}" if shown else ""
+
+
+def common_measure(cells: Sequence[Retained]) -> str:
+    """Return one measure that all scores can be told in: the normalised one, else their own, else what all have."""
+    scored = [cell for cell in cells if cell.score is not None]
+    if scored and all(cell.normalized is not None for cell in scored):
+        return "normalized"
+    measures = {cell.measure for cell in scored}
+    if len(measures) == 1:
+        return measures.pop()
+    return "success" if all(cell.score and cell.score.success is not None for cell in scored) else "return"
+
+
+def rough(value: float | None, episodes: int) -> str:
+    """Return a value, marked where it is of few episodes."""
+    return ("~" if 0 < episodes < FEW else "") + number(value)

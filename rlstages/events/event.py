@@ -10,51 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlstages.errors import InputError, in_short, require
-from rlstages.events.checks import (
-    BaselinesMeasured,
-    ExplorationMeasured,
-    HandoverChecked,
-    HandoverRecovered,
-    LookedBack,
-    RetentionMeasured,
-    StageCollapsed,
-)
+from rlstages.events.payload import Payload
 from rlstages.events.privacy import without_paths
-from rlstages.events.progress import (
-    DemonstrationsReady,
-    EpochFinished,
-    Evaluated,
-    Judged,
-    RolloutFinished,
-    RunFinished,
-    RunStarted,
-    StageFinished,
-    StageStarted,
-    Warned,
-)
 from rlstages.specs.serialization import TAG, dumps, from_data, require_types, to_data
 
 VERSION = 1
-
-Payload = (
-    RunStarted
-    | StageStarted
-    | DemonstrationsReady
-    | EpochFinished
-    | Evaluated
-    | RolloutFinished
-    | Judged
-    | ExplorationMeasured
-    | HandoverChecked
-    | HandoverRecovered
-    | LookedBack
-    | StageFinished
-    | StageCollapsed
-    | BaselinesMeasured
-    | RetentionMeasured
-    | Warned
-    | RunFinished
-)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
+from rlstages.events.payload import LeftFile, Payload, StageView, named
+from rlstages.events.text import took
 from rlstages.specs.criteria import Verdict
+from rlstages.specs.criteria.decline import Decline
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.curriculum import Curriculum
-from rlstages.specs.serialization import serializable
 
 
-@serializable
 @dataclass(frozen=True)
-class RunStarted:
+class RunStarted(Payload):
     """A run began, or was resumed.
 
     Attributes:
@@ -32,10 +34,17 @@ class RunStarted:
     resumed: bool = False
     engine: str = ""
 
+    def line(self, stage: StageView) -> str:
+        """Return what is run, and with which seed."""
+        stages = len(self.curriculum.stages)
+        counted = f"{stages} stage{'s' * (stages != 1)}"
+        run = f"{'resumed run' if self.resumed else 'run'} {self.run_id}"
+        engine = f"; engine {self.engine}" if self.engine else ""
+        return f"{self.curriculum.name}: {counted}, seed {self.seed}, {run}{engine}"
 
-@serializable
+
 @dataclass(frozen=True)
-class StageStarted:
+class StageStarted(Payload):
     """A stage began.
 
     Attributes:
@@ -56,118 +65,13 @@ class StageStarted:
     threshold: float | None = None
     visit: int = 1
 
+    def line(self, stage: StageView) -> str:
+        """Return what the stage does."""
+        return self.description if self.visit == 1 else f"{self.description}, visit {self.visit}"
 
-@serializable
+
 @dataclass(frozen=True)
-class DemonstrationsReady:
-    """Demonstrations were recorded or loaded, and filtered.
-
-    Attributes:
-        source: Who showed them, in words.
-        file: Where they lie, relative to the run directory.
-        digest: SHA-256 of that file.
-        score: Of the demonstrated episodes.
-        held_out_episodes: How many of them are only measured on.
-        recorded_steps: Environment steps of all episodes that were shown, those included that were filtered out; `None`
-            in logs of before this was kept.
-    """
-
-    source: str
-    file: str
-    digest: str
-    score: Score
-    held_out_episodes: int
-    recorded_steps: int | None = None
-
-    @property
-    def cost(self) -> int:
-        """Environment steps that they took, as far as that is known."""
-        return self.score.steps if self.recorded_steps is None else self.recorded_steps
-
-
-@serializable
-@dataclass(frozen=True)
-class EpochFinished:
-    """One pass over the demonstrations.
-
-    Attributes:
-        epoch: From 1, within the stage.
-        metrics: `loss`, and where episodes are held out `held_out_loss` (negative log likelihood, nats), and
-            `accuracy` (discrete actions) or `error` (continuous actions: root mean square, as a share of half the
-            range).
-        best: Whether the held-out loss is the lowest so far.
-    """
-
-    epoch: int
-    metrics: Mapping[str, float]
-    best: bool
-
-
-@serializable
-@dataclass(frozen=True)
-class Evaluated:
-    """The frozen policy was scored on episodes of its own.
-
-    Attributes:
-        purpose: `"before"` or `"after"` a stage.
-        score: The outcome.
-    """
-
-    purpose: str
-    score: Score
-
-
-@serializable
-@dataclass(frozen=True)
-class RolloutFinished:
-    """One rollout and one update.
-
-    Attributes:
-        phase: `"critic fit"` or `"training"`.
-        stage_steps: Environment steps of this stage so far.
-        episodes: Fresh episodes in the window that the criterion looks at.
-        mean_return: Of the window; `None` while it is empty.
-        success: Of the window; `None` while it is empty or without a definition of success.
-        mean_length: Of the window, in steps.
-        value: What the criterion measures, over its window.
-        threshold: What it is measured against.
-        train: Losses and diagnostics of the update, by name.
-        steps_per_second: Of this rollout and update.
-        waiting_for: Why the gate has not opened, in one sentence.
-    """
-
-    phase: str
-    stage_steps: int
-    episodes: int
-    mean_return: float | None
-    success: float | None
-    mean_length: float | None
-    value: float | None
-    threshold: float
-    train: Mapping[str, float]
-    steps_per_second: float
-    waiting_for: str
-
-
-@serializable
-@dataclass(frozen=True)
-class Judged:
-    """Fresh episodes of the frozen policy were judged.
-
-    Attributes:
-        attempt: Number of this confirmation in the stage, from 1.
-        stage_steps: Environment steps of this stage so far, those of confirmations included.
-        verdict: What the criterion says.
-    """
-
-    attempt: int
-    stage_steps: int
-    verdict: Verdict
-
-
-@serializable
-@dataclass(frozen=True)
-class StageFinished:
+class StageFinished(Payload):
     """A stage ended.
 
     Attributes:
@@ -196,22 +100,94 @@ class StageFinished:
     parent: str | None = None
     visit: int = 1
 
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return what it took, and the scores before and after."""
+        return {
+            "stage/steps": self.stage_steps,
+            "stage/seconds": self.seconds,
+            "stage/threshold": self.verdict.threshold if self.verdict else None,
+            **named("stage/before", self.before),
+            **named("stage/after", self.after),
+        }
 
-@serializable
+    def line(self, stage: StageView) -> str:
+        """Return how it ended, and why."""
+        return f"{self.outcome} after {took(self.stage_steps, self.seconds)}: {self.reason}"
+
+    def leaves(self) -> LeftFile:
+        """Return the policy that left."""
+        about = {"visit": self.visit, "outcome": self.outcome, "score": self.after, "verdict": self.verdict}
+        return LeftFile("policy", self.policy, self.digest, self.parent, about)
+
+
 @dataclass(frozen=True)
-class Warned:
+class StageCollapsed(Payload):
+    """A stage made the policy lose what the stage before had reached, and the run went back to that one.
+
+    Attributes:
+        back_to: Name of the stage before.
+        reason: One sentence.
+        stage_steps: Environment steps it took.
+        seconds: Wall-clock, over all sessions.
+        decline: Of the policy, in the environment of the stage before.
+        policy: File of the policy, which goes on as it is, relative to the run directory.
+        digest: SHA-256 of that file.
+        parent: SHA-256 of the policy file it came from.
+        visit: Of the stage that collapsed, from 1.
+    """
+
+    back_to: str
+    reason: str
+    stage_steps: int
+    seconds: float
+    decline: Decline
+    policy: str
+    digest: str
+    parent: str | None
+    visit: int
+
+    @property
+    def outcome(self) -> str:
+        """How the stage ended, as `StageFinished` has it."""
+        return "collapsed"
+
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return what it took."""
+        return {"stage/steps": self.stage_steps, "stage/seconds": self.seconds}
+
+    def line(self, stage: StageView) -> str:
+        """Return where the run goes back to, and why."""
+        return f"collapsed after {took(self.stage_steps, self.seconds)}, back to {self.back_to!r}: {self.reason}"
+
+    def leaves(self) -> LeftFile:
+        """Return the policy that goes on."""
+        about = {"visit": self.visit, "outcome": self.outcome, "decline": self.decline}
+        return LeftFile("policy", self.policy, self.digest, self.parent, about)
+
+
+StageEnd = StageFinished | StageCollapsed
+"""How a visit of a stage ends."""
+
+
+@dataclass(frozen=True)
+class Warned(Payload):
     """Something a person should know.
 
     Attributes:
         message: One sentence.
     """
 
+    stands_out: ClassVar[bool] = True
+
     message: str
 
+    def line(self, stage: StageView) -> str:
+        """Return the sentence."""
+        return f"warning: {self.message}"
 
-@serializable
+
 @dataclass(frozen=True)
-class RunFinished:
+class RunFinished(Payload):
     """The run ended or was stopped.
 
     Attributes:

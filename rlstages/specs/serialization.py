@@ -24,7 +24,7 @@ TUPLE, PAIRS = "tuple", "dict"
 ADDED: dict[tuple[Any, str], Any] = {("Environment", "success_at"): "end", ("Expert", "normalize"): None}
 """Fields that came later, and the values with which a digest leaves them out: it is that of before."""
 MAX_DEPTH, MAX_DIGITS = 64, 400
-GROUPS = ("rlstages.stages", "rlstages.algorithms")
+GROUPS = ("rlstages.stages", "rlstages.algorithms", "rlstages.events")
 """Groups of entry points with classes that packages add, each under its own name."""
 _CLASSES: dict[str, type] = {}
 _T = TypeVar("_T", bound=type)

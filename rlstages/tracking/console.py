@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, cast
@@ -14,43 +15,15 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from rlstages.events import (
-    DemonstrationsReady,
-    EpochFinished,
-    Evaluated,
-    Event,
-    ExplorationMeasured,
-    HandoverChecked,
-    HandoverRecovered,
-    Judged,
-    LookedBack,
-    RetentionMeasured,
-    RolloutFinished,
-    RunStarted,
-    StageCollapsed,
-    StageFinished,
-    StageStarted,
-    Warned,
-)
+from rlstages.events import Event, RolloutFinished
 from rlstages.specs.curriculum import Curriculum
-from rlstages.tracking import text
-from rlstages.tracking.ladder import (
-    ASCII,
-    UNICODE,
-    demonstrations_line,
-    epoch_line,
-    heading,
-    ladder,
-    live_view,
-    look_line,
-    phase,
-)
-from rlstages.tracking.retention_table import exploration_line, handover_line, print_kept, retention_line
+from rlstages.tracking.ladder import ASCII, UNICODE, heading, ladder, live_view
+from rlstages.tracking.retention_table import print_kept
 from rlstages.tracking.state import RunState, StageState
 
 _REFRESHES_PER_SECOND = 2
 _PLAIN_WIDTH = 100
-_LEAST_SECONDS, _MOST_SECONDS, _EVERY_ROLLOUTS = 5.0, 30.0, 10
+_LEAST_SECONDS, _MOST_SECONDS = 5.0, 30.0
 
 
 class _Stream:
@@ -108,8 +81,8 @@ class LiveConsole:
         if not self._started:
             self._started = True
             self._live.start()
-        if isinstance(event.payload, Warned):
-            self._console.print(Text(f"warning: {_clean(event.payload.message)}", "yellow"))
+        if event.payload.stands_out:
+            self._console.print(Text(_clean(event.payload.line(self._state.place_of(event))), "yellow"))
 
     def say(self, line: str) -> None:
         """Print a line that belongs to no event, above the live view."""
@@ -138,17 +111,19 @@ class PlainConsole:
         self._state = state
         self._console = console
         self._run = run
+        self._stage: StageState | None = None
         self._last_time = -1e18
-        self._rollouts = 0
+        self._unseen: Counter[type] = Counter()
         self._phase = ""
 
     def __call__(self, event: Event) -> None:
         """Print the event if it is notable."""
         self._state.take(event)
-        if isinstance(event.payload, RolloutFinished):
-            self._rollouts += 1
-        line = self._line(event)
-        if line:
+        if self._state.current is not self._stage:
+            self._stage, self._last_time, self._phase = self._state.current, -1e18, ""
+            self._unseen.clear()
+        line = event.payload.line(self._state.place_of(event))
+        if line and self._is_due(event):
             place = (
                 f"[{event.stage_index + 1}/{len(self._state.stages)} {event.stage_name}] " if event.stage_name else ""
             )
@@ -162,76 +137,21 @@ class PlainConsole:
         """Print the table of stages."""
         _print_end(self._state, self._console, self._run)
 
-    def _line(self, event: Event) -> str:
-        payload, stage = event.payload, self._state.current
-        if isinstance(payload, RunStarted):
-            verb = "resumed run" if payload.resumed else "run"
-            stages = f"{len(self._state.stages)} stage{'s' * (len(self._state.stages) != 1)}"
-            engine = f"; engine {payload.engine}" if payload.engine else ""
-            return f"{payload.curriculum.name}: {stages}, seed {payload.seed}, {verb} {payload.run_id}{engine}"
-        if isinstance(payload, Warned):
-            return f"warning: {payload.message}"
-        if stage is None or event.stage_index < 0:
-            return ""
-        if isinstance(payload, StageStarted):
-            self._last_time, self._rollouts, self._phase = -1e18, 0, ""
-            return payload.description if payload.visit == 1 else f"{payload.description}, visit {payload.visit}"
-        if isinstance(payload, DemonstrationsReady):
-            return demonstrations_line(stage)
-        if isinstance(payload, Evaluated):
-            return f"{payload.purpose}: {payload.score}"
-        if isinstance(payload, StageFinished):
-            took = f"{text.count(payload.stage_steps)} steps, {text.span(payload.seconds)}"
-            return f"{payload.outcome} after {took}: {payload.reason}"
-        if isinstance(payload, ExplorationMeasured):
-            return exploration_line(payload)
-        if isinstance(payload, HandoverChecked):
-            return handover_line(payload, stage)
-        if isinstance(payload, RetentionMeasured):
-            return retention_line(payload)
-        if isinstance(payload, HandoverRecovered):
-            return f"as good as the clone again, {text.count(payload.steps)} steps after the first update"
-        if isinstance(payload, LookedBack):
-            return f"look back at {look_line(payload)}" if payload.over else ""
-        if isinstance(payload, StageCollapsed):
-            took = f"{text.count(payload.stage_steps)} steps, {text.span(payload.seconds)}"
-            return f"collapsed after {took}, back to {payload.back_to!r}: {payload.reason}"
-        return self._progress(event, stage)
-
-    def _progress(self, event: Event, stage: StageState) -> str:
-        """Return a line for events that come often, but only now and then."""
-        payload = event.payload
-        if isinstance(payload, Judged):
-            decided = payload.verdict.met or payload.verdict.futile
-            if decided or self._due(event.time, enough=True):
-                return f"confirmation {payload.attempt}: {payload.verdict.reason}"
-        if isinstance(payload, EpochFinished) and (
-            self._due(event.time, enough=True) or payload.epoch == stage.max_epochs
-        ):
-            return f"epoch {payload.epoch} of {stage.max_epochs}: {epoch_line(stage)}"
-        if isinstance(payload, RolloutFinished):
-            changed, self._phase = payload.phase != self._phase, payload.phase
-            if changed or self._due(event.time, enough=self._rollouts >= _EVERY_ROLLOUTS):
-                self._rollouts, self._last_time = 0, event.time
-                return _rollout_line(payload, stage)
-        return ""
-
-    def _due(self, now: float, enough: bool) -> bool:
+    def _is_due(self, event: Event) -> bool:
+        """Return whether to print an event, of those that come often only now and then."""
+        payload, kind = event.payload, type(event.payload)
+        every = payload.often(self._state.place_of(event))
+        if not every:
+            return True
+        self._unseen[kind] += 1
         # A clock that was put back must not silence the console until it has caught up.
-        since = abs(now - self._last_time)
-        due = since >= _MOST_SECONDS or (enough and since >= _LEAST_SECONDS)
+        since = abs(event.time - self._last_time)
+        due = since >= _MOST_SECONDS or (self._unseen[kind] >= every and since >= _LEAST_SECONDS)
+        if isinstance(payload, RolloutFinished) and payload.phase != self._phase:
+            self._phase, due = payload.phase, True
         if due:
-            self._last_time = now
+            self._unseen[kind], self._last_time = 0, event.time
         return due
-
-
-def _rollout_line(payload: RolloutFinished, stage: StageState) -> str:
-    limit = f" of {text.count(stage.max_steps)}" if stage.max_steps else ""
-    measured = f"{stage.measure} {text.number(payload.value)}, wanted {text.number(payload.threshold)}"
-    left = f", at most {text.span(stage.seconds_left)} left" if stage.seconds_left is not None else ""
-    speed = f"{text.count(payload.steps_per_second)} steps/s"
-    line = f"{phase(stage)}: {text.count(stage.steps)}{limit} steps, {measured}, {speed}{left}"
-    return f"{line}; {payload.waiting_for}" if payload.waiting_for else line
 
 
 def _print_end(state: RunState, console: Console, run: Path | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
@@ -9,13 +11,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rlstages.events import LookedBack
-from rlstages.tracking import text
+from rlstages.events import DemonstrationsReady, EpochFinished, Evaluated, Judged, LookedBack, RolloutFinished, text
 from rlstages.tracking.state import RunState, StageState
 
 _NARROW = 72
 _WORDY = 110
 _DETAIL_LINES = 12
+_UNICODE_BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = "_.-=*#"
 _COLORS = {"reached": "green", "completed": "green", "missed": "red", "collapsed": "red"}
 
 
@@ -29,12 +32,12 @@ class Glyphs:
     pending: str = "·"
     full: str = "━"
     empty: str = "╌"
-    bars: str = text.UNICODE_BARS
+    bars: str = _UNICODE_BARS
     ellipsis: str = "…"
 
 
 UNICODE = Glyphs()
-ASCII = Glyphs("+", "x", ">", ".", "#", "-", text.ASCII_BARS, "...")
+ASCII = Glyphs("+", "x", ">", ".", "#", "-", _ASCII_BARS, "...")
 
 
 def live_view(state: RunState, glyphs: Glyphs, width: int, height: int, now: float) -> RenderableType:
@@ -92,100 +95,80 @@ def detail(stage: StageState, glyphs: Glyphs, width: int) -> Table:
     return table
 
 
-def demonstrations_line(stage: StageState) -> str:
-    """Return the demonstrations of a cloning stage in one line, or an empty one."""
-    shown = stage.demonstrations
-    if shown is None:
-        return ""
-    measured = f"{stage.measure_of(shown.score)} {text.number(stage.measured(shown.score))}"
-    held = f", {shown.held_out_episodes} held out" if shown.held_out_episodes else ""
-    return f"{shown.score.episodes} episodes of {shown.source}: {measured}{held}"
-
-
-def look_line(looked: LookedBack) -> str:
-    """Return what a look at the stage before has found, in one line."""
-    return f"{looked.stage}: {looked.decline}"
-
-
-def epoch_line(stage: StageState) -> str:
-    """Return the latest epoch's metrics in one line."""
-    metrics = dict(stage.epoch.metrics) if stage.epoch else {}
-    shown = ", ".join(f"{name.replace('_', ' ')} {text.number(value)}" for name, value in metrics.items())
-    return f"{shown} (best)" if stage.epoch and stage.epoch.best and "held_out_loss" in metrics else shown
-
-
 def phase(stage: StageState) -> str:
     """Return what a started stage does now, or how it ended, in a word or two."""
-    if stage.finished:
-        return stage.finished.outcome
-    if stage.collapsed:
-        return "collapsed"
-    if stage.looked and not stage.looked.over:
+    looked, rollout = stage.last(LookedBack), stage.last(RolloutFinished)
+    if stage.ended:
+        return stage.ended.outcome
+    if looked and not looked.over:
         return "looking back"
     if stage.confirming:
         return "confirming"
-    if stage.max_epochs is not None:
-        return "cloning" if stage.epoch else "preparing"
-    return stage.rollout.phase if stage.rollout else "starting"
+    if rollout:
+        return rollout.phase
+    if stage.spec.reinforces:
+        return "starting"
+    return "preparing" if stage.max_epochs is not None and not stage.last(EpochFinished) else stage.spec.activity
 
 
 def current_score(stage: StageState) -> float | None:
     """Return the number that best says how good the policy is now, in the criterion's measure."""
+    judged, rollout, evaluated = stage.last(Judged), stage.last(RolloutFinished), stage.last(Evaluated)
     if stage.finished:
         return stage.verdict.value if stage.verdict else stage.measured(stage.finished.after)
-    if stage.confirming and stage.judged:
-        return stage.judged.verdict.value
-    if stage.rollout:
-        return stage.rollout.value
-    return stage.measured(stage.evaluated.score) if stage.evaluated else None
+    if stage.confirming and judged:
+        return judged.verdict.value
+    if rollout:
+        return rollout.value
+    return stage.measured(evaluated.score) if evaluated else None
 
 
 def _cloning(stage: StageState, glyphs: Glyphs, width: int) -> list[tuple[str, Text]]:
+    shown, epoch, evaluated = stage.last(DemonstrationsReady), stage.last(EpochFinished), stage.last(Evaluated)
     lines = []
-    if shown := demonstrations_line(stage):
-        lines.append(("shown", Text(shown)))
-    if stage.epoch and stage.max_epochs:
-        done = stage.epoch.epoch
+    if shown:
+        lines.append(("shown", Text(shown.line(stage))))
+    if epoch and stage.max_epochs:
+        done = epoch.epoch
         lines.append(("epochs", _progress(done / stage.max_epochs, glyphs, width, f"{done} of {stage.max_epochs}")))
-        lines.append(("fit", _curve(epoch_line(stage), stage, glyphs, width)))
-    if stage.evaluated:
-        lines.append((stage.evaluated.purpose, Text(str(stage.evaluated.score))))
+        lines.append(("fit", _curve(epoch.fit(), stage, glyphs, width)))
+    if evaluated:
+        lines.append((evaluated.purpose, Text(str(evaluated.score))))
     return [*lines, *_confirmation(stage)]
 
 
 def _fine_tuning(stage: StageState, glyphs: Glyphs, width: int) -> list[tuple[str, Text]]:
-    rollout, lines = stage.rollout, []
+    rollout, looked, lines = stage.last(RolloutFinished), stage.last(LookedBack), []
     if rollout and stage.max_steps:
-        left = f", at most {text.span(stage.seconds_left)} left" if stage.seconds_left is not None else ""
-        speed = f"{text.count(rollout.steps_per_second)}/s"
-        spent = f"{text.count(stage.steps)} of {text.count(stage.max_steps)}, {speed}{left}"
+        speed = f"{text.count(rollout.steps_per_second)}/s{rollout.time_for(stage.max_steps - stage.steps)}"
+        spent = f"{text.count(stage.steps)} of {text.count(stage.max_steps)}, {speed}"
         lines.append(("steps", _progress(stage.steps / stage.max_steps, glyphs, width, spent)))
     if rollout:
         measured = f"{text.number(rollout.value)}, wanted {text.number(rollout.threshold)}"
         lines.append((stage.measure, _curve(measured, stage, glyphs, width)))
     if rollout and not stage.confirming and rollout.waiting_for:
         lines.append(("gate", Text(rollout.waiting_for)))
-    if stage.looked:
-        lines.append(("look back", Text(look_line(stage.looked))))
+    if looked:
+        lines.append(("look back", Text(looked.found())))
     return [*lines, *_confirmation(stage)]
 
 
 def _confirmation(stage: StageState) -> list[tuple[str, Text]]:
-    if not stage.judged:
+    judged = stage.last(Judged)
+    if not judged:
         return []
-    label = "confirm" if stage.confirming else "last try"
-    color = "yellow" if stage.confirming else "dim"
-    return [(label, Text(f"attempt {stage.judged.attempt}: {stage.judged.verdict.reason}", color))]
+    label, color = ("confirm", "yellow") if stage.confirming else ("last try", "dim")
+    return [(label, Text(f"attempt {judged.attempt}: {judged.verdict.reason}", color))]
 
 
 def _progress(share: float, glyphs: Glyphs, width: int, caption: str) -> Text:
     room = max(6, min(40, width - len(caption) - 14))
-    return Text.assemble((text.bar(share, room, glyphs.full, glyphs.empty), "cyan"), f"  {caption}")
+    return Text.assemble((_bar(share, room, glyphs.full, glyphs.empty), "cyan"), f"  {caption}")
 
 
 def _curve(caption: str, stage: StageState, glyphs: Glyphs, width: int) -> Text:
     room = min(40, width - len(caption) - 14)
-    return Text.assemble(f"{caption}  ", (text.sparkline(tuple(stage.curve), room, glyphs.bars), "cyan"))
+    return Text.assemble(f"{caption}  ", (sparkline(tuple(stage.curve), room, glyphs.bars), "cyan"))
 
 
 def _row(state: RunState, stage: StageState, glyphs: Glyphs, now: float | None) -> list[Text]:
@@ -213,11 +196,9 @@ def _time(stage: StageState, now: float | None) -> str:
 
 
 def _mark(state: RunState, stage: StageState, glyphs: Glyphs) -> Text:
-    if stage.finished:
-        reached = stage.finished.outcome != "missed"
-        return Text(glyphs.reached if reached else glyphs.missed, _COLORS.get(stage.finished.outcome, ""))
-    if stage.collapsed:
-        return Text(glyphs.missed, _COLORS["collapsed"])
+    if stage.ended:
+        glyph = glyphs.missed if stage.ended.outcome in ("missed", "collapsed") else glyphs.reached
+        return Text(glyph, _COLORS.get(stage.ended.outcome, ""))
     current = stage is state.current
     return Text(glyphs.current if current else glyphs.pending, "yellow" if current else "")
 
@@ -227,7 +208,8 @@ def _entered(state: RunState, stage: StageState) -> bool:
 
 
 def _measure_of(stage: StageState) -> str:
-    scores = [stage.finished.after if stage.finished else None, stage.evaluated.score if stage.evaluated else None]
+    evaluated = stage.last(Evaluated)
+    scores = [stage.finished.after if stage.finished else None, evaluated.score if evaluated else None]
     return stage.measure_of(next((score for score in scores if score), None))
 
 
@@ -240,3 +222,28 @@ def _window(state: RunState, room: int | None) -> tuple[int, int]:
     current = state.current.index if state.current else 0
     first = min(max(0, current - shown // 2), total - shown)
     return first, first + shown
+
+
+def sparkline(values: Sequence[float], width: int, bars: str = _UNICODE_BARS) -> str:
+    """Return values as a row of bars, each the mean of an equal share of them, between their least and greatest.
+
+    Args:
+        values: In order; those that are not finite are left out.
+        width: The most characters.
+        bars: From low to high.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or width < 1:
+        return ""
+    n = min(width, len(finite))
+    edges = [len(finite) * i // n for i in range(n + 1)]
+    means = [sum(finite[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    low, high = min(means), max(means)
+    if high == low:
+        return bars[len(bars) // 2] * n
+    return "".join(bars[min(int((mean - low) / (high - low) * len(bars)), len(bars) - 1)] for mean in means)
+
+
+def _bar(share: float, width: int, full: str, empty: str) -> str:
+    filled = round(min(max(share, 0.0), 1.0) * width)
+    return full * filled + empty * (width - filled)

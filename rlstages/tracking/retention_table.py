@@ -11,17 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlstages.events import ExplorationMeasured, HandoverChecked, Retained, RetentionMeasured
+from rlstages.events import HandoverRecovered, Retained, RetentionMeasured, text
+from rlstages.events.checks import FEW, common_measure, rough
 from rlstages.specs.criteria.baselines import normalized, value_of
 from rlstages.specs.variants import Variant, is_scored_next, variants_of
 from rlstages.storage.record import shell_path
-from rlstages.tracking import text
 from rlstages.tracking.state import RunState, StageState
 
 KEPT = 0.9
 """A smaller share of what the policy scored there when that variant's own stage ended is shown in colour."""
-FEW = 30
-"""Scores of fewer episodes are marked: the 95 % interval of a success then spans a third of the scale."""
 
 _MEASURES = {"normalized": "normalized score", "success": "success", "return": "return"}
 
@@ -72,12 +70,12 @@ class Matrix:
 
 def matrix_of(state: RunState) -> Matrix | None:
     """Return the retention matrix of a run, or `None` if no stage has ended or it is switched off."""
-    rows = [stage for stage in state.stages if stage.retention is not None]
-    told = [stage.retention for stage in rows if stage.retention is not None]
-    if not told:
+    measured = [(stage, told) for stage in state.stages if (told := stage.last(RetentionMeasured)) is not None]
+    if not measured:
         return None
     variants = variants_of(state.curriculum)
-    cells = [tuple(_cell(state, stage, variant) for variant in variants) for stage in rows]
+    rows = [stage for stage, _ in measured]
+    cells = [tuple(_cell(state, stage, told, variant) for variant in variants) for stage, told in measured]
     measure = common_measure([cell for row in cells for cell in row])
     columns = tuple(
         _column(state, rows, variant, [row[variant.index] for row in cells], measure) for variant in variants
@@ -87,36 +85,17 @@ def matrix_of(state: RunState) -> Matrix | None:
         for stage, row in zip(rows, cells, strict=True)
         for cell, variant in zip(row, variants, strict=True)
     )
-    steps, seconds = max(row.steps for row in told), max(row.seconds for row in told)
+    steps, seconds = (max(told.steps for _, told in measured), max(told.seconds for _, told in measured))
     trained = sum(stage.finished.seconds for stage in state.stages if stage.finished)
     share = seconds / (trained + seconds) if trained + seconds > 0 else 0.0
     names = tuple(stage.name for stage in rows)
     return Matrix(names, columns, tuple(cells), measure, unplayed, steps, seconds, share)
 
 
-def common_measure(cells: Sequence[Retained]) -> str:
-    """Return one measure that all scores can be told in: the normalised one, else their own, else what all have."""
-    scored = [cell for cell in cells if cell.score is not None]
-    if scored and all(cell.normalized is not None for cell in scored):
-        return "normalized"
-    measures = {cell.measure for cell in scored}
-    if len(measures) == 1:
-        return measures.pop()
-    return "success" if all(cell.score and cell.score.success is not None for cell in scored) else "return"
-
-
-def _value(cell: Retained, measure: str) -> float | None:
-    if cell.score is None:
-        return None
-    return cell.normalized if measure == "normalized" else value_of(cell.score, measure)
-
-
-def _cell(state: RunState, stage: StageState, variant: Variant) -> Retained:
+def _cell(state: RunState, stage: StageState, told: RetentionMeasured, variant: Variant) -> Retained:
     """Return a score, on the scale of what is known by now; the next stage's own one where that has it."""
-    assert stage.retention is not None
-    told = (*stage.retention.scores, *stage.retention.held_out)
     unknown = Retained(variant.name, variant.measure, None, None)
-    found = next((one for one in told if one.environment == variant.name), unknown)
+    found = next((one for one in (*told.scores, *told.held_out) if one.environment == variant.name), unknown)
     score, following = found.score, state.stages[stage.index + 1 : stage.index + 2]
     if score is None and following:
         spec = state.curriculum.stages[stage.index + 1]
@@ -131,7 +110,7 @@ def _cell(state: RunState, stage: StageState, variant: Variant) -> Retained:
 def _column(
     state: RunState, rows: Sequence[StageState], variant: Variant, cells: Sequence[Retained], measure: str
 ) -> Column:
-    values = tuple(_value(cell, measure) for cell in cells)
+    values = tuple(cell.value(measure) for cell in cells)
     episodes = tuple(cell.score.episodes if cell.score else 0 for cell in cells)
     specs = state.curriculum.stages
     own = [row for row, stage in enumerate(rows) if specs[stage.index].environment == variant.environment]
@@ -155,11 +134,7 @@ def _shown(column: Column, row: int) -> Text:
     then = column.values[own] if own is not None and own < row else None
     if value is not None and then is not None and then > 0 and value < KEPT * then:
         style = "yellow"
-    return Text(_rough(value, column.episodes[row]), style)
-
-
-def _rough(value: float | None, episodes: int) -> str:
-    return ("~" if 0 < episodes < FEW else "") + text.number(value)
+    return Text(rough(value, column.episodes[row]), style)
 
 
 def print_kept(state: RunState, console: Console, run: Path | None = None) -> None:
@@ -186,7 +161,8 @@ def notes(state: RunState, matrix: Matrix, run: Path | None = None) -> list[str]
         share = f"retention_share={state.curriculum.retention_share:g} is spent"
         told.append(f"- : not played; {share}: raise it, or let {evaluate} score the last policy")
     last = state.current
-    if last and last.finished and last.retention is None and state.finish and state.finish.outcome == "missed":
+    stopped = state.finish is not None and state.finish.outcome == "missed"
+    if stopped and last and last.finished and last.last(RetentionMeasured) is None:
         told.append(f"The run stopped in {last.name!r}, so its policy has no row: {evaluate} scores it.")
     return told
 
@@ -202,36 +178,6 @@ def cost_line(matrix: Matrix) -> str:
     return f"These scores took {took}, {matrix.share:.1%} of the run's time."
 
 
-def retention_line(told: RetentionMeasured) -> str:
-    """Return what a policy scores where it has just been measured, in one line."""
-    scored = [cell for cell in (*told.scores, *told.held_out) if cell.score is not None]
-    measure = common_measure(scored)
-    shown = [
-        f"{cell.environment} {_rough(_value(cell, measure), cell.score.episodes)}" for cell in scored if cell.score
-    ]
-    return f"scores elsewhere ({measure}): {', '.join(shown)}" if shown else ""
-
-
-def handover_line(check: HandoverChecked, stage: StageState) -> str:
-    """Return how the policy compares with the clone that it was, in one line."""
-    measure = _handover_measure(check, stage)
-    before, after = (value_of(score, measure) for score in (check.before, check.after))
-    end = f"{_fall(check, before - after)}{', the clone is back' if check.rolled_back else ''}"
-    numbers = f"{measure} {text.number(before)} before, {text.number(after)} after the first updates"
-    return f"hand-over: {numbers}: {end}"
-
-
-def exploration_line(measured: ExplorationMeasured) -> str:
-    """Return how much a policy tries, in one line."""
-    if measured.std is not None:
-        tried = f"standard deviation {text.number(measured.std)} of half an action's range"
-    else:
-        tried = (
-            f"entropy {measured.entropy:.0%} of the largest, in a tenth of its states below {measured.entropy_low:.1%}"
-        )
-    return f"exploration: {tried}{f'; {measured.reason}' if measured.reason else ''}"
-
-
 def handover_lines(state: RunState) -> list[str]:
     """Return a line for each stage that took over a clone: how far it fell, and when it had recovered."""
     return [_handover(state, stage) for stage in state.stages if stage.handover]
@@ -244,7 +190,7 @@ def dip_of(state: RunState, stage: StageState) -> tuple[float, bool]:
     in the measure's own units.
     """
     first = stage.handover[0]
-    measure = _handover_measure(first, stage)
+    measure = first.measure(stage)
     dip = value_of(first.before, measure) - value_of(first.after, measure)
     environment = state.curriculum.stages[stage.index].environment
     names = [variant.name for variant in variants_of(state.curriculum) if variant.environment == environment]
@@ -255,29 +201,18 @@ def dip_of(state: RunState, stage: StageState) -> tuple[float, bool]:
     return (dip, False) if ends is None else (dip / (ends[1] - ends[0]), True)
 
 
-def _handover_measure(check: HandoverChecked, stage: StageState) -> str:
-    return "success" if stage.measure == "success" and check.before.success is not None else "return"
-
-
-def _fall(check: HandoverChecked, dip: float, unit: str = "") -> str:
-    """Return what the console and the end both say: a dip is a difference that is seen, beyond luck or not."""
-    if dip <= 0.0:
-        return "no dip"
-    luck = ", beyond luck" if check.fell else ", which may be luck" if check.p_value is not None else ""
-    return f"a dip of {text.number(dip)}{unit}{luck}"
-
-
 def _handover(state: RunState, stage: StageState) -> str:
     dip, scaled = dip_of(state, stage)
     checks = stage.handover
     rollbacks = sum(check.rolled_back for check in checks)
-    unit = " (normalized)" if scaled else f" in {_handover_measure(checks[0], stage)}"
+    unit = " (normalized)" if scaled else f" in {checks[0].measure(stage)}"
     back = f", {rollbacks} rollback{'s' * (rollbacks != 1)}" if rollbacks else ""
-    if stage.recovered is not None:
-        end = f", recovered {text.count(stage.recovered.steps)} steps after the first update"
+    recovered = stage.last(HandoverRecovered)
+    if recovered is not None:
+        end = f", recovered {text.count(recovered.steps)} steps after the first update"
     else:
         end = ", not recovered yet" if any(check.fell for check in checks) else ""
-    return f"hand-over to {stage.name!r}: {_fall(checks[0], dip, unit)}{back}{end}"
+    return f"hand-over to {stage.name!r}: {checks[0].fall(dip, unit)}{back}{end}"
 
 
 def kept(state: RunState) -> dict[str, Any]:
@@ -288,11 +223,11 @@ def kept(state: RunState) -> dict[str, Any]:
             "dip": dip,
             "normalized": scaled,
             "rollbacks": sum(check.rolled_back for check in stage.handover),
-            "steps_to_recover": stage.recovered.steps if stage.recovered else None,
+            "steps_to_recover": recovered.steps if recovered else None,
         }
         for stage in state.stages
         if stage.handover
-        for dip, scaled in [dip_of(state, stage)]
+        for (dip, scaled), recovered in [(dip_of(state, stage), stage.last(HandoverRecovered))]
     }
     if matrix is None:
         return {"handover": handovers}

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from rlstages.events import (
     BaselinesMeasured,
-    DemonstrationsReady,
     EpochFinished,
     Evaluated,
     Event,
     HandoverChecked,
-    HandoverRecovered,
     Judged,
     LookedBack,
-    RetentionMeasured,
+    Payload,
     RolloutFinished,
     RunFinished,
     RunStarted,
     StageCollapsed,
+    StageEnd,
     StageFinished,
     StageStarted,
 )
+from rlstages.events.payload import NO_STAGE, StageView
 from rlstages.specs.criteria import AllOf, AnyOf, Criterion, RewardThreshold, SuccessThreshold, Verdict
 from rlstages.specs.criteria.baselines import Baselines
 from rlstages.specs.criteria.episodes import Score
@@ -34,66 +35,82 @@ from rlstages.specs.stages.fine_tuning import UNLIMITED_STEPS
 _CURVE = 512
 
 
+P = TypeVar("P", bound=Payload)
+
+
 @dataclass
-class StageState:
+class StageState(StageView):
     """One rung of the ladder.
 
     Attributes:
         index: From 0.
-        name: Of the stage.
+        spec: The stage as the curriculum has it.
         kind: The name of its spec's class, such as `"BehaviorCloning"`.
         description: The stage as a sentence.
-        measure: What its criterion measures: `"success"`, `"return"`, or `"score"` where it has none.
         threshold: The number that is measured against, or `None`.
-        max_steps: Its step limit, or `None`.
-        max_epochs: Its epoch limit, or `None`.
         visit: How often it was entered.
         started: Whether it was entered.
         began: When it was entered in this session, in seconds since the epoch, or `None`.
-        confirming: Whether a confirmation is under way.
-        before: What the policy scored that entered, or `None`.
-        handover: Comparisons of the policy with the clone that it was.
-        retention: What the policy that left scores elsewhere, or `None`.
-        curve: What the criterion measured, rollout by rollout; for cloning the loss to watch, epoch by epoch.
+        records: What happened in it, by kind; of what comes often only the latest.
+        work: The latest piece of work in it: an epoch, a rollout or a wave of a confirmation.
+        curve: What was drawn, from event to event.
     """
 
     index: int
-    name: str
+    spec: StageSpec
     kind: str
     description: str
-    measure: str
     threshold: float | None
-    max_steps: int | None
-    max_epochs: int | None
     visit: int = 1
     started: bool = False
     began: float | None = None
-    confirming: bool = False
-    before: Score | None = None
-    demonstrations: DemonstrationsReady | None = None
-    evaluated: Evaluated | None = None
-    epoch: EpochFinished | None = None
-    rollout: RolloutFinished | None = None
-    judged: Judged | None = None
-    handover: list[HandoverChecked] = field(default_factory=list)
-    recovered: HandoverRecovered | None = None
-    retention: RetentionMeasured | None = None
-    looked: LookedBack | None = None
-    finished: StageFinished | None = None
-    collapsed: StageCollapsed | None = None
+    records: dict[type[Payload], list[Any]] = field(default_factory=lambda: defaultdict(list))
+    work: Payload | None = None
     curve: deque[float] = field(default_factory=lambda: deque(maxlen=_CURVE))
+
+    def last(self, kind: type[P]) -> P | None:
+        """Return the latest event of a kind, or `None`."""
+        found: list[P] = self.records[kind]
+        return found[-1] if found else None
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.spec.name
 
     @property
     def steps(self) -> int:
         """Environment steps so far."""
         if self.ended:
             return self.ended.stage_steps
-        return max((p.stage_steps for p in (self.rollout, self.judged, self.looked) if p), default=0)
+        counted = self.last(RolloutFinished), self.last(Judged), self.last(LookedBack)
+        return max((payload.stage_steps for payload in counted if payload), default=0)
 
     @property
-    def ended(self) -> StageFinished | StageCollapsed | None:
+    def finished(self) -> StageFinished | None:
+        """How it was finished, or `None` while it is under way, collapsed, or was not entered."""
+        return self.last(StageFinished)
+
+    @property
+    def ended(self) -> StageEnd | None:
         """How it ended, or `None` while it is under way or was not entered."""
-        return self.finished or self.collapsed
+        return self.finished or self.last(StageCollapsed)
+
+    @property
+    def confirming(self) -> bool:
+        """Whether a confirmation is under way."""
+        judged = self.last(Judged)
+        return judged is not None and judged is self.work and not judged.decided and not self.ended
+
+    @property
+    def before(self) -> Score | None:
+        """What the policy scored that entered, or `None`."""
+        return next((e.score for e in reversed(self.records[Evaluated]) if e.purpose == "before"), None)
+
+    @property
+    def handover(self) -> list[HandoverChecked]:
+        """Comparisons of the policy with the clone that it was."""
+        return self.records[HandoverChecked]
 
     @property
     def verdict(self) -> Verdict | None:
@@ -101,26 +118,8 @@ class StageState:
         if self.finished:
             trained_since = self.finished.outcome == "missed" and self.max_epochs is None
             return None if trained_since and self.finished.after else self.finished.verdict
-        return self.judged.verdict if self.judged else None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds until the step limit at the latest speed, or `None` where there is no saying."""
-        if not self.rollout or self.max_steps is None or self.rollout.steps_per_second <= 0:
-            return None
-        return max(0, self.max_steps - self.steps) / self.rollout.steps_per_second
-
-    def measured(self, score: Score | None) -> float | None:
-        """Return the number of a score that this stage's criterion would look at."""
-        if score is None:
-            return None
-        return score.success if self.measure_of(score) == "success" else score.mean_return
-
-    def measure_of(self, score: Score | None) -> str:
-        """Return what `measured` returns of this score: `"success"` or `"return"`."""
-        if self.measure == "return" or score is None or score.success is None:
-            return "return" if self.measure == "score" else self.measure
-        return "success"
+        judged = self.last(Judged)
+        return judged.verdict if judged else None
 
 
 class RunState:
@@ -141,9 +140,8 @@ class RunState:
         self.finish: RunFinished | None = None
         self.current: StageState | None = None
         self.began: float | None = None
-        self.epochs = 0
         self.baselines: dict[str, Baselines] = {}
-        self.ends: dict[tuple[int, int], StageFinished | StageCollapsed] = {}
+        self.ends: dict[tuple[int, int], StageEnd] = {}
         for event in history:
             self.take(event)
         self.finish = self.began = None
@@ -165,68 +163,44 @@ class RunState:
         elif isinstance(payload, BaselinesMeasured):
             self.baselines[payload.environment] = payload.baselines
         if 0 <= event.stage_index < len(self.stages):
-            self.current = self.stages[event.stage_index]
-            self.current.started = True
-            if isinstance(payload, StageStarted) and payload.visit > 1:
-                self._begin_again(self.current, payload.visit)
-            if isinstance(payload, (RolloutFinished, Judged, EpochFinished)):
-                # A stage that missed its threshold goes on when it is given more steps.
-                self.current.finished = None
-            if self.current.began is None:
-                self.current.began = event.time
-            self._take_stage(self.current, event)
+            self._take_stage(event)
 
-    def _begin_again(self, stage: StageState, visit: int) -> None:
-        """Forget what an earlier visit left."""
-        self.current = self.stages[stage.index] = _pending(stage.index, self.curriculum.stages[stage.index])
-        self.current.started, self.current.visit = True, visit
+    def place_of(self, event: Event) -> StageView:
+        """Return the stage of an event, or one that knows nothing."""
+        return self.stages[event.stage_index] if 0 <= event.stage_index < len(self.stages) else NO_STAGE
 
-    def _take_stage(self, stage: StageState, event: Event) -> None:
-        payload = event.payload
+    def _take_stage(self, event: Event) -> None:
+        payload, index = event.payload, event.stage_index
         if isinstance(payload, StageStarted):
-            stage.kind, stage.description = payload.kind, payload.description
+            if payload.visit > 1:
+                # Nothing is kept of what an earlier visit left.
+                self.stages[index] = _pending(index, self.curriculum.stages[index])
+            stage = self.stages[index]
+            stage.visit, stage.kind, stage.description = payload.visit, payload.kind, payload.description
             stage.max_steps, stage.max_epochs = _limit(payload.max_steps), payload.max_epochs
             stage.threshold = payload.threshold
-        elif isinstance(payload, DemonstrationsReady):
-            stage.demonstrations = payload
-        elif isinstance(payload, Evaluated):
-            stage.evaluated = payload
-            if payload.purpose == "before":
-                stage.before = payload.score
-        elif isinstance(payload, EpochFinished):
-            self.epochs += 1
-            stage.epoch = payload
-            _extend(stage.curve, payload.metrics.get("held_out_loss", payload.metrics.get("loss")))
-        elif isinstance(payload, RolloutFinished):
-            stage.rollout, stage.confirming = payload, False
-            _extend(stage.curve, payload.value)
-        elif isinstance(payload, Judged):
-            stage.judged, stage.confirming = payload, not (payload.verdict.met or payload.verdict.futile)
-        elif isinstance(payload, HandoverChecked):
-            stage.handover.append(payload)
-        elif isinstance(payload, HandoverRecovered):
-            stage.recovered = payload
-        elif isinstance(payload, RetentionMeasured):
-            stage.retention = payload
-        elif isinstance(payload, LookedBack):
-            stage.looked = payload
-        elif isinstance(payload, StageFinished):
-            stage.finished, stage.confirming = payload, False
-            self.ends[stage.index, payload.visit] = payload
-        elif isinstance(payload, StageCollapsed):
-            stage.collapsed, stage.confirming = payload, False
-            self.ends[stage.index, payload.visit] = payload
-
-
-def _extend(curve: deque[float], value: float | None) -> None:
-    if value is not None:
-        curve.append(value)
+        self.current = stage = self.stages[index]
+        stage.started = True
+        if stage.began is None:
+            stage.began = event.time
+        if isinstance(payload, (RolloutFinished, Judged, EpochFinished)):
+            # A stage that missed its threshold goes on when it is given more steps.
+            stage.records[StageFinished].clear()
+            stage.work = payload
+        elif isinstance(payload, StageEnd):
+            self.ends[index, payload.visit] = payload
+        if payload.often(stage):
+            stage.records[type(payload)].clear()
+        stage.records[type(payload)].append(payload)
+        drawn = payload.drawn()
+        if drawn is not None:
+            stage.curve.append(drawn)
 
 
 def _pending(index: int, stage: StageSpec) -> StageState:
     return StageState(
         index=index,
-        name=stage.name,
+        spec=stage,
         kind=type(stage).__name__,
         description=str(stage),
         measure=_measure(stage.until),

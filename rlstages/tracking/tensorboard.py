@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from rlstages.events import EpochFinished, Event
-from rlstages.tracking.metrics import CLONE_AXIS, metrics
+from rlstages.events import Event
+from rlstages.tracking.metrics import Points
 
 _PREFIX = "events.out.tfevents."
 _warn = logging.getLogger(__name__).warning
@@ -23,7 +23,7 @@ class TensorBoardTracker:
         self._warn = warn
         self._writer: Any = None
         self._off = False
-        self._epochs = 0
+        self._points = Points()
 
     def __call__(self, event: Event) -> None:
         """Write the event's metrics."""
@@ -66,11 +66,9 @@ class TensorBoardTracker:
     def _write(self, event: Event) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
 
-        numbers, step = metrics(event), event.global_step
-        if isinstance(event.payload, EpochFinished):
-            self._epochs += 1
-            numbers, step = {**numbers, CLONE_AXIS: float(self._epochs)}, self._epochs
-        elif event.stage_index >= 0 and numbers:
+        numbers = self._points(event)
+        step = int(numbers.get(event.payload.axis, event.global_step))
+        if event.payload.axis not in numbers and event.stage_index >= 0 and numbers:
             numbers = {**numbers, "stage/index": float(event.stage_index)}
         values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
         if values:

@@ -68,7 +68,8 @@ def through_json(event):
 
 
 def test_there_is_an_example_of_every_kind_of_event():
-    assert {type(p) for p in PAYLOADS} == set(Payload.__args__)
+    own = {kind for kind in Payload.__subclasses__() if kind.__module__.startswith("rlstages.")}
+    assert {type(p) for p in PAYLOADS} == own
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda p: type(p).__name__)

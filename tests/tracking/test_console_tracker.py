@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import re
+from typing import ClassVar
 
 import pytest
 import realistic
@@ -8,16 +9,16 @@ from building import curriculum, tuning
 from rich.cells import cell_len
 from rich.console import Console
 
-from rlstages.events import Event, RolloutFinished, RunStarted, StageFinished, StageStarted, Warned
+from rlstages.events import EpochFinished, Event, RolloutFinished, RunStarted, StageFinished, StageStarted, Warned, text
 from rlstages.specs.agent import Agent
 from rlstages.specs.criteria import Verdict
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.environment import Environment
+from rlstages.specs.stages.base import StageSpec
 from rlstages.specs.stages.cloning import BehaviorCloning
-from rlstages.tracking import text
 from rlstages.tracking.console import console_tracker
-from rlstages.tracking.ladder import ASCII, UNICODE, live_view
+from rlstages.tracking.ladder import ASCII, UNICODE, live_view, phase, sparkline
 from rlstages.tracking.state import RunState
 
 ESCAPE = "\x1b"
@@ -256,11 +257,11 @@ def test_spans(seconds, shown):
 
 
 def test_sparkline_keeps_the_shape():
-    assert text.sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
-    assert text.sparkline([0, 0, 7, 7], 2) == "▁█"
-    assert text.sparkline([3, 3], 8) == "▅▅"
-    assert text.sparkline([], 8) == text.sparkline([1, 2], 0) == ""
-    assert len(text.sparkline(list(range(1000)), 30)) == 30
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0, 0, 7, 7], 2) == "▁█"
+    assert sparkline([3, 3], 8) == "▅▅"
+    assert sparkline([], 8) == sparkline([1, 2], 0) == ""
+    assert len(sparkline(list(range(1000)), 30)) == 30
 
 
 def test_a_missed_stage_shows_its_last_score_and_not_that_of_an_earlier_confirmation():
@@ -299,3 +300,35 @@ def test_a_stage_that_is_given_more_steps_is_under_way_again():
     [stage] = state.stages
     assert stage.finished is None
     assert (stage.steps, stage.max_steps) == (2_128, 3_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretching(StageSpec):
+    runner: ClassVar[str] = "nowhere:Runner"
+
+    name: str
+    environment: Environment
+    max_epochs: int | None = None
+    until: None = None
+    evaluation_episodes: int = 0
+
+    @property
+    def epoch_limit(self):
+        return self.max_epochs
+
+
+class Reading(Stretching):
+    activity: ClassVar[str] = "reading"
+
+
+@pytest.mark.parametrize(("kind", "said"), [(Stretching, "training"), (Reading, "reading")])
+@pytest.mark.parametrize("epochs", [3, None])
+def test_a_stage_of_another_kind_is_under_way_in_its_own_words(kind, said, epochs):
+    plan = curriculum(kind("own", Environment("CartPole-v1"), max_epochs=epochs))
+    state = RunState(plan, [Event(RunStarted("id", plan, 0, {}), 0)])
+    state.take(Event(StageStarted(kind.__name__, "own", max_epochs=epochs), 0, 0, "own"))
+    [stage] = state.stages
+    shown = [phase(stage)]
+    state.take(Event(EpochFinished(1, {"loss": 0.5}, best=True), 0, 0, "own"))
+
+    assert [*shown, phase(stage)] == ["preparing" if epochs else said, said]

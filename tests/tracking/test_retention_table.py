@@ -27,7 +27,7 @@ from rlstages.specs.criteria.baselines import Baselines
 from rlstages.specs.criteria.episodes import Score
 from rlstages.storage.run_directory import read_events
 from rlstages.tracking.console import console_tracker
-from rlstages.tracking.retention_table import dip_of, handover_line, handover_lines, kept, matrix_of, print_kept
+from rlstages.tracking.retention_table import dip_of, handover_lines, kept, matrix_of, print_kept
 from rlstages.tracking.state import RunState
 from rlstages.tracking.tensorboard import tensorboard_tracker
 
@@ -175,7 +175,7 @@ def test_the_line_of_the_look_and_the_line_at_the_end_agree(after, p_value, fell
     check = HandoverChecked(1, 900, scored(0.8), scored(after), p_value, fell, False)
     state, stage = told(check)
 
-    assert handover_line(check, stage).endswith(f"after the first updates: {said.format('')}")
+    assert check.line(stage).endswith(f"after the first updates: {said.format('')}")
     end = ", not recovered yet" if fell else ""
     assert handover_lines(state) == [f"hand-over to 'short': {said.format(' in success')}{end}"]
 

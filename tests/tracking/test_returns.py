@@ -93,8 +93,8 @@ def test_a_visit_begins_with_nothing_of_the_one_before():
     state = RunState(PLAN, until(StageStarted, 2))
 
     easy, hard = state.stages
-    assert (easy.finished, easy.rollout, easy.steps, len(easy.curve), easy.visit) == (None, None, 0, 0, 2)
-    assert hard.collapsed is not None and hard.steps == 800
+    assert (easy.finished, easy.last(RolloutFinished), easy.steps, len(easy.curve), easy.visit) == (None, None, 0, 0, 2)
+    assert hard.last(StageCollapsed) is not None and hard.steps == 800
     assert list(state.ends) == [(0, 1), (1, 1)]
 
 

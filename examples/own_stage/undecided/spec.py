@@ -19,6 +19,7 @@ class Undecided(StageSpec):
     """
 
     runner: ClassVar[str] = "undecided.runner:UndecidedRunner"
+    activity: ClassVar[str] = "evening out"
 
     name: str
     environment: Environment

@@ -32,6 +32,7 @@ class StageSpec:
         runner: What carries it out, as `"module:Class"`, which is imported when a run comes to the stage.
         reinforces: Whether it trains by reward, in environment steps. After one that does not, the policy is handed
             over to reinforcement learning.
+        activity: What the console says it does, in a word or two, while it is under way and nothing closer is known.
         demonstrates: Whether it learns from demonstrations, and keeps them for later stages.
         left_out_in: Arms of a comparison that leave it out.
     """
@@ -52,6 +53,7 @@ class StageSpec:
 
     runner: ClassVar[str]
     reinforces: ClassVar[bool] = False
+    activity: ClassVar[str] = "training"
     demonstrates: ClassVar[bool] = False
     left_out_in: ClassVar[frozenset[str]] = frozenset({"scratch"})
 

@@ -32,6 +32,7 @@ class BehaviorCloning(StageSpec):
     """
 
     runner: ClassVar[str] = "rlstages.stages.cloning:CloningRunner"
+    activity: ClassVar[str] = "cloning"
     demonstrates: ClassVar[bool] = True
     left_out_in: ClassVar[frozenset[str]] = frozenset({"no-cloning", "scratch"})
 

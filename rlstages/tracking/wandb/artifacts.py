@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rlstages.errors import reason_of
-from rlstages.events import DemonstrationsReady, Event, RunFinished, StageCollapsed, StageFinished, StageStarted
+from rlstages.events import Event
+from rlstages.events.payload import LeftFile
 from rlstages.events.privacy import without_paths
 from rlstages.specs.serialization import to_data
 from rlstages.storage.record import RunRecord
@@ -17,7 +18,6 @@ from rlstages.tracking.wandb.lineage import FINAL, collection, digest_alias, pol
 
 _SECONDS = 10
 _TYPES = {"policy": "model", "demonstrations": "dataset", "code": "code"}
-_ENDS = ("reached", "missed", "paused")
 
 
 class Artifacts:
@@ -45,27 +45,27 @@ class Artifacts:
     ) -> None:
         self._run, self._state, self._run_id, self._record, self._warn = run, state, run_id, record, warn
         self._logged: dict[str, Any] = {}
-        self._waiting: tuple[StageFinished | StageCollapsed, str] | None = None
+        self._waiting: tuple[LeftFile, str] | None = None
         self._online = self._edges = online
 
     def take(self, event: Event) -> None:
         """Take one event."""
-        payload = event.payload
-        if isinstance(payload, DemonstrationsReady):
-            self._add_demonstrations(payload, event.stage_name)
-        elif isinstance(payload, (StageFinished, StageCollapsed)):
+        left = event.payload.leaves()
+        if left is None:
+            return
+        if left.kind == "policy":
             self.release()
-            self._waiting = payload, event.stage_name
-        elif isinstance(payload, StageStarted):
-            self.release()
-        elif isinstance(payload, RunFinished):
-            self.release(final=payload.outcome in _ENDS)
+            self._waiting = left, event.stage_name
+        else:
+            self._add_own(left, event.stage_name)
 
     def release(self, final: bool = False) -> None:
         """Add the policy that waits, if there is one."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            self._add_policy(*waiting, final)
+            left, stage = waiting
+            self._use(left.parent)
+            self._add_own(left, stage, [left.about.get("outcome", ""), FINAL if final else ""])
 
     def use_other_runs(self, here: Path) -> None:
         """Draw the edges from the policies of other runs that this one is made from; what W&B lacks has none."""
@@ -82,48 +82,27 @@ class Artifacts:
             named = {os.path.relpath(file, top): os.path.relpath(file) for file in files}
             self._add(named, "code", {"stage": "every"}, [])
 
-    def _add_demonstrations(self, shown: DemonstrationsReady, stage: str) -> None:
-        about = {
-            "digest": shown.digest,
-            "parent": None,
-            "stage": stage,
-            "source": shown.source,
-            "score": to_data(shown.score, nan_as_null=True),
-            "held_out_episodes": shown.held_out_episodes,
-        }
-        self._add_own(shown.file, "demonstrations", about, [])
-
-    def _add_policy(self, ended: StageFinished | StageCollapsed, stage: str, final: bool) -> None:
-        about: dict[str, Any] = {"digest": ended.digest, "parent": ended.parent, "stage": stage, "visit": ended.visit}
-        if self._record is not None and self._record.origin is not None and ended.parent is None:
-            about["parent"] = self._record.origin["digest"]
-        if isinstance(ended, StageCollapsed):
-            about |= {"outcome": "collapsed", "decline": to_data(ended.decline, nan_as_null=True)}
-        else:
-            about |= {
-                "outcome": ended.outcome,
-                "score": to_data(ended.after, nan_as_null=True),
-                "verdict": to_data(ended.verdict, nan_as_null=True),
-            }
-        self._use(ended.parent)
-        self._add_own(ended.policy, "policy", about, [about["outcome"], *([FINAL] if final else [])])
-
-    def _add_own(self, file: str, kind: str, about: dict[str, Any], aliases: list[str]) -> None:
-        path = Path(file)
+    def _add_own(self, left: LeftFile, stage: str, aliases: Sequence[str] = ()) -> None:
+        path = Path(left.path)
         if not path.is_file() or not path.resolve().is_relative_to(Path.cwd()):
-            self._warn(f"W&B gets no {kind} of stage {about['stage']!r}: there is no file {path.name}.")
+            self._warn(f"W&B gets no {left.kind} of stage {stage!r}: there is no file {path.name}.")
             return
-        own = [stage_alias(about["stage"]), digest_alias(about["digest"])]
-        artifact = self._add({path.name: file}, kind, about, [*own, *aliases])
+        origin = None if self._record is None else self._record.origin
+        begun_from = origin["digest"] if origin is not None and left.kind == "policy" else None
+        about = {"digest": left.digest, "parent": left.parent or begun_from, "stage": stage}
+        about |= to_data(left.about, nan_as_null=True)
+        own = [stage_alias(stage), digest_alias(left.digest)]
+        artifact = self._add({path.name: left.path}, left.kind, about, [*own, *filter(None, aliases)])
         if artifact is not None:
-            self._logged[about["digest"]] = artifact
+            self._logged[left.digest] = artifact
 
     def _add(self, files: Mapping[str, str], kind: str, about: dict[str, Any], aliases: list[str]) -> Any:
         """Add files by their names in the artifact; return it, or `None` where W&B refuses."""
         import wandb
 
         name = collection(self._state.curriculum.name, kind)
-        artifact = wandb.Artifact(name, type=_TYPES[kind], metadata=without_paths({**about, "run": self._run_id}))
+        metadata = without_paths({**about, "run": self._run_id})
+        artifact = wandb.Artifact(name, type=_TYPES.get(kind, kind), metadata=metadata)
         try:
             for inside, file in files.items():
                 # The file stays where it is and as it is: no copy in W&B's staging area or cache.

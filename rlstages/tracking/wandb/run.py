@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from rlstages.errors import ExitCode
 from rlstages.events import (
-    EpochFinished,
     Event,
     HandoverChecked,
     HandoverRecovered,
     RetentionMeasured,
-    RolloutFinished,
     RunFinished,
     RunStarted,
-    StageCollapsed,
+    StageEnd,
     StageFinished,
+    StageStarted,
 )
+from rlstages.events.payload import STEP_AXIS
 from rlstages.events.privacy import without_paths
 from rlstages.specs.serialization import to_data
 from rlstages.storage.record import RunRecord
-from rlstages.tracking.metrics import CLONE_AXIS, STEP_AXIS, STEP_PREFIXES, SUMMARIES, metrics
+from rlstages.tracking.metrics import CLONE_AXIS, STEP_PREFIXES, SUMMARIES, Points
 from rlstages.tracking.retention_table import kept
 from rlstages.tracking.state import RunState, StageState
 from rlstages.tracking.wandb.artifacts import Artifacts
@@ -32,9 +32,10 @@ from rlstages.tracking.wandb.session import FOLDER, belonging, open_run
 from rlstages.tracking.wandb.tables import GateCurve, retention_table, stages_table
 
 # A row costs W&B about a millisecond, and A2C finishes a hundred rollouts a second.
-_LEAST_SECONDS_BETWEEN_ROLLOUTS = 0.25
+_LEAST_SECONDS = 0.25
 _NEWS_SECONDS = 600
 _MOST_OF_A_TITLE = 63
+_ENDS = ("reached", "missed", "paused")
 _EXIT_CODES = {"reached": 0, "paused": 0, "missed": ExitCode.MISSED, "interrupted": ExitCode.INTERRUPTED}
 
 
@@ -80,8 +81,9 @@ class WandbRun:
         self._state: RunState | None = None
         self._artifacts: Artifacts | None = None
         self._gate = GateCurve()
-        self._held: tuple[Event, int] | None = None
-        self._last_rollout = -1e18
+        self._numbers, self._sections = Points(), {"clone", *STEP_PREFIXES}
+        self._held: tuple[Event, dict[str, float], int] | None = None
+        self._last_time = -1e18
         self._place, self._first = 0, 0
         self._exit_code: int = ExitCode.FAULT
 
@@ -91,26 +93,32 @@ class WandbRun:
             self._start(event.payload)
         if self._run is None or self._state is None or self._artifacts is None:
             return
+        payload = event.payload
         self._state.take(event)
         self._gate.take(event)
-        place = self._place
-        self._place += bool(metrics(event))
-        if isinstance(event.payload, RolloutFinished) and self._too_soon(event):
-            self._held = event, place
+        numbers, place = self._numbers(event), self._place
+        self._place += bool(numbers)
+        # Of what comes as often as rollouts do, some are left out.
+        if payload.often(self._state.place_of(event)) > 1 and self._too_soon(event):
+            self._held = event, numbers, place
             return
         self._release()
-        self._log(event, place)
+        self._log(event, numbers, place)
         self._artifacts.take(event)
-        if isinstance(event.payload, (HandoverChecked, HandoverRecovered, RetentionMeasured)):
-            self._run.summary.update(kept(self._state))
-        elif isinstance(event.payload, StageFinished):
-            self._summarise_stages()
-        if isinstance(event.payload, (StageFinished, StageCollapsed)) and place >= self._first:
-            self._alert(event, event.payload)
         self._exit_code = ExitCode.FAULT
-        if isinstance(event.payload, RunFinished):
-            self._exit_code = _EXIT_CODES.get(event.payload.outcome, ExitCode.FAULT)
-            self._run.summary.update({"outcome": event.payload.outcome, "reason": without_paths(event.payload.reason)})
+        if isinstance(payload, (HandoverChecked, HandoverRecovered, RetentionMeasured)):
+            self._run.summary.update(kept(self._state))
+        elif isinstance(payload, StageStarted):
+            self._artifacts.release()
+        elif isinstance(payload, StageEnd):
+            if payload.outcome != "collapsed":
+                self._run.summary.update(_summary(self._state))
+            if place >= self._first:
+                self._alert(event, payload)
+        elif isinstance(payload, RunFinished):
+            self._artifacts.release(final=payload.outcome in _ENDS)
+            self._exit_code = _EXIT_CODES.get(payload.outcome, ExitCode.FAULT)
+            self._run.summary.update({"outcome": payload.outcome, "reason": without_paths(payload.reason)})
 
     def finish(self) -> None:
         """Send what is left and wait until W&B has all of it."""
@@ -131,19 +139,19 @@ class WandbRun:
         self._first = self.points = self._run.starting_step
         self._run.define_metric(STEP_AXIS, hidden=True)
         self._run.define_metric(CLONE_AXIS, hidden=True)
-        for prefix, axis in (("clone", CLONE_AXIS), *((prefix, STEP_AXIS) for prefix in STEP_PREFIXES)):
-            self._run.define_metric(f"{prefix}/*", step_metric=axis)
+        for section, axis in (("clone", CLONE_AXIS), *((section, STEP_AXIS) for section in STEP_PREFIXES)):
+            self._run.define_metric(f"{section}/*", step_metric=axis)
             for metric, summary in SUMMARIES.items():
-                if metric.startswith(f"{prefix}/"):
+                if metric.startswith(f"{section}/"):
                     self._run.define_metric(metric, step_metric=axis, summary=summary)
         self._artifacts = Artifacts(self._run, self._state, started.run_id, self._record, self._online, self._warn)
         self._artifacts.use_other_runs(self._here)
         self._artifacts.add_code(self._code)
 
     def _too_soon(self, event: Event) -> bool:
-        if 0 <= event.time - self._last_rollout < _LEAST_SECONDS_BETWEEN_ROLLOUTS:
+        if 0 <= event.time - self._last_time < _LEAST_SECONDS:
             return True
-        self._last_rollout = event.time
+        self._last_time = event.time
         self._held = None
         return False
 
@@ -153,14 +161,13 @@ class WandbRun:
         if held is not None:
             self._log(*held)
 
-    def _log(self, event: Event, place: int) -> None:
-        row: dict[str, Any] = dict(metrics(event))
-        if not row or place < self._first:
+    def _log(self, event: Event, numbers: dict[str, float], place: int) -> None:
+        if not numbers or place < self._first:
             return
         assert self._state is not None
-        if isinstance(event.payload, EpochFinished):
-            row[CLONE_AXIS] = self._state.epochs
-        if isinstance(event.payload, (StageFinished, StageCollapsed)):
+        self._define(numbers, event.payload.axis)
+        row: dict[str, Any] = {**numbers}
+        if isinstance(event.payload, StageEnd):
             row["stages"] = stages_table(self._state)
             row |= self._gate.chart()
         if isinstance(event.payload, RetentionMeasured):
@@ -169,33 +176,38 @@ class WandbRun:
         self._run.log({**row, **where, "_timestamp": event.time}, step=place, commit=True)
         self.points = place + 1
 
-    def _alert(self, event: Event, ended: StageFinished | StageCollapsed) -> None:
+    def _define(self, names: Iterable[str], axis: str) -> None:
+        """Tell W&B the axis of sections that other packages' events bring."""
+        for section, slash, _ in (name.partition("/") for name in names):
+            if section not in self._sections:
+                self._sections.add(section)
+                if axis != STEP_AXIS:
+                    self._run.define_metric(axis, hidden=True)
+                self._run.define_metric(f"{section}/*" if slash else section, step_metric=axis)
+
+    def _alert(self, event: Event, ended: StageEnd) -> None:
         """Tell the user of a stage that went wrong just now; what is uploaded later is no news."""
-        outcome = "collapsed" if isinstance(ended, StageCollapsed) else ended.outcome
-        if not self._online or outcome not in ("missed", "collapsed") or time.time() - event.time > _NEWS_SECONDS:
-            return
-        title = f"{outcome}: {event.stage_name}"[:_MOST_OF_A_TITLE]
-        self._run.alert(title=title, text=without_paths(ended.reason), level="WARN")
-
-    def _summarise_stages(self) -> None:
-        assert self._state is not None
-        finished = [stage for stage in self._state.stages if stage.finished]
-        last = finished[-1]
-        score = last.finished.after if last.finished else None
-        self._run.summary.update(
-            {
-                "verdicts": {stage.name: _verdict(stage) for stage in finished},
-                "final/stages_reached": sum(bool(s.finished and s.finished.outcome != "missed") for s in finished),
-                "final/stage": last.name,
-                "final/return": score.mean_return if score else None,
-                "final/success": score.success if score else None,
-            }
-        )
+        news = time.time() - event.time <= _NEWS_SECONDS
+        if self._online and news and ended.outcome in ("missed", "collapsed"):
+            title = f"{ended.outcome}: {event.stage_name}"[:_MOST_OF_A_TITLE]
+            self._run.alert(title=title, text=without_paths(ended.reason), level="WARN")
 
 
-def _verdict(stage: StageState) -> dict[str, Any]:
-    assert stage.finished is not None
-    verdict = to_data(stage.finished.verdict, nan_as_null=True) or {}
+def _summary(state: RunState) -> dict[str, Any]:
+    """Return how the finished stages ended; the last of them is the run's result so far."""
+    finished = [(stage, stage.finished) for stage in state.stages if stage.finished]
+    last, end = finished[-1]
+    return {
+        "verdicts": {stage.name: _verdict(stage, end) for stage, end in finished},
+        "final/stages_reached": sum(end.outcome != "missed" for _, end in finished),
+        "final/stage": last.name,
+        "final/return": end.after.mean_return if end.after else None,
+        "final/success": end.after.success if end.after else None,
+    }
+
+
+def _verdict(stage: StageState, end: StageFinished) -> dict[str, Any]:
+    verdict = to_data(end.verdict, nan_as_null=True) or {}
     kept = {key: verdict[key] for key in ("value", "bound", "threshold", "episodes") if key in verdict}
-    scores = {"before": stage.measured(stage.finished.before), "after": stage.measured(stage.finished.after)}
-    return {"outcome": stage.finished.outcome, "reason": without_paths(stage.finished.reason), **scores, **kept}
+    scores = {"before": stage.measured(end.before), "after": stage.measured(end.after)}
+    return {"outcome": end.outcome, "reason": without_paths(end.reason), **scores, **kept}

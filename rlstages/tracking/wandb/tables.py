@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlstages.events import Event, Retained, RolloutFinished, StageCollapsed, StageFinished
+from rlstages.events import Event, Retained, RolloutFinished, StageCollapsed, StageEnd
 from rlstages.specs.criteria.baselines import value_of
 from rlstages.tracking.retention_table import matrix_of
 from rlstages.tracking.state import RunState, StageState
@@ -78,21 +78,12 @@ def _value_and_episodes(cell: Retained) -> tuple[float | None, int]:
     return (None, 0) if cell.score is None else (value_of(cell.score, cell.measure), cell.score.episodes)
 
 
-def _table_row(stage: StageState, ended: StageFinished | StageCollapsed) -> list[Any]:
-    head = [stage.name, ended.visit, stage.kind]
-    tail = [ended.stage_steps, round(ended.seconds, 1)]
+def _table_row(stage: StageState, ended: StageEnd) -> list[Any]:
+    row = [stage.name, ended.visit, stage.kind, ended.outcome, ended.stage_steps, round(ended.seconds, 1)]
     if isinstance(ended, StageCollapsed):
         # These numbers are of the stage before, which is what was lost.
         decline = ended.decline
-        return [*head, "collapsed", *tail, decline.measure, None, decline.value, decline.bound, decline.level]
-    verdict = ended.verdict
-    return [
-        *head,
-        ended.outcome,
-        *tail,
-        stage.measure_of(ended.after),
-        stage.measured(ended.before),
-        stage.measured(ended.after),
-        verdict.bound if verdict else None,
-        verdict.threshold if verdict else stage.threshold,
-    ]
+        return [*row, decline.measure, None, decline.value, decline.bound, decline.level]
+    before, after, verdict = stage.measured(ended.before), stage.measured(ended.after), ended.verdict
+    limits = [verdict.bound, verdict.threshold] if verdict else [None, stage.threshold]
+    return [*row, stage.measure_of(ended.after), before, after, *limits]

@@ -1,12 +1,8 @@
-"""Numbers, spans of time and small pictures as text. Pure functions."""
+"""Numbers and spans of time as text. Pure functions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-UNICODE_BARS = "▁▂▃▄▅▆▇█"
-ASCII_BARS = "_.-=*#"
 
 
 def count(value: float) -> str:
@@ -43,27 +39,6 @@ def span(seconds: float) -> str:
     return f"{whole} s"
 
 
-def sparkline(values: Sequence[float], width: int, bars: str = UNICODE_BARS) -> str:
-    """Return values as a row of bars, each the mean of an equal share of them, between their least and greatest.
-
-    Args:
-        values: In order; those that are not finite are left out.
-        width: The most characters.
-        bars: From low to high.
-    """
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite or width < 1:
-        return ""
-    n = min(width, len(finite))
-    edges = [len(finite) * i // n for i in range(n + 1)]
-    means = [sum(finite[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
-    low, high = min(means), max(means)
-    if high == low:
-        return bars[len(bars) // 2] * n
-    return "".join(bars[min(int((mean - low) / (high - low) * len(bars)), len(bars) - 1)] for mean in means)
-
-
-def bar(share: float, width: int, full: str, empty: str) -> str:
-    """Return a progress bar of `width` characters."""
-    filled = round(min(max(share, 0.0), 1.0) * width)
-    return full * filled + empty * (width - filled)
+def took(steps: int, seconds: float) -> str:
+    """Return what a stage has taken."""
+    return f"{count(steps)} steps, {span(seconds)}"

@@ -1,0 +1,231 @@
+"""Records of how a policy learns within a stage, and of how it is scored there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rlstages.events.payload import LeftFile, Payload, StageView, named, prefixed
+from rlstages.events.text import count, number, span
+from rlstages.specs.criteria import Verdict
+from rlstages.specs.criteria.episodes import Score
+
+
+@dataclass(frozen=True)
+class DemonstrationsReady(Payload):
+    """Demonstrations were recorded or loaded, and filtered.
+
+    Attributes:
+        source: Who showed them, in words.
+        file: Where they lie, relative to the run directory.
+        digest: SHA-256 of that file.
+        score: Of the demonstrated episodes.
+        held_out_episodes: How many of them are only measured on.
+        recorded_steps: Environment steps of all episodes that were shown, those included that were filtered out; `None`
+            in logs of before this was kept.
+    """
+
+    source: str
+    file: str
+    digest: str
+    score: Score
+    held_out_episodes: int
+    recorded_steps: int | None = None
+
+    @property
+    def cost(self) -> int:
+        """Environment steps that they took, as far as that is known."""
+        return self.score.steps if self.recorded_steps is None else self.recorded_steps
+
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return what was shown, as scores."""
+        return prefixed("eval", named("demonstrations", self.score))
+
+    def line(self, stage: StageView) -> str:
+        """Return how many episodes were shown, and how good they are."""
+        measured = f"{stage.measure_of(self.score)} {number(stage.measured(self.score))}"
+        held = f", {self.held_out_episodes} held out" if self.held_out_episodes else ""
+        return f"{self.score.episodes} episodes of {self.source}: {measured}{held}"
+
+    def leaves(self) -> LeftFile:
+        """Return the file of the demonstrations."""
+        about = {"source": self.source, "score": self.score, "held_out_episodes": self.held_out_episodes}
+        return LeftFile("demonstrations", self.file, self.digest, None, about)
+
+
+@dataclass(frozen=True)
+class EpochFinished(Payload):
+    """One pass over the demonstrations.
+
+    Attributes:
+        epoch: From 1, within the stage.
+        metrics: `loss`, and where episodes are held out `held_out_loss` (negative log likelihood, nats), and
+            `accuracy` (discrete actions) or `error` (continuous actions: root mean square, as a share of half the
+            range).
+        best: Whether the held-out loss is the lowest so far.
+    """
+
+    axis: ClassVar[str] = "clone/epoch"
+
+    epoch: int
+    metrics: Mapping[str, float]
+    best: bool
+
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return its metrics."""
+        return prefixed("clone", self.metrics)
+
+    def line(self, stage: StageView) -> str:
+        """Return its metrics, and which epoch it is."""
+        return f"epoch {self.epoch} of {stage.max_epochs}: {self.fit()}"
+
+    def fit(self) -> str:
+        """Return its metrics in words."""
+        shown = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in self.metrics.items())
+        return f"{shown} (best)" if self.best and "held_out_loss" in self.metrics else shown
+
+    def often(self, stage: StageView) -> int:
+        """Return 0 for the last epoch."""
+        return 0 if self.epoch == stage.max_epochs else 1
+
+    def drawn(self) -> float | None:
+        """Return the loss to watch."""
+        return self.metrics.get("held_out_loss", self.metrics.get("loss"))
+
+
+@dataclass(frozen=True)
+class Evaluated(Payload):
+    """The frozen policy was scored on episodes of its own.
+
+    Attributes:
+        purpose: `"before"` or `"after"` a stage.
+        score: The outcome.
+    """
+
+    purpose: str
+    score: Score
+
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return the score with its intervals."""
+        score = self.score
+        return {
+            "eval/return": score.mean_return,
+            "eval/return_low": score.return_low,
+            "eval/return_high": score.return_high,
+            "eval/success": score.success,
+            "eval/success_low": score.success_low,
+            "eval/success_high": score.success_high,
+            "eval/episodes": score.episodes,
+        }
+
+    def line(self, stage: StageView) -> str:
+        """Return the score."""
+        return f"{self.purpose}: {self.score}"
+
+
+@dataclass(frozen=True)
+class RolloutFinished(Payload):
+    """One rollout and one update.
+
+    Attributes:
+        phase: `"critic fit"` or `"training"`.
+        stage_steps: Environment steps of this stage so far.
+        episodes: Fresh episodes in the window that the criterion looks at.
+        mean_return: Of the window; `None` while it is empty.
+        success: Of the window; `None` while it is empty or without a definition of success.
+        mean_length: Of the window, in steps.
+        value: What the criterion measures, over its window.
+        threshold: What it is measured against.
+        train: Losses and diagnostics of the update, by name.
+        steps_per_second: Of this rollout and update.
+        waiting_for: Why the gate has not opened, in one sentence.
+    """
+
+    phase: str
+    stage_steps: int
+    episodes: int
+    mean_return: float | None
+    success: float | None
+    mean_length: float | None
+    value: float | None
+    threshold: float
+    train: Mapping[str, float]
+    steps_per_second: float
+    waiting_for: str
+
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return what the window holds, and the update's losses."""
+        return {
+            "rollout/return": self.mean_return,
+            "rollout/success": self.success,
+            "rollout/length": self.mean_length,
+            "rollout/value": self.value,
+            "rollout/threshold": self.threshold,
+            "rollout/episodes": self.episodes,
+            "rollout/steps_per_second": self.steps_per_second,
+            "stage/steps": self.stage_steps,
+            **prefixed("train", self.train),
+        }
+
+    def line(self, stage: StageView) -> str:
+        """Return how far the stage is, how good, and what the gate waits for."""
+        limit = f" of {count(stage.max_steps)}" if stage.max_steps else ""
+        measured = f"{stage.measure} {number(self.value)}, wanted {number(self.threshold)}"
+        left = "" if stage.max_steps is None else self.time_for(stage.max_steps - self.stage_steps)
+        speed = f"{count(self.steps_per_second)} steps/s"
+        line = f"{self.phase}: {count(self.stage_steps)}{limit} steps, {measured}, {speed}{left}"
+        return f"{line}; {self.waiting_for}" if self.waiting_for else line
+
+    def time_for(self, steps: int) -> str:
+        """Return how long so many more steps take at this speed, with a comma before it; empty without a speed."""
+        return f", at most {span(max(0, steps) / self.steps_per_second)} left" if self.steps_per_second > 0 else ""
+
+    def often(self, stage: StageView) -> int:
+        """Return how many rollouts a line stands for."""
+        return 10
+
+    def drawn(self) -> float | None:
+        """Return what the criterion measures."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Judged(Payload):
+    """Fresh episodes of the frozen policy were judged.
+
+    Attributes:
+        attempt: Number of this confirmation in the stage, from 1.
+        stage_steps: Environment steps of this stage so far, those of confirmations included.
+        verdict: What the criterion says.
+    """
+
+    attempt: int
+    stage_steps: int
+    verdict: Verdict
+
+    @property
+    def decided(self) -> bool:
+        """Whether it is the last wave of its confirmation."""
+        return self.verdict.met or self.verdict.futile
+
+    def scalars(self) -> Mapping[str, float | None]:
+        """Return the verdict, once it is decided: it is of the episodes of all waves."""
+        if not self.decided:
+            return {}
+        return {
+            "eval/confirm_value": self.verdict.value,
+            "eval/confirm_bound": self.verdict.bound,
+            "eval/confirm_threshold": self.verdict.threshold,
+            "eval/confirm_attempt": self.attempt,
+            "eval/confirm_episodes": self.verdict.episodes,
+            "stage/steps": self.stage_steps,
+        }
+
+    def line(self, stage: StageView) -> str:
+        """Return what the criterion says."""
+        return f"confirmation {self.attempt}: {self.verdict.reason}"
+
+    def often(self, stage: StageView) -> int:
+        """Return 0 for a verdict that is decided."""
+        return 0 if self.decided else 1
