@@ -25,7 +25,7 @@ from rlstages.storage.run_directory import read_events
 from rlstages.tracking.ladder import phase
 from rlstages.tracking.retention_table import kept, print_kept
 from rlstages.tracking.state import RunState, StageState
-from rlstages.tracking.wandb.place import place_lines, place_of
+from rlstages.tracking.wandb.tracker import place_lines, place_of
 
 
 def show_curriculum(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlstages.tracking.replay import track
-from rlstages.tracking.wandb.place import place_lines
+from rlstages.tracking.wandb.tracker import place_lines
 
 
 def track_run(run: Path, mode: Literal["auto", "online", "offline"], project: str | None) -> None:

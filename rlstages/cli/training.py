@@ -17,7 +17,7 @@ from rlstages.storage.lock import patiently
 from rlstages.storage.record import digest_from, read_record, recorded_digest, shell_path
 from rlstages.storage.run_directory import clear_unborn
 from rlstages.tracking import Extra, Track
-from rlstages.tracking.wandb.place import place_lines
+from rlstages.tracking.wandb.tracker import place_lines
 
 if TYPE_CHECKING:
     from rlstages.training.trainer import RunResult

@@ -37,7 +37,7 @@ def open_trackers(
     """
     from rlstages.tracking.console import console_tracker
     from rlstages.tracking.tensorboard import tensorboard_tracker
-    from rlstages.tracking.wandb.mode import said_mode
+    from rlstages.tracking.wandb.session import said_mode
     from rlstages.tracking.wandb.tracker import wandb_tracker
 
     record, history = run.record, list(read_events(run.path))

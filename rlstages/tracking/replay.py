@@ -12,7 +12,7 @@ from typing import Literal
 from rlstages.errors import Fault, InputError, require
 from rlstages.storage.run_directory import RunDirectory, read_events
 from rlstages.tracking.tensorboard import tensorboard_tracker
-from rlstages.tracking.wandb.mode import said_mode
+from rlstages.tracking.wandb.session import said_mode
 from rlstages.tracking.wandb.tracker import wandb_tracker
 
 _SECONDS, _INIT_SECONDS = 3_600.0, 30.0

@@ -7,7 +7,7 @@ import realistic
 from rlstages.events import EpochFinished, Event
 from rlstages.events.privacy import without_paths
 from rlstages.tracking.metrics import metrics
-from rlstages.tracking.wandb.mode import tracking_mode
+from rlstages.tracking.wandb.session import tracking_mode
 
 
 def test_events_read_from_the_log_have_the_same_metrics():

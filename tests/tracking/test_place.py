@@ -3,7 +3,7 @@
 import pytest
 
 from rlstages.specs.serialization import dumps
-from rlstages.tracking.wandb.place import keep_place, place_lines, place_of
+from rlstages.tracking.wandb.tracker import keep_place, place_lines, place_of
 
 
 def test_address_is_told(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def key(server):
     return {"WANDB_API_KEY": wandb_server.KEY, "WANDB_BASE_URL": server.url}
 
 
-MODE = "from rlstages.tracking.wandb.mode import tracking_mode; print(tracking_mode('auto'))"
+MODE = "from rlstages.tracking.wandb.session import tracking_mode; print(tracking_mode('auto'))"
 DEFAULT, EARLIER = "", "https://api.wandb.ai"
 
 

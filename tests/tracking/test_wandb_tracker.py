@@ -17,9 +17,9 @@ from rlstages.events.privacy import without_paths
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.serialization import from_data, to_data
 from rlstages.tracking.metrics import STEP_PREFIXES, SUMMARIES
-from rlstages.tracking.wandb.config import config_of
-from rlstages.tracking.wandb.lineage import stage_alias
-from rlstages.tracking.wandb.tables import GateCurve
+from rlstages.tracking.wandb.artifacts import stage_alias
+from rlstages.tracking.wandb.run import GateCurve
+from rlstages.tracking.wandb.session import config_of
 
 pytest.importorskip("wandb")
 

@@ -27,10 +27,16 @@ from rlstages.events import Event
 from rlstages.events.privacy import without_paths
 from rlstages.specs.serialization import loads
 from rlstages.storage.record import RunRecord, read_record
-from rlstages.tracking.wandb.mode import tracking_mode
-from rlstages.tracking.wandb.place import keep_place
 from rlstages.tracking.wandb.run import WandbRun
-from rlstages.tracking.wandb.session import FOLDER, redirect_wandb, remove_logs, remove_runs, remove_uploaded
+from rlstages.tracking.wandb.session import (
+    FOLDER,
+    redirect_wandb,
+    remove_logs,
+    remove_runs,
+    remove_uploaded,
+    tracking_mode,
+)
+from rlstages.tracking.wandb.tracker import keep_place
 
 ORPHAN_SECONDS = 3.0
 _LOOK_SECONDS = 0.25

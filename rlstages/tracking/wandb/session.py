@@ -1,23 +1,101 @@
-"""A W&B run that stays inside its run directory, says nothing of the machine and never asks.
+"""How a W&B run is opened: whether it is online, what it says of itself, and where its files lie.
 
-Everything here works in the current directory, which is the run directory: W&B writes the paths it is given into its
-files, and relative ones tell nobody where the run lies.
+It stays inside its run directory, says nothing of the machine and never asks. What writes files works in the current
+directory, which is the run directory: W&B writes the paths it is given into its files, and relative ones tell nobody
+where the run lies.
 """
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rlstages.events import RunStarted
+from rlstages.events.privacy import without_paths
+from rlstages.specs.agent import Agent
+from rlstages.specs.curriculum import Curriculum
+from rlstages.specs.serialization import TAG, dumps, to_data
+from rlstages.specs.stages.base import StageSpec
 from rlstages.storage.groups import membership_of
 
+Mode = Literal["online", "offline", "none"]
+Wanted = Literal["auto", "online", "offline", "none"]
+
+_WORDS: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "none",
+}
 FOLDER = Path("wandb")
 # W&B makes the path of its staging area absolute and writes it into an offline run, where `wandb sync` reads it. This
 # name of the current directory says nothing.
 _HERE = Path("/proc/self/cwd")
+_ONLY = [("type", "Agent"), ("type", "Environment"), ("type", "Expert")]
+
+
+def said_mode(wanted: Wanted) -> Wanted:
+    """Return what the user has said, without importing wandb.
+
+    `"auto"` follows `WANDB_MODE`, then what `wandb offline` saved; where neither says anything it stays, and
+    `tracking_mode` decides. Anything else stands as it is.
+    """
+    if wanted != "auto":
+        return wanted
+    said = os.environ.get("WANDB_MODE") or saved_settings().get("mode", "")
+    return _WORDS.get(said.lower(), "auto")
+
+
+def tracking_mode(wanted: Wanted) -> Mode:
+    """Decide how a run is tracked: as was said, else online where a key is configured, and offline where none is.
+
+    It imports wandb where nothing was said, which takes half a second.
+    """
+    said = said_mode(wanted)
+    if said == "auto":
+        return "online" if _has_key() else "offline"
+    return said
+
+
+def _has_key() -> bool:
+    """Ask wandb: it knows its servers, their older names, and where a key may be."""
+    from wandb import Settings
+    from wandb.errors import AuthenticationError
+    from wandb.sdk.lib.wbauth import authenticate_session
+
+    saved = saved_settings()
+    if saved.get("api_key") or saved.get("identity_token_file"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL") or saved.get("base_url") or Settings().base_url
+    try:
+        return authenticate_session(host=host, source="", prompt=False, update_session=False) is not None
+    except AuthenticationError:
+        # A key that is none: going online tells the user so, and staying offline would not.
+        return True
+    except (OSError, UnicodeDecodeError):
+        # What should hold the key cannot be read.
+        return False
+
+
+def saved_settings() -> Mapping[str, str]:
+    """Return what W&B's settings files say: the one of this directory (`wandb init` makes it) over the user's."""
+    home = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
+    here = os.environ.get("WANDB_DIR") or "."
+    found: dict[str, str] = {}
+    for file in (Path(home) / "settings", Path(here) / "wandb" / "settings"):
+        parser = configparser.ConfigParser(interpolation=None)
+        try:
+            parser.read(file.expanduser(), encoding="utf-8")
+            found.update(parser["default"])
+        except (configparser.Error, KeyError, OSError, RuntimeError, UnicodeDecodeError):
+            continue
+    return found
 
 
 def redirect_wandb(run_id: str | None) -> None:
@@ -127,3 +205,53 @@ def _settings(wandb: Any, init_seconds: float, system: bool) -> Any:
         silent=True,
         init_timeout=init_seconds,
     )
+
+
+def config_of(started: RunStarted, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a run.
+
+    The parameters of the curriculum's function by their own names (`parameter.NAME` where a key below has it); the
+    agent's and the stages' settings as `agent.*` and `stage.NAME.*`, with what is in force where a spec says `None`;
+    `curriculum` (its name), `curriculum_json` (all of it), `digest`, `seed` and `version.*`.
+    """
+    curriculum = started.curriculum
+    found: dict[str, Any] = {
+        "curriculum": curriculum.name,
+        "curriculum_json": dumps(without_paths(to_data(curriculum))),
+        "digest": curriculum.digest,
+        "seed": started.seed,
+        **_flat("version", started.versions),
+        **_flat("agent", _agent(curriculum.agent)),
+        **_flat("held_out", without_paths(to_data(curriculum.held_out))),
+        "retention_share": curriculum.retention_share,
+    }
+    for stage in curriculum.stages:
+        found |= _flat(f"stage.{stage.name}", _stage(curriculum, stage))
+    given = {f"parameter.{name}" if name in found else name: value for name, value in parameters.items()}
+    return {**without_paths(given), **found}
+
+
+def _agent(agent: Agent) -> dict[str, Any]:
+    algorithm: dict[str, Any] = to_data(agent.algorithm)
+    return {**to_data(agent), **algorithm, "algorithm": algorithm.pop(TAG)}
+
+
+def _stage(curriculum: Curriculum, stage: StageSpec) -> dict[str, Any]:
+    data: dict[str, Any] = without_paths(to_data(stage))
+    # Its name is in the keys, and its settings of the algorithm are among those in force.
+    del data["name"]
+    data.pop("settings", None)
+    in_force: dict[str, Any] = to_data(stage.in_force(curriculum.agent))
+    return data | in_force
+
+
+def _flat(prefix: str, data: Any) -> dict[str, Any]:
+    """Return nested data as one level: keys are joined by dots, and what is not set or can be only one is left out."""
+    if isinstance(data, Mapping):
+        named = [("type" if key == TAG else key, value) for key, value in data.items()]
+        inside = [(key, value) for key, value in named if (key, value) not in _ONLY]
+    elif isinstance(data, (list, tuple)) and any(isinstance(value, (Mapping, list, tuple)) for value in data):
+        inside = [(str(number), value) for number, value in enumerate(data)]
+    else:
+        return {} if data is None else {prefix: data}
+    return {name: value for key, part in inside for name, value in _flat(f"{prefix}.{key}", part).items()}

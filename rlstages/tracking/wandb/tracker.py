@@ -1,10 +1,12 @@
-"""Weights & Biases: one run per curriculum and seed, a mirror of the event log that may fail without harm."""
+"""What a training has to do with W&B: it starts the process that copies the event log, and hears where the run is."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -12,10 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rlstages.errors import InputError
 from rlstages.events import Event
+from rlstages.specs.serialization import dumps, loads
 from rlstages.storage.record import shell_path
-from rlstages.tracking.wandb.mode import saved_settings
-from rlstages.tracking.wandb.place import place_lines
+from rlstages.storage.untrusted import read_bytes
+from rlstages.tracking.wandb.session import saved_settings
 
 FINISH_SECONDS = 20.0
 INIT_SECONDS = 15.0
@@ -24,6 +28,9 @@ _COMMAND = "import sys; del sys.path[0]; from rlstages.tracking.wandb.mirror imp
 # What the mirror needs between its own end and the moment when it would be killed.
 _TO_DIE_SECONDS = 2.0
 _warn, _tell = logging.getLogger(__name__).warning, logging.getLogger(__name__).info
+_FILE = Path("wandb") / "place.json"
+_URL = re.compile(r"https?://[!-~]{1,2000}")
+_FOLDER = re.compile(r"wandb/offline-run-[A-Za-z0-9_-]{1,200}")
 
 
 class WandbTracker:
@@ -197,3 +204,37 @@ def _variables() -> dict[str, str]:
     variables["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     variables.pop("PYTHONSAFEPATH", None)
     return variables
+
+
+def keep_place(url: str | None, folder: str | None) -> None:
+    """Note where the run is whose directory is the working directory: its address, or its folder from there."""
+    _FILE.write_text(dumps({"url": url, "folder": folder}))
+
+
+def place_of(run: Path) -> dict[str, str]:
+    """Return the `url` or the offline `folder` (from the run directory on) that W&B has a run in; empty if neither."""
+    try:
+        said = loads(read_bytes(run / _FILE))
+    except (InputError, OSError):
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    url, folder = said.get("url"), said.get("folder")
+    # Whoever made the run directory may have written anything.
+    if isinstance(url, str) and _URL.fullmatch(url):
+        return {"url": url}
+    if isinstance(folder, str) and _FOLDER.fullmatch(folder) and (run / folder).is_dir():
+        return {"folder": folder}
+    return {}
+
+
+def place_lines(run: Path) -> list[str]:
+    """Return where W&B has a run, in lines for a person; offline with the command that uploads it."""
+    place = place_of(run)
+    if "url" in place:
+        return [f"W&B: {place['url']}"]
+    if "folder" in place:
+        # The files of an offline run are named from the run directory on.
+        sync = f"(cd {shell_path(run)} && wandb sync {shlex.quote(place['folder'])})"
+        return [f"W&B: offline, in {shell_path(run / place['folder'])}", f"Upload it: {sync}"]
+    return []
