@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rlstages.demonstrations.episodes import Demonstrations, load_demonstrations
     from rlstages.environments.batched_env import BatchedEnv
     from rlstages.errors import InputError
-    from rlstages.events.event import Event, Tracker
+    from rlstages.events.event import Event, Pause, Tracker
     from rlstages.play.saved_policies import load_policy
     from rlstages.specs.agent import Agent
     from rlstages.specs.algorithms.a2c import A2C
@@ -49,6 +49,7 @@ __all__ = [
     "FineTuning",
     "InputError",
     "Linear",
+    "Pause",
     "RewardThreshold",
     "RunResult",
     "StageSpec",
@@ -68,7 +69,7 @@ _HOMES = {
     "demonstrations.episodes": ["Demonstrations", "load_demonstrations"],
     "environments.batched_env": ["BatchedEnv"],
     "errors": ["InputError"],
-    "events.event": ["Event", "Tracker"],
+    "events.event": ["Event", "Pause", "Tracker"],
     "play.saved_policies": ["load_policy"],
     "specs.agent": ["Agent"],
     "specs.algorithms.a2c": ["A2C"],

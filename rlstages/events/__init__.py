@@ -9,7 +9,7 @@ from rlstages.events.checks import (
     Retained,
     RetentionMeasured,
 )
-from rlstages.events.event import Emit, Event, Follower, Tracker, require_followers
+from rlstages.events.event import Emit, Event, Follower, Pause, Tracker, require_followers
 from rlstages.events.learning import DemonstrationsReady, EpochFinished, Evaluated, Judged, RolloutFinished
 from rlstages.events.payload import Payload
 from rlstages.events.progress import (
@@ -35,6 +35,7 @@ __all__ = [
     "HandoverRecovered",
     "Judged",
     "LookedBack",
+    "Pause",
     "Payload",
     "Retained",
     "RetentionMeasured",

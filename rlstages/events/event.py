@@ -65,11 +65,26 @@ class Event:
         return event
 
 
+@dataclass(frozen=True)
+class Pause:
+    """What a tracker returns to have the run saved and stopped after the step under way; `resume` goes on from there.
+
+    Args:
+        reason: One sentence, which the run ends with.
+    """
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        said = isinstance(self.reason, str) and bool(self.reason)
+        require(said, f"Pause: the reason is {in_short(self.reason)}; give a sentence.")
+
+
 class Tracker(Protocol):
     """Anything that follows a run's events: a console, Weights & Biases, TensorBoard."""
 
-    def __call__(self, event: Event) -> None:
-        """Take one event."""
+    def __call__(self, event: Event) -> object:
+        """Take one event; a `Pause` that is returned pauses the run, and anything else means nothing."""
 
     def close(self) -> None:
         """Let go of files and connections; called once."""
@@ -93,7 +108,7 @@ def require_followers(followers: Any) -> None:
 
 
 def _takes_one(follower: Callable[..., Any]) -> bool:
-    if inspect.iscoroutinefunction(follower):
+    if inspect.iscoroutinefunction(follower) or inspect.iscoroutinefunction(type(follower).__call__):
         return False
     try:
         inspect.signature(follower).bind(None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlstages.environments.monitor import FIRST
 from rlstages.environments.watchdog import watching
-from rlstages.events import Event, Follower, Payload, RunFinished, RunStarted, StageFinished, Warned
+from rlstages.events import Event, Follower, Pause, Payload, RunFinished, RunStarted, StageFinished, Warned
 from rlstages.learners.learner import Learner
 from rlstages.specs.references import sources
 from rlstages.storage.run_directory import RunDirectory, read_events
@@ -27,11 +27,13 @@ class Session:
 
     Attributes:
         finished: What each finished stage ended with, by name.
+        pause: Why a tracker has asked for a pause in this session, or `None`.
     """
 
     def __init__(self, directory: RunDirectory, learner: Learner, place: Callable[[], int]) -> None:
         self.directory = directory
         self.finished: dict[str, StageFinished] = {}
+        self.pause: str | None = None
         self._learner, self._place = learner, place
         self._notes: list[str] = []
         self._trackers: list[Follower] = []
@@ -60,7 +62,9 @@ class Session:
         event = Event(payload, self._learner.global_step, index, self._name(index))
         self.directory.append(event)
         for tracker in self._trackers:
-            tracker(event)
+            answer = tracker(event)
+            if isinstance(answer, Pause) and self.pause is None:
+                self.pause = answer.reason
 
     def save(self, state: Mapping[str, Any], end: bool = False) -> None:
         """Write a checkpoint, which may be the end of a stage."""

@@ -72,7 +72,7 @@ def train(
         tags: Likewise.
         console: Whether to show the run on standard output.
         trackers: What else follows the run's events: functions that take an `Event`, or objects that also have `close`,
-            which is called at the end.
+            which is called at the end. One that returns a `Pause` pauses the run; one that raises stops it.
         watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
 

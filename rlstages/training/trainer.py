@@ -33,7 +33,7 @@ class RunResult:
 
     Attributes:
         path: The run directory.
-        outcome: `"reached"` the end, `"missed"` a threshold, `"interrupted"`, or `"paused"` by who watches it.
+        outcome: `"reached"` the end, `"missed"` a threshold, `"interrupted"`, or `"paused"` by a tracker or watch.
         reason: One sentence.
         stages: What each finished stage ended with, by name.
     """
@@ -73,10 +73,13 @@ class Trainer:
 
     def _run(self, interrupted: threading.Event) -> tuple[str, str]:
         """Run what is left; return how that ended, and why."""
+        session = self.session
         while self.stage < len(self.curriculum.stages) or self.retention.is_due:
             # The policy that left a stage is scored in all environments.
             if self.retention.is_due:
                 self._score_everywhere(interrupted)
+                if self.retention.is_due and session.pause is not None:
+                    return "paused", session.pause
                 if self.retention.is_due:
                     return "interrupted", "Interrupted between two stages; resume goes on from here."
                 continue
@@ -166,8 +169,9 @@ class Trainer:
             self.runner.close()
 
     def _asked_to_pause(self) -> str | None:
-        """Let the watch look at the learner; return why it asks to pause, if it does."""
-        return None if self.watch is None else self.watch(self.learner)
+        """Let the watch look at the learner; return why it or a tracker asks to pause, if one does."""
+        asked = None if self.watch is None else self.watch(self.learner)
+        return self.session.pause if asked is None else asked
 
     def _enter_stage(self) -> None:
         self.way += (self.stage,)
@@ -195,10 +199,10 @@ class Trainer:
         self.save(end=True)
 
     def _score_everywhere(self, interrupted: threading.Event) -> None:
-        """Score the policy that left a stage in all environments, until that is done or the run is interrupted."""
+        """Score the policy that left a stage in all environments, until that is done or the run is stopped."""
         saved = time.monotonic()
         try:
-            while self.retention.is_due and not interrupted.is_set():
+            while self.retention.is_due and not interrupted.is_set() and self.session.pause is None:
                 self.retention.step()
                 if time.monotonic() - saved >= CHECKPOINT_SECONDS and self.retention.is_due:
                     self.save()

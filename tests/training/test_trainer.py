@@ -10,11 +10,12 @@ import pytest
 import torch
 from building import Recorder, Stop, agent, cloning, curriculum, echo, mostly_slow, payloads, tuning
 
-from rlstages import Environment, Expert, InputError, RewardThreshold, SuccessThreshold, resume, train
+from rlstages import Environment, Expert, InputError, Pause, RewardThreshold, SuccessThreshold, resume, train
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import (
     EpochFinished,
     Judged,
+    RetentionMeasured,
     RolloutFinished,
     RunFinished,
     RunStarted,
@@ -277,8 +278,85 @@ async def follow_later(event):
     pass
 
 
+class FollowsLater:
+    async def __call__(self, event):
+        pass
+
+
+def pausing(kind, number=1):
+    left = [number]
+
+    def pause(event):
+        left[0] -= isinstance(event.payload, kind)
+        return Pause("It is late.") if left[0] == 0 else None
+
+    return pause
+
+
 @pytest.mark.parametrize(
-    "wrong", [print, "print", [None], ["print"], [Recorder], [lambda: None], [lambda a, b: None], [follow_later], 3]
+    ("kind", "number", "last"),
+    [(RunStarted, 1, StageStarted), (RolloutFinished, 2, None), (StageFinished, 1, StageFinished)],
+)
+def test_a_tracker_pauses_a_run_which_goes_on_to_the_same_end(kind, number, last, here):
+    plan = curriculum(
+        cloning(environment=ALWAYS, expert=Expert("toys:tell_zero", episodes=4)), easy(critic_fit_steps=64)
+    )
+    whole = train(plan, out="whole")
+
+    paused = train(plan, out="run", trackers=[pausing(kind, number)])
+    assert (paused.outcome, paused.reason) == ("paused", "It is late.")
+    assert payloads("run")[-1] == RunFinished("paused", "It is late.")
+    if last is not None:
+        assert isinstance(payloads("run")[-2], last), "nothing more was done"
+    again = resume("run")
+
+    assert again.outcome == "reached"
+    digests = [{name: end.digest for name, end in result.stages.items()} for result in (whole, again)]
+    assert digests[0] == digests[1]
+    assert len(payloads("run", StageStarted)) == len(payloads("whole", StageStarted))
+
+
+def test_a_pause_at_the_end_or_a_word_that_is_returned_pauses_nothing(here):
+    late = [pausing(RetentionMeasured), pausing(RunFinished)]
+    run = train(curriculum(easy()), out="run", trackers=[lambda event: "stop", *late])
+    assert run.outcome == "reached"
+    with pytest.raises(InputError, match="^Pause: the reason is ''; give a sentence"):
+        Pause("")
+
+
+def test_a_tracker_that_raises_stops_the_run_which_can_be_resumed(here):
+    before, after = Recorder(), Recorder()
+
+    def trip(event):
+        if isinstance(event.payload, RolloutFinished):
+            raise LookupError("no such table")
+
+    whole = train(curriculum(easy()), out="whole")
+    with pytest.raises(LookupError, match="no such table"):
+        train(curriculum(easy()), out="run", trackers=[before, trip, after])
+
+    *_, rollout, failed = payloads("run")
+    assert isinstance(rollout, RolloutFinished) and failed == RunFinished("failed", "no such table")
+    assert [event.payload for event in before.events] == payloads("run")
+    assert rollout not in [event.payload for event in after.events]
+    assert (before.closed, after.closed) == (1, 1)
+    assert resume("run").stages["easy"].digest == whole.stages["easy"].digest
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        print,
+        "print",
+        [None],
+        ["print"],
+        [Recorder],
+        [lambda: None],
+        [lambda a, b: None],
+        [follow_later],
+        [FollowsLater()],
+        3,
+    ],
 )
 def test_what_cannot_follow_a_run_is_refused_before_it(here, wrong):
     with pytest.raises(InputError, match="^trackers "):
