@@ -105,7 +105,7 @@ def show_run(run: Path, as_json: bool) -> None:
         if outcome not in ("reached", "paused"):
             print("The command of its comparison goes on with it.")
         return
-    for line in what_next(outcome, run, trained=current is not None and current.steps > 0):
+    for line in what_next(outcome, run, None if current is None else record.curriculum.stages[current.index]):
         print(line)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rlstages.errors import ExitCode, InputError, require
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.loading import load_curriculum, load_with_parameters
+from rlstages.specs.stages.base import StageSpec
 from rlstages.storage.lock import patiently
 from rlstages.storage.record import digest_from, read_record, recorded_digest, shell_path
 from rlstages.storage.run_directory import clear_unborn
@@ -140,19 +141,17 @@ def _load(source: str, parameters: Mapping[str, str], device: str | None) -> tup
     return curriculum, given
 
 
-def what_next(outcome: str, run: Path, trained: bool) -> list[str]:
+def what_next(outcome: str, run: Path, stage: StageSpec | None) -> list[str]:
     """Return how a run goes on that has not reached its end, in at most one line.
 
     Args:
         outcome: As `RunFinished` says, or `"unfinished"` where a log ends without it.
         run: Its directory.
-        trained: Of a missed threshold, whether more steps could help, which a cloning stage takes none of.
+        stage: Of a missed threshold, the stage that missed it.
     """
     command = f"rlstages resume {shell_path(run)}"
-    if outcome == "missed" and trained:
-        return [f"Give it more: {command} --max-steps N"]
-    if outcome == "missed":
-        return ["Give the clone more or better demonstrations, or ask less of it, and train again."]
+    if outcome == "missed" and stage is not None:
+        return [stage.remedy if stage.step_limit is None else f"Give it more: {command} --max-steps N"]
     if outcome == "unfinished":
         return [f"If nothing trains it any more, it goes on from its last checkpoint: {command}"]
     return [] if outcome == "reached" else [f"Go on: {command}"]
@@ -160,9 +159,13 @@ def what_next(outcome: str, run: Path, trained: bool) -> list[str]:
 
 def _end(result: RunResult) -> None:
     """Exit with the code that says how a run ended; why it did, the console has just said."""
-    trained = result.outcome == "missed" and list(result.stages.values())[-1].stage_steps > 0
-    went_on = what_next(result.outcome, result.path, trained)
-    lines = [f"Run directory: {result.path}", *went_on, *place_lines(result.path)]
+    stages = {stage.name: stage for stage in read_record(result.path).curriculum.stages}
+    stage = stages[list(result.stages)[-1]] if result.outcome == "missed" else None
+    lines = [
+        f"Run directory: {result.path}",
+        *what_next(result.outcome, result.path, stage),
+        *place_lines(result.path),
+    ]
     try:
         print(*lines, sep="\n", flush=True)
     except OSError:

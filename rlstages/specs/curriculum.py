@@ -12,7 +12,7 @@ from rlstages.specs.agent import Agent
 from rlstages.specs.environment import Environment
 from rlstages.specs.plain import items_of, plain
 from rlstages.specs.serialization import digest, from_data, loads, serializable, to_data
-from rlstages.specs.stages.base import NEEDED, StageSpec
+from rlstages.specs.stages.base import StageSpec, require_stage
 from rlstages.specs.unknown import refusing_unknown
 
 
@@ -55,18 +55,8 @@ class Curriculum:
         require(isinstance(agent, Agent), f"{where}: agent is {in_short(agent)}; give an Agent(...).")
         require(isinstance(stages, tuple) and len(stages) > 0, f"{where}: give a list of at least one stage.")
         for number, stage in enumerate(stages, 1):
-            known = isinstance(stage, StageSpec)
-            what = f"number {number} in stages is {in_short(stage)}"
-            require(known, f"{where}: {what}; each is one BehaviorCloning(...) or FineTuning(...), in one flat list.")
+            require_stage(where, number, stage)
         for index, stage in enumerate(stages):
-            lacks = [name for name in NEEDED if not hasattr(stage, name)]
-            kind = type(stage).__name__
-            require(not lacks, f"{where}: {kind} has no {' and no '.join(lacks)}, which every kind of stage needs.")
-            # As a field it would be read from a run's files, and what a stranger writes there be imported.
-            named = "runner" in vars(stage)
-            require(
-                not named, f"{where}: runner is a field of {kind}; declare it as a ClassVar, so that no file names it."
-            )
             stage.check_place(stages[:index], agent)
         names = [stage.name for stage in stages]
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -11,7 +11,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -125,14 +125,46 @@ def _from_data(data: Any, listed: type) -> Any:
 def _class_named(name: Any) -> type:
     """Return a serializable class, whose module is imported if an installed package says which it is."""
     if isinstance(name, str) and name not in _CLASSES:
-        for entry in (entry for group in GROUPS for entry in entry_points(group=group, name=name)):
-            try:
-                entry.load()
-            except Exception as error:
-                raise InputError(f"{name!r} cannot be imported from {entry.value}: {reason_of(error)}.") from error
+        _entries(name)
     if not isinstance(name, str) or name not in _CLASSES:
         raise InputError(f"The data names the unknown type {name!r}.{nearest(str(name), _CLASSES)}")
     return _CLASSES[name]
+
+
+def refuse_unfindable(spec: Any) -> None:
+    """Refuse a spec of which a class would not be found by whoever reads its data, as they know only its name.
+
+    Raises:
+        InputError: Saying where to name it.
+    """
+    for name in dict.fromkeys(_kinds_in(to_data(spec))):
+        cls = _CLASSES[name]
+        if cls.__module__.partition(".")[0] != "rlstages" and cls not in _entries(name):
+            raise InputError(
+                f"{name} of the module {cls.__module__} could not be found by the commands that read the run later; "
+                f'put it into a package whose pyproject.toml has {name} = "module:{cls.__qualname__}" under '
+                f'[project.entry-points."{GROUPS[0]}"], and install that (docs/own_stage.md).'
+            )
+
+
+def _entries(name: str) -> list[Any]:
+    """Return what installed packages add under a name, which registers itself as it is imported."""
+    found = []
+    for entry in (entry for group in GROUPS for entry in entry_points(group=group, name=name)):
+        try:
+            found.append(entry.load())
+        except Exception as error:
+            raise InputError(f"{name!r} cannot be imported from {entry.value}: {reason_of(error)}.") from error
+    return found
+
+
+def _kinds_in(data: Any) -> Iterator[str]:
+    if isinstance(data, dict):
+        if data.get(TAG, TUPLE) not in (TUPLE, PAIRS):
+            yield data[TAG]
+        data = list(data.values())
+    for item in data if isinstance(data, list) else ():
+        yield from _kinds_in(item)
 
 
 def _items_from_data(kind: str, items: Any) -> Any:

@@ -34,7 +34,7 @@ from rlstages.specs.criteria.episodes import Episode, Score, score
 from rlstages.specs.serialization import from_data, to_data
 from rlstages.specs.stages.cloning import BehaviorCloning
 from rlstages.stages.context import StageContext
-from rlstages.stages.runner import CheckResult, Result, Setting
+from rlstages.stages.runner import CheckResult, Ending, Result, Setting
 from rlstages.storage.checkpoints import sha256
 
 MEASURED_AT_ONCE = 4096
@@ -228,10 +228,10 @@ class CloningRunner:
         verdict = self._examiner.judge(criterion)
         self.emit(Judged(1, 0, verdict))
         if verdict.met or verdict.futile:
-            outcome = "reached" if verdict.met else "missed"
+            outcome: Ending = "reached" if verdict.met else "missed"
             self._finish(outcome, f"The clone: {verdict.reason}.", score(self._examiner.episodes), verdict)
 
-    def _finish(self, outcome: str, reason: str, after: Score | None, verdict: Verdict | None) -> None:
+    def _finish(self, outcome: Ending, reason: str, after: Score | None, verdict: Verdict | None) -> None:
         assert self._data is not None
         spent = self._epoch == self.stage.max_epochs
         if after is not None:

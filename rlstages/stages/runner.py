@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import gymnasium as gym
 
 from rlstages.demonstrations.episodes import Demonstrations
-from rlstages.errors import InputError, reason_of
+from rlstages.errors import Fault, InputError, in_short, reason_of, require
 from rlstages.play.smoke_check import Trial
 from rlstages.specs.agent import Agent
 from rlstages.specs.criteria import Criterion, Verdict
 from rlstages.specs.criteria.decline import Decline
 from rlstages.specs.criteria.episodes import Score
+from rlstages.specs.serialization import require_types
 from rlstages.specs.stages.base import StageSpec
+
+Ending = Literal["reached", "completed", "missed", "collapsed"]
+METHODS = ("step", "state_dict", "load_state_dict", "close")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Result:
         decline: What was lost of the stage before, if the stage collapsed.
     """
 
-    outcome: str
+    outcome: Ending
     reason: str
     before: Score | None
     after: Score | None
@@ -107,11 +111,66 @@ def runner_of(stage: StageSpec) -> Any:
     """Return the class that carries out a stage.
 
     Raises:
-        InputError: If there is none by the name that the stage's spec gives.
+        InputError: If there is none by the name that the stage's spec gives, or it lacks a method.
     """
     module, _, name = stage.runner.partition(":")
+    where = f"stage {stage.name!r}: its runner {stage.runner}"
     try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        where = f"stage {stage.name!r}"
-        raise InputError(f"{where}: its runner {stage.runner} cannot be imported ({reason_of(error)}).") from error
+        found = getattr(import_module(module), name)
+    except Exception as error:
+        raise InputError(f"{where} cannot be imported ({reason_of(error)}).") from error
+    lacks = [method for method in METHODS if not callable(getattr(found, method, None))]
+    require(not lacks, f"{where} has no method {' and no '.join(lacks)}, which every runner needs.")
+    return found
+
+
+def require_counters(stage: StageSpec, runner: StageRunner) -> None:
+    """Refuse a runner, as it is made, that does not say how far it is.
+
+    Raises:
+        Fault: If it does not.
+    """
+    given = getattr(runner, "stage_steps", None)
+    if type(given) is not int or not hasattr(runner, "result"):
+        raise Fault(
+            f"Stage {stage.name!r}: its runner {stage.runner} is made without "
+            f"{'stage_steps' if type(given) is not int else 'result'}; set stage_steps = 0 and result = None there."
+        )
+
+
+def require_result(stage: StageSpec, result: Result, follows: bool) -> None:
+    """Refuse what a runner has as its result, where it is none.
+
+    Args:
+        stage: Whose runner.
+        result: What it has.
+        follows: Whether a stage comes before it, which a collapse goes back to.
+
+    Raises:
+        Fault: Saying what is wrong.
+    """
+    where = f"Stage {stage.name!r}: the result of its runner {stage.runner}"
+    if not isinstance(result, Result):
+        raise Fault(f"{where} is {in_short(result)}; it is None while the stage is under way, and then a Result.")
+    try:
+        require_types(result)
+    except InputError as error:
+        raise Fault(f"{where} does not fit: {error}") from error
+    collapsed = result.outcome == "collapsed"
+    if collapsed != (result.decline is not None) or (collapsed and not follows):
+        raise Fault(f"{where} does not fit: 'collapsed', and nothing else, has a decline, and follows another stage.")
+
+
+def state_of_runner(stage: StageSpec, runner: StageRunner) -> Mapping[str, Any]:
+    """Return what a runner goes on from.
+
+    Raises:
+        Fault: If that is no dictionary.
+    """
+    state: object = runner.state_dict()
+    if not isinstance(state, Mapping):
+        raise Fault(
+            f"Stage {stage.name!r}: state_dict of its runner {stage.runner} returns {in_short(state)}; let it return a "
+            "dictionary of arrays and JSON values, be it an empty one."
+        )
+    return state

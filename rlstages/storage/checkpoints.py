@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
-from rlstages.errors import Fault, InputError
+from rlstages.errors import Fault, InputError, in_short
 from rlstages.specs.serialization import loads
 from rlstages.storage.untrusted import Tensors, read_bytes
 
@@ -253,7 +254,7 @@ def _take_tensors(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
         tensors[name] = np.asarray(value, order="C")
         return {_TENSOR: name}
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
     if isinstance(value, Mapping):
         items = {str(key): item for key, item in value.items()}
         if len(items) < len(value) or _TENSOR in items:
@@ -261,7 +262,9 @@ def _take_tensors(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
         return {key: _take_tensors(item, f"{path}/{key}" if path else key, tensors) for key, item in items.items()}
     if isinstance(value, (list, tuple)):
         return [_take_tensors(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
-    return value
+    if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"{path}: {in_short(value)} cannot be kept")
 
 
 def _put_tensors(value: Any, tensors: Mapping[str, np.ndarray]) -> Any:

@@ -36,6 +36,7 @@ from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.environment import Environment
 from rlstages.specs.references import hidden
+from rlstages.specs.serialization import refuse_unfindable
 from rlstages.specs.stages.base import StageSpec
 from rlstages.specs.stages.sequence import gate_after, refuse_undemonstrated
 from rlstages.stages.runner import Setting, runner_of
@@ -90,6 +91,10 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
 
 def _preflight(curriculum: Curriculum, trust_pickle: bool, kept: Kept | None) -> Checked:
     _check_device(curriculum.agent)
+    for stage in curriculum.stages:
+        with _naming(stage):
+            refuse_unfindable(stage)
+            runner_of(stage)
     spaces = _shared_spaces(curriculum)
     require_fit(curriculum.agent, spaces.observation, spaces.action)
     if kept is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlstages.errors import Fault
 from rlstages.events import Follower, RunFinished, RunStarted, StageFinished
 from rlstages.learners.algorithms.base import implementation_of
 from rlstages.learners.learner import Learner
@@ -16,7 +17,14 @@ from rlstages.play.retention import Retention
 from rlstages.specs.stages.base import StageSpec
 from rlstages.stages.context import StageContext
 from rlstages.stages.path import Way, end_of, parent_of, policy_file, start_of, visit_of, way_from
-from rlstages.stages.runner import Result, StageRunner, runner_of
+from rlstages.stages.runner import (
+    Result,
+    StageRunner,
+    require_counters,
+    require_result,
+    runner_of,
+    state_of_runner,
+)
 from rlstages.storage.record import versions
 from rlstages.storage.run_directory import RunDirectory
 from rlstages.tracking import Extra, Track
@@ -110,10 +118,16 @@ class Trainer:
         seconds = {"stage": self.seconds, "retention": self.retention.seconds}
         place = {"stage": self.stage, "way": list(self.way), "seconds": seconds}
         tasks = {
-            "runner": None if self.runner is None else self.runner.state_dict(),
+            "runner": None if self.runner is None else state_of_runner(self.spec, self.runner),
             "retention": self.retention.state_dict(),
         }
-        self.session.save({**state_of(self.learner), **place, **tasks}, end)
+        try:
+            self.session.save({**state_of(self.learner), **place, **tasks}, end)
+        except ValueError as error:
+            if self.runner is None or not str(error).startswith("runner"):
+                raise
+            what = f"Stage {self.spec.name!r}: the state of its runner {self.spec.runner} cannot be saved"
+            raise Fault(f"{what} ({error}); let state_dict return arrays and JSON values only.") from error
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -183,11 +197,13 @@ class Trainer:
         run, stages = self.session.directory.path, self.curriculum.stages
         context = StageContext(self.learner, self.seed, self.session.emit, run, stages, self.way, self.trust_pickle)
         runner: StageRunner = runner_of(self.spec)(context)
+        require_counters(self.spec, runner)
         return runner
 
     def _report(self, result: Result) -> None:
         """Keep the policy that leaves the stage and say how the stage ended."""
         assert self.runner is not None
+        require_result(self.spec, result, follows=self.stage > 0)
         run, stages = self.session.directory.path, self.curriculum.stages
         digest = self.learner.save_policy(run / policy_file(stages, self.way))
         parent = result.parent or parent_of(run, stages, self.way)

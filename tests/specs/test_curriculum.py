@@ -55,9 +55,9 @@ def size_given(curriculum):
         ({"stages": TUNE}, "give a list of at least one stage"),
         (
             {"stages": [ENV]},
-            "number 1 in stages is an Environment; each is one BehaviorCloning(...) or FineTuning(...), in",
+            "number 1 in stages is an Environment; each is a StageSpec such as BehaviorCloning(...) or",
         ),
-        ({"stages": [TUNE, [TUNE]]}, "number 2 in stages is a list; each is one"),
+        ({"stages": [TUNE, [TUNE]]}, "number 2 in stages is a list; each is a StageSpec"),
         ({"stages": [TUNE, TUNE]}, "curriculum 'c': two stages are named 'tune'; give each a name of its own"),
         ({"held_out": ENV}, "held_out is an Environment; give a list of environments, be it of one"),
         ({"held_out": [[ENV]]}, "held_out has a list in it; it takes Environment(...) only"),

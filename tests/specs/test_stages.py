@@ -8,14 +8,12 @@ from rlstages import (
     PPO,
     Agent,
     BehaviorCloning,
-    Curriculum,
     Environment,
     Expert,
     FineTuning,
     InputError,
     Linear,
     RewardThreshold,
-    StageSpec,
     SuccessThreshold,
 )
 from rlstages.specs.stages.sequence import refuse_undemonstrated
@@ -146,21 +144,3 @@ def test_settings_that_the_agent_cannot_follow_are_refused():
     with pytest.raises(InputError, match="a rollout has 512 steps, less than batch_size=1024"):
         tune(batch_size=1024).check_place([], Agent(n_envs=4))
     clone().check_place([], Agent("A2C"))
-
-
-@pytest.mark.parametrize("lacking", ["until", "evaluation_episodes", "runner"])
-def test_a_kind_of_stage_without_what_every_kind_needs_is_refused(lacking):
-    has = {"until": None, "evaluation_episodes": 0, "runner": "mine:Runner"}
-    kind = type("Mine", (StageSpec,), {name: value for name, value in has.items() if name != lacking})
-    stage = kind()
-    stage.name, stage.environment = "mine", Environment("CartPole-v1")
-    with pytest.raises(InputError, match=f"Mine has no {lacking}, which every kind of stage needs"):
-        Curriculum("odd", agent=Agent(), stages=[stage])
-
-
-def test_a_kind_of_stage_whose_runner_a_file_could_name_is_refused():
-    kind = type("Mine", (StageSpec,), {"until": None, "evaluation_episodes": 0})
-    stage = kind()
-    stage.name, stage.environment, stage.runner = "mine", Environment("CartPole-v1"), "mine:Runner"
-    with pytest.raises(InputError, match="runner is a field of Mine; declare it as a ClassVar"):
-        Curriculum("odd", agent=Agent(), stages=[stage])

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, in_short, require, require_bool, require_int, require_name
 from rlstages.specs.agent import Agent
 from rlstages.specs.algorithms.ppo import PPO
 from rlstages.specs.criteria import Criterion
 from rlstages.specs.environment import Environment
 from rlstages.specs.expert import Expert
-from rlstages.specs.serialization import serializable
+from rlstages.specs.serialization import serializable, unusual
 
 S = TypeVar("S", bound="StageSpec")
 NEEDED = ("name", "environment", "until", "evaluation_episodes", "runner")
 """What every kind of stage has, the first four as fields."""
+DECLARED = {"runner": "str", "reinforces": "bool", "demonstrates": "bool", "left_out_in": "frozenset[str]"}
+"""Class attributes of a kind, with their types: as fields, a run's files would say what they are."""
 AGENT_SETTINGS = [field.name for field in (*fields(Agent), *fields(PPO))]
 """What no stage takes but where it says so, because all stages share it."""
 
@@ -49,7 +53,16 @@ class StageSpec:
         def evaluation_episodes(self) -> int: ...  # noqa: D102
 
     def __init_subclass__(cls) -> None:
+        # dataclass would take them for fields, and blame a field that comes after them.
+        for name, hint in get_annotations(cls).items():
+            declared = name not in DECLARED or "ClassVar" in str(hint)
+            wanted = f"write '{name}: ClassVar[{DECLARED.get(name)}] = ...', or leave the type out"
+            require(declared, f"{cls.__name__}: {name} is declared as a field; {wanted}.")
         serializable(cls)
+
+    def __str__(self) -> str:
+        demand = f" until {self.until}" if self.until is not None else ""
+        return f"{type(self).__name__} in {self.environment}{demand}{unusual(self, 'until')}"
 
     runner: ClassVar[str]
     reinforces: ClassVar[bool] = False
@@ -81,6 +94,11 @@ class StageSpec:
     def goes_on_when_missed(self) -> bool:
         """Whether the next stage follows where this one misses its threshold."""
         return False
+
+    @property
+    def remedy(self) -> str:
+        """What a person may do where it has missed its threshold, and has no limit of steps to raise; a sentence."""
+        return "Change its settings, or ask less of it, and train again."
 
     @property
     def demonstrations_needed(self) -> str:
@@ -147,4 +165,61 @@ def require_criterion(where: str, until: object, optional: bool = False) -> None
     require(
         isinstance(until, Criterion) or (optional and until is None),
         f"{where}: until is {until!r}; give a criterion such as SuccessThreshold(0.9) or RewardThreshold(200).",
+    )
+
+
+def require_stage(where: str, number: int, stage: object) -> None:
+    """Refuse what is no stage, and a stage of a kind that does not say what others ask of every kind.
+
+    Args:
+        where: Of the curriculum.
+        number: Of the stage in it, from 1.
+        stage: What was given.
+
+    Raises:
+        InputError: If it is none.
+    """
+    given = f"{where}: number {number} in stages is {in_short(stage)}"
+    kinds = "a StageSpec such as BehaviorCloning(...) or FineTuning(...)"
+    if not isinstance(stage, StageSpec):
+        raise InputError(f"{given}; each is {kinds}, in one flat list.")
+    kind = type(stage).__name__
+    lacks = [name for name in NEEDED if not hasattr(stage, name)]
+    require(not lacks, f"{where}: {kind} has no {' and no '.join(lacks)}, which every kind of stage needs.")
+    # As a field it would be read from a run's files, and what a stranger writes there be imported.
+    named = [name for name in DECLARED if name in vars(stage)]
+    require(not named, f"{where}: {''.join(named[:1])} is a field of {kind}; declare it as a ClassVar.")
+    frozen = getattr(getattr(stage, "__dataclass_params__", None), "frozen", False)
+    require(frozen, f"{where}: {kind} is no frozen dataclass; write @dataclass(frozen=True) above it.")
+    require_name(kind, stage.name)
+    _require_answers(f"stage {stage.name!r}", stage)
+
+
+def _require_answers(where: str, stage: StageSpec) -> None:
+    """Refuse answers of other types than `StageSpec` says."""
+    kind = type(stage).__name__
+    require_environment(where, stage.environment)
+    require_criterion(where, stage.until, optional=True)
+    require_int(where, "evaluation_episodes", stage.evaluation_episodes, least=0)
+    runner: object = stage.runner
+    given = f"{where}: runner is {in_short(runner)}"
+    require(isinstance(runner, str) and bool(re.fullmatch(r"[\w.]+:\w+", runner)), f"{given}; give 'module:Class'.")
+    for name in ("reinforces", "demonstrates", "goes_on_when_missed"):
+        require_bool(where, name, getattr(stage, name))
+    for name in ("demonstrations_needed", "remedy"):
+        require(isinstance(getattr(stage, name), str), f"{where}: {name} of {kind} is no text.")
+    arms: object = stage.left_out_in
+    require(isinstance(arms, (set, frozenset)), f"{where}: left_out_in is {arms!r}; give frozenset({{'scratch'}}).")
+    for name, part in (("environments", Environment), ("experts", Expert)):
+        found = getattr(stage, name)
+        ok = isinstance(found, (tuple, list)) and all(isinstance(one, part) for one in found)
+        require(ok, f"{where}: {name} is {in_short(found)}; give a tuple of {part.__name__}(...).")
+    for name in ("step_limit", "epoch_limit"):
+        if getattr(stage, name) is not None:
+            require_int(where, name, getattr(stage, name))
+    raised = stage.step_limit is None or "max_steps" in type(stage).__dataclass_fields__  # type: ignore[attr-defined]
+    require(
+        raised or type(stage).with_step_limit is not StageSpec.with_step_limit,
+        f"{where}: {kind} has a step_limit, but no field max_steps for `resume --max-steps` to raise; name the field "
+        "so, or override with_step_limit.",
     )

@@ -140,6 +140,11 @@ class BehaviorCloning(StageSpec):
             f"stage {self.name!r}: {algorithm.name} has no cloning; choose another algorithm, or leave the stage out.",
         )
 
+    @property
+    def remedy(self) -> str:
+        """What a person may do where the clone has missed its threshold."""
+        return "Give the clone more or better demonstrations, or ask less of it, and train again."
+
     def patient(self) -> BehaviorCloning:
         """Return it so that the next stage follows where its threshold is missed."""
         return replace(self, on_failure="advance")
