@@ -78,7 +78,7 @@ def inherited(stages: Sequence[StageSpec], run: Path) -> Kept | None:
     if needy and kept is None:
         raise InputError(
             f"stage {needy[0].name!r}: {needy[0].demonstrations_needed}, but {run} keeps no "
-            "demonstrations, as no stage has cloned in it; start from a run that has, or leave it out."
+            "demonstrations, as no stage in it has learned from any; start from a run that has, or leave it out."
         )
     return kept
 

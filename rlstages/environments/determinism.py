@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import set_random_seed
 from rlstages.environments.in_process import InProcess
 from rlstages.environments.make import make_vec_env
 from rlstages.environments.mixing import copies_mix, fresh_copies_mix, stopwatch
-from rlstages.environments.monitor import FIRST, EpisodeMonitor, different_copies, log_warning, monitor_of
+from rlstages.environments.monitor import FIRST, EpisodeMonitor, Warn, different_copies, log_warning, monitor_of
 from rlstages.environments.statistics import RunningStatistics, reason_in_statistics
 from rlstages.errors import Fault
 from rlstages.reproducibility import random_state_kept
@@ -31,7 +31,7 @@ SECONDS = 1.0
 """How long either of these may take, as a `stopwatch` tells."""
 
 
-def doubts_about(environment: Environment, *, trained: bool = True) -> list[str]:
+def doubts_about(environment: Environment, *, trained: bool = True, warn: Warn = log_warning) -> list[str]:
     """Return why a run in this environment is less exact than others, in sentences; none if it is as exact as any.
 
     One pair of copies lives through whole episodes and into others. A new pair is brought to the same point as a
@@ -43,14 +43,23 @@ def doubts_about(environment: Environment, *, trained: bool = True) -> list[str]
     Args:
         environment: Which.
         trained: Whether it is trained in, so that an interruption can come in the midst of its episodes.
+        warn: Takes a sentence about what is doubtful in the copies' numbers, one for each kind.
     """
+    noted: set[str] = set()
+
+    def tell(sentence: str) -> None:
+        what = sentence.partition(FIRST)[0]
+        if what not in noted:
+            noted.add(what)
+            warn(sentence)
+
     apart = environment.vectorize == "subprocess"
     here = replace(environment, vectorize="in-process") if apart else environment
     with random_state_kept():
         try:
-            doubts = _look(here, 2)
+            doubts = _look(here, 2, tell)
             if apart and doubts:
-                doubts = _look(environment, 1)
+                doubts = _look(environment, 1, tell)
         except Fault:
             return []
     return [sentence for sentence, matters_untrained in doubts if trained or matters_untrained]
@@ -60,23 +69,22 @@ def doubt_about_seeds(environment: Environment) -> str | None:
     """Return in a sentence that episodes of equal seeds differ, if they do; one that fails is not judged."""
     with random_state_kept():
         try:
-            unlike = _unlike_itself(replace(environment, vectorize="in-process"), 1, set())
+            unlike = _unlike_itself(replace(environment, vectorize="in-process"), 1, lambda sentence: None)
         except Fault:
             return None
     return None if unlike is None else _seeds_decide_nothing(environment, unlike)
 
 
-def _look(environment: Environment, copies: int) -> list[tuple[str, bool]]:
+def _look(environment: Environment, copies: int, warn: Warn) -> list[tuple[str, bool]]:
     """Return sentences, and of each whether it matters without training too."""
-    noted: set[str] = set()
     with ExitStack() as opened:
-        lived = _open(environment, copies, opened, noted)
+        lived = _open(environment, copies, opened, warn)
         together = lived.venv.envs if isinstance(lived.venv, InProcess) else []
         statistics = RunningStatistics(together[0] if together else None)
         steps = _live(lived)
         # Elsewhere than in the first session, as the global generators are when a run is resumed.
         set_random_seed(1)
-        anew = _open(environment, copies, opened, noted)
+        anew = _open(environment, copies, opened, warn)
         _, lost = anew.load_state_dict(lived.state_dict())
         differs = "the observations" if lost else _play_on(lived, anew)
         mixes = differs is None and len(together) > 1 and copies_mix(together[0], together[1])
@@ -96,7 +104,7 @@ def _look(environment: Environment, copies: int) -> list[tuple[str, bool]]:
             "change; give Environment(vectorize='subprocess'), which keeps them apart."
         )
         return [*doubts, (sentence, True)]
-    unlike = _unlike_itself(environment, copies, noted)
+    unlike = _unlike_itself(environment, copies, warn)
     if unlike is not None:
         doubts.append((_seeds_decide_nothing(environment, unlike), True))
     elif differs is not None:
@@ -110,15 +118,8 @@ def _look(environment: Environment, copies: int) -> list[tuple[str, bool]]:
     return doubts
 
 
-def _open(environment: Environment, copies: int, opened: ExitStack, noted: set[str]) -> EpisodeMonitor:
-    """Make copies, which are closed with what is `opened`; what one has warned of is `noted`, and not told again."""
-
-    def warn(sentence: str) -> None:
-        what = sentence.partition(FIRST)[0]
-        if what not in noted:
-            noted.add(what)
-            log_warning(sentence)
-
+def _open(environment: Environment, copies: int, opened: ExitStack, warn: Warn) -> EpisodeMonitor:
+    """Make copies, which are closed with what is `opened`."""
     env = monitor_of(make_vec_env(environment, copies, 0, 0, warn=warn))
     opened.callback(env.close)
     return env
@@ -132,14 +133,14 @@ def _seeds_decide_nothing(environment: Environment, unlike: str) -> str:
     )
 
 
-def _unlike_itself(environment: Environment, copies: int, noted: set[str]) -> str | None:
+def _unlike_itself(environment: Environment, copies: int, warn: Warn) -> str | None:
     """Play the same in new copies twice, as two runs with the same seed would; return what differs."""
     told: list[list[tuple[Any, Any, Any]]] = []
     for _ in range(2):
         # As a run does at its start: what an environment draws from the global generators is the same in both.
         set_random_seed(0)
         with ExitStack() as opened:
-            told.append(_tell(_open(environment, copies, opened, noted)))
+            told.append(_tell(_open(environment, copies, opened, warn)))
     return next((what for one, other in zip(*told, strict=False) if (what := _difference(one, other))), None)
 
 

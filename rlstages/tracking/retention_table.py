@@ -142,7 +142,7 @@ def print_kept(state: RunState, console: Console, run: Path | None = None) -> No
     matrix = matrix_of(state)
     if matrix is not None:
         console.print(matrix_table(matrix))
-        for note in [*notes(state, matrix, run), cost_line(matrix)]:
+        for note in [*notes(state, matrix, run), *([cost_line(matrix)] if matrix.steps else [])]:
             console.print(Text(note, "dim"), soft_wrap=True)
     for line in handover_lines(state):
         console.print(Text(line), soft_wrap=True)

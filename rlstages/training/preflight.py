@@ -124,16 +124,17 @@ def _preflight(curriculum: Curriculum, trust_pickle: bool, kept: Kept | None) ->
         with _naming("held_out"):
             try_episodes(environment)
     for environment, trial in tried.items():
-        doubts += _endlessness(environment, trial.unended, len(shown.get(environment, ())) > 0)
+        with _naming(next(stage for stage in curriculum.stages if stage.environment == environment)):
+            doubts += _endlessness(environment, trial.unended, len(shown.get(environment, ())) > 0)
         doubts += _silence(environment, trial)
     doubts += doubts_about_range(spaces.action)
     doubts += [*hidden(), *_flattened_images(curriculum.agent, spaces.observation)]
     trained = _trained(curriculum)
     for environment in trained:
-        doubts += doubts_about(environment)
+        doubts += doubts_about(environment, warn=doubts.append)
         doubts += slowness(environment, tried[environment].step_seconds, curriculum.agent.n_envs)
     for environment in [other for other in tried if other not in trained]:
-        doubts += doubts_about(environment, trained=False)
+        doubts += doubts_about(environment, trained=False, warn=doubts.append)
     return Checked(spaces.observation, spaces.action, tuple(doubts))
 
 

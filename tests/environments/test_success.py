@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from building import curriculum, payloads, tuning
 from gymnasium import vector
 from toys import Corridor
 
-from rlstages import BatchedEnv, Environment, Expert
+from rlstages import BatchedEnv, Environment, Expert, train
 from rlstages.environments.determinism import doubts_about
 from rlstages.environments.make import make_vec_env
 from rlstages.environments.monitor import FIRST, EnvironmentFault, monitor_of
 from rlstages.environments.success import is_true, success_rule, truth
+from rlstages.events import Warned
 from rlstages.play.experts import showing
 from rlstages.play.recording import record
 from rlstages.specs.criteria.episodes import Episode, score
@@ -165,6 +167,13 @@ def test_the_checks_before_a_run_say_it_once(caplog):
     doubts_about(touch())
 
     assert len([said for said in caplog.messages if 'success_at="any"' in said]) <= 1
+
+
+def test_what_is_found_before_a_run_and_again_in_it_is_told_once(here, caplog):
+    train(curriculum(tuning(environment=touch(), max_steps=700, on_timeout="advance")), out="run")
+
+    said = [warned.message for warned in payloads(here / "run", Warned)] + caplog.messages
+    assert len([sentence for sentence in said if 'success_at="any"' in sentence]) == 1
 
 
 @pytest.mark.parametrize("form", FORMS)

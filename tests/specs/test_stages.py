@@ -123,7 +123,7 @@ def test_demonstrations_come_from_a_cloning_stage_before():
     for stages in ([clone(), needy], [clone(), tune(), needy], [tune(), clone(), needy], [tune()]):
         refuse_undemonstrated(stages)
     for stages in ([needy], [tune(), needy], [needy, clone()]):
-        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.1, but there is no BehaviorCloning"):
+        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.1, but no stage before it learns"):
             refuse_undemonstrated(stages)
 
 

@@ -13,6 +13,7 @@ from rlstages.events import Evaluated, Judged, Warned
 from rlstages.learners.algorithms.on_policy.protocol import critic_parameters
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.reproducibility import set_random_state
+from rlstages.specs.criteria.episodes import Episode
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 A2C = {"algorithm": "A2C", "batch_size": None, "n_epochs": None}
@@ -232,6 +233,19 @@ def test_a_missed_threshold_says_what_was_missing():
     assert waiting[-1] == "the last 8 episodes' 0.00 is below 0.50"
     assert 900 <= tune.runner.stage_steps < 900 + 64
     assert tune.learner.trusted is None
+
+
+def test_a_missed_threshold_tells_of_the_confirmation_that_was_given_up():
+    tune = Tune(tuning("hard", Environment("toys:Never"), max_steps=900, critic_fit_steps=0))
+    tune.runner.verdict = SURE.judge([Episode(0, number, 0.0, 5, False) for number in range(60)])
+    tune.runner.stage_steps = 900 + 64
+    tune.runner.phase = "training"
+
+    tune.runner.go_on()
+    tune.runner.close()
+
+    assert "900 steps were spent (and 64 more to the end of a confirmation)" in tune.runner.result.reason
+    assert "the last confirmation was given up, with success 0.00 over" in tune.runner.result.reason
 
 
 def test_a_return_can_be_the_threshold():

@@ -63,7 +63,7 @@ def test_plain_lines_tell_the_story():
     )
     confirmations = [line for line in lines if "confirmation" in line]
     assert confirmations[0].startswith("[2/4 short] confirmation 1: return 79.4 over 40 episodes")
-    assert confirmations[0].endswith("but 95 is needed")
+    assert confirmations[0].endswith("but 95 is needed (100 less the margin)")
     assert "[2/4 short] reached after 39.6k steps, 1 min 02 s: the reason" in lines
     assert lines[-1] == "missed: 'long' did not reach a mean return of at least 400 within 60,000 steps"
 

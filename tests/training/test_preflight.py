@@ -254,7 +254,8 @@ def test_preflight_changes_nothing_and_draws_no_number_of_the_run(here):
 def test_episodes_that_do_not_end_are_noticed_where_no_limit_is_known(monkeypatch):
     endless = toy("Endless")
     refused(
-        curriculum(tuning(environment=endless)), "Endless has not ended within 20,000 steps.*; give it a time limit"
+        curriculum(tuning(environment=endless)),
+        "stage 'tune': .*Endless has not ended within 20,000 steps.*; give it a time limit",
     )
 
     limited = Environment("toys:Endless", wrappers=["toys:limit"])

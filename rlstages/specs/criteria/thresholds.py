@@ -93,7 +93,7 @@ class SuccessThreshold(Criterion):
         expected = _episodes_to_pass(test, value if n else 1.0, alpha)
         needed = 0 if met else None if expected is None else max(1, expected - n)
         bound = _lower_bound(test, solved, n - solved, goal)
-        reason = _sentence("success", value, bound, test.null, n, met, futile, needed)
+        reason = _sentence("success", value, bound, (self.threshold, test.null), n, met, futile, needed)
         return Verdict(met, futile, value, bound, self.threshold, n, needed, reason)
 
     def holds(self, fresh: Sequence[Episode]) -> bool:  # noqa: D102
@@ -217,7 +217,7 @@ class RewardThreshold(Criterion):
         needed: int | None = max(0, self.min_episodes - n)
         if not met and n and evidence < goal:
             needed = max(self.min_episodes - n, math.ceil((goal - evidence) * n / evidence)) if evidence > 0 else None
-        reason = _sentence("return", mean, bound, null, n, met, futile, needed)
+        reason = _sentence("return", mean, bound, (self.threshold, null), n, met, futile, needed)
         lowest = null - self._assumed_reach(null)
         if n and returns.min() < lowest:
             reason += f" (an episode returned {returns.min():.3g}, below the {lowest:.3g} assumed; set worst=...)"
@@ -283,16 +283,24 @@ def _returns(episodes: Sequence[Episode]) -> np.ndarray:
 
 
 def _sentence(
-    what: str, value: float, bound: float, null: float, n: int, met: bool, futile: bool, needed: int | None
+    what: str,
+    value: float,
+    bound: float,
+    asked: tuple[float, float],
+    n: int,
+    met: bool,
+    futile: bool,
+    needed: int | None,
 ) -> str:
+    """Say what episodes have shown, and what is asked for: a threshold, and what is left of it less the margin."""
     if n == 0:
         return f"no episode judged yet; at least {needed} needed"
-    measured, wanted = f"{what} {shown(what, value)} over {n} episodes", shown(what, null)
+    threshold, null = (shown(what, each) for each in asked)
+    measured = f"{what} {shown(what, value)} over {n} episodes"
     if math.isfinite(bound):
         measured += f", at least {shown(what, bound)} beyond luck"
-    if met:
-        return f"{measured}, {wanted} needed"
-    if futile:
-        return f"{measured}, but {wanted} is needed"
-    more = f"about {needed} more episodes" if needed is not None else "a better policy"
-    return f"{measured}, {wanted} needed: {more}"
+    wanted = f"{null} is needed" + (f" ({threshold} less the margin)" if null != threshold else "")
+    if met or futile:
+        return f"{measured}; {wanted}" if met else f"{measured}, but {wanted}"
+    more = f"about {needed} more episodes would show it" if needed is not None else "only a better policy would show it"
+    return f"{measured}; {wanted}: {more}"

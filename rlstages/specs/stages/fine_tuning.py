@@ -253,7 +253,7 @@ class FineTuning(StageSpec):
         )
         require(
             self.on_collapse == "go on" or (last is not None and last.reinforces),
-            f"{where}: on_collapse='return', but the stage before it is no FineTuning stage; leave it out.",
+            f"{where}: on_collapse='return', but no stage that trains by reward comes right before it; leave it out.",
         )
         if self.rehearse:
             self._check_rehearsal(before, agent.n_envs)

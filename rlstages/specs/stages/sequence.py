@@ -34,6 +34,6 @@ def refuse_undemonstrated(stages: Sequence[StageSpec]) -> None:
     """Refuse a stage that needs demonstrations where nothing before it has any."""
     for stage in undemonstrated(stages):
         raise InputError(
-            f"stage {stage.name!r}: {stage.demonstrations_needed}, but there is no BehaviorCloning stage before it to "
-            "have demonstrations from; add one, start from a run that has cloned, or leave it out."
+            f"stage {stage.name!r}: {stage.demonstrations_needed}, but no stage before it learns from demonstrations, "
+            "as BehaviorCloning does; add one, start from a run that has such a stage, or leave it out."
         )

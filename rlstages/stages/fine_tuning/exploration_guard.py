@@ -31,10 +31,9 @@ LATEST = 0.75
 _ASKED_FOR = "exploration={share:g} is given"
 _NOTHING = "{what} {value} at the start and a certain policy: it is made to try other actions"
 _STILL = "{what} stands still at {value} and nothing is explored: the policy is made to try other actions"
-_OFF = (
-    "{what} stands still at {value} and nothing is explored: the policy is certain of its actions; leave "
-    "explore_again=False out, or give exploration={remedy:g}."
-)
+_OFF = "the policy is certain of its actions; leave explore_again=False out, or give exploration={remedy:g}."
+_OFF_NOTHING = "{what} {value} at the start, and nothing is explored: " + _OFF
+_OFF_STILL = "{what} stands still at {value} and nothing is explored: " + _OFF
 
 
 class ExplorationGuard:
@@ -139,7 +138,7 @@ class ExplorationGuard:
             short = len(now) >= until.window and until.progress(level) <= enough
             told = _STILL if short and chance_of_less(before, now) > SUCCESS_LEVEL else ""
         if told and not self._stage.explore_again:
-            told = _OFF
+            told = _OFF_NOTHING if first else _OFF_STILL
         # Of continuous actions it is the logarithm of their standard deviation.
         remedy = math.log(GIVEN_BACK_STD) if self._continuous else GIVEN_BACK
         return told.format(what=what, value=shown(what, start if first else level), remedy=remedy)

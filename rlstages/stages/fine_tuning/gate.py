@@ -27,7 +27,7 @@ Answer = Literal["open", "wait", "go on"]
 AT_ONCE = 2
 """Confirmations that may be under way at once."""
 _FIRST_SHARES = (0.4, 0.3)
-_FROZEN = "; of the policy as it is now, {what} {value} over {n} episodes"
+_FROZEN = "; the last {n}, all of them of the policy as it is now, have {value}"
 
 
 class Gate:
@@ -131,7 +131,7 @@ class Gate:
         if missing > 0:
             return replace(verdict, met=False, episodes_needed=missing), "wait"
         value = shown(criterion.measure, float(values_of(criterion.measure, fresh).mean()))
-        reason = verdict.reason + _FROZEN.format(what=criterion.measure, value=value, n=len(fresh))
+        reason = verdict.reason + _FROZEN.format(value=value, n=len(fresh))
         if criterion.holds(fresh):
             return replace(verdict, reason=reason), "open"
         return replace(verdict, met=False, futile=last, episodes_needed=None, reason=reason), "go on"

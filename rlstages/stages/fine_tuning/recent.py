@@ -8,6 +8,7 @@ from typing import Any
 
 from rlstages.events import Emit, RolloutFinished, Warned
 from rlstages.play.doubts import STRICT_LEVEL, doubts_about_reward
+from rlstages.specs.criteria import Verdict
 from rlstages.specs.criteria.episodes import Episode, episodes_of, rows_of, score, shown
 from rlstages.specs.stages.fine_tuning import FineTuning
 
@@ -81,10 +82,16 @@ class Recent:
             )
         )
 
-    def shortfall(self) -> str:
-        """Say what the steps were not enough for, beside the threshold."""
+    def shortfall(self, refused: Verdict | None) -> str:
+        """Say what the steps were not enough for, beside the threshold.
+
+        Args:
+            refused: What the last confirmation found that was given up, or `None`.
+        """
         number, until = len(self.episodes), self._stage.until
         if number < until.window:
+            if refused is not None:
+                return f"the last confirmation was given up, with {refused.reason}"
             return f"{number} of {until.window} fresh episodes were seen"
         value, threshold = until.summary(self.episodes)
         unconfirmed = "" if value < threshold else ", and no confirmation bore that out"

@@ -132,7 +132,10 @@ class FineTuningRunner:
         self.phase = "training"
         if self.is_spent and not self.parts.gate.under_way:
             after = self.parts.examiner.score("after", self.parts.examiner.play(self.stage.evaluation_episodes))
-            spent, missing = f"{self.stage.max_steps:,} steps were spent", self.parts.recent.shortfall()
+            spent, over = f"{self.stage.max_steps:,} steps were spent", self.stage_steps - self.stage.max_steps
+            if over >= self.learner.agent.rollout_steps:
+                spent += f" (and {over:,} more to the end of a confirmation)"
+            missing = self.parts.recent.shortfall(self.verdict)
             reason = f"{spent} and {self.stage.until} was not reached: {missing}."
             self.result = Result("missed", reason, self.before, after, self.verdict)
 

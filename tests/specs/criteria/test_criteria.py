@@ -459,3 +459,13 @@ def test_two_thousand_policies_just_below_the_gate_open_it_in_at_most_5_percent(
     assert share_opened(SuccessThreshold(0.9), solving(0.849), policies=2_000, episodes=3_000) <= 0.05
     falling = landing_or_crashing(500.0, 0.0, 0.9)
     assert share_opened(RewardThreshold(475), falling, policies=500, episodes=1_500) <= 0.05
+
+
+def test_a_verdict_says_what_was_seen_and_what_is_asked_for():
+    rule = SuccessThreshold(0.9)
+    won, lost = Episode(0, 0, 1.0, 5, True), Episode(0, 0, 0.0, 5, False)
+    assert rule.judge([won] * 60).reason == (
+        "success 1.00 over 60 episodes, at least 0.892 beyond luck; 0.85 is needed (0.90 less the margin)"
+    )
+    assert rule.judge([lost] * 60).reason.endswith("but 0.85 is needed (0.90 less the margin)")
+    assert rule.judge([won] * 5).reason.endswith("more episodes would show it")
