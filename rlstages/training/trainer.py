@@ -85,9 +85,11 @@ class Trainer:
         while self.stage < len(self.curriculum.stages) or self.retention.is_due:
             # The policy that left a stage is scored in all environments.
             if self.retention.is_due:
-                self._score_everywhere(interrupted)
-                if self.retention.is_due and session.pause is not None:
-                    return "paused", session.pause
+                pause = self._step(
+                    self.retention, lambda: not self.retention.is_due, interrupted, lambda: session.pause
+                )
+                if self.retention.is_due and pause is not None:
+                    return "paused", pause
                 if self.retention.is_due:
                     return "interrupted", "Interrupted between two stages; resume goes on from here."
                 continue
@@ -164,23 +166,35 @@ class Trainer:
         """Step the stage until it ends; without a result if the run is interrupted, or paused for a reason."""
         if self.runner is None:
             self._enter_stage()
-        assert self.runner is not None
+        runner = self.runner
+        assert runner is not None
+        pause = self._step(runner, lambda: runner.result is not None, interrupted, self._asked_to_pause)
+        if runner.result is not None:
+            self._report(runner.result)
+        return runner.result, pause
+
+    def _step(
+        self,
+        task: StageRunner | Retention,
+        is_done: Callable[[], bool],
+        interrupted: threading.Event,
+        asked: Callable[[], str | None] = lambda: None,
+    ) -> str | None:
+        """Step a task until it is done or the run is interrupted, or `asked` says why to pause; return that reason."""
         saved = started = time.monotonic()
         pause = None
         try:
-            while self.runner.result is None and not interrupted.is_set() and (pause := self._asked_to_pause()) is None:
-                self.runner.step()
+            while not is_done() and not interrupted.is_set() and (pause := asked()) is None:
+                task.step()
                 self.session.flush()
                 now = time.monotonic()
                 self.seconds, started = self.seconds + now - started, now
-                if now - saved >= CHECKPOINT_SECONDS and self.runner.result is None:
+                if now - saved >= CHECKPOINT_SECONDS and not is_done():
                     self.save()
                     saved = time.monotonic()
-            if self.runner.result is not None:
-                self._report(self.runner.result)
-            return self.runner.result, pause
+            return pause
         finally:
-            self.runner.close()
+            task.close()
 
     def _asked_to_pause(self) -> str | None:
         """Let the watch look at the learner; return why it or a tracker asks to pause, if one does."""
@@ -213,18 +227,6 @@ class Trainer:
         self.runner = None
         self.stage = to
         self.save(end=True)
-
-    def _score_everywhere(self, interrupted: threading.Event) -> None:
-        """Score the policy that left a stage in all environments, until that is done or the run is stopped."""
-        saved = time.monotonic()
-        try:
-            while self.retention.is_due and not interrupted.is_set() and self.session.pause is None:
-                self.retention.step()
-                if time.monotonic() - saved >= CHECKPOINT_SECONDS and self.retention.is_due:
-                    self.save()
-                    saved = time.monotonic()
-        finally:
-            self.retention.close()
 
 
 def state_of(learner: Learner, notes: Sequence[str] = ()) -> dict[str, Any]:

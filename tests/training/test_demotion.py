@@ -181,9 +181,7 @@ def test_what_is_kept_is_not_lost(here):
 def test_a_first_stage_and_one_after_cloning_cannot_return():
 
     for stages in ([], [cloning()]):
-        with pytest.raises(
-            InputError, match="stage 'tune': on_collapse='return', but the stage before it is no FineTun"
-        ):
+        with pytest.raises(InputError, match="stage 'tune': on_collapse='return', but no stage that trains by reward"):
             curriculum(*stages, tuning(on_collapse="return"))
 
 
