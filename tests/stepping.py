@@ -28,25 +28,30 @@ def context_for(stage, learner, seed=0, emit=lambda payload: None, *, before=(),
     return Alone(learner, seed, emit, run, (*before, stage), way, shown=shown)
 
 
-class Tune:
-    def __init__(self, stage, learner=None, index=0, seed=0, shown=None, before=(), **settings):
+class Stepped:
+    """A stage that is stepped by hand; `where` is what its context has besides."""
+
+    def __init__(self, kind, stage, learner, seed, settings, **where):
         self.learner = learner or learner_for(stage.environment, agent(**settings), seed)
         self.recorder = Recorder()
         emit = lambda payload: self.recorder(Event(payload, self.learner.global_step))  # noqa: E731
-        self.runner = FineTuningRunner(
-            context_for(stage, self.learner, seed, emit, before=before, index=index, shown=shown)
-        )
-
-    def steps(self, number):
-        for _ in range(number):
-            self.runner.step()
-        return self
+        self.runner = kind(context_for(stage, self.learner, seed, emit, **where))
 
     def finish(self):
         while self.runner.result is None:
             self.runner.step()
         self.runner.close()
         return self.runner.result
+
+
+class Tune(Stepped):
+    def __init__(self, stage, learner=None, index=0, seed=0, shown=None, before=(), **settings):
+        super().__init__(FineTuningRunner, stage, learner, seed, settings, before=before, index=index, shown=shown)
+
+    def steps(self, number):
+        for _ in range(number):
+            self.runner.step()
+        return self
 
     def rollouts(self):
         return self.recorder.payloads(RolloutFinished)

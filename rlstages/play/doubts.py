@@ -122,6 +122,17 @@ def doubts_about_clone(before: Score | None, after: Score, expert: Score, losses
     return [f"The clone is far below its expert ({level} {ours} against {theirs}): {advice}."]
 
 
+def doubts_about_convergence(losses: Sequence[float]) -> list[str]:
+    """Return that cloning may have ended too early, where the last epoch that was allowed is the best.
+
+    Args:
+        losses: As `doubts_about_clone` takes them.
+    """
+    if len(losses) < 2 or losses[-1] >= min(losses[:-1]):
+        return []
+    return [f"The last of {len(losses)} epochs was the best, so the clone may still improve; raise max_epochs."]
+
+
 def _short_of(result: Score, gate: Criterion | None) -> str | None:
     """Return the score in words where it is below a gate beyond luck, or `None`."""
     if isinstance(gate, SuccessThreshold) and result.success_high is not None:

@@ -24,7 +24,13 @@ from rlstages.learners.exploration import exploration_event, measure_exploration
 from rlstages.learners.learner import Weights, arrays, tensors
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.learners.optimizers import load_optimizer_state, optimizer_state
-from rlstages.play.doubts import ABLE, doubts_about_clone, doubts_about_expert, doubts_about_reward
+from rlstages.play.doubts import (
+    ABLE,
+    doubts_about_clone,
+    doubts_about_convergence,
+    doubts_about_expert,
+    doubts_about_reward,
+)
 from rlstages.play.examiner import Examiner
 from rlstages.play.experts import remedy_for, showing, unused_statistics
 from rlstages.play.recording import record
@@ -233,10 +239,10 @@ class CloningRunner:
 
     def _finish(self, outcome: Ending, reason: str, after: Score | None, verdict: Verdict | None) -> None:
         assert self._data is not None
-        spent = self._epoch == self.stage.max_epochs
-        if after is not None:
-            for sentence in doubts_about_clone(self._before, after, self._data.score, self._losses if spent else []):
-                self.emit(Warned(sentence))
+        losses = self._losses if self._epoch == self.stage.max_epochs else []
+        doubts = [] if after is None else doubts_about_clone(self._before, after, self._data.score, losses)
+        for sentence in doubts or doubts_about_convergence(losses):
+            self.emit(Warned(sentence))
         self.result = Result(outcome, reason, self._before, after, verdict, self._digest)
 
     def _prepare(self, kept: Demonstrations) -> _Data:

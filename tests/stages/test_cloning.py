@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from building import Recorder, agent, cloning, echo, learner_for
-from stepping import context_for
+from building import agent, cloning, echo, learner_for
+from stepping import Stepped
 
 from rlstages import Expert, InputError, SuccessThreshold
 from rlstages.demonstrations.episodes import Demonstration, Demonstrations, load_demonstrations
 from rlstages.demonstrations.fitting import place_demonstrations
-from rlstages.events import DemonstrationsReady, EpochFinished, Evaluated, Event, Judged
+from rlstages.events import DemonstrationsReady, EpochFinished, Evaluated, Judged, Warned
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.play.experts import showing
 from rlstages.play.recording import record
@@ -22,26 +22,15 @@ def shown_in(environment, episodes=12, expert="toys:tell"):
     return record(environment, who, showing(who))
 
 
-class Clone:
-    """A cloning stage that is stepped by hand."""
-
+class Clone(Stepped):
     def __init__(self, stage, tmp_path, learner=None, seed=0, **settings):
-        self.learner = learner or learner_for(stage.environment, agent(**settings), seed)
-        self.recorder = Recorder()
-        emit = lambda payload: self.recorder(Event(payload, 0))  # noqa: E731
-        self.runner = CloningRunner(context_for(stage, self.learner, seed, emit, run=tmp_path))
+        super().__init__(CloningRunner, stage, learner, seed, settings, run=tmp_path)
         self.file = self.runner._file
 
     def until(self, phase):
         while self.runner._phase != phase:
             self.runner.step()
         return self
-
-    def finish(self):
-        while self.runner.result is None:
-            self.runner.step()
-        self.runner.close()
-        return self.runner.result
 
     def epochs(self):
         return self.recorder.payloads(EpochFinished)
@@ -312,3 +301,17 @@ def test_changed_demonstrations_are_not_gone_on_with(tmp_path):
     clone.file.unlink()
     with pytest.raises(InputError, match="is not the file that the run wrote"):
         Clone(cloning(), tmp_path).runner.load_state_dict(state)
+
+
+def test_it_says_where_the_last_epoch_that_was_allowed_is_the_best(tmp_path):
+    def said(**settings):
+        clone = Clone(cloning(episodes=20, **settings), tmp_path)
+        clone.finish()
+        assert len(clone.epochs()) == settings["max_epochs"]
+        best = clone.epochs()[-1].best
+        return best, [told.message for told in clone.recorder.payloads(Warned) if "epochs was the best" in told.message]
+
+    best, told = said(max_epochs=2, evaluation_episodes=0)
+    assert best and told == ["The last of 2 epochs was the best, so the clone may still improve; raise max_epochs."]
+    best, told = said(max_epochs=2, evaluation_episodes=0, learning_rate=5.0)
+    assert not best and not told

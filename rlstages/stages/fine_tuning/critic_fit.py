@@ -40,18 +40,26 @@ class CriticFit:
         """Begin a fit that ends at this step of the stage at the latest."""
         self.until, self._fitted, self._explained = until, 0, -math.inf
 
-    def is_done(self, experience: Any, stage_steps: int) -> bool:
-        """Whether the critic need not be fitted any more, as a rollout shows that it has not learned from."""
-        known = self._algorithm.explained(experience)
+    def explained(self, experience: Any) -> float:
+        """Return the share of the returns' variance that the critic explains in experience."""
+        return self._algorithm.explained(experience)
+
+    def is_done(self, known: float, stage_steps: int) -> bool:
+        """Whether the critic need not be fitted any more.
+
+        Args:
+            known: Share of the returns' variance that it explains in a rollout that it has not learned from.
+            stage_steps: Of the stage, that rollout included.
+        """
         stalled = self._fitted >= 2 and not known > self._explained + RISE
         done = known >= EXPLAINED or stalled or stage_steps > self.until
         if done:
             self._optimizer = None
         return done
 
-    def learn(self, experience: Any) -> dict[str, float]:
-        """Fit the critic to a rollout; return the metrics of that."""
-        self._explained = max(self._explained, self._algorithm.explained(experience))
+    def learn(self, experience: Any, known: float) -> dict[str, float]:
+        """Fit the critic to a rollout, in which it explained a share of the returns' variance; return the metrics."""
+        self._explained = max(self._explained, known)
         self._fitted += 1
         optimizer = self._optimizer or self._make_optimizer()
         return self._algorithm.fit_critic(experience, optimizer, self._settings)

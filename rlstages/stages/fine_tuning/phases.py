@@ -66,14 +66,15 @@ def fit_critic(runner: FineTuningRunner) -> None:
     answer = _judge_rollout(runner, started)
     if answer == "open" or _explores_more(runner, experience, started):
         return
-    if answer != "wait" and runner.parts.critic.is_done(experience, runner.stage_steps):
+    known = runner.parts.critic.explained(experience)
+    if answer != "wait" and runner.parts.critic.is_done(known, runner.stage_steps):
         runner.parts.guard.keep_critic(runner.stage_steps - experience.steps)
         runner.phase = "training"
         # From here on the critic's own estimates count.
         runner.parts.critic.trust(experience)
         _train_on(runner, experience, started)
         return
-    metrics = runner.parts.critic.learn(experience)
+    metrics = runner.parts.critic.learn(experience, known)
     # Statistics are part of the policy, which stands still while the gate waits.
     if answer != "wait" and runner.parts.updates.absorb(experience):
         runner.parts.gate.changed(runner.parts.envs.monitor.steps)
