@@ -4,7 +4,8 @@ from building import cloning, curriculum, echo, tuning
 
 from rlstages import SuccessThreshold
 from rlstages.experiments.compare.arms import make_arms
-from rlstages.experiments.compare.plan import Plan, claim_comparison
+from rlstages.experiments.compare.directory import claim_comparison
+from rlstages.experiments.compare.plan import Plan
 
 SHORT, LONG = echo(steps=4), echo(steps=8)
 SOON = SuccessThreshold(0.5, window=8, max_episodes=120)

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
 import typer
 
-from rlstages.errors import InputError, require
+from rlstages.cli.options import (
+    DryRun,
+    Episodes,
+    From,
+    Jobs,
+    Json,
+    OfRun,
+    On,
+    Parameters,
+    Run,
+    Seeds,
+    Source,
+    TrackCode,
+    Tracking,
+    TrackSystem,
+    TrustImports,
+    TrustPickle,
+    also_sent,
+    pairs,
+    parameter,
+)
+from rlstages.errors import require
 
 app = typer.Typer(
     help="Staged reinforcement learning: clone an expert, then fine-tune the same network on harder environments.",
@@ -20,98 +40,6 @@ app = typer.Typer(
 )
 demos = typer.Typer(help="Record demonstrations, and look at them.", no_args_is_help=True)
 app.add_typer(demos, name="demos")
-
-
-class Track(str, Enum):
-    """Where Weights & Biases runs."""
-
-    auto = "auto"
-    online = "online"
-    offline = "offline"
-    none = "none"
-
-
-class Mode(str, Enum):
-    """Where a run that is over goes."""
-
-    auto = "auto"
-    online = "online"
-    offline = "offline"
-
-
-class Format(str, Enum):
-    """What export writes."""
-
-    sb3 = "sb3"
-    safetensors = "safetensors"
-
-
-Source = Annotated[str, typer.Argument(help="A curriculum: a Python file, or a name that 'rlstages curricula' lists.")]
-Run = Annotated[Path, typer.Argument(help="A run directory.")]
-Parameters = Annotated[
-    Optional[list[str]],  # noqa: UP045  (typer on Python 3.10 reads this form)
-    typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the curriculum; repeatable."),
-]
-Tracking = Annotated[
-    Track,
-    typer.Option(
-        metavar="MODE",
-        help="Weights & Biases: online, offline, none, or auto: online where a key is configured, else offline.",
-    ),
-]
-TrackSystem = Annotated[
-    bool, typer.Option("--track-system", help="Also send Weights & Biases what is measured of the machine.")
-]
-TrackCode = Annotated[bool, typer.Option("--track-code", help="Also send Weights & Biases the curriculum's files.")]
-OfRun = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Argument(metavar="FILE", help="The curriculum of a run that somebody else made: what it names is imported."),
-]
-
-
-def _risky_pickle(given: bool) -> bool:
-    if given:
-        risk = "loading an expert's model zip runs any code that is hidden in it, with all that you may do"
-        print(f"--trust-pickle: {risk}.", file=sys.stderr)
-    return given
-
-
-def _risky_imports(given: bool) -> bool:
-    if given:
-        risk = "every module that the run names is imported and run, from files that it names too"
-        print(f"--trust-imports: {risk}.", file=sys.stderr)
-    return given
-
-
-TrustPickle = Annotated[
-    bool,
-    typer.Option(
-        "--trust-pickle",
-        help="Load model zips of experts, which can run any code hidden in them.",
-        callback=_risky_pickle,
-    ),
-]
-TrustImports = Annotated[
-    bool,
-    typer.Option(
-        "--trust-imports",
-        help="Import whatever a run names, though somebody else made it.",
-        callback=_risky_imports,
-    ),
-]
-Seeds = Annotated[str, typer.Option(help="0:5 for 0 to 4, or 1,4,7.")]
-Jobs = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="Runs at a time; default one for each core, or what Ray has room for.", min=1),
-]
-On = Annotated[str, typer.Option(metavar="local|ray[=ADDRESS]", help="Where runs are made: here, or on a Ray cluster.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command of each run, and run nothing.")]
-Episodes = Annotated[int, typer.Option(help="Episodes to play in each environment.", min=1)]
-From = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--from", metavar="RUN", help="Start from its final policy (and demonstrations)."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("train", context_settings={"ignore_unknown_options": True})
@@ -125,7 +53,7 @@ def train_command(
     seed: Annotated[int, typer.Option(help="Decides every random draw.", min=0)] = 0,
     out: Annotated[Optional[Path], typer.Option(help="Run directory to make; default a free one in runs/.")] = None,  # noqa: UP045
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,  # noqa: UP045
-    track: Tracking = Track.auto,
+    track: Tracking = "auto",
     track_system: TrackSystem = False,
     track_code: TrackCode = False,
     notes: Annotated[Optional[str], typer.Option(help="Of the run, at Weights & Biases.")] = None,  # noqa: UP045
@@ -140,12 +68,12 @@ def train_command(
     trust_pickle: TrustPickle = False,
 ) -> None:
     """Train a curriculum from its first stage."""
-    from rlstages.cli.training import go_on_with, start
+    from rlstages.cli.training import go_on_with, start_training
 
-    given, also = _pairs([*(parameters or []), *map(_parameter, more or [])]), _also(track_system, track_code)
+    given, also = pairs([*(parameters or []), *map(parameter, more or [])]), also_sent(track_system, track_code)
     if go_on:
-        go_on_with(out, source, given, seed, device, track.value, also, trust_pickle)
-    start(source, given, seed, out, device, track.value, also, notes, tag or [], from_run, trust_pickle)
+        go_on_with(out, source, given, seed, device, track, also, trust_pickle)
+    start_training(source, given, seed, out, device, track, also, notes, tag or [], from_run, trust_pickle)
 
 
 @app.command("resume")
@@ -160,7 +88,7 @@ def resume_command(
     force: Annotated[
         bool, typer.Option("--force", help="Go on although files of the curriculum have changed.")
     ] = False,
-    track: Tracking = Track.auto,
+    track: Tracking = "auto",
     track_system: TrackSystem = False,
     track_code: TrackCode = False,
     trust_pickle: TrustPickle = False,
@@ -169,8 +97,8 @@ def resume_command(
     """Go on with a run that was interrupted, crashed, or missed a threshold."""
     from rlstages.cli.training import go_on
 
-    also = _also(track_system, track_code)
-    go_on(run, source, _pairs(parameters), max_steps, force, track.value, also, trust_pickle, trust_imports)
+    also = also_sent(track_system, track_code)
+    go_on(run, source, pairs(parameters), max_steps, force, track, also, trust_pickle, trust_imports)
 
 
 @app.command("show")
@@ -194,7 +122,7 @@ def show_command(
         show_run(Path(source), json)
     else:
         refuse_directory(source)
-        show_curriculum(source, _pairs(parameters), from_run, json, trust_pickle)
+        show_curriculum(source, pairs(parameters), from_run, json, trust_pickle)
 
 
 @app.command()
@@ -227,7 +155,7 @@ def evaluate_command(
     """Score a run's final policy in every environment of its curriculum."""
     from rlstages.cli.showing import evaluate_policy
 
-    evaluate_policy(run, source, _pairs(parameters), episodes, seed, json, trust_imports)
+    evaluate_policy(run, source, pairs(parameters), episodes, seed, json, trust_imports)
 
 
 @app.command()
@@ -235,26 +163,29 @@ def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="File to write.")],
     form: Annotated[
-        Optional[Format],  # noqa: UP045
+        Optional[Literal["sb3", "safetensors"]],  # noqa: UP045
         typer.Option("--format", help="A stable-baselines3 .zip, or plain weights; default what --out ends in."),
     ] = None,
 ) -> None:
     """Write a run's final policy to a file."""
     from rlstages.cli.exporting import export_policy
 
-    export_policy(run, out, None if form is None else form.value)
+    export_policy(run, out, form)
 
 
 @app.command("track")
 def track_command(
     run: Run,
-    mode: Annotated[Mode, typer.Option(help="auto is online where a key is configured, else offline.")] = Mode.auto,
+    mode: Annotated[
+        Literal["auto", "online", "offline"],
+        typer.Option(help="auto is online where a key is configured, else offline."),
+    ] = "auto",
     project: Annotated[Optional[str], typer.Option(help="Weights & Biases' project; default rlstages.")] = None,  # noqa: UP045
 ) -> None:
     """Give Weights & Biases what it lacks of a finished or interrupted run, from the run's event log."""
     from rlstages.cli.tracking import track_run
 
-    track_run(run, mode.value, project)
+    track_run(run, mode, project)
 
 
 @app.command()
@@ -275,31 +206,53 @@ def compare(
     out: Annotated[Optional[Path], typer.Option(help="Its directory; default runs/compare-NAME.")] = None,  # noqa: UP045
     on: On = "local",
     jobs: Jobs = None,
-    track: Tracking = Track.auto,
+    track: Tracking = "auto",
     track_system: TrackSystem = False,
     track_code: TrackCode = False,
     dry_run: DryRun = False,
-    run: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="ARM/SEED", help="Make this one run of the comparison only."),
-    ] = None,
     trust_pickle: TrustPickle = False,
 ) -> None:
     """Train a curriculum and what is left of it without its parts, at equal cost, and say which wins.
 
     The same command goes on with a comparison that was interrupted, and adds seeds or arms to one that is done.
     """
-    from rlstages.cli.comparing import Options, compare_arms, run_one
+    from rlstages.cli.comparing import compare_arms, load_plan, print_jobs
+    from rlstages.cli.launching import read_seeds
 
-    also = _also(track_system, track_code)
-    options = Options(
-        source, _pairs(parameters), seeds, arms, arm or [], steps, episodes, out, track.value, also, trust_pickle
+    if not dry_run:
+        print(f"{source}: checking the arms ...", flush=True)
+    plan = load_plan(
+        source,
+        pairs(parameters),
+        None if arms is None else [name.strip() for name in arms.split(",")],
+        arm or [],
+        seeds=read_seeds(seeds),
+        steps=steps,
+        episodes=episodes,
+        track=track,
+        track_also=also_sent(track_system, track_code),
+        trust_pickle=trust_pickle,
     )
-    require(run is None or not dry_run, "--run makes a run, and --dry-run makes none; give one of the two.")
-    if run is not None:
-        run_one(options, run)
+    if dry_run:
+        print_jobs(plan, out)
     else:
-        compare_arms(options, on, jobs, dry_run)
+        compare_arms(plan, out, on, jobs)
+
+
+@app.command("compare-run")
+def compare_run_command(
+    plan: Annotated[Path, typer.Argument(help="The plan-ID.json in a comparison's directory.")],
+    run: Annotated[str, typer.Option(metavar="ARM/SEED", help="Which of its runs.")],
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Environment steps to spend; default those that its own stages take.", min=1),
+    ] = None,
+    trust_imports: TrustImports = False,
+) -> None:
+    """Make one run of a comparison, or go on with it: what 'rlstages compare --dry-run' prints."""
+    from rlstages.cli.comparing import run_one
+
+    run_one(plan, run, steps, trust_imports)
 
 
 @app.command("sweep")
@@ -313,7 +266,7 @@ def sweep_command(
     out: Annotated[Optional[Path], typer.Option(help="Directory of the runs; default runs/sweep-NAME.")] = None,  # noqa: UP045
     on: On = "local",
     jobs: Jobs = None,
-    track: Tracking = Track.auto,
+    track: Tracking = "auto",
     track_system: TrackSystem = False,
     track_code: TrackCode = False,
     dry_run: DryRun = False,
@@ -325,8 +278,8 @@ def sweep_command(
     """
     from rlstages.cli.sweeping import sweep_parameters
 
-    also = _also(track_system, track_code)
-    sweep_parameters(source, _pairs(parameters), seeds, out, on, jobs, track.value, also, dry_run, trust_pickle)
+    also = also_sent(track_system, track_code)
+    sweep_parameters(source, pairs(parameters), seeds, out, on, jobs, track, also, dry_run, trust_pickle)
 
 
 @demos.command("record")
@@ -347,7 +300,7 @@ def record_command(
     """Let an expert play, and write its episodes to a file."""
     from rlstages.cli.demonstrating import record_demonstrations
 
-    record_demonstrations(environment, expert, out, episodes, seed, _pairs(argument), trust_pickle)
+    record_demonstrations(environment, expert, out, episodes, seed, pairs(argument), trust_pickle)
 
 
 @demos.command("inspect")
@@ -373,28 +326,3 @@ def options(
     ] = False,
 ) -> None:
     """Staged reinforcement learning: clone an expert, then fine-tune the same network on harder environments."""
-
-
-def _also(system: bool, code: bool) -> list[Literal["system", "code"]]:
-    asked: dict[Literal["system", "code"], bool] = {"system": system, "code": code}
-    return [name for name in asked if asked[name]]
-
-
-def _parameter(text: str) -> str:
-    """Return the NAME=VALUE of what a sweep's agent gives as an option; refuse what only looks like one."""
-    plain = text.removeprefix("--")
-    wanted = "=" in plain and not plain.startswith("-")
-    advice = "'rlstages train --help' lists the options, and a parameter is given as -p NAME=VALUE or --NAME=VALUE"
-    require(wanted, f"train takes no {text!r}; {advice}.")
-    return plain
-
-
-def _pairs(given: list[str] | None) -> dict[str, str]:
-    pairs = {}
-    for text in given or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise InputError(f"{text!r} is not of the form NAME=VALUE.")
-        require(name.strip() not in pairs, f"{name.strip()!r} is given a value twice; give it once.")
-        pairs[name.strip()] = value
-    return pairs

@@ -2,40 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rlstages.errors import InputError, require, require_seed
-from rlstages.experiments.jobs import Ended, Job, run_jobs
 
 MOST_SEEDS = 10_000
-
-Launcher = Callable[[Sequence[Job], Callable[[Ended], None]], list[Ended]]
-
-
-def say(line: str) -> None:
-    """Print a line at once, also where output is kept in a file."""
-    print(line, flush=True)
-
-
-def launcher(on: str, jobs: int | None) -> Launcher:
-    """Return what runs jobs.
-
-    Args:
-        on: `"local"`, `"ray"` or `"ray=ADDRESS"`.
-        jobs: How many at a time; `None` is one for each core, or what Ray has room for.
-
-    Raises:
-        InputError: If it is none of these.
-    """
-    kind, _, address = on.partition("=")
-    if on == "local":
-        from rlstages.reproducibility import processors
-
-        return lambda work, tell: run_jobs(work, jobs or processors(), tell)
-    require(kind == "ray", f"--on is {on!r}; give local, ray or ray=ADDRESS.")
-    from rlstages.experiments.ray_jobs import run_jobs_on_ray
-
-    return lambda work, tell: run_jobs_on_ray(work, jobs, tell, address or None)
 
 
 def read_seeds(text: str) -> Sequence[int]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CODES = {"reached": 0, "missed": ExitCode.MISSED, "interrupted": ExitCode.INTERRUPTED}
 
 
-def start(
+def start_training(
     source: str,
     parameters: Mapping[str, str],
     seed: int,

@@ -9,13 +9,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlstages.errors import signal_name
+from rlstages.errors import require, signal_name
 
 LAUNCHER = "RLSTAGES_LAUNCHER"
 _POLL_SECONDS = 0.1
@@ -75,6 +76,36 @@ class Ended:
         lines = self.job.log.read_text(errors="replace").split("\n") if self.job.log.is_file() else []
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if said else f"exit code {self.code}"
+
+
+Launcher = Callable[[Sequence[Job], Callable[[Ended], None]], list[Ended]]
+"""Runs jobs, hands each that has ended to a function, and returns how all ended."""
+
+
+def launcher_on(on: str, at_once: int | None) -> Launcher:
+    """Return what runs jobs.
+
+    Args:
+        on: `"local"`, `"ray"` or `"ray=ADDRESS"`.
+        at_once: How many at a time; `None` is one for each core, or what Ray has room for.
+
+    Raises:
+        InputError: If `on` is none of these.
+    """
+    kind, _, address = on.partition("=")
+    if on == "local":
+        from rlstages.reproducibility import processors
+
+        return lambda work, tell: run_jobs(work, at_once or processors(), tell)
+    require(kind == "ray", f"--on is {on!r}; give local, ray or ray=ADDRESS.")
+    from rlstages.experiments.ray_jobs import run_jobs_on_ray
+
+    return lambda work, tell: run_jobs_on_ray(work, at_once, tell, address or None)
+
+
+def printer(console: bool) -> Callable[[str], None]:
+    """Return what takes sentences for a person: they are printed at once, also into a file, or dropped."""
+    return (lambda line: print(line, flush=True)) if console else (lambda line: None)
 
 
 def teller(
@@ -159,7 +190,10 @@ def end_with_launcher() -> None:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that jobs are waited for."""
+    """Treat SIGTERM as Ctrl-C, so that jobs are waited for; only the main thread of a process can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

@@ -10,17 +10,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlstages.errors import ExitCode, require
+from rlstages.environments.scripts import refuse_while_imported
+from rlstages.errors import ExitCode, require, require_seed
 from rlstages.events import RunFinished, StageFinished
-from rlstages.experiments.jobs import Job
+from rlstages.experiments.jobs import Job, launcher_on, printer, teller
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.loading import load_curriculum
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.groups import SWEEP, found
 from rlstages.storage.run_directory import read_events, slug
+from rlstages.tracking import Extra, Track
+from rlstages.training.preflight import preflight
 from rlstages.training.resuming import require_own_run
 
 SWEEP_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep came to.
+
+    Attributes:
+        path: Its directory.
+        outcomes: How far each run has come, in the order of values and seeds.
+        failures: Why runs that were made now did not come to their end, by the names of their combinations.
+        file: `sweep.csv`, with a line for every run.
+    """
+
+    path: Path
+    outcomes: tuple[Outcome, ...]
+    failures: Mapping[str, str]
+    file: Path
 
 
 @dataclass(frozen=True)
@@ -66,14 +86,68 @@ class Outcome:
     measure: str
 
 
+def sweep(
+    source: Path | str,
+    values: Mapping[str, Sequence[object]] | None = None,
+    *,
+    seeds: Sequence[int] = range(5),
+    out: Path | str | None = None,
+    on: str = "local",
+    jobs: int | None = None,
+    track: Track = "none",
+    track_also: Sequence[Extra] = (),
+    console: bool = False,
+    trust_pickle: bool = False,
+) -> Sweep:
+    """Train a curriculum with every combination of seeds and of values of its parameters.
+
+    Each run is an ordinary `rlstages train`, in a process of its own. The same call goes on with a sweep that was
+    interrupted.
+
+    Args:
+        source: File or name of the curriculum.
+        values: For each parameter of its function, the values to try; the runs read them as texts, by its annotation.
+        seeds: Each combination of values is run with each.
+        out: The sweep's directory; default `runs/sweep-NAME`.
+        on: Where runs are made: `"local"`, `"ray"` or `"ray=ADDRESS"`.
+        jobs: Runs at a time; `None` for one for each core, or what Ray has room for.
+        track: Where Weights & Biases runs, as in `train`.
+        track_also: What else it is sent, as in `train`.
+        console: Whether to print how far the sweep has come.
+        trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
+
+    Raises:
+        InputError: Before the first run, if a combination cannot work, or the directory holds something else.
+    """
+    refuse_while_imported("sweep")
+    for seed in seeds:
+        require_seed("A seed of the sweep", seed)
+    directory, say, run = directory_of(source, out), printer(console), launcher_on(on, jobs)
+    variants = make_variants(str(source), values or {}, seeds, directory)
+    work = missing_jobs(str(source), variants, track, track_also, trust_pickle)
+    for curriculum in {variant.curriculum.digest: variant.curriculum for variant in variants}.values():
+        preflight(curriculum, trust_pickle=trust_pickle)
+    claim_sweep(directory, variants)
+    say(f"{len(work)} of {len(variants)} runs to make.")
+    ended = run(work, teller(len(work), say))
+    failures = {one.job.name: one.failure for one in ended if one.failure is not None}
+    outcomes = tuple(outcome_of(variant) for variant in variants)
+    return Sweep(directory, outcomes, failures, write_sweep_csv(directory, outcomes))
+
+
+def directory_of(source: Path | str, out: Path | str | None) -> Path:
+    """Return where a sweep lies: at `out`, or below `runs/`."""
+    return Path(out) if out is not None else Path("runs") / f"sweep-{Path(source).stem}"
+
+
 def make_variants(
-    source: str, values: Mapping[str, Sequence[str]], seeds: Sequence[int], directory: Path
+    source: str, values: Mapping[str, Sequence[object]], seeds: Sequence[int], directory: Path
 ) -> list[Combination]:
     """Return every combination of values and seeds.
 
     Args:
         source: File or name of the curriculum.
-        values: For each parameter, its values as text.
+        values: For each parameter, its values, which are read as texts.
         seeds: Each combination is run with each.
         directory: Takes the run directories.
 
@@ -82,7 +156,7 @@ def make_variants(
     """
     variants = []
     for combination in itertools.product(*values.values()):
-        parameters = dict(zip(values, combination, strict=True))
+        parameters = dict(zip(values, map(str, combination), strict=True))
         curriculum = load_curriculum(source, parameters)
         stem = _stem("-".join([curriculum.name, *(f"{key}={value}" for key, value in parameters.items())]))
         for seed in seeds:
@@ -118,7 +192,15 @@ def claim_sweep(directory: Path, variants: Sequence[Combination]) -> None:
     found(directory, SWEEP, {"version": SWEEP_VERSION, "name": name}, f"sweep-{slug(name)}")
 
 
-def job_of(source: str, variant: Combination, track: str, also: Sequence[str], trust_pickle: bool) -> Job:
+def missing_jobs(
+    source: str, variants: Sequence[Combination], track: Track, also: Sequence[Extra], trust_pickle: bool
+) -> list[Job]:
+    """Return the jobs of the runs that have not come to their end."""
+    missing = [variant for variant in variants if outcome_of(variant).outcome == "unfinished"]
+    return [_job_of(source, variant, track, also, trust_pickle) for variant in missing]
+
+
+def _job_of(source: str, variant: Combination, track: Track, also: Sequence[Extra], trust_pickle: bool) -> Job:
     """Return the command that makes a run, or goes on with it."""
     arguments = ["train", source]
     for key, value in variant.parameters.items():

@@ -178,12 +178,12 @@ def new_record(
         **noted: `parameters`, `notes`, `tags` and `origin`.
     """
     run_id = _agents_id() or secrets.token_hex(4)
-    noted["parameters"] = {name: _noted(value) for name, value in noted.get("parameters", {}).items()}
+    noted["parameters"] = {name: plainly(value) for name, value in noted.get("parameters", {}).items()}
     found = versions(packages_of(modules_behind(curriculum)))
     return RunRecord(curriculum, seed, run_id, found, spaces, {}, {}, conditions, initial, demonstrations, **noted)
 
 
-def _noted(value: Any) -> Any:
+def plainly(value: Any) -> Any:
     """Return a parameter's value as plain data, or else what it says of itself."""
     try:
         return to_data(value)

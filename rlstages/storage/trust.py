@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,20 +50,45 @@ def trust_sources(
     if trust_imports or is_own(run, record):
         add_sources({name: run / relative for name, relative in record.sources.items()})
         return
-    given = set() if curriculum is None else set(_parts(curriculum))
-    for part in _parts(record.curriculum):
-        strange = None if part in given else _strange_name(part)
-        require(
-            strange is None,
-            f"{run} names {strange!r}, which is neither gymnasium's nor rlstages_envs', and the run was not made here "
-            "by you; give the curriculum FILE that says the same, or --trust-imports if you trust whoever made it.",
-        )
+    strange = _strange_names([record.curriculum], [] if curriculum is None else [curriculum])
+    require(
+        not strange,
+        f"{run} names {''.join(map(repr, strange[:1]))}, which is neither gymnasium's nor rlstages_envs', and the run "
+        "was not made here by you; give the curriculum FILE that says the same, or --trust-imports if you trust "
+        "whoever made it.",
+    )
+
+
+def trust_names(file: Path, curricula: Sequence[Curriculum], sources: Mapping[str, Path], trust_imports: bool) -> None:
+    """Refuse a file whose names may not be followed, and let `resolve` find the files of one whose names may.
+
+    Args:
+        file: Where the curricula come from.
+        curricula: What it names.
+        sources: Files that their functions come from, by module name.
+        trust_imports: Whether all names may be followed.
+
+    Raises:
+        InputError: Naming what may not be imported.
+    """
+    if trust_imports:
+        add_sources(sources)
+        return
+    strange = "".join(map(repr, _strange_names(curricula)[:1]))
+    why = "is neither gymnasium's nor rlstages_envs'; give --trust-imports if you trust whoever made it."
+    require(not strange, f"{file} names {strange}, which {why}")
+
+
+def needs_trust(curricula: Iterable[Curriculum], sources: Mapping[str, object]) -> bool:
+    """Whether curricula name what a stranger may not name."""
+    # A file may register ids for what gymnasium makes.
+    return bool(sources) or bool(_strange_names(curricula))
 
 
 def remember(run: Path, record: RunRecord) -> None:
     """Note that a run is this user's own; without a place to write, it counts as a stranger's later on."""
     note = _note(run, record)
-    if note is None or not _needs_trust(record):
+    if note is None or not needs_trust([record.curriculum], record.sources):
         return
     try:
         note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -99,9 +124,12 @@ def _parts(curriculum: Curriculum) -> Iterator[Environment | Expert]:
         yield from stage.experts
 
 
-def _needs_trust(record: RunRecord) -> bool:
-    # A file may register ids for what gymnasium makes.
-    return bool(record.sources) or any(_strange_name(part) is not None for part in _parts(record.curriculum))
+def _strange_names(curricula: Iterable[Curriculum], given: Iterable[Curriculum] = ()) -> list[str]:
+    """Return what a stranger may not name, but for environments and experts that are also in the given curricula."""
+    known = {part for curriculum in given for part in _parts(curriculum)}
+    parts = dict.fromkeys(part for curriculum in curricula for part in _parts(curriculum))
+    found = (_strange_name(part) for part in parts if part not in known)
+    return [name for name in found if name is not None]
 
 
 def _strange_name(part: Environment | Expert) -> str | None:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pytest
 from building import surroundings
 from comparing import CURRICULUM
 
+from rlstages.cli.comparing import load_plan
 from rlstages.experiments.compare.budget import settle_steps
 from rlstages.experiments.compare.curve import read_curve
-from rlstages.experiments.compare.plan import claim_comparison, make_plan
+from rlstages.experiments.compare.directory import claim_comparison, read_plan, write_plan
 from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import read_events
 
@@ -36,16 +38,11 @@ WRONG = {
     "one arm": (["--arms", "staged"], "needs at least two arms"),
     "an arm of nothing": (["--arm", "short"], "--arm 'short' is not of the form 'name: parameter=value'"),
     "an arm of an unknown parameter": (["--arm", "short: depth=3"], "there is no parameter 'depth'"),
-    "an arm that is there": (["--arm", "scratch: episodes=3"], "there is an arm 'scratch' already"),
-    "an arm that is one already": (["--arm", "same: max_steps=20000"], "'same: .*' would be 'staged' again"),
+    "an arm that is there": (["--arm", "scratch: episodes=3"], "There is an arm 'scratch' already"),
+    "an arm that is one already": (["--arm", "same: max_steps=20000"], "Arm 'same' would be 'staged' again"),
     "an arm that cannot be": (["--arm", "tiny: max_steps=10"], "Arm 'tiny': .*stage 'short': max_steps is 10"),
-    "an arm twice": (["--arm", "a: episodes=3", "--arm", "b: episodes=3"], "'b: episodes=3' would be 'a' again"),
+    "an arm twice": (["--arm", "a: episodes=3", "--arm", "b: episodes=3"], "Arm 'b' would be 'a' again"),
     "on nothing": (["--on", "slurm"], "--on is 'slurm'; give local, ray or ray=ADDRESS"),
-    "a run of no arm": (["--run", "stages/0"], "--run stages/0: there is no such arm"),
-    "a run without a seed": (["--run", "staged"], "--run is 'staged'; give an arm and a seed"),
-    "a run of a raised seed": (["--run", "staged/²"], "--run is 'staged/²'; give an arm and a seed"),
-    "a run of a seed too large": (["--run", "staged/4294967296"], "The seed of --run is 4294967296; give a whole"),
-    "a run that is not made": (["--run", "staged/0", "--dry-run"], "--run makes a run, and --dry-run makes none"),
 }
 
 
@@ -70,20 +67,25 @@ def test_a_mistake_is_one_sentence(what, rlstages, source, here):
 def test_the_commands_of_all_runs_can_be_printed(rlstages, source, here):
     options = ["--seeds", "0:2", "--arms", "staged,scratch", "--arm", "few shown: episodes=3", "--out", "cmp"]
     options += ["--track", "none"]
-    plain = f"rlstages compare {source} --episodes 200 --out cmp --track none --run"
-    own = plain.replace(" --episodes", " --arm 'few shown: episodes=3' --episodes")
 
+    own_steps = rlstages("compare", source, "--dry-run", *options)
     all_steps = rlstages("compare", source, "--steps", "2000", "--dry-run", *options)
 
-    assert all_steps.code == 0, all_steps.err
+    assert own_steps.code == all_steps.code == 0, own_steps.err + all_steps.err
+    first, second = (re.search(r"cmp/plan-[0-9a-f]{16}\.json", said.out)[0] for said in (own_steps, all_steps))
+    assert first != second and set(map(str, Path().glob("cmp/*.json"))) == {
+        first,
+        second,
+        "cmp/comparison.json",
+    }
     assert all_steps.out.splitlines() == [
-        *(f"{plain} {arm}/{seed} --steps 2000" for arm in ("staged", "scratch") for seed in (0, 1)),
-        *(f"{own} 'few shown/{seed}' --steps 2000" for seed in (0, 1)),
+        f"rlstages compare-run {second} --run {run} --steps 2000 --trust-imports"
+        for run in ("staged/0", "staged/1", "scratch/0", "scratch/1", "'few shown/0'", "'few shown/1'")
     ]
-    own_steps = rlstages("compare", source, "--dry-run", *options)
-    assert own_steps.out.splitlines()[:-1] == [f"{plain} staged/{seed}" for seed in (0, 1)]
+    assert own_steps.out.splitlines()[:-1] == [
+        f"rlstages compare-run {first} --run staged/{seed} --trust-imports" for seed in (0, 1)
+    ]
     assert own_steps.out.splitlines()[-1].startswith("# ")
-    assert not (here / "cmp").exists()
 
 
 def test_a_directory_of_something_else_is_left_alone(rlstages, source, here):
@@ -98,31 +100,63 @@ def test_a_directory_of_something_else_is_left_alone(rlstages, source, here):
 
 
 def test_a_single_run_is_made_by_its_plain_command(rlstages, source, here):
-    common = ["--track", "none", "--episodes", "8", "--out", "cmp", "--steps", "900"]
+    common = ["--track", "none", "--episodes", "8", "--out", "cmp", "--steps", "900", "--dry-run"]
+    printed = rlstages("compare", source, *common, "--seeds", "0", "--arms", "staged,clone-only")
+    staged, clone_only = printed.out.splitlines()
 
-    outcome = rlstages("compare", source, *common, "--run", "clone-only/0")
+    outcome = rlstages(*clone_only.split()[1:])
 
     assert outcome.code == 0, outcome.err
     assert read_curve(here / "cmp" / "clone-only-s0").final(900) is not None
-    left = rlstages("compare", source, *common, "--seeds", "0", "--arms", "staged,clone-only", "--dry-run")
-    assert left.out.count("\n") == 1 and left.out.endswith("--run staged/0 --steps 900\n")
-    other = rlstages("compare", source, *common, "--run", "clone-only/0", "-p", "episodes=7")
+    left = rlstages("compare", source, *common, "--seeds", "0", "--arms", "staged,clone-only")
+    assert left.out == f"{staged}\n"
+    other = rlstages("compare", source, *common, "-p", "episodes=7")
     assert other.code == 2 and "a comparison with another curriculum" in other.err
-    dry = rlstages("compare", source, *common, "--dry-run", "-p", "episodes=7")
-    assert dry.code == 2 and "a comparison with another curriculum" in dry.err
+
+
+def test_a_plan_is_only_taken_as_it_was_written_and_its_code_only_where_that_is_trusted(rlstages, source, here):
+    plan = load_plan(source, {"episodes": "12"}, ["staged", "scratch"], ["few: episodes=3"], seeds=[0], steps=900)
+    claim_comparison(here / "cmp", plan)
+    file = write_plan(here / "cmp", plan)
+
+    for run, said in (
+        ("stages/0", "has no such arm; it has staged, scratch, few"),
+        ("staged", "--run is 'staged'; give an arm and a seed"),
+        ("staged/²", "--run is 'staged/²'; give an arm and a seed"),
+        ("staged/4294967296", "The seed of --run is 4294967296; give a whole"),
+    ):
+        outcome = rlstages("compare-run", file, "--run", run, "--trust-imports")
+        assert outcome.code == 2 and said in outcome.err, outcome.err
+    strange = rlstages("compare-run", file, "--run", "staged/0")
+    assert strange.code == 2 and re.search("names 'toys:Echo', which is neither.*--trust-imports", strange.err)
+    assert read_plan(file, trust_imports=True) == plan == write_and_read(here / "moved" / "cmp", file)
+    file.write_text(file.read_text().replace('"episodes": 3', '"episodes": 4'))
+    changed = rlstages("compare-run", file, "--run", "staged/0", "--trust-imports")
+    assert changed.code == 2 and "has been changed since it was written" in changed.err
+    assert {path.name for path in (here / "cmp").iterdir()} == {"comparison.json", "lock", file.name}
+
+
+def write_and_read(other, file):
+    """Read a plan from another directory, to which its curriculum's file has moved with it."""
+    other.mkdir(parents=True)
+    shutil.copy(file, other)
+    return read_plan(other / file.name, trust_imports=True)
 
 
 @pytest.mark.slow
 def test_fewer_steps_than_a_comparison_has_are_refused(rlstages, source, here):
-    plan = make_plan(source, {}, seeds=[0], arms=["staged", "scratch"], episodes=8, steps=6_000)
+    plan = load_plan(source, {}, ["staged", "scratch"], [], seeds=[0], episodes=8, steps=6_000)
     claim_comparison(here / "cmp", plan)
     settle_steps(here / "cmp", 6_000)
     common = ["--track", "none", "--episodes", "8", "--out", "cmp", "--steps", "3000", "--seeds", "0"]
 
-    for more in ([], ["--arms", "staged,no-curriculum"], ["--dry-run"], ["--run", "scratch/0"]):
+    for more in ([], ["--arms", "staged,no-curriculum"], ["--dry-run"]):
         outcome = rlstages("compare", source, *common, *more)
 
         assert outcome.code == 2 and "--steps is 3,000, but runs in cmp were given 6,000" in outcome.err, outcome.err
+    one = ["--run", "scratch/0", "--steps", "3000", "--trust-imports"]
+    outcome = rlstages("compare-run", write_plan(here / "cmp", plan), *one)
+    assert outcome.code == 2 and "were given 6,000" in outcome.err, outcome.err
     assert [path.name for path in (here / "cmp").glob("*-s0")] == []
 
 
@@ -197,7 +231,7 @@ def test_a_run_that_fails_is_reported_and_the_others_are_compared(source, here):
         "none",
     ]
     arguments += ["--steps", "1000", "--out", "cmp"]
-    plan = make_plan(source, {}, seeds=[0, 1], arms=["staged", "clone-only"], episodes=8)
+    plan = load_plan(source, {}, ["staged", "clone-only"], [], seeds=[0, 1], episodes=8)
     claim_comparison(here / "cmp", plan)
     # A file where the run directory belongs.
     (here / "cmp" / "clone-only-s1").write_text("in the way")

@@ -7,9 +7,9 @@ import pytest
 from building import CONTRARY, cloning, curriculum, echo, mostly_slow, payloads, tuning
 
 from rlstages import InputError, RewardThreshold, SuccessThreshold, resume, train
+from rlstages.cli.comparing import load_plan
 from rlstages.demonstrations.kept import demonstrated_transitions, kept_demonstrations
 from rlstages.events import DemonstrationsReady, RolloutFinished
-from rlstages.experiments.compare.plan import make_plan
 from rlstages.play.saved_policies import load_learner
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint, sha256
 from rlstages.storage.record import read_record
@@ -185,10 +185,10 @@ def test_a_comparison_refuses_a_curriculum_that_lacks_them_of_itself(here):
         "                       max_steps=50_000, demonstration_loss=weight)\n"
         "    return Curriculum('own', agent=Agent(), stages=[stage])\n"
     )
-    assert list(make_plan("own.py", {}, seeds=[0]).arms) == ["staged"]
-    for given in ({"parameters": {"weight": "0.1"}}, {"parameters": {}, "more": ["more: weight=0.1"]}):
+    assert list(load_plan("own.py", {}, None, [], seeds=[0]).arms) == ["staged"]
+    for given, own in (({"weight": "0.1"}, []), ({}, ["more: weight=0.1"])):
         with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.1, but there is no BehaviorCloning"):
-            make_plan("own.py", seeds=[0], **given)
+            load_plan("own.py", given, None, own, seeds=[0])
 
 
 def test_a_run_that_died_while_it_was_made_is_cleared_away_and_nothing_else(here):

@@ -76,7 +76,7 @@ AT_ONCE = """
 import multiprocessing, sys
 from pathlib import Path
 from comparing import small_plan
-from rlstages.experiments.compare.plan import claim_comparison
+from rlstages.experiments.compare.directory import claim_comparison
 
 PROCESSES, ROUNDS = 6, 4
 processes = multiprocessing.get_context("fork")

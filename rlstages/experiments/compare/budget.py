@@ -9,7 +9,8 @@ from pathlib import Path
 from rlstages.errors import require, require_int
 from rlstages.experiments.compare.curve import CURVE_FILE as CURVE
 from rlstages.experiments.compare.curve import read_curve
-from rlstages.experiments.compare.plan import PLAN_FILE, Plan, run_path
+from rlstages.experiments.compare.directory import PLAN_FILE, run_path
+from rlstages.experiments.compare.plan import Plan
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.serialization import loads
 from rlstages.storage.checkpoints import replace_durably

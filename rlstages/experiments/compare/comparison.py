@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,10 @@ from rlstages.errors import Fault
 from rlstages.experiments.compare.baselines import baselines_of
 from rlstages.experiments.compare.budget import settle_steps, steps_of
 from rlstages.experiments.compare.curve import read_curve
-from rlstages.experiments.compare.plan import Plan, claim_comparison, run_path
-from rlstages.experiments.jobs import Ended, Job, teller
+from rlstages.experiments.compare.directory import claim_comparison, plan_needs_trust, run_path, write_plan
+from rlstages.experiments.compare.plan import Plan
+from rlstages.experiments.jobs import Job, Launcher, teller
 from rlstages.training.preflight import preflight
-
-MakeJob = Callable[[str, int, int | None], Job]
-"""Returns the job of an arm and a seed that may spend a number of steps, or those that its own stages take."""
 
 
 @dataclass(frozen=True)
@@ -61,26 +59,54 @@ def missing(directory: Path, plan: Plan, steps: int | None) -> list[tuple[str, i
     return [(arm, seed) for arm, seed in wanted if not _done(run_path(directory, arm, seed), steps)]
 
 
-def next_jobs(directory: Path, plan: Plan, job_of: MakeJob) -> list[Job]:
-    """Return the jobs that can be run now: those that decide the number of steps, and once they are done the rest."""
-    deciding = [] if plan.steps is not None else missing(directory, plan, None)
-    steps = None if deciding else steps_of(directory, plan)
-    return [job_of(arm, seed, steps) for arm, seed in deciding or missing(directory, plan, steps)]
+def jobs_of(directory: Path, plan: Plan, steps: int | None) -> dict[Job, tuple[str, int]]:
+    """Return the jobs of the runs that are still to be made, or gone on with, each with its arm and seed.
+
+    Args:
+        directory: Of the comparison, which is there.
+        plan: Of it, which is written for the jobs to read.
+        steps: What every run may spend; `None` gives those that decide it.
+    """
+    keys = missing(directory, plan, steps)
+    if not keys:
+        return {}
+    options = [] if steps is None else ["--steps", str(steps)]
+    options += ["--trust-imports"] if plan_needs_trust(plan) else []
+    start, logs = ["compare-run", str(write_plan(directory, plan)), "--run"], directory / "logs"
+    return {
+        Job(
+            f"{arm}, seed {seed}",
+            (*start, f"{arm}/{seed}", *options),
+            logs / f"{run_path(directory, arm, seed).name}.txt",
+        ): (arm, seed)
+        for arm, seed in keys
+    }
+
+
+def next_jobs(directory: Path, plan: Plan) -> list[Job]:
+    """Return the jobs that can be run now: those that decide the number of steps, and once they are done the rest.
+
+    Raises:
+        InputError: If the directory cannot be used for this comparison.
+    """
+    plan.require_comparable()
+    claim_comparison(directory, plan)
+    steps = steps_of(directory, plan)
+    deciding = {} if plan.steps is not None else jobs_of(directory, plan, None)
+    return list(deciding or jobs_of(directory, plan, steps))
 
 
 def run_comparison(
     directory: Path,
     plan: Plan,
-    job_of: MakeJob,
-    run: Callable[[Sequence[Job], Callable[[Ended], None]], list[Ended]],
+    run: Launcher,
     say: Callable[[str], None],
 ) -> Progress:
     """Make all runs that are not there yet.
 
     Args:
-        directory: Of the comparison, after `prepare`.
+        directory: Of the comparison, after `prepare_comparison`.
         plan: Of it.
-        job_of: Makes the job of a run.
         run: Runs jobs, and takes what is to be told of each that has ended.
         say: Takes sentences for a person.
 
@@ -90,8 +116,7 @@ def run_comparison(
     failures: dict[tuple[str, int], str] = {}
 
     def launch(steps: int | None, what: str) -> None:
-        keys = [key for key in missing(directory, plan, steps) if key not in failures]
-        jobs = {job_of(arm, seed, steps): (arm, seed) for arm, seed in keys}
+        jobs = {job: key for job, key in jobs_of(directory, plan, steps).items() if key not in failures}
         if jobs:
             say(f"{what}: {len(jobs)} runs.")
             ended = run(list(jobs), teller(len(jobs), say))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstages.experiments.compare.curve import read_curve
-from rlstages.experiments.compare.plan import run_path
+from rlstages.experiments.compare.directory import run_path
 from rlstages.experiments.compare.results import Results
 from rlstages.experiments.compare.verdict import Conclusion
 from rlstages.specs.criteria.baselines import normalized, value_of

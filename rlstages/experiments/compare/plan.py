@@ -1,32 +1,24 @@
-"""What a comparison is, and what its directory says of it."""
+"""What a comparison is: frozen data, which is handed to the processes of its runs as such."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from rlstages.errors import InputError, require, require_name
+from rlstages.errors import InputError, require, require_name, require_seed
 from rlstages.experiments.compare.arms import ARMS, last_gate, last_variant, make_arms, staged
 from rlstages.specs.criteria.criterion import Measure
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.environment import Environment
-from rlstages.specs.loading import load_with_parameters
-from rlstages.specs.serialization import loads
+from rlstages.specs.serialization import serializable
 from rlstages.specs.stages.sequence import refuse_undemonstrated
-from rlstages.storage.groups import COMPARISON, found, is_unused
-from rlstages.storage.record import digest_from
+from rlstages.storage.record import plainly
 from rlstages.storage.run_directory import slug
-from rlstages.storage.untrusted import read_bytes
-from rlstages.tracking import Extra
-from rlstages.training.resuming import require_own_run
-
-PLAN_VERSION = 1
-PLAN_FILE = COMPARISON
+from rlstages.tracking import Extra, Track
 
 
+@serializable
 @dataclass(frozen=True)
 class Plan:
     """A comparison.
@@ -40,7 +32,7 @@ class Plan:
         track: Where Weights & Biases runs.
         trust_pickle: Whether an expert's model zip may be loaded.
         track_also: What else it is sent.
-        parameters: Of the curriculum's function, as they were given, by arm.
+        parameters: Of the curriculum's function, as they were given, by arm, as plain data.
     """
 
     curriculum: Curriculum
@@ -48,9 +40,9 @@ class Plan:
     seeds: tuple[int, ...]
     steps: int | None = None
     episodes: int = 200
-    track: str = "none"
+    track: Track = "none"
     trust_pickle: bool = False
-    track_also: Sequence[Extra] = ()
+    track_also: tuple[Extra, ...] = ()
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -103,26 +95,26 @@ class Plan:
 
 
 def make_plan(
-    source: str,
-    parameters: Mapping[str, str],
+    curriculum: Curriculum,
     *,
     seeds: Sequence[int],
     arms: Sequence[str] | None = None,
-    more: Sequence[str] = (),
+    own_arms: Mapping[str, Curriculum] | None = None,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
     steps: int | None = None,
     episodes: int = 200,
-    track: str = "none",
+    track: Track = "none",
     track_also: Sequence[Extra] = (),
     trust_pickle: bool = False,
 ) -> Plan:
-    """Load a curriculum and make its arms.
+    """Make the arms of a comparison.
 
     Args:
-        source: File or name of the curriculum.
-        parameters: Of its function, as text.
+        curriculum: What is compared with what is left of it without its parts.
         seeds: Every arm is run with each.
         arms: Names of the arms, or `None` for all.
-        more: Arms of the user's own: `"name: parameter=value, parameter=value"`.
+        own_arms: Curricula of the user's own, by the names of their arms.
+        parameters: Those that each own arm was made with, by its name; those of `curriculum` by `"staged"`.
         steps: What every run may spend, or `None` for as many as the curriculum needs.
         episodes: Played for a final score.
         track: Where Weights & Biases runs.
@@ -130,92 +122,28 @@ def make_plan(
         trust_pickle: Whether an expert's model zip may be loaded.
 
     Raises:
-        InputError: If the curriculum or an arm cannot be made.
+        InputError: If an arm or a seed cannot be.
     """
-    curriculum, given = _load(source, parameters)
-    made = make_arms(curriculum, arms)
-    values = dict.fromkeys(made, given)
-    for text in more:
-        name, changed = read_arm(text)
-        require(name not in ARMS and name not in made, f"--arm {text!r}: there is an arm {name!r} already; rename it.")
-        own, values[name] = _own_arm(name, source, {**parameters, **changed})
-        same = next((other for other, arm in made.items() if arm == own), None)
-        require(same is None, f"--arm {text!r} would be {same!r} again; give it other values, or leave it out.")
-        made[name] = own
-    return Plan(curriculum, made, tuple(seeds), steps, episodes, track, trust_pickle, track_also, values)
+    for seed in seeds:
+        require_seed("A seed of the comparison", seed)
+    # What the curriculum's own stages lack is no arm's doing.
+    refuse_undemonstrated(curriculum.stages)
+    made, given = make_arms(curriculum, arms), parameters or {}
+    values = dict.fromkeys(made, given.get("staged", {}))
+    for name, own in (own_arms or {}).items():
+        require_name("An arm", name)
+        require(name not in ARMS and name not in made, f"There is an arm {name!r} already; rename it.")
+        arm = _own_arm(name, own)
+        same = next((other for other, others in made.items() if others == arm), None)
+        require(same is None, f"Arm {name!r} would be {same!r} again; give it other values, or leave it out.")
+        made[name], values[name] = arm, given.get(name, {})
+    noted = {arm: {name: plainly(value) for name, value in mapping.items()} for arm, mapping in values.items()}
+    return Plan(curriculum, made, tuple(seeds), steps, episodes, track, trust_pickle, tuple(track_also), noted)
 
 
-def _own_arm(name: str, source: str, parameters: Mapping[str, str]) -> tuple[Curriculum, dict[str, Any]]:
+def _own_arm(name: str, curriculum: Curriculum) -> Curriculum:
     try:
-        curriculum, given = _load(source, parameters)
-        return staged(curriculum), given
+        refuse_undemonstrated(curriculum.stages)
+        return staged(curriculum)
     except InputError as error:
         raise InputError(f"Arm {name!r}: {error}", trace=error.trace) from None
-
-
-def _load(source: str, parameters: Mapping[str, str]) -> tuple[Curriculum, dict[str, Any]]:
-    """Load a curriculum and its parameters; what its own stages lack is no arm's doing."""
-    curriculum, given = load_with_parameters(source, parameters)
-    refuse_undemonstrated(curriculum.stages)
-    return curriculum, given
-
-
-def read_arm(text: str) -> tuple[str, dict[str, str]]:
-    """Read the name and the parameters of `"name: parameter=value, parameter=value"`.
-
-    Raises:
-        InputError: If it is not of that form.
-    """
-    name, colon, rest = text.partition(":")
-    pairs = [part.partition("=") for part in rest.replace(",", " ").split()]
-    good = bool(colon) and bool(pairs) and all(equals and key for key, equals, _ in pairs)
-    require(good, f"--arm {text!r} is not of the form 'name: parameter=value'.")
-    require_name("--arm", name.strip())
-    for key, count in Counter(key for key, _, _ in pairs).items():
-        require(count == 1, f"--arm {text!r}: {key!r} is given a value twice; give it once.")
-    return name.strip(), {key: value for key, _, value in pairs}
-
-
-def run_path(directory: Path, arm: str, seed: int) -> Path:
-    """Return the run directory of an arm and a seed."""
-    return directory / f"{slug(arm)}-s{seed}"
-
-
-def claim_comparison(directory: Path, plan: Plan) -> None:
-    """Make the directory of a comparison, or go on with it; seeds and arms may come and go.
-
-    Raises:
-        InputError: If the directory holds something else, or cannot be written.
-    """
-    require_free(directory, plan)
-    said = {"version": PLAN_VERSION, "name": plan.name, "episodes": plan.episodes}
-    said["digest"] = digest_from(directory / "run", plan.curriculum)
-    found(directory, PLAN_FILE, said, f"compare-{slug(plan.name)}")
-    # Another process may have been quicker, with a comparison of its own.
-    require_free(directory, plan)
-
-
-def require_free(directory: Path, plan: Plan) -> None:
-    """Refuse a directory that holds something else than this comparison; nothing is written.
-
-    Raises:
-        InputError: If it does, or cannot be read.
-    """
-    # In this order: what a comparison's runs write, they write after its file.
-    unused = is_unused(directory, PLAN_FILE)
-    if (directory / PLAN_FILE).exists():
-        _require_same(directory, plan, loads(read_bytes(directory / PLAN_FILE)))
-    else:
-        require(unused, f"{directory} is there already and is no comparison; give another --out.")
-
-
-def _require_same(directory: Path, plan: Plan, said: object) -> None:
-    now = {"episodes": plan.episodes, "digest": digest_from(directory / "run", plan.curriculum)}
-    for key, what in (("episodes", "number of episodes"), ("digest", "curriculum")):
-        same = isinstance(said, dict) and said.get("version") == PLAN_VERSION and said.get(key) == now[key]
-        require(same, f"{directory} holds a comparison with another {what}; give another --out, or delete it.")
-    for arm, curriculum in plan.arms.items():
-        for seed in plan.seeds:
-            path = run_path(directory, arm, seed)
-            if (path / "run.json").is_file():
-                require_own_run(path, curriculum)

@@ -13,8 +13,9 @@ from rlstages.errors import Fault
 from rlstages.experiments.compare.arms import MEANINGS
 from rlstages.experiments.compare.baselines import baselines_of
 from rlstages.experiments.compare.curve import Curve, grid_interval, read_curve
+from rlstages.experiments.compare.directory import run_path
 from rlstages.experiments.compare.ending import RunEnd, row_at, run_end
-from rlstages.experiments.compare.plan import Plan, run_path
+from rlstages.experiments.compare.plan import Plan
 from rlstages.experiments.compare.statistics import (
     CONFIDENCE,
     Estimate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -24,14 +24,14 @@ from rlstages.events import (
 )
 from rlstages.experiments.compare.budget import settle_steps
 from rlstages.experiments.compare.curve import Curve, Mark, Reason, Row, grid_interval, read_curve, write_curve
-from rlstages.experiments.compare.plan import Plan, claim_comparison, run_path
+from rlstages.experiments.compare.directory import claim_comparison, run_path
+from rlstages.experiments.compare.plan import Plan
 from rlstages.learners.learner import Learner
 from rlstages.play.play import evaluate
 from rlstages.reproducibility import random_state_kept
 from rlstages.specs.criteria.episodes import Score, score
 from rlstages.storage.lock import patiently
 from rlstages.storage.run_directory import clear_unborn, read_events
-from rlstages.tracking import Track
 from rlstages.training.start import resume, train
 from rlstages.training.trainer import RunResult
 
@@ -62,7 +62,7 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
     path = run_path(directory, arm, seed)
     watch = CurveWatch(path, plan, arm, seed, steps)
     more: dict[str, Any] = {
-        "track": cast(Track, plan.track),
+        "track": plan.track,
         "track_also": plan.track_also,
         "trackers": [watch.take],
         "watch": watch,

@@ -42,7 +42,7 @@ ORPHAN_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
 _LOCK_SECONDS = 10.0
 
-Mode = Literal["online", "offline"]
+_Mode = Literal["online", "offline"]
 Say = Callable[..., None]
 
 # A `.wandb` file is a LevelDB log behind a header: blocks of 32 KiB, in them pieces of (crc32, length, kind, data). A
@@ -68,7 +68,7 @@ def follow(path: Path, stopped: threading.Event) -> Iterator[Event]:
                 stopped.wait(_LOOK_SECONDS)
 
 
-def copy(run: WandbRun, mode: Mode, stopped: threading.Event, say: Say) -> None:
+def copy(run: WandbRun, mode: _Mode, stopped: threading.Event, say: Say) -> None:
     """Copy the event log to W&B; what W&B has already, from an earlier session, is not sent again."""
     for event in follow(Path("events.jsonl"), stopped):
         run(event)
@@ -89,7 +89,7 @@ def main() -> None:
     whether to measure the `system`; the files of `code` to send.
     """
     wanted = json.loads(sys.argv[1])
-    mode: Mode = "online" if wanted["mode"] == "online" else "offline"
+    mode: _Mode = "online" if wanted["mode"] == "online" else "offline"
     orders, words = os.dup(0), os.dup(1)
     # Nothing that W&B or its service prints, and no question, reaches the terminal.
     for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
@@ -114,7 +114,7 @@ def main() -> None:
     try:
         record = _record()
         redirect_wandb(None if record is None else record.run_id)
-        mode = cast(Mode, tracking_mode(wanted["mode"]))
+        mode = cast(_Mode, tracking_mode(wanted["mode"]))
         with (FOLDER / "lock").open("w") as lock:
             _wait_for(lock.fileno())
             remove_runs()

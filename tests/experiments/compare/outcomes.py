@@ -6,7 +6,7 @@ from comparing import placed
 
 from rlstages.events import Event, ExplorationMeasured
 from rlstages.experiments.compare.curve import Curve, Mark, Row, write_curve
-from rlstages.experiments.compare.plan import run_path
+from rlstages.experiments.compare.directory import run_path
 from rlstages.experiments.compare.results import read_results
 from rlstages.specs.criteria.episodes import Score
 from rlstages.storage.run_directory import EVENTS

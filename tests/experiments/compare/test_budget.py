@@ -17,10 +17,9 @@ from rlstages.experiments.compare import worker
 from rlstages.experiments.compare.budget import settle_steps, settled_steps, steps_of
 from rlstages.experiments.compare.comparison import next_jobs, prepare_comparison
 from rlstages.experiments.compare.curve import Curve, Row, read_curve, write_curve
-from rlstages.experiments.compare.plan import claim_comparison, run_path
+from rlstages.experiments.compare.directory import claim_comparison, run_path
 from rlstages.experiments.compare.results import read_results
 from rlstages.experiments.compare.verdict import judge
-from rlstages.experiments.jobs import Job
 
 
 def needing(directory, plan, needs):
@@ -40,7 +39,7 @@ def test_fewer_steps_than_were_settled_are_refused_wherever_they_are_asked_for(t
         lambda: steps_of(tmp_path, less),
         lambda: settle_steps(tmp_path, 3_000),
         lambda: prepare_comparison(tmp_path, less),
-        lambda: next_jobs(tmp_path, less, lambda arm, seed, steps: Job(arm, (), tmp_path)),
+        lambda: next_jobs(tmp_path, less),
         lambda: worker.run_arm(tmp_path, less, "scratch", 0, 3_000),
     ):
         with pytest.raises(InputError, match="--steps is 3,000, but .* were given 6,000.*at least --steps 6000"):

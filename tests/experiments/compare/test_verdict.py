@@ -11,9 +11,9 @@ from outcomes import STEPS, measured, outcome, score
 from rlstages import Environment
 from rlstages.errors import Fault
 from rlstages.experiments.compare.curve import Curve, Mark, Row, write_curve
+from rlstages.experiments.compare.directory import run_path
 from rlstages.experiments.compare.files import write_csv, write_json
 from rlstages.experiments.compare.page import page
-from rlstages.experiments.compare.plan import run_path
 from rlstages.experiments.compare.results import read_results
 from rlstages.experiments.compare.table import verdict_tables
 from rlstages.experiments.compare.verdict import judge

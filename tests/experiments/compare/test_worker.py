@@ -11,11 +11,13 @@ from comparing import LONG, SHORT, SOON, placed, small_plan
 from wandb_file import records
 
 from rlstages import InputError, train
+from rlstages.cli.comparing import load_plan, read_arm
 from rlstages.events import DemonstrationsReady, RunFinished, StageFinished
 from rlstages.experiments.compare import worker
 from rlstages.experiments.compare.arms import make_arms
 from rlstages.experiments.compare.curve import grid_interval, read_curve, write_curve
-from rlstages.experiments.compare.plan import Plan, claim_comparison, make_plan, read_arm, run_path
+from rlstages.experiments.compare.directory import claim_comparison, run_path
+from rlstages.experiments.compare.plan import Plan
 from rlstages.experiments.compare.results import read_results
 from rlstages.storage.run_directory import read_events
 
@@ -257,7 +259,7 @@ def test_a_plan_says_what_is_compared(tmp_path):
 
 
 def test_arms_of_a_users_own_are_the_curriculum_with_other_parameters(tmp_path):
-    plan = make_plan("cartpole", {}, seeds=[0], arms=["scratch"], more=["short: max_steps=40000"])
+    plan = load_plan("cartpole", {}, ["scratch"], ["short: max_steps=40000"], seeds=[0])
 
     assert list(plan.arms) == ["scratch", "short"]
     assert [stage.max_steps for stage in plan.arms["short"].stages[1:3]] == [40_000, 40_000]
