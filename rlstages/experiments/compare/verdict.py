@@ -173,14 +173,17 @@ def _speed(results: Results) -> str:
         ]
         return f"No arm reaches {what} on half of its seeds{': ' + ', '.join(some) if some else ''}."
     order = sorted(reached, key=lambda arm: (arm.steps.median or 0.0, arm.name != results.first.name))
-    fastest = order[0]
-    text = f"{fastest.name} is the first to reach {what}: {_median(fastest)}"
-    if len(order) > 1:
-        text += f"; next is {order[1].name}, {_median(order[1])}"
-    first = results.first
-    if first is not fastest:
+    ties = [arm for arm in order if arm.steps.median == order[0].steps.median]
+    others, first = order[len(ties) :], results.first
+    if len(ties) > 1:
+        text = f"{_names([arm.name for arm in ties])} tie as the first to reach {what}: {_median(*ties)}"
+    else:
+        text = f"{ties[0].name} is the first to reach {what}: {_median(*ties)}"
+    if others:
+        text += f"; next is {others[0].name}, {_median(others[0])}"
+    if first not in [*ties, *others[:1]]:
         own = _median(first) if first in reached else f"only on {first.steps.reached} of {first.steps.runs} seeds"
-        text += "" if len(order) > 1 and order[1] is first else f"; {first.name}: {own}"
+        text += f"; {first.name}: {own}"
     slower, sooner = ([c.other for c in results.contrasts if c.speed_sign == sign] for sign in (1, -1))
     if slower:
         text += f". Beyond luck, {first.name} is there sooner than {_others(results, slower)}"
@@ -191,8 +194,13 @@ def _speed(results: Results) -> str:
     return text + "."
 
 
-def _median(arm: ArmResult) -> str:
-    return f"after {arm.steps.median:,.0f} steps (median; {arm.steps.reached} of {arm.steps.runs} seeds)"
+def _median(*arms: ArmResult) -> str:
+    """Say after how many steps arms of the same median reach the threshold, and on how many of their seeds."""
+    shares = [f"{arm.steps.reached} of {arm.steps.runs}" for arm in arms]
+    seeds = (
+        f"{shares[0]} seeds{' each' if len(arms) > 1 else ''}" if len(set(shares)) == 1 else f"{_names(shares)} seeds"
+    )
+    return f"after {arms[0].steps.median:,.0f} steps (median; {seeds})"
 
 
 def _transfer(results: Results) -> list[str]:

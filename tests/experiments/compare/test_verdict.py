@@ -89,6 +89,19 @@ def test_who_is_sooner_is_said_where_final_scores_are_level(tmp_path):
     )
 
 
+def test_arms_that_are_equally_soon_are_said_to_tie(tmp_path):
+    finals, at = {name: [1.0] * 5 for name in ("staged", "scratch", "no-curriculum")}, {"no-curriculum": 1_600}
+
+    assert judge(outcome(tmp_path / "all", finals, reached_at=at)).speed.startswith(
+        "staged and scratch tie as the first to reach success 0.50: after 1,024 steps (median; 5 of 5 seeds each); "
+        "next is no-curriculum, after 1,600 steps (median; 5 of 5 seeds)."
+    )
+    finals["scratch"] = [1.0] * 4 + [0.0]
+    some = judge(outcome(tmp_path / "some", finals, reached_at={**at, "staged": 1_280}))
+    assert "scratch is the first to reach success 0.50: after 1,024 steps" in some.speed
+    assert "next is staged, after 1,280 steps" in some.speed and "tie" not in some.speed
+
+
 def test_with_three_seeds_nobody_is_sooner_beyond_luck(tmp_path):
     at = {"staged": 320, "no-curriculum": 1_600}
 
