@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlstages.errors import InputError, reason_of
-from rlstages.events import Event, StageFinished
+from rlstages.events import Event
 from rlstages.events.payload import LeftFile
 from rlstages.events.privacy import without_paths
 from rlstages.specs.serialization import to_data
@@ -158,12 +158,13 @@ def policies_used(record: RunRecord, here: Path) -> Iterator[str]:
         yield _policy(record.origin["name"], record.origin["digest"])
     for run in (here / source for source in _expert_runs(record.curriculum.stages)):
         try:
-            finished = [event.payload for event in read_events(run) if isinstance(event.payload, StageFinished)]
-            name = read_record(run).curriculum.name
+            curriculum = read_record(run).curriculum
+            ends = RunState(curriculum, read_events(run)).ends.values()
         except (InputError, OSError):
             continue
+        finished = [end.digest for end in ends if end.outcome != "collapsed"]
         if finished:
-            yield _policy(name, finished[-1].digest)
+            yield _policy(curriculum.name, finished[-1])
 
 
 def _policy(curriculum: str, digest: str) -> str:
