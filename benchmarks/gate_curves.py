@@ -19,7 +19,7 @@ from rlstages.environments.make import make_vec_env
 from rlstages.environments.seeding import Purpose
 from rlstages.events import Event, StageStarted
 from rlstages.learners.learner import Learner
-from rlstages.play.play import evaluate
+from rlstages.play.play import play_episodes
 from rlstages.reproducibility import random_state_kept
 
 BASE = Path("runs/gates")
@@ -60,7 +60,9 @@ class Recorder:
             return None
         self._step = learner.global_step
         with random_state_kept():
-            played = evaluate(learner.algorithm, self._env, self._episodes, SEED, len(self.pools), self._deterministic)
+            played = play_episodes(
+                learner.algorithm, self._env, self._episodes, SEED, len(self.pools), self._deterministic
+            )
         self.pools.append([float(bool(e.success)) if self._by_success else e.total_reward for e in played])
         return "Enough is recorded." if len(self.pools) == self._rollouts else None
 

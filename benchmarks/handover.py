@@ -31,7 +31,7 @@ from rlstages.experiments.compare.statistics import Estimate, estimate
 from rlstages.learners.exploration import measure_exploration
 from rlstages.learners.learner import Learner
 from rlstages.play.chance_and_expert import expert_of, measure_baselines
-from rlstages.play.play import evaluate, play_wave
+from rlstages.play.play import play_episodes, play_wave
 from rlstages.play.saved_policies import load_learner
 from rlstages.specs.criteria.baselines import normalized, value_of
 from rlstages.specs.criteria.episodes import score
@@ -157,7 +157,7 @@ def played(task: Task, environment: Environment, learner: Learner, seed: int) ->
     deterministic = task.curriculum.agent.action_mode == "deterministic"
     env = make_vec_env(environment, 40, SEED, 0, Purpose.EVALUATION)
     try:
-        episodes = evaluate(learner.algorithm, env, EPISODES, SEED + seed, 0, deterministic)
+        episodes = play_episodes(learner.algorithm, env, EPISODES, SEED + seed, 0, deterministic)
         return value_of(score(episodes), task.measure)
     finally:
         env.close()

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from rlstages import Agent, Curriculum, Environment, FineTuning, RewardThreshold, SuccessThreshold, train
-from rlstages.play.saved_policies import evaluate_run
+from rlstages.play.saved_policies import evaluate
 
 NEVER = RewardThreshold(1e9)
 EPISODES = 200
@@ -64,7 +64,7 @@ def measure(task: str, seed: int, share: float | None, steps: int, out: Path) ->
     result = train(plan, seed=seed, out=out)
     seconds = time.perf_counter() - started
     places = [stage.environment for stage in TASKS[task](0.0, steps).stages]
-    (_, first), (_, second) = evaluate_run(out, EPISODES, 10_000 + seed, places)
+    (_, first), (_, second) = evaluate(out, EPISODES, 10_000 + seed, places)
     took = result.stages.get("second")
     spent = (took.stage_steps, took.seconds) if took else (0, 0.0)
     reached = result.stages["first"].outcome == "reached"

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from rlstages.environments.batched_env import BatchedEnv
     from rlstages.errors import InputError
     from rlstages.events.event import Event, Pause, Tracker
-    from rlstages.play.saved_policies import load_policy
+    from rlstages.experiments.compare.compare import compare
+    from rlstages.experiments.sweep import sweep
+    from rlstages.play.exporting import export
+    from rlstages.play.saved_policies import evaluate, load_policy
     from rlstages.specs.agent import Agent
     from rlstages.specs.algorithms.a2c import A2C
     from rlstages.specs.algorithms.base import AlgorithmSpec
     from rlstages.specs.algorithms.ppo import PPO
-    from rlstages.specs.criteria.criterion import Verdict
+    from rlstages.specs.criteria.criterion import AllOf, AnyOf, Criterion, Verdict
     from rlstages.specs.criteria.thresholds import RewardThreshold, SuccessThreshold
     from rlstages.specs.curriculum import Curriculum
     from rlstages.specs.environment import Environment
@@ -30,8 +33,9 @@ if TYPE_CHECKING:
     from rlstages.specs.stages.cloning import BehaviorCloning
     from rlstages.specs.stages.fine_tuning import FineTuning
     from rlstages.storage.run_directory import read_events
+    from rlstages.tracking.overview import show
     from rlstages.tracking.replay import track
-    from rlstages.training.start import resume, train
+    from rlstages.training.start import check, resume, train
     from rlstages.training.trainer import RunResult
 
 __all__ = [
@@ -39,8 +43,11 @@ __all__ = [
     "PPO",
     "Agent",
     "AlgorithmSpec",
+    "AllOf",
+    "AnyOf",
     "BatchedEnv",
     "BehaviorCloning",
+    "Criterion",
     "Curriculum",
     "Demonstrations",
     "Environment",
@@ -56,11 +63,17 @@ __all__ = [
     "SuccessThreshold",
     "Tracker",
     "Verdict",
+    "check",
+    "compare",
+    "evaluate",
+    "export",
     "load_curriculum",
     "load_demonstrations",
     "load_policy",
     "read_events",
     "resume",
+    "show",
+    "sweep",
     "track",
     "train",
 ]
@@ -70,12 +83,16 @@ _HOMES = {
     "environments.batched_env": ["BatchedEnv"],
     "errors": ["InputError"],
     "events.event": ["Event", "Pause", "Tracker"],
-    "play.saved_policies": ["load_policy"],
+    "experiments.compare.compare": ["compare"],
+    "experiments.sweep": ["sweep"],
+    "play.exporting": ["export"],
+    "play.saved_policies": ["evaluate", "load_policy"],
     "specs.agent": ["Agent"],
     "specs.algorithms.a2c": ["A2C"],
     "specs.algorithms.base": ["AlgorithmSpec"],
     "specs.algorithms.ppo": ["PPO"],
-    "specs.criteria": ["RewardThreshold", "SuccessThreshold", "Verdict"],
+    "specs.criteria.criterion": ["AllOf", "AnyOf", "Criterion", "Verdict"],
+    "specs.criteria.thresholds": ["RewardThreshold", "SuccessThreshold"],
     "specs.curriculum": ["Curriculum"],
     "specs.environment": ["Environment"],
     "specs.expert": ["Expert"],
@@ -85,8 +102,9 @@ _HOMES = {
     "specs.stages.cloning": ["BehaviorCloning"],
     "specs.stages.fine_tuning": ["FineTuning"],
     "storage.run_directory": ["read_events"],
+    "tracking.overview": ["show"],
     "tracking.replay": ["track"],
-    "training.start": ["resume", "train"],
+    "training.start": ["check", "resume", "train"],
     "training.trainer": ["RunResult"],
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

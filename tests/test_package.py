@@ -2,6 +2,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,24 @@ def test_type_checkers_see_the_same_public_names():
     seen = {alias.name: node.module for node in block.body for alias in node.names}
     assert sorted(seen) == sorted(rlstages.__all__)
     assert seen == {name: getattr(rlstages, name).__module__ for name in seen}
+
+
+def public_definitions(tree):
+    """Yield the names of functions, classes and variables that a module defines for others."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found = [node.name]
+        else:
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            found = [name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)]
+        yield from (name for name in found if not name.startswith("_"))
+
+
+def test_a_public_name_stands_for_one_thing():
+    found = Counter(name for tree in MODULES.values() for name in set(public_definitions(tree)))
+
+    # Every curriculum's module has a function of that name; two modules are commands; a phase of fine-tuning trains.
+    assert {name for name, count in found.items() if count > 1} <= {"curriculum", "main", "train"}
 
 
 def test_every_package_is_part_of_what_is_installed():

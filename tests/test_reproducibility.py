@@ -13,7 +13,7 @@ from building import Recorder, agent, cloning, curriculum, echo, learner_for, pa
 
 from rlstages import Environment, Expert, InputError, load_policy, resume, train
 from rlstages.events import StageFinished, StageStarted
-from rlstages.play.saved_policies import evaluate_run
+from rlstages.play.saved_policies import evaluate
 from rlstages.reproducibility import one_at_a_time, random_state
 from rlstages.training.start import check
 
@@ -63,7 +63,7 @@ def test_whatever_is_done_with_a_run_leaves_the_generators(here, untouched):
     untouched()
     load_policy("run")
     untouched()
-    evaluate_run(here / "run", 4, 0)
+    evaluate(here / "run", 4, 0)
     untouched()
     check(tiny(), None, False)
     untouched()
@@ -133,7 +133,7 @@ def nest(env):
 def ask(env):
     """An expert that asks another run's policy, which its user loads and scores."""
     policy = load_policy("before")
-    evaluate_run(Path("before"), 2, 0, [echo()])
+    evaluate(Path("before"), 2, 0, [echo()])
     return lambda seen: policy.predict(seen, deterministic=True)[0]
 
 

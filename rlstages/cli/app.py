@@ -158,8 +158,8 @@ def evaluate_command(
     evaluate_policy(run, source, pairs(parameters), episodes, seed, json, trust_imports)
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_command(
     run: Run,
     out: Annotated[Path, typer.Option(help="File to write.")],
     form: Annotated[
@@ -188,8 +188,8 @@ def track_command(
     track_run(run, mode, project)
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def compare_command(
     source: Source,
     parameters: Parameters = None,
     seeds: Seeds = "0:5",

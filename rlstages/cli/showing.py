@@ -14,15 +14,15 @@ from rich.table import Table
 
 from rlstages.cli.training import what_next
 from rlstages.errors import InputError, require
-from rlstages.events import RunFinished, StageEnd, text
+from rlstages.events import text
 from rlstages.experiments.compare.arms import is_compared
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.loading import load_curriculum, load_factory, named_curricula, parameters_of
 from rlstages.specs.serialization import to_data
 from rlstages.storage.groups import COMPARISON, SWEEP
 from rlstages.storage.record import read_record
-from rlstages.storage.run_directory import read_events
 from rlstages.tracking.ladder import phase
+from rlstages.tracking.overview import show
 from rlstages.tracking.retention_table import kept, print_kept
 from rlstages.tracking.state import RunState, StageState
 from rlstages.tracking.wandb.tracker import place_lines, place_of
@@ -66,28 +66,18 @@ def refuse_directory(source: str) -> None:
 
 def show_run(run: Path, as_json: bool) -> None:
     """Print how far a run has come."""
-    record = read_record(run)
-    finished: dict[int, StageEnd] = {}
-    outcome, reason, step = "unfinished", "", 0
-    state = RunState(record.curriculum)
-    for event in read_events(run):
-        state.take(event)
-        step = event.global_step
-        if isinstance(event.payload, StageEnd):
-            finished[event.stage_index] = event.payload
-        last = event.payload
-        outcome, reason = (last.outcome, last.reason) if isinstance(last, RunFinished) else ("unfinished", "")
+    seen = show(run)
+    record, state, outcome, reason = seen.record, seen.state, seen.outcome, seen.reason
     current = state.current
     if as_json:
-        stages = [to_data(finished.get(i), nan_as_null=True) for i in range(len(record.curriculum.stages))]
         about = {
             "run": run.name,
             "parameters": record.parameters,
             "wandb": place_of(run),
             "outcome": outcome,
             "reason": reason,
-            "global_step": step,
-            "stages": stages,
+            "global_step": seen.steps,
+            "stages": [to_data(end, nan_as_null=True) for end in seen.ends],
             "under_way": None if current is None or current.ended else _under_way(current),
             **kept(state),
         }
@@ -95,7 +85,7 @@ def show_run(run: Path, as_json: bool) -> None:
         return
     print(record.curriculum)
     console = Console(markup=False, highlight=False)
-    console.print(_stage_table(state, f"{run.name}: {outcome}, {step:,} steps, seed {record.seed}"))
+    console.print(_stage_table(state, f"{run.name}: {outcome}, {seen.steps:,} steps, seed {record.seed}"))
     print_kept(state, console, run)
     for line in place_lines(run):
         print(line)
@@ -156,13 +146,13 @@ def evaluate_policy(
 ) -> None:
     """Print the scores of a run's final policy."""
     from rlstages.cli.compiler import leave_compiler_out
-    from rlstages.play.saved_policies import evaluate_run
+    from rlstages.play.saved_policies import evaluate
     from rlstages.training.resuming import changes
 
     leave_compiler_out()
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         curriculum = None if source is None else load_curriculum(source, parameters)
-        scores = evaluate_run(run, episodes, seed, curriculum=curriculum, trust_imports=trust_imports)
+        scores = evaluate(run, episodes, seed, curriculum=curriculum, trust_imports=trust_imports)
     record = read_record(run)
     for sentence in changes(run, record):
         print(f"warning: {run}: {sentence} These scores are of what is there now.", file=sys.stderr)

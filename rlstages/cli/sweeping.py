@@ -11,7 +11,7 @@ from rich.table import Table
 
 from rlstages.cli.launching import read_seeds
 from rlstages.errors import ExitCode, require
-from rlstages.experiments.sweep import Outcome, claim_sweep, directory_of, make_variants, missing_jobs, sweep
+from rlstages.experiments.sweep import Outcome, claim_sweep, make_variants, missing_jobs, sweep, sweep_directory
 from rlstages.specs.loading import load_factory
 from rlstages.tracking import Extra, Track
 
@@ -35,7 +35,7 @@ def sweep_parameters(
         require(all(parts), f"-p {name}={parameters[name]}: a value is empty; give NAME=A,B,C.")
     numbers = read_seeds(seeds)
     if dry_run:
-        directory = directory_of(source, out)
+        directory = sweep_directory(source, out)
         variants = make_variants(source, values, numbers, directory)
         work = missing_jobs(source, variants, track, also, trust_pickle)
         claim_sweep(directory, variants)

@@ -122,7 +122,7 @@ def sweep(
     refuse_while_imported("sweep")
     for seed in seeds:
         require_seed("A seed of the sweep", seed)
-    directory, say, run = directory_of(source, out), printer(console), launcher_on(on, jobs)
+    directory, say, run = sweep_directory(source, out), printer(console), launcher_on(on, jobs)
     variants = make_variants(str(source), values or {}, seeds, directory)
     work = missing_jobs(str(source), variants, track, track_also, trust_pickle)
     for curriculum in {variant.curriculum.digest: variant.curriculum for variant in variants}.values():
@@ -135,7 +135,7 @@ def sweep(
     return Sweep(directory, outcomes, failures, write_sweep_csv(directory, outcomes))
 
 
-def directory_of(source: Path | str, out: Path | str | None) -> Path:
+def sweep_directory(source: Path | str, out: Path | str | None) -> Path:
     """Return where a sweep lies: at `out`, or below `runs/`."""
     return Path(out) if out is not None else Path("runs") / f"sweep-{Path(source).stem}"
 

@@ -11,7 +11,7 @@ from rlstages.environments.make import make_vec_env
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import Emit, Evaluated, Warned
 from rlstages.learners.learner import Learner
-from rlstages.play.play import evaluate, play_wave
+from rlstages.play.play import play_episodes, play_wave
 from rlstages.specs.criteria import Criterion, Verdict, spend
 from rlstages.specs.criteria.episodes import Episode, Score, episodes_of, rows_of, score
 from rlstages.specs.environment import Environment
@@ -43,7 +43,7 @@ class Examiner:
         """Play at least `episodes` episodes, of the same seeds every time."""
         if episodes == 0:
             return []
-        return evaluate(
+        return play_episodes(
             self._learner.algorithm, self._copies(), episodes, self._run_seed, self._stage, self._deterministic
         )
 

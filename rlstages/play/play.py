@@ -63,7 +63,7 @@ def play_wave(
     return [first[copy] for copy in range(env.num_envs)]
 
 
-def evaluate(
+def play_episodes(
     actor: Actor,
     env: VecEnv,
     episodes: int,

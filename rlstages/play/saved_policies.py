@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import torch
@@ -21,7 +21,7 @@ from rlstages.errors import InputError, require, text_of
 from rlstages.events import StageFinished
 from rlstages.learners.learner import Learner, Weights, read_policy, require_network
 from rlstages.learners.sb3 import build_model
-from rlstages.play.play import evaluate
+from rlstages.play.play import play_episodes
 from rlstages.reproducibility import limited_threads, one_at_a_time, random_state_kept, threads_of
 from rlstages.specs.criteria.episodes import Score, score
 from rlstages.specs.curriculum import Curriculum
@@ -163,17 +163,24 @@ def final_weights(run: Path) -> Weights:
     return read_policy(final_policy_file(run), last_finished(run)[1].digest)
 
 
+class Scored(NamedTuple):
+    """What a policy scores in an environment."""
+
+    environment: Environment
+    score: Score
+
+
 @one_at_a_time("the evaluation of a run")
-def evaluate_run(
-    run: Path,
-    episodes: int,
-    seed: int,
+def evaluate(
+    run: Path | str,
+    episodes: int = 100,
+    seed: int = 1_000_000,
     environments: Sequence[Environment] | None = None,
     *,
     curriculum: Curriculum | None = None,
     trust_imports: bool = False,
-) -> list[tuple[Environment, Score]]:
-    """Score a run's final policy.
+) -> list[Scored]:
+    """Score a run's final policy, in every environment of its curriculum if no others are given.
 
     Args:
         run: A run directory.
@@ -186,7 +193,7 @@ def evaluate_run(
     Raises:
         InputError: If the run names code that may not be imported.
     """
-    episodes, seed = whole(episodes), whole(seed)
+    run, episodes, seed = Path(run), whole(episodes), whole(seed)
     require(episodes > 0, f"The number of episodes is {episodes}; give at least 1.")
     record = read_record(run)
     if environments is None:
@@ -202,9 +209,11 @@ def evaluate_run(
             try:
                 theirs = monitor_of(env).action_space
                 require_bounds(f"The policy of {run} acts", learner.action_space, f"{environment}", theirs)
-                played = evaluate(learner.algorithm, env, episodes, seed, index, agent.action_mode == "deterministic")
+                played = play_episodes(
+                    learner.algorithm, env, episodes, seed, index, agent.action_mode == "deterministic"
+                )
             finally:
                 env.close()
             # Waves are whole; of the last one those count that began first, however long they took.
-            scores.append((environment, score(played[:episodes])))
+            scores.append(Scored(environment, score(played[:episodes])))
     return scores

@@ -241,13 +241,13 @@ def update_curriculum(run: RunDirectory, curriculum: Curriculum) -> None:
     write_record(run.path, run.record)
 
 
-def read_events(path: Path) -> Iterator[Event]:
+def read_events(path: Path | str) -> Iterator[Event]:
     """Read the events of a run, oldest first; a last line that a crash cut short is left out.
 
     Raises:
         InputError: If a line is damaged, or names a file outside of the run directory.
     """
-    file = path / EVENTS
+    file = Path(path) / EVENTS
     if not file.exists():
         return
     with open_regular(file, MAX_LOG) as lines:
@@ -260,9 +260,9 @@ def read_events(path: Path) -> Iterator[Event]:
             try:
                 event = Event.from_data(loads(line))
                 if isinstance(event.payload, DemonstrationsReady):
-                    inside(path, event.payload.file)
+                    inside(file.parent, event.payload.file)
                 elif isinstance(event.payload, (StageFinished, StageCollapsed)):
-                    inside(path, event.payload.policy)
+                    inside(file.parent, event.payload.policy)
             except (InputError, TypeError, ValueError) as error:
                 raise InputError(f"{file}, line {number} cannot be read: {error}") from error
             yield event

@@ -190,12 +190,22 @@ def how_it_ended(path: Path) -> RunResult | None:
 
 
 @one_at_a_time("the check of a curriculum")
-def check(curriculum: Curriculum, initial: Path | None, trust_pickle: bool) -> Checked:
-    """Check a curriculum, and the run that it is to start from, as `train` does.
+def check(
+    curriculum: Curriculum | str | Path, initial: Path | str | None = None, trust_pickle: bool = False
+) -> Checked:
+    """Check a curriculum, and the run that it is to start from, as `train` does; nothing is trained.
+
+    Args:
+        curriculum: The curriculum, or the name or file of one.
+        initial: A run whose final policy it is to start from, as `train` takes it.
+        trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
 
     Raises:
         InputError: If something cannot work.
     """
+    if not isinstance(curriculum, Curriculum):
+        curriculum = load_curriculum(str(curriculum))
+    initial = None if initial is None else Path(initial)
     kept = None if initial is None else inherited(curriculum.stages, initial)
     checked = preflight(curriculum, trust_pickle=trust_pickle, kept=kept)
     if initial is not None:

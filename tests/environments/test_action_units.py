@@ -36,7 +36,7 @@ from rlstages.environments.monitor import monitor_of
 from rlstages.events import DemonstrationsReady, EpochFinished, RolloutFinished, StageFinished, Warned
 from rlstages.play.experts import showing
 from rlstages.play.recording import record
-from rlstages.play.saved_policies import evaluate_run, load_learner
+from rlstages.play.saved_policies import evaluate, load_learner
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint
 from rlstages.storage.record import read_record
 from rlstages.training.preflight import preflight
@@ -178,7 +178,7 @@ def test_all_forms_take_a_policys_actions(environment, here):
     train(curriculum(going_on(environment, critic_fit_steps=0), policy=policy), out="run")
 
     assert payloads("run", StageFinished)[0].outcome == "missed"
-    assert {score.episodes for _, score in evaluate_run(Path("run"), 5, 0)} == {5}
+    assert {score.episodes for _, score in evaluate(Path("run"), 5, 0)} == {5}
 
 
 def test_what_copies_play_is_kept_in_their_own_units_and_seen_by_rehearsal():
@@ -332,7 +332,7 @@ def test_a_run_goes_on_from_another_in_the_same_units_only(here):
     )
     assert not Path("other").exists()
     elsewhere = [arm(low=-1.0, high=200.0)]
-    refused(lambda: evaluate_run(Path("first"), 4, 0, elsewhere), "^The policy of first .*only the bounds differ")
+    refused(lambda: evaluate(Path("first"), 4, 0, elsewhere), "^The policy of first .*only the bounds differ")
 
 
 @pytest.mark.slow
@@ -348,7 +348,7 @@ def test_a_run_whose_policy_acts_in_other_units_is_not_misread(here):
     sentence = r"The run of 'tiny' was written by rlstages .*own units, here Box\(0.0, 2000.0.*train it again"
     for call in (
         lambda: load_policy("run"),
-        lambda: evaluate_run(Path("run"), 4, 0),
+        lambda: evaluate(Path("run"), 4, 0),
         lambda: resume("run", max_steps=2_000),
         lambda: train(curriculum(going_on(arm())), out="next", initial="run"),
         lambda: train(curriculum(copying(arm(), expert=Expert("run"))), out="next"),
@@ -456,7 +456,7 @@ def test_what_passes_preflight_is_cloned_and_trained_with_actions_of_its_space(v
 
     train(plan, out="run")
 
-    assert evaluate_run(Path("run"), 3, 0)[0][1].episodes == 3
+    assert evaluate(Path("run"), 3, 0)[0][1].episodes == 3
     model = load_learner(Path("run")).algorithm.model
     assert load_policy("run").predict(model.observation_space.sample())[0].shape == (
         make_environment(environment).action_space.shape

@@ -12,7 +12,7 @@ from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.errors import Fault
 from rlstages.learners.algorithms.on_policy.rollout import collect
-from rlstages.play.play import evaluate, play_wave
+from rlstages.play.play import play_episodes, play_wave
 
 
 def copies(environment, n_envs=3):
@@ -36,7 +36,7 @@ def test_the_same_numbers_give_the_same_episodes_and_other_numbers_others():
     learner, env = learner_for(echo()), copies(echo())
 
     def play(run_seed, stage=0):
-        return evaluate(learner.algorithm, env, 9, run_seed, stage, deterministic=True)
+        return play_episodes(learner.algorithm, env, 9, run_seed, stage, deterministic=True)
 
     assert play(0) == play(0)
     assert play(0) != play(1)
@@ -47,13 +47,13 @@ def test_at_least_as_many_episodes_as_asked_for_in_whole_waves():
     learner, env = learner_for(echo()), copies(echo())
 
     for asked, played in ((1, 3), (3, 3), (4, 6)):
-        assert len(evaluate(learner.algorithm, env, asked, 0, 0, True)) == played
+        assert len(play_episodes(learner.algorithm, env, asked, 0, 0, True)) == played
 
 
 def test_waves_play_different_episodes():
     learner, env = learner_for(Environment("toys:Uneven")), copies(Environment("toys:Uneven"))
 
-    lengths = [episode.length for episode in evaluate(learner.algorithm, env, 9, 0, 0, True)]
+    lengths = [episode.length for episode in play_episodes(learner.algorithm, env, 9, 0, 0, True)]
 
     sim = make_environment(Environment("toys:Uneven")).unwrapped
     seeds = [episode_seed(0, 0, Purpose.EVALUATION, 0, wave) + copy for wave in range(3) for copy in range(3)]
@@ -64,7 +64,7 @@ def test_the_policy_is_not_changed():
     learner, env = learner_for(echo()), copies(echo())
     before = learner.weights()
 
-    evaluate(learner.algorithm, env, 6, 0, 0, deterministic=False)
+    play_episodes(learner.algorithm, env, 6, 0, 0, deterministic=False)
 
     assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
 
@@ -87,7 +87,9 @@ def test_draws_depend_on_the_seed_alone_and_move_no_other_generator(engine):
     for elsewhere, run_seed in ((1, 0), (2, 0), (1, 3)):
         expected, before = next_draws(elsewhere), learner.algorithm.engine.state_dict()
         seed_all(elsewhere)
-        totals.append([episode.total_reward for episode in evaluate(learner.algorithm, env, 30, run_seed, 0, False)])
+        totals.append(
+            [episode.total_reward for episode in play_episodes(learner.algorithm, env, 30, run_seed, 0, False)]
+        )
         assert (random.random(), np.random.random(), torch.rand(1).item()) == expected
         assert learner.algorithm.engine.state_dict() == before
 
@@ -100,7 +102,7 @@ def test_a_rollout_is_the_same_whether_or_not_the_policy_was_examined_before(eng
     played = []
     for episodes in (0, 6):
         learner = learner_for(echo(), agent(engine=engine))
-        evaluate(learner.algorithm, copies(echo()), episodes, 0, 0, False)
+        play_episodes(learner.algorithm, copies(echo()), episodes, 0, 0, False)
         env = copies(echo(), learner.agent.n_envs)
         learner.algorithm.begin(env)
         played.append(collect(learner.algorithm.model, env, learner.algorithm.engine, 0.95).actions.copy())

@@ -9,7 +9,7 @@ from rlstages import Environment, Expert, InputError, SuccessThreshold, load_pol
 from rlstages.environments.make import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.learners.learner import read_policy
-from rlstages.play.saved_policies import evaluate_run, final_policy_file, load_learner
+from rlstages.play.saved_policies import evaluate, final_policy_file, load_learner
 
 ALWAYS = Environment("toys:Always")
 SURE = SuccessThreshold(0.5, window=4, max_episodes=120)
@@ -38,7 +38,7 @@ def test_a_runs_policy_is_that_of_its_last_stage_and_can_be_asked_at_once(run):
 
 
 def test_a_run_is_scored_in_each_environment_once_held_out_ones_included(run):
-    scores = evaluate_run(run, episodes=10, seed=5)
+    scores = evaluate(run, episodes=10, seed=5)
 
     assert [environment for environment, _ in scores] == [echo(), ALWAYS, echo(steps=4)]
     assert [score.episodes for _, score in scores] == [10, 10, 10]
@@ -53,12 +53,12 @@ def test_a_score_is_of_as_many_episodes_as_asked_for_counted_by_their_start(run)
     lengths = [sim.length_of(episode_seed(5, 0, Purpose.EVALUATION, 0, 0) + copy) for copy in range(agent.n_envs)]
 
     for asked in range(1, agent.n_envs + 1):
-        assert evaluate_run(run, asked, 5, [uneven])[0][1].steps == sum(lengths[:asked])
+        assert evaluate(run, asked, 5, [uneven])[0][1].steps == sum(lengths[:asked])
     assert lengths != sorted(lengths)
 
 
 def test_a_score_can_be_had_again_and_depends_on_its_seed(run):
-    first, same, other = (evaluate_run(run, 10, seed, [Environment("toys:Uneven")])[0][1] for seed in (1, 1, 2))
+    first, same, other = (evaluate(run, 10, seed, [Environment("toys:Uneven")])[0][1] for seed in (1, 1, 2))
 
     assert first == same
     assert first != other
@@ -66,7 +66,7 @@ def test_a_score_can_be_had_again_and_depends_on_its_seed(run):
 
 def test_no_episode_is_no_score(run):
     with pytest.raises(InputError, match="number of episodes is 0; give at least 1"):
-        evaluate_run(run, episodes=0, seed=0)
+        evaluate(run, episodes=0, seed=0)
 
 
 def test_what_is_no_run_or_has_no_policy_yet_is_refused(run, here):

@@ -13,7 +13,7 @@ from safetensors.numpy import save as to_safetensors
 
 from rlstages import InputError, load_demonstrations, load_policy, resume
 from rlstages.cli.showing import show_run
-from rlstages.play.saved_policies import evaluate_run
+from rlstages.play.saved_policies import evaluate
 from rlstages.storage.checkpoints import MANIFEST, STATE, TENSORS, _manifest, checkpoint_names
 from runs import digest_of
 
@@ -173,7 +173,7 @@ def in_every_way(run):
     for use in (
         lambda: show_run(run, True),
         lambda: load_policy(run),
-        lambda: evaluate_run(run, 1, 0),
+        lambda: evaluate(run, 1, 0),
         lambda: resume(run),
     ):
         try:

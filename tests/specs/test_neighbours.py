@@ -10,7 +10,7 @@ from building import payloads, rlstages, surroundings
 
 from rlstages import InputError, load_curriculum, resume, train
 from rlstages.events import RunFinished
-from rlstages.play.saved_policies import evaluate_run
+from rlstages.play.saved_policies import evaluate
 from rlstages.specs import references
 from rlstages.specs.neighbours import neighbours
 from rlstages.specs.references import sources
@@ -82,7 +82,7 @@ def test_a_run_goes_on_with_the_modules_beside_its_file(here, how):
     assert result.outcome == "reached"
     assert set(read_record(here / "run").digests) == {"reach2d", "lazy_part"}
     forget("reach2d", "lazy_part")
-    assert evaluate_run(here / "run", 4, 0)[0][1].success == 1.0
+    assert evaluate(here / "run", 4, 0)[0][1].success == 1.0
     late = sys.modules.get("lazy_part")
     assert late.__file__ == str(here / "project" / "lazy_part.py") if how == "in-process" else late is None
     assert resume("run").outcome == "reached"
@@ -93,7 +93,7 @@ def test_a_module_beside_the_file_can_be_named(here):
     train(load_curriculum(str(file)), out="run")
     assert set(read_record(here / "run").digests) == {"reach2d", "lazy_part"}
     forget("reach2d", "lazy_part")
-    assert evaluate_run(here / "run", 4, 0)[0][1].success == 1.0
+    assert evaluate(here / "run", 4, 0)[0][1].success == 1.0
 
 
 def test_a_change_of_a_module_that_is_imported_late_is_noticed(here):
@@ -110,7 +110,7 @@ def test_a_strangers_run_brings_in_no_file_beside_another(here):
     forget("reach2d", "lazy_part")
     (here / "run").rename(here / "strange")
     with pytest.raises(InputError, match="was not made here by you"):
-        evaluate_run(here / "strange", 4, 0)
+        evaluate(here / "strange", 4, 0)
     assert "reach2d" not in sys.modules and not sources()
 
 
@@ -141,7 +141,7 @@ def test_packages_beside_the_file_are_found_with_what_they_import(here):
     digests = set(read_record(here / "run").digests)
     assert digests == {"pack.inner.deep", "pack.far", "lazy_part"}
     forget("pack", "bare", "lazy_part")
-    assert evaluate_run(here / "run", 4, 0)[0][1].success == 1.0
+    assert evaluate(here / "run", 4, 0)[0][1].success == 1.0
 
 
 def test_modules_of_one_name_beside_two_files_are_not_mixed(here):
@@ -174,12 +174,12 @@ def test_a_file_that_registers_an_id_is_imported_by_whoever_needs_it(here):
         assert "reach2d" in read_record(here / "run").digests
         gym.registry.pop("tests/Beside-v0", None)
         forget("reach2d", "lazy_part")
-        assert evaluate_run(here / "run", 4, 0)[0][1].success == 1.0
+        assert evaluate(here / "run", 4, 0)[0][1].success == 1.0
         gym.registry.pop("tests/Beside-v0", None)
         forget("reach2d", "lazy_part")
         (here / "run").rename(here / "strange")
         with pytest.raises(InputError):
-            evaluate_run(here / "strange", 4, 0)
+            evaluate(here / "strange", 4, 0)
         assert "plan" not in sys.modules and "reach2d" not in sys.modules
     finally:
         gym.registry.pop("tests/Beside-v0", None)

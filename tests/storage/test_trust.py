@@ -20,7 +20,7 @@ from rlstages import (
     resume,
     train,
 )
-from rlstages.play.saved_policies import evaluate_run, load_policy
+from rlstages.play.saved_policies import evaluate, load_policy
 from rlstages.specs.references import sources
 from rlstages.specs.serialization import from_data
 from rlstages.storage.record import new_record, read_record
@@ -76,7 +76,7 @@ def forget_files(monkeypatch):
 def test_a_run_made_here_needs_no_word_of_trust(mine, monkeypatch):
     forget_files(monkeypatch)
     assert is_own(mine, read_record(mine))
-    assert evaluate_run(mine, 4, 0)[0][1].success == 1.0
+    assert evaluate(mine, 4, 0)[0][1].success == 1.0
     assert resume(mine).outcome == "reached"
 
 
@@ -84,7 +84,7 @@ def test_a_copy_of_it_is_a_strangers_and_says_what_to_do(mine, monkeypatch):
     forget_files(monkeypatch)
     copy = strange(mine)
     before = lines(copy)
-    for go_on in (lambda: resume(copy, max_steps=9_000), lambda: evaluate_run(copy, 4, 0)):
+    for go_on in (lambda: resume(copy, max_steps=9_000), lambda: evaluate(copy, 4, 0)):
         with pytest.raises(InputError) as caught:
             go_on()
         assert str(caught.value) == (
@@ -113,7 +113,7 @@ def test_the_file_or_a_word_of_trust_lets_it_go_on(mine, monkeypatch, by):
     copy = strange(mine)
     given = {"curriculum": load_curriculum("mine.py")} if by == "file" else {"trust_imports": True}
     assert resume(copy, **given).outcome == "reached"
-    scores = evaluate_run(copy, 4, 0, **given)
+    scores = evaluate(copy, 4, 0, **given)
     assert scores[0][1].success == 1.0
     assert (mine.parent / "mine.ran").exists()
 
@@ -157,7 +157,7 @@ def rewrite(run, change):
 def test_a_changed_run_is_a_strangers(mine, change):
     rewrite(mine, change)
     with pytest.raises(InputError, match="names 'mine:Mine'"):
-        evaluate_run(mine, 4, 0)
+        evaluate(mine, 4, 0)
 
 
 def test_a_run_that_was_moved_is_a_strangers_and_one_reached_by_a_link_is_not(mine):
@@ -190,8 +190,8 @@ def test_without_a_place_for_the_note_a_run_still_trains_and_is_a_strangers_afte
     monkeypatch.setenv("HOME", str(here / "file" / "gone"))
     assert train(curriculum(easy()), out="run").outcome == "reached"
     with pytest.raises(InputError, match="names 'toys:Always'"):
-        evaluate_run(here / "run", 4, 0)
-    assert evaluate_run(here / "run", 4, 0, trust_imports=True)[0][1].success == 1.0
+        evaluate(here / "run", 4, 0)
+    assert evaluate(here / "run", 4, 0, trust_imports=True)[0][1].success == 1.0
 
 
 def test_a_run_that_names_only_what_is_known_leaves_no_note(here):

@@ -6,8 +6,6 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from rlstages.experiments.compare import figure
 from rlstages.experiments.compare.results import ArmResult, Results, finals
 from rlstages.experiments.compare.table import steps
@@ -73,6 +71,8 @@ def write_page(directory: Path, results: Results, verdict: Conclusion) -> Path:
 def page(results: Results, verdict: Conclusion) -> str:
     """Return the page."""
     plan = results.plan
+    import jinja2
+
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -56,7 +55,7 @@ def iqm(values: Any, axis: int = -1) -> Any:
 
     Of fewer than four runs nothing is cut, so it is their plain mean.
     """
-    return stats.trim_mean(values, 0.25, axis=axis)
+    return _stats().trim_mean(values, 0.25, axis=axis)
 
 
 def estimate(runs: Sequence[float]) -> Estimate:
@@ -95,7 +94,7 @@ def permutation_p(runs: Sequence[float], others: Sequence[float]) -> float:
     both = np.asarray(runs, dtype=float), np.asarray(others, dtype=float)
     if min(map(len, both)) < 2:
         return 1.0
-    tested = stats.permutation_test(
+    tested = _stats().permutation_test(
         both,
         _wins,
         vectorized=True,
@@ -139,7 +138,7 @@ def band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray 
 
 def profile(runs: Sequence[float], levels: Sequence[float]) -> list[float]:
     """Return the share of runs that score above each level: the performance profile."""
-    return [float(share) for share in stats.ecdf(runs).sf.evaluate(levels)]
+    return [float(share) for share in _stats().ecdf(runs).sf.evaluate(levels)]
 
 
 def steps_to(spent: Sequence[float], reached: Sequence[bool]) -> StepsTo:
@@ -151,7 +150,7 @@ def steps_to(spent: Sequence[float], reached: Sequence[bool]) -> StepsTo:
     """
     if not any(reached):
         return StepsTo(0, len(spent), None, float(np.mean(spent)))
-    survival = stats.ecdf(_censored(spent, reached)).sf
+    survival = _stats().ecdf(_censored(spent, reached)).sf
     under_half = survival.quantiles[survival.probabilities <= 0.5]
     median = float(under_half[0]) if len(under_half) else None
     # The area under the survival function, up to the end of the longest run.
@@ -162,7 +161,9 @@ def steps_to(spent: Sequence[float], reached: Sequence[bool]) -> StepsTo:
 
 def _censored(spent: Sequence[float], reached: Sequence[bool]) -> Any:
     pairs = list(zip(spent, reached, strict=True))
-    return stats.CensoredData(uncensored=[t for t, done in pairs if done], right=[t for t, done in pairs if not done])
+    return _stats().CensoredData(
+        uncensored=[t for t, done in pairs if done], right=[t for t, done in pairs if not done]
+    )
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _bootstrapped(samples: tuple[np.ndarray, ...], statistic: Callable[..., Any]
 
 
 def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Callable[..., Any], axis: int) -> _Interval:
-    found = stats.bootstrap(
+    found = _stats().bootstrap(
         samples,
         statistic,
         axis=axis,
@@ -192,3 +193,10 @@ def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Callable[..., Any], a
         random_state=np.random.default_rng(_SEED),
     )
     return _Interval(found.confidence_interval.low, found.confidence_interval.high)
+
+
+def _stats() -> Any:
+    """Return `scipy.stats`, which takes a second to import and which no run of a comparison needs."""
+    from scipy import stats
+
+    return stats

@@ -27,7 +27,7 @@ from rlstages.experiments.compare.curve import Curve, Mark, Reason, Row, grid_in
 from rlstages.experiments.compare.directory import claim_comparison, run_path
 from rlstages.experiments.compare.plan import Plan
 from rlstages.learners.learner import Learner
-from rlstages.play.play import evaluate
+from rlstages.play.play import play_episodes
 from rlstages.reproducibility import random_state_kept
 from rlstages.specs.criteria.episodes import Score, score
 from rlstages.storage.lock import patiently
@@ -193,7 +193,9 @@ class CurveWatch:
         with random_state_kept():
             for index, env in enumerate(self._open_copies()):
                 seed = EVALUATION_SEED + self._seed
-                scores.append(score(evaluate(learner.algorithm, env, max(1, episodes), seed, index, deterministic)))
+                scores.append(
+                    score(play_episodes(learner.algorithm, env, max(1, episodes), seed, index, deterministic))
+                )
         return tuple(scores)
 
     def _open_copies(self) -> list[VecEnv]:
