@@ -127,7 +127,8 @@ def _class_named(name: Any) -> type:
     if isinstance(name, str) and name not in _CLASSES:
         _entries(name)
     if not isinstance(name, str) or name not in _CLASSES:
-        raise InputError(f"The data names the unknown type {name!r}.{nearest(str(name), _CLASSES)}")
+        missing = f" No installed package adds it under the entry points {' or '.join(GROUPS)}."
+        raise InputError(f"The data names the unknown type {name!r}.{nearest(str(name), _CLASSES) or missing}")
     return _CLASSES[name]
 
 

@@ -15,7 +15,7 @@ from rlstages import (
     StageSpec,
     SuccessThreshold,
 )
-from rlstages.specs.serialization import refuse_unfindable
+from rlstages.specs.serialization import from_data, refuse_unfindable
 
 POLE = Environment("CartPole-v1")
 FIELDS = {"name": "jitter", "environment": POLE, "until": None, "evaluation_episodes": 0, "strength": 0.5}
@@ -117,6 +117,13 @@ def test_a_kind_without_an_entry_point_is_refused_with_what_to_write():
     with pytest.raises(InputError, match=r'project.entry-points."rlstages.stages"') as caught:
         refuse_unfindable(kind()())
     assert 'Jitter = "module:Jitter"' in str(caught.value)
+
+
+def test_a_kind_that_is_not_installed_is_said_to_be_missing():
+    with pytest.raises(
+        InputError, match="unknown type 'Wobble'. No installed package adds it"
+    ):
+        from_data({"$type": "Wobble"})
 
 
 def test_a_kind_reads_well_and_has_a_remedy_without_saying_so():
