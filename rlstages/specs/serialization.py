@@ -132,8 +132,12 @@ def _class_named(name: Any) -> type:
     return _CLASSES[name]
 
 
-def refuse_unfindable(spec: Any) -> None:
+def refuse_unfindable(spec: Any, group: str) -> None:
     """Refuse a spec of which a class would not be found by whoever reads its data, as they know only its name.
+
+    Args:
+        spec: What is written down.
+        group: Of the entry points where such classes belong.
 
     Raises:
         InputError: Saying where to name it.
@@ -144,7 +148,7 @@ def refuse_unfindable(spec: Any) -> None:
             raise InputError(
                 f"{name} of the module {cls.__module__} could not be found by the commands that read the run later; "
                 f'put it into a package whose pyproject.toml has {name} = "module:{cls.__qualname__}" under '
-                f'[project.entry-points."{GROUPS[0]}"], and install that (docs/own_stage.md).'
+                f'[project.entry-points."{group}"], and install that.'
             )
 
 

@@ -31,6 +31,7 @@ from rlstages.learners.fit import require_actions, require_fit
 from rlstages.play.smoke_check import ENDLESS, Trial, try_episodes
 from rlstages.reproducibility import processors
 from rlstages.specs.agent import Agent
+from rlstages.specs.algorithms.base import GROUP
 from rlstages.specs.criteria import spend
 from rlstages.specs.criteria.episodes import Episode
 from rlstages.specs.curriculum import Curriculum
@@ -91,9 +92,10 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
 
 def _preflight(curriculum: Curriculum, trust_pickle: bool, kept: Kept | None) -> Checked:
     _check_device(curriculum.agent)
+    refuse_unfindable(curriculum.agent, GROUP)
     for stage in curriculum.stages:
         with _naming(stage):
-            refuse_unfindable(stage)
+            refuse_unfindable(stage, "rlstages.stages")
             runner_of(stage)
     spaces = _shared_spaces(curriculum)
     require_fit(curriculum.agent, spaces.observation, spaces.action)

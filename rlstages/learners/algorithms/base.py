@@ -241,7 +241,7 @@ class FitsCritic(Algorithm, Protocol):
             settings: The values of the settings in force.
 
         Returns:
-            Metrics by name.
+            Metrics by name, `explained_variance` among them: what `explained` says of the experience.
         """
 
     def trust_critic(self, experience: Any) -> None:

@@ -113,16 +113,14 @@ def test_a_kind_without_an_entry_point_is_refused_with_what_to_write():
         BehaviorCloning("clone", POLE, expert=Expert("toys:tell")),
         FineTuning("tune", POLE, until=SuccessThreshold(0.9), max_steps=10),
     ):
-        refuse_unfindable(findable)
+        refuse_unfindable(findable, "rlstages.stages")
     with pytest.raises(InputError, match=r'project.entry-points."rlstages.stages"') as caught:
-        refuse_unfindable(kind()())
+        refuse_unfindable(kind()(), "rlstages.stages")
     assert 'Jitter = "module:Jitter"' in str(caught.value)
 
 
 def test_a_kind_that_is_not_installed_is_said_to_be_missing():
-    with pytest.raises(
-        InputError, match="unknown type 'Wobble'. No installed package adds it"
-    ):
+    with pytest.raises(InputError, match="unknown type 'Wobble'. No installed package adds it"):
         from_data({"$type": "Wobble"})
 
 
