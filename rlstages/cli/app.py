@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from rlstages.cli.demos import demos
 from rlstages.cli.options import (
     DryRun,
     Episodes,
@@ -38,7 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-demos = typer.Typer(help="Record demonstrations, and look at them.", no_args_is_help=True)
 app.add_typer(demos, name="demos")
 
 
@@ -280,35 +280,6 @@ def sweep_command(
 
     also = also_sent(track_system, track_code)
     sweep_parameters(source, pairs(parameters), seeds, out, on, jobs, track, also, dry_run, trust_pickle)
-
-
-@demos.command("record")
-def record_command(
-    environment: Annotated[str, typer.Argument(help="module:Id-v0, module:function, or FILE.py:function.")],
-    expert: Annotated[str, typer.Argument(help="module:function, FILE.py:function, a run directory, or a model zip.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    episodes: Annotated[int, typer.Option(help="Episodes to record.", min=1)] = 100,
-    seed: Annotated[int, typer.Option(help="Of the episodes.", min=0)] = 0,
-    argument: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "-k", "--kwarg", metavar="NAME=VALUE", help="An argument of the environment, as JSON; repeatable."
-        ),
-    ] = None,
-    trust_pickle: TrustPickle = False,
-) -> None:
-    """Let an expert play, and write its episodes to a file."""
-    from rlstages.cli.demonstrating import record_demonstrations
-
-    record_demonstrations(environment, expert, out, episodes, seed, pairs(argument), trust_pickle)
-
-
-@demos.command("inspect")
-def inspect(file: Annotated[Path, typer.Argument(help="A file of demonstrations.")], json: Json = False) -> None:
-    """Print what a file of demonstrations holds."""
-    from rlstages.cli.demonstrating import inspect_demonstrations
-
-    inspect_demonstrations(file, json)
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from rlstages.experiments.compare import figure
 from rlstages.experiments.compare.results import ArmResult, Results, finals
 from rlstages.experiments.compare.table import steps
-from rlstages.experiments.compare.verdict import Conclusion, interval, score_text
+from rlstages.experiments.compare.verdict import Conclusion
+from rlstages.experiments.compare.wording import interval, score_text
 from rlstages.specs.criteria.baselines import value_of
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.record import versions

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rlstages.experiments.compare.results import ArmResult, Results
-from rlstages.experiments.compare.verdict import Conclusion, interval, score_text
+from rlstages.experiments.compare.verdict import Conclusion
+from rlstages.experiments.compare.wording import interval, score_text
 
 _COLORS = {"wins": "green", "ahead": "yellow", "level": "yellow", "behind": "yellow", "loses": "red", "none": "red"}
 

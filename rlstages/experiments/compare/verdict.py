@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlstages.experiments.compare.caveats import caveats
 from rlstages.experiments.compare.results import TEST_LEVEL, ArmResult, Contrast, Results, finals
 from rlstages.experiments.compare.statistics import Estimate, chance_above, holm, permutation_p, seeds_needed
+from rlstages.experiments.compare.wording import counted, interval, listed, score_text
 
-FEW_SEEDS = 10
 NEGLIGIBLE = 0.01
 LIKELY = 0.75
 """Chance that a run without a clone scores higher, from which on negative transfer is named."""
-LEAST_FOR_QUARTERS = 4
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Conclusion:
 def judge(results: Results) -> Conclusion:
     """Put a comparison into words."""
     if not results.contrasts:
-        headline = f"There is nothing to compare: only {_names([arm.name for arm in results.arms])} came to an end."
-        return Conclusion("none", headline, "", "", "", (), tuple(_caveats(results)))
+        headline = f"There is nothing to compare: only {listed([arm.name for arm in results.arms])} came to an end."
+        return Conclusion("none", headline, "", "", "", (), tuple(caveats(results)))
     first, contrasts = results.first, results.contrasts
     worse = [c for c in contrasts if c.sign < 0]
     better = [c for c in contrasts if c.sign > 0]
@@ -68,24 +68,8 @@ def judge(results: Results) -> Conclusion:
         _sureness(results, rival),
         _speed(results),
         tuple(_transfer(results)),
-        tuple(_caveats(results)),
+        tuple(caveats(results)),
     )
-
-
-def score_text(value: float | None, measure: str) -> str:
-    """Return a score as text."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if measure == "success" else f"{value:.4g}"
-
-
-def interval(found: Estimate | None, measure: str) -> str:
-    """Return an estimate with its interval as text."""
-    if found is None:
-        return "-"
-    if found.low is None:
-        return score_text(found.value, measure)
-    return f"{score_text(found.value, measure)} [{score_text(found.low, measure)}, {score_text(found.high, measure)}]"
 
 
 def _is_nothing(results: Results, contrast: Contrast) -> bool:
@@ -131,9 +115,9 @@ def _sureness(results: Results, rival: Contrast) -> str:
     if beaten:
         parts.append(f"Beyond luck, {first} scores higher than {_others(results, beaten)}")
     if ahead:
-        parts.append(f"Beyond luck, {first} scores lower than {_names(ahead)}")
+        parts.append(f"Beyond luck, {first} scores lower than {listed(ahead)}")
     if open_:
-        parts.append(f"{_names(open_)} cannot be told apart from {first}")
+        parts.append(f"{listed(open_)} cannot be told apart from {first}")
     tests = f"permutation tests, 5 % over all {len(results.contrasts)} together"
     text = f"{'. '.join(parts)} ({tests if len(results.contrasts) > 1 else 'permutation test at 5 %'})."
     high, low, chance = first, rival.other, rival.improvement.value
@@ -144,8 +128,8 @@ def _sureness(results: Results, rival: Contrast) -> str:
     if runs < needed and not beaten and not ahead:
         others = f"{len(results.contrasts)} others" if len(results.contrasts) > 1 else "another"
         text += (
-            f" With {_count(runs, 'run')} an arm could not be told apart from {others} even if no two runs overlapped: "
-            f"that takes at least {needed}, so {_more_runs(results.plan.seeds, needed)}."
+            f" With {counted(runs, 'run')} an arm could not be told apart from {others} even if no two runs overlapped"
+            f": that takes at least {needed}, so {_more_runs(results.plan.seeds, needed)}."
         )
     return text
 
@@ -157,10 +141,6 @@ def _more_runs(seeds: Sequence[int], needed: int) -> str:
     if list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"go on with --seeds {seeds[0]}:{seeds[0] + needed}"
     return f"go on with more --seeds than {','.join(map(str, seeds))}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _speed(results: Results) -> str:
@@ -176,7 +156,7 @@ def _speed(results: Results) -> str:
     ties = [arm for arm in order if arm.steps.median == order[0].steps.median]
     others, first = order[len(ties) :], results.first
     if len(ties) > 1:
-        text = f"{_names([arm.name for arm in ties])} tie as the first to reach {what}: {_median(*ties)}"
+        text = f"{listed([arm.name for arm in ties])} tie as the first to reach {what}: {_median(*ties)}"
     else:
         text = f"{ties[0].name} is the first to reach {what}: {_median(*ties)}"
     if others:
@@ -188,7 +168,7 @@ def _speed(results: Results) -> str:
     if slower:
         text += f". Beyond luck, {first.name} is there sooner than {_others(results, slower)}"
     if sooner:
-        text += f". Beyond luck, {first.name} is there later than {_names(sooner)}"
+        text += f". Beyond luck, {first.name} is there later than {listed(sooner)}"
     if not slower and not sooner:
         text += ". None of this is beyond luck"
     return text + "."
@@ -198,7 +178,7 @@ def _median(*arms: ArmResult) -> str:
     """Say after how many steps arms of the same median reach the threshold, and on how many of their seeds."""
     shares = [f"{arm.steps.reached} of {arm.steps.runs}" for arm in arms]
     seeds = (
-        f"{shares[0]} seeds{' each' if len(arms) > 1 else ''}" if len(set(shares)) == 1 else f"{_names(shares)} seeds"
+        f"{shares[0]} seeds{' each' if len(arms) > 1 else ''}" if len(set(shares)) == 1 else f"{listed(shares)} seeds"
     )
     return f"after {arms[0].steps.median:,.0f} steps (median; {seeds})"
 
@@ -231,73 +211,12 @@ def _explored(arm: ArmResult) -> str:
     amount = f"{seen.entropy:.1%} of the largest" if seen.std is None else f"{seen.std:.2f} of half an action's range"
     where = f"as stage {seen.stage!r} began, its {'entropy' if seen.std is None else 'noise'} was {amount}"
     if not seen.certain:
-        return f" The clone explores: {where} (median of {_count(seen.runs, 'run')}); look at what it was shown."
-    text = f" The clone is certain and explores hardly anything: {where} (median of {_count(seen.runs, 'run')})"
+        return f" The clone explores: {where} (median of {counted(seen.runs, 'run')}); look at what it was shown."
+    text = f" The clone is certain and explores hardly anything: {where} (median of {counted(seen.runs, 'run')})"
     if seen.given_back:
-        return f"{text}; exploration was given back in {_count(seen.given_back, 'run')}."
+        return f"{text}; exploration was given back in {counted(seen.given_back, 'run')}."
     return f"{text}; leave explore_again on, or set exploration= in that stage."
 
 
-def _caveats(results: Results) -> list[str]:
-    runs = results.least_runs
-    found = [f"Not finished, and left out of all scores: {failure.rstrip('.')}." for failure in results.failures]
-    if runs == 1:
-        found.append("One seed says nothing about another: there are no intervals, and no test.")
-    elif runs < FEW_SEEDS:
-        found.append(
-            f"{runs} seeds are few: the intervals are resampled from so few runs and tend to be too narrow; "
-            "believe the tests before the intervals."
-        )
-    if runs < LEAST_FOR_QUARTERS:
-        found.append("With fewer than 4 runs no quarter can be cut off: interquartile means are plain means.")
-    for environment, base, measure in zip(results.plan.environments, results.baselines, results.measures, strict=True):
-        if base.expert is None:
-            found.append(f"{environment}: scores are not normalised, because {base.reason}.")
-        elif base.ends(measure) is None:
-            found.append(
-                f"{environment}: scores are not normalised, because the expert is no better than chance there."
-            )
-    found += filter(None, (_short_of_it(results, arm) for arm in results.arms))
-    over = {arm.name: most for arm in results.arms if (most := max(run.excess for run in arm.runs))}
-    if over:
-        spent = results.steps + max(over.values())
-        found.append(
-            f"Costs are not equal: of {results.steps:,} steps, runs of {_names(list(over))} spent up to {spent:,}. "
-            "Cloning and its demonstrations are never cut short, and what is spent is not taken back; "
-            f"give --steps {spent} or more."
-        )
-    missed = {
-        arm.name: sum(bool(run.missed) for run in arm.runs) for arm in results.arms if any(r.missed for r in arm.runs)
-    }
-    for name, count in missed.items():
-        found.append(
-            f"{name} missed the threshold of one of its own stages on {_count(count, 'seed')}, and went on without it."
-        )
-    return found
-
-
-def _short_of_it(results: Results, arm: ArmResult) -> str | None:
-    """Say so if runs of an arm spent all their steps before the last variant, which is what scores are compared in."""
-    stages = results.plan.arms[arm.name].stages
-    after = [
-        max((i for i, stage in enumerate(stages) if any(mark.stage == stage.name for mark in run.marks)), default=-1)
-        for run in arm.runs
-        if run.failure is None and run.own_cost is None
-    ]
-    under_way = [stages[index + 1] for index in after if index + 1 < len(stages)]
-    stuck = [stage for stage in under_way if stage.environment != results.plan.environments[0]]
-    if not stuck:
-        return None
-    where = _names(list(dict.fromkeys(repr(stage.name) for stage in stuck)))
-    return (
-        f"{arm.name} never trained in the last variant on {len(stuck)} of {_count(len(arm.runs), 'seed')}: its "
-        f"{results.steps:,} steps were spent in {where}; raise --steps."
-    )
-
-
 def _others(results: Results, names: Sequence[str]) -> str:
-    return "every other arm" if 1 < len(names) == len(results.contrasts) else _names(names)
-
-
-def _names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "no arm"
+    return "every other arm" if 1 < len(names) == len(results.contrasts) else listed(names)
