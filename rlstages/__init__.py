@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from rlstages.storage.run_directory import read_events
     from rlstages.tracking.overview import show
     from rlstages.tracking.replay import track
-    from rlstages.training.start import check, resume, train
-    from rlstages.training.trainer import RunResult
+    from rlstages.training.resuming import resume
+    from rlstages.training.session import RunResult
+    from rlstages.training.start import check, train
 
 __all__ = [
     "A2C",
@@ -104,8 +105,9 @@ _HOMES = {
     "storage.run_directory": ["read_events"],
     "tracking.overview": ["show"],
     "tracking.replay": ["track"],
-    "training.start": ["check", "resume", "train"],
-    "training.trainer": ["RunResult"],
+    "training.resuming": ["resume"],
+    "training.start": ["check", "train"],
+    "training.session": ["RunResult"],
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -126,8 +126,8 @@ def test_light_modules_import_nothing_heavy_even_in_functions(module):
 
 UNPICKLING = {"load", "set_parameters", "load_from_zip_file", "Unpickler", "read_pickle", "load_from_disk"}
 # What else has that name: the loaders of checkpoints, and of what installed packages add.
-HARMLESS = {("training.start", "live.load"), ("training.trainer", "self.session.load")}
-HARMLESS |= {("specs.serialization", "entry.load")}
+HARMLESS = {("training.state", "run.session.load")}
+HARMLESS |= {("specs.serialization", "entry.load"), ("specs.algorithms.base", "entry.load")}
 
 
 def test_only_an_experts_model_is_unpickled():

@@ -68,7 +68,8 @@ def train_command(
     trust_pickle: TrustPickle = False,
 ) -> None:
     """Train a curriculum from its first stage."""
-    from rlstages.cli.training import go_on_with, start_training
+    from rlstages.cli.resuming import go_on_with
+    from rlstages.cli.training import start_training
 
     given, also = pairs([*(parameters or []), *map(parameter, more or [])]), also_sent(track_system, track_code)
     if go_on:
@@ -95,7 +96,7 @@ def resume_command(
     trust_imports: TrustImports = False,
 ) -> None:
     """Go on with a run that was interrupted, crashed, or missed a threshold."""
-    from rlstages.cli.training import go_on
+    from rlstages.cli.resuming import go_on
 
     also = also_sent(track_system, track_code)
     go_on(run, source, pairs(parameters), max_steps, force, track, also, trust_pickle, trust_imports)

@@ -147,7 +147,7 @@ def evaluate_policy(
     """Print the scores of a run's final policy."""
     from rlstages.cli.compiler import leave_compiler_out
     from rlstages.play.saved_policies import evaluate
-    from rlstages.training.resuming import changes
+    from rlstages.training.conditions import changes
 
     leave_compiler_out()
     with redirect_stdout(sys.stderr if as_json else sys.stdout):

@@ -1,4 +1,4 @@
-"""`rlstages train` and `rlstages resume`."""
+"""`rlstages train`, and how a run's end is told."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlstages.errors import ExitCode, InputError, require
+from rlstages.errors import ExitCode
 from rlstages.specs.curriculum import Curriculum
-from rlstages.specs.loading import load_curriculum, load_with_parameters
+from rlstages.specs.loading import load_with_parameters
 from rlstages.specs.stages.base import StageSpec
-from rlstages.storage.lock import patiently
-from rlstages.storage.record import digest_from, read_record, recorded_digest, shell_path
-from rlstages.storage.run_directory import clear_unborn
+from rlstages.storage.record import read_record, shell_path
 from rlstages.tracking import Extra, Track
 from rlstages.tracking.wandb.tracker import place_lines
 
 if TYPE_CHECKING:
-    from rlstages.training.trainer import RunResult
+    from rlstages.training.session import RunResult
 
 _CODES = {"reached": 0, "missed": ExitCode.MISSED, "interrupted": ExitCode.INTERRUPTED}
 
@@ -40,7 +38,7 @@ def start_training(
     trust_pickle: bool,
 ) -> None:
     """Train and exit with the code that says how it ended."""
-    curriculum, given = _load(source, parameters, device)
+    curriculum, given = load_for(source, parameters, device)
     # The imports and checks that follow take seconds.
     count = len(curriculum.stages)
     print(f"{curriculum.name}: checking {count} stage{'s' if count > 1 else ''} ...", flush=True)
@@ -48,7 +46,7 @@ def start_training(
     from rlstages.training.start import train
 
     leave_compiler_out()
-    with _stopping_at_once():
+    with stopping_at_once():
         result = train(
             curriculum,
             seed=seed,
@@ -62,47 +60,11 @@ def start_training(
             console=True,
             trust_pickle=trust_pickle,
         )
-    _end(result)
-
-
-def go_on(
-    run: Path,
-    source: str | None,
-    parameters: Mapping[str, str],
-    max_steps: int | None,
-    force: bool,
-    track: Track,
-    also: Sequence[Extra],
-    trust_pickle: bool,
-    trust_imports: bool,
-) -> None:
-    """Resume and exit with the code that says how it ended."""
-    require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
-    curriculum = None if source is None else load_curriculum(source, parameters)
-    from rlstages.cli.compiler import leave_compiler_out
-    from rlstages.training.start import how_it_ended, resume
-
-    leave_compiler_out()
-    had_ended = max_steps is None and how_it_ended(run) is not None
-    with _stopping_at_once():
-        result = resume(
-            run,
-            max_steps=max_steps,
-            force=force,
-            track=track,
-            track_also=also,
-            console=True,
-            curriculum=curriculum,
-            trust_pickle=trust_pickle,
-            trust_imports=trust_imports,
-        )
-    if had_ended:
-        print(result.reason)
-    _end(result)
+    end_with(result)
 
 
 @contextmanager
-def _stopping_at_once() -> Iterator[None]:
+def stopping_at_once() -> Iterator[None]:
     """Say what a second Ctrl-C costs; typer would say nothing."""
     try:
         yield
@@ -111,30 +73,8 @@ def _stopping_at_once() -> Iterator[None]:
         sys.exit(ExitCode.INTERRUPTED)
 
 
-def go_on_with(
-    run: Path | None,
-    source: str,
-    parameters: Mapping[str, str],
-    seed: int,
-    device: str | None,
-    track: Track,
-    also: Sequence[Extra],
-    trust_pickle: bool,
-) -> None:
-    """Go on with a run of this curriculum and seed, and exit; return if there is none yet."""
-    if run is None:
-        raise InputError("--go-on needs --out: the run directory to go on with.")
-    if not (run / "run.json").is_file():
-        clear_unborn(run)
-        return
-    same = recorded_digest(run) == digest_from(run, _load(source, parameters, device)[0])
-    require(
-        same and read_record(run).seed == seed, f"{run} is a run of another curriculum or seed; give another --out."
-    )
-    patiently(lambda: go_on(run, source, parameters, None, False, track, also, trust_pickle, False))
-
-
-def _load(source: str, parameters: Mapping[str, str], device: str | None) -> tuple[Curriculum, dict[str, Any]]:
+def load_for(source: str, parameters: Mapping[str, str], device: str | None) -> tuple[Curriculum, dict[str, Any]]:
+    """Return a curriculum with the device that was asked for, and the values of its parameters."""
     curriculum, given = load_with_parameters(source, parameters)
     if device is not None:
         curriculum = replace(curriculum, agent=replace(curriculum.agent, device=device))
@@ -157,7 +97,7 @@ def what_next(outcome: str, run: Path, stage: StageSpec | None) -> list[str]:
     return [] if outcome == "reached" else [f"Go on: {command}"]
 
 
-def _end(result: RunResult) -> None:
+def end_with(result: RunResult) -> None:
     """Exit with the code that says how a run ended; why it did, the console has just said."""
     stages = {stage.name: stage for stage in read_record(result.path).curriculum.stages}
     stage = stages[list(result.stages)[-1]] if result.outcome == "missed" else None

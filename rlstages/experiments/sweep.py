@@ -20,8 +20,8 @@ from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.groups import SWEEP, found
 from rlstages.storage.run_directory import read_events, slug
 from rlstages.tracking import Extra, Track
+from rlstages.training.conditions import require_own_run
 from rlstages.training.preflight import preflight
-from rlstages.training.resuming import require_own_run
 
 SWEEP_VERSION = 1
 

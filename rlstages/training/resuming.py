@@ -1,91 +1,129 @@
-"""What has changed since a run was started, and whether it may go on all the same."""
+"""Going on with a run: `resume`."""
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from stable_baselines3.common.utils import get_device
-
-from rlstages.errors import InputError, require
-from rlstages.reproducibility import threads_of
-from rlstages.specs.agent import Agent
+from rlstages.environments.scripts import refuse_while_imported
+from rlstages.errors import Fault, InputError, reason_of, require, require_int
+from rlstages.events import Follower, RunFinished, StageFinished, require_followers
+from rlstages.play.saved_policies import learner_of
+from rlstages.reproducibility import limited_threads, one_at_a_time, threads_of
 from rlstages.specs.curriculum import Curriculum
-from rlstages.specs.references import sources
-from rlstages.storage.checkpoints import sha256
-from rlstages.storage.record import PACKAGES, RunRecord, digest_from, read_record, recorded_digest, versions
+from rlstages.specs.loading import load_curriculum
+from rlstages.specs.plain import whole
+from rlstages.storage.run_directory import RunDirectory, read_events, update_curriculum
+from rlstages.storage.trust import is_own, remember, trust_sources
+from rlstages.tracking import Extra, Track
+from rlstages.training.conditions import require_unchanged
+from rlstages.training.session import RunResult
+from rlstages.training.state import load_state
+from rlstages.training.trainer import Trainer, Watch
 
 
-def conditions(agent: Agent) -> dict[str, Any]:
-    """Return what decides the last bits of a run's results besides its versions."""
-    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {"threads": threads_of(agent), "cpu": cpu, "device": str(get_device(agent.device))}
+@one_at_a_time("resume()", inside=False)
+def resume(
+    path: Path | str,
+    *,
+    max_steps: int | None = None,
+    force: bool = False,
+    track: Track = "none",
+    track_also: Sequence[Extra] = (),
+    console: bool = False,
+    trackers: Sequence[Follower] = (),
+    watch: Watch | None = None,
+    curriculum: Curriculum | str | Path | None = None,
+    trust_pickle: bool = False,
+    trust_imports: bool = False,
+) -> RunResult:
+    """Go on with a run that was interrupted, that crashed, or that missed a threshold.
 
-
-def require_unchanged(path: Path, record: RunRecord, force: bool) -> list[str]:
-    """Compare a run with what it would go on with.
-
-    What it does must be the same: its curriculum, the files that its functions come from, and rlstages itself. Where
-    other libraries, the processor or the number of threads differ, results may differ in the last bits.
+    It ends as it would have without the interruption, to the last bit, if its environments can be brought back by
+    their seeds and actions, and if the machine computes as it did (`conditions`). A run that has ended stays as it is.
 
     Args:
-        path: The run directory.
-        record: Its record.
-        force: Whether to go on although what it does has changed.
-
-    Returns:
-        A sentence for each difference.
-
-    Raises:
-        InputError: If what the run does has changed and `force` is not set.
-    """
-    changed = changes(path, record)
-    if changed and not force:
-        raise InputError(f"{path}: {' '.join(changed)} Undo that, or go on all the same with --force.")
-    told = [f"Forced to go on: {sentence}" for sentence in changed]
-    then = {**record.versions, **record.conditions}
-    now = {**versions(record.versions), **conditions(record.curriculum.agent)}
-    others = [name for name in then if name != "rlstages" and then[name] != now.get(name)]
-    played = [name for name in others if name in record.versions and name not in ("python", *PACKAGES)]
-    bits = [name for name in others if name not in played]
-    said = {name: f"{name} {then[name]} then, {now.get(name, 'none')} now" for name in others}
-    if played:
-        what = "; ".join(said[name] for name in played)
-        told.append(f"Its environments are not as when this run was started: {what}. They may behave differently.")
-    if bits:
-        differences = "; ".join(said[name] for name in bits)
-        told.append(f"Not as when this run was started: {differences}. Results may differ in their last bits.")
-    return told
-
-
-def require_own_run(path: Path, curriculum: Curriculum) -> None:
-    """Refuse a run directory whose run is of another curriculum, or was made with other code.
+        path: Its run directory.
+        max_steps: A larger step limit for the stage that it stopped in.
+        force: Go on although the curriculum's files, or rlstages, have changed since it was started.
+        track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
+        track_also: What W&B is sent only when it is asked for, as in `train`.
+        console: Whether to show the run on standard output.
+        trackers: As `train` takes them.
+        watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
+        curriculum: The curriculum of a run that somebody else made, or its name or file: what it names is imported.
+        trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
+        trust_imports: Whether everything that a run which somebody else made names may be imported.
 
     Raises:
-        InputError: Saying what is different.
+        InputError: If there is nothing to go on with, or the run names code that may not be imported.
     """
-    other = f"{path} is a run of another curriculum; give another --out, or delete it."
-    require(recorded_digest(path) == digest_from(path, curriculum), other)
+    refuse_while_imported("resume")
+    require_followers(trackers)
+    if max_steps is not None:
+        max_steps = whole(max_steps)
+        require_int("resume", "max_steps", max_steps)
+    with RunDirectory(Path(path)) as run:
+        ended = None if max_steps is not None else how_it_ended(run.path)
+        # One that was killed between its last event and its last checkpoint comes to its end once more.
+        if ended is not None and not run.is_ahead:
+            return ended
+        if curriculum is not None and not isinstance(curriculum, Curriculum):
+            curriculum = load_curriculum(str(curriculum))
+        told = require_unchanged(run.path, run.record, force)
+        trust_sources(run.path, run.record, curriculum, trust_imports)
+        name, state, damages = run.restore()
+        if max_steps is not None:
+            own = is_own(run.path, run.record)
+            with _fitting(name):
+                _raise_limit(run, state["stage"], max_steps, own)
+        agent = run.record.curriculum.agent
+        with limited_threads(threads_of(agent)):
+            with _fitting(name):
+                learner = learner_of(run.record, state["learner"]["policy"])
+                live = Trainer(run, learner, trust_pickle, watch, resumed=True)
+                load_state(live, state)
+            live.session.tell([*damages, *told])
+            return live.train(track, track_also, console, trackers)
+
+
+def how_it_ended(path: Path) -> RunResult | None:
+    """Return how a run ended, or `None` if it can go on as it is."""
+    events = list(read_events(path))
+    last = events[-1].payload if events else None
+    if not isinstance(last, RunFinished) or last.outcome in ("interrupted", "paused", "failed"):
+        return None
+    finished = {e.stage_name: e.payload for e in events if isinstance(e.payload, StageFinished)}
+    return RunResult(path, last.outcome, last.reason, finished)
+
+
+@contextmanager
+def _fitting(checkpoint: str) -> Iterator[None]:
+    """Refuse a checkpoint that is whole, but not one of this run's."""
     try:
-        require_unchanged(path, read_record(path), force=False)
-    except InputError as error:
-        raise InputError(f"{str(error).partition(' Undo that')[0]} Undo that, or give another --out.") from None
+        yield
+    except (InputError, Fault):
+        raise
+    except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        reason = reason_of(error)
+        raise InputError(f"Checkpoint {checkpoint} does not fit this run: {reason}.") from error
 
 
-def changes(path: Path, record: RunRecord) -> list[str]:
-    """Return a sentence for each change of what a run does, since it was started."""
-    changed = []
-    if recorded_digest(path) != digest_from(path, record.curriculum):
-        changed.append("The curriculum in run.json has been changed since it was written.")
-    for module, digest in record.digests.items():
-        file = sources().get(module, path / record.sources[module])
-        if not file.is_file():
-            changed.append(f"{file.name}, which its functions come from, is gone.")
-        elif sha256(file.read_bytes()) != digest:
-            changed.append(f"{file.name}, which its functions come from, has been changed.")
-    own, other = record.versions["rlstages"], versions()["rlstages"]
-    if own != other:
-        changed.append(f"It was started with rlstages {own}, and this is {other}.")
-    return changed
+def _raise_limit(run: RunDirectory, stage: int, max_steps: int, own: bool) -> None:
+    stages = list(run.record.curriculum.stages)
+    under_way = stages[stage] if stage < len(stages) else None
+    if under_way is None or under_way.step_limit is None:
+        raise InputError(f"{run.path} did not stop in a fine-tuning stage, so there is no step limit to raise.")
+    limit = under_way.step_limit
+    require(
+        max_steps > limit,
+        f"--max-steps is {max_steps:,}, but stage {under_way.name!r} has {limit:,} already; give more.",
+    )
+    stages[stage] = under_way.with_step_limit(max_steps)
+    changed = replace(run.record.curriculum, stages=tuple(stages))
+    if own:
+        # Noted first: a kill in between must not make a stranger's run of it.
+        remember(run.path, replace(run.record, curriculum=changed))
+    update_curriculum(run, changed)

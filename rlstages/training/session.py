@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rlstages.environments.monitor import FIRST
@@ -15,6 +17,23 @@ from rlstages.specs.references import sources
 from rlstages.storage.run_directory import RunDirectory, read_events
 from rlstages.tracking import Extra, Track, open_trackers
 from rlstages.training.stopping import add_place, fault_of, interrupts
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        path: The run directory.
+        outcome: `"reached"` the end, `"missed"` a threshold, `"interrupted"`, or `"paused"` by a tracker or watch.
+        reason: One sentence.
+        stages: What each finished stage ended with, by name.
+    """
+
+    path: Path
+    outcome: str
+    reason: str
+    stages: Mapping[str, StageFinished]
 
 
 class Session:

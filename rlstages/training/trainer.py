@@ -4,52 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from rlstages.errors import Fault
-from rlstages.events import Follower, RunFinished, RunStarted, StageFinished
+from rlstages.events import Follower, RunFinished, RunStarted
 from rlstages.learners.algorithms.base import implementation_of
 from rlstages.learners.learner import Learner
 from rlstages.play.retention import Retention
 from rlstages.specs.stages.base import StageSpec
 from rlstages.stages.context import StageContext
-from rlstages.stages.path import Way, end_of, parent_of, policy_file, start_of, visit_of, way_from
+from rlstages.stages.path import Way, end_of, parent_of, policy_file, start_of, visit_of
 from rlstages.stages.runner import (
     Result,
     StageRunner,
     require_counters,
     require_result,
     runner_of,
-    state_of_runner,
 )
 from rlstages.storage.record import versions
 from rlstages.storage.run_directory import RunDirectory
 from rlstages.tracking import Extra, Track
-from rlstages.training.session import Session
+from rlstages.training.session import RunResult, Session
+from rlstages.training.state import state_of_run, unsavable_named
 
 CHECKPOINT_SECONDS = 10.0
 Watch = Callable[[Learner], str | None]
 """Looks at the learner before every step, without changing it; a sentence that it returns pauses the run there."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended.
-
-    Attributes:
-        path: The run directory.
-        outcome: `"reached"` the end, `"missed"` a threshold, `"interrupted"`, or `"paused"` by a tracker or watch.
-        reason: One sentence.
-        stages: What each finished stage ended with, by name.
-    """
-
-    path: Path
-    outcome: str
-    reason: str
-    stages: Mapping[str, StageFinished]
 
 
 class Trainer:
@@ -117,34 +96,9 @@ class Trainer:
 
     def save(self, end: bool = False) -> None:
         """Write a checkpoint, which may be the end of a stage."""
-        seconds = {"stage": self.seconds, "retention": self.retention.seconds}
-        place = {"stage": self.stage, "way": list(self.way), "seconds": seconds}
-        tasks = {
-            "runner": None if self.runner is None else state_of_runner(self.spec, self.runner),
-            "retention": self.retention.state_dict(),
-        }
-        try:
-            self.session.save({**state_of(self.learner), **place, **tasks}, end)
-        except ValueError as error:
-            if self.runner is None or not str(error).startswith("runner"):
-                raise
-            what = f"Stage {self.spec.name!r}: the state of its runner {self.spec.runner} cannot be saved"
-            raise Fault(f"{what} ({error}); let state_dict return arrays and JSON values only.") from error
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.session.load(state)
-        self.stage = state["stage"]
-        self.way = way_from(state["way"], self.curriculum.stages)
-        self.seconds, self.retention.seconds = state["seconds"]["stage"], state["seconds"]["retention"]
-        if state["retention"] is not None:
-            self.retention.load_state_dict(state["retention"])
-        if state["runner"] is not None:
-            self.learner.load_state_dict(state["learner"])
-            self.runner = self._make_runner()
-            self.runner.load_state_dict(state["runner"])
-        # Making the runner may draw random numbers, so the learner's state, which holds the generators', comes last.
-        self.learner.load_state_dict(state["learner"])
+        state = state_of_run(self)
+        with unsavable_named(self):
+            self.session.save(state, end)
 
     # --- pieces ------------------------------------------------------------------------------------------------
 
@@ -203,11 +157,12 @@ class Trainer:
 
     def _enter_stage(self) -> None:
         self.way += (self.stage,)
-        self.runner = self._make_runner()
+        self.runner = self.make_runner()
         self.seconds = 0.0
         self.session.emit(start_of(self.spec, visit_of(self.way)))
 
-    def _make_runner(self) -> StageRunner:
+    def make_runner(self) -> StageRunner:
+        """Return a runner of the stage under way."""
         run, stages = self.session.directory.path, self.curriculum.stages
         context = StageContext(self.learner, self.seed, self.session.emit, run, stages, self.way, self.trust_pickle)
         runner: StageRunner = runner_of(self.spec)(context)
@@ -227,17 +182,3 @@ class Trainer:
         self.runner = None
         self.stage = to
         self.save(end=True)
-
-
-def state_of(learner: Learner, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """Return all that a run goes on from before its first step, what a person is still to be told included."""
-    return {
-        "notes": list(notes),
-        "stage": 0,
-        "way": [],
-        "seconds": {"stage": 0.0, "retention": 0.0},
-        "saves": 1,
-        "learner": learner.state_dict(),
-        "runner": None,
-        "retention": None,
-    }

@@ -23,7 +23,7 @@ from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import read_events
 from rlstages.storage.trust import trust_sources
 from rlstages.tracking.console import console_tracker
-from rlstages.training.start import _fitting
+from rlstages.training.resuming import _fitting
 from runs import digest_of
 
 # What a file could do if it ran code; reading does none of it.

@@ -10,7 +10,7 @@ from rlstages.events import Evaluated, Warned
 from rlstages.reproducibility import threads_of
 from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import read_events
-from rlstages.training.resuming import conditions
+from rlstages.training.conditions import conditions
 
 TASK = """
 import toys

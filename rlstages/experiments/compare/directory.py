@@ -15,7 +15,7 @@ from rlstages.storage.record import absolute_from_run, digest_from, relative_to_
 from rlstages.storage.run_directory import slug
 from rlstages.storage.trust import needs_trust, trust_names
 from rlstages.storage.untrusted import read_bytes
-from rlstages.training.resuming import require_own_run
+from rlstages.training.conditions import require_own_run
 
 PLAN_VERSION = 1
 PLAN_FILE = COMPARISON

@@ -32,8 +32,9 @@ from rlstages.reproducibility import random_state_kept
 from rlstages.specs.criteria.episodes import Score, score
 from rlstages.storage.lock import patiently
 from rlstages.storage.run_directory import clear_unborn, read_events
-from rlstages.training.start import resume, train
-from rlstages.training.trainer import RunResult
+from rlstages.training.resuming import resume
+from rlstages.training.session import RunResult
+from rlstages.training.start import train
 
 EVALUATION_SEED = 2_000_000
 SCORING_SHARE = 8

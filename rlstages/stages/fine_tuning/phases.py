@@ -1,62 +1,24 @@
-"""The phases of fine-tuning, one step of each: functions of the stage under way."""
+"""The phases of fine-tuning in which something is learned, one step of each: functions of the stage under way."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-import torch
-
 from rlstages.errors import Fault
-from rlstages.events import Judged, Warned
+from rlstages.events import Judged
 from rlstages.learners.algorithms.base import Experience
 from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS
-from rlstages.stages.fine_tuning.critic_fit import AFTER_A_DROP_STEPS
 from rlstages.stages.fine_tuning.gate import Answer
-from rlstages.stages.runner import Result
 
 if TYPE_CHECKING:
     from rlstages.stages.fine_tuning.runner import FineTuningRunner
 
 SCREEN_EVERY = 10
-LEVEL_SHARE = 0.25
 _ENDLESS = (
     "The episode of copy {copy} did not end within {steps:,} steps, and the gate waits for it; give the environment a "
     "time limit."
 )
-_DEAR_LEVEL = (
-    "To measure what the stage before had reached took {spent:,} of this stage's {most:,} steps; "
-    "raise max_steps, or leave on_collapse out."
-)
-
-
-def start(runner: FineTuningRunner) -> None:
-    """Score the policy that comes in, and measure what it is to be held to."""
-    if runner.stage.on_collapse == "return" and runner.parts.look_back is None:
-        times = runner.stage.max_returns
-        runner.emit(Warned(f"Stage {runner.stage.name!r} has gone back {times} times; now it goes on."))
-    played = runner.parts.examiner.play(runner.stage.evaluation_episodes)
-    runner.before = runner.parts.examiner.score("before", played)
-    # A network that nothing has trained yet is certain of nothing.
-    runner.parts.explorer.begin(played if runner.learner.objective is not None else [])
-    if runner.parts.look_back is not None:
-        spent = runner.parts.look_back.begin()
-        runner.count(spent)
-        if spent > LEVEL_SHARE * runner.stage.max_steps:
-            runner.emit(Warned(_DEAR_LEVEL.format(spent=spent, most=runner.stage.max_steps)))
-    policy = runner.learner.policy
-    if runner.learner.objective == "cloning":
-        runner.learner.algorithm.rebuild_optimizers()
-        runner.cloned = True
-        runner.parts.critic.begin(runner.stage.critic_fit_steps or 0)
-        runner.parts.guard.begin(played, runner.parts.critic.until)
-    if runner.stage.exploration is not None and hasattr(policy, "log_std"):
-        with torch.no_grad():
-            policy.log_std.fill_(runner.stage.exploration)
-    if not runner.deterministic:
-        runner.parts.gate.begin(0)
-    runner.learner.objective = "reinforcement"
-    runner.phase = "critic fit" if runner.parts.critic.until else "training"
 
 
 def fit_critic(runner: FineTuningRunner) -> None:
@@ -146,50 +108,6 @@ def _train_on(runner: FineTuningRunner, experience: Experience, started: float) 
     elif parts.look_back is not None and parts.look_back.is_due(runner.stage_steps):
         runner.phase = "looking back"
     else:
-        runner.go_on()
-
-
-def check_handover(runner: FineTuningRunner) -> None:
-    """Let the policy play what the clone has played, and go back to the clone after a significant drop."""
-    played = runner.parts.examiner.play_again(runner.parts.guard.waves)
-    runner.count(sum(episode.length for episode in played))
-    back = runner.parts.guard.judge(played, runner.stage_steps)
-    if back:
-        # Those were episodes of a policy that is no more.
-        runner.parts.recent.clear()
-        runner.parts.gate.end()
-        if runner.stage.critic_fit_steps is None:
-            runner.parts.critic.begin(runner.stage_steps + AFTER_A_DROP_STEPS)
-    if back is not None:
-        runner.go_on()
-    if back and runner.parts.critic.until > runner.stage_steps:
-        runner.phase = "critic fit"
-
-
-def confirm(runner: FineTuningRunner) -> None:
-    """Let the frozen policy, which acts deterministically, play one wave of a confirmation."""
-    before = len(runner.parts.examiner.episodes)
-    verdict = runner.parts.examiner.judge(runner.stage.until)
-    runner.count(sum(episode.length for episode in runner.parts.examiner.episodes[before:]))
-    runner.emit(Judged(runner.parts.examiner.attempt, runner.stage_steps, verdict))
-    if verdict.met:
-        runner.pass_gate(verdict, runner.parts.examiner.episodes)
-    elif verdict.futile:
-        runner.verdict = verdict
-        # The episodes that looked promising have been tested and are spent.
-        runner.parts.recent.clear()
-        runner.go_on()
-
-
-def look_back(runner: FineTuningRunner) -> None:
-    """Play in the environment of the stage before, and leave the stage if what that had reached is lost."""
-    assert runner.parts.look_back is not None
-    runner.count(runner.parts.look_back.play())
-    decline, over = runner.parts.look_back.judge(runner.stage_steps)
-    if decline.lost:
-        reason = f"What the stage before had reached is lost: {decline}."
-        runner.result = Result("collapsed", reason, runner.before, None, None, decline=decline)
-    elif over:
         runner.go_on()
 
 

@@ -14,7 +14,7 @@ from rlstages.specs.criteria.episodes import Episode, Score, score
 from rlstages.specs.serialization import from_data, to_data
 from rlstages.specs.stages.fine_tuning import FineTuning
 from rlstages.stages.context import StageContext
-from rlstages.stages.fine_tuning import phases
+from rlstages.stages.fine_tuning import judging, phases
 from rlstages.stages.fine_tuning.parts import make_parts
 from rlstages.stages.runner import CheckResult, Result, Setting
 
@@ -71,12 +71,12 @@ class FineTuningRunner:
     def step(self) -> None:
         """Score the policy, play one rollout and learn from it, or play one wave of a confirmation."""
         work: dict[str, Callable[[FineTuningRunner], None]] = {
-            "before": phases.start,
+            "before": judging.start,
             "critic fit": phases.fit_critic,
             "training": phases.train,
-            "hand-over": phases.check_handover,
-            "confirming": phases.confirm if self.deterministic else phases.train,
-            "looking back": phases.look_back,
+            "hand-over": judging.check_handover,
+            "confirming": judging.confirm if self.deterministic else phases.train,
+            "looking back": judging.look_back,
         }
         work[self.phase](self)
 

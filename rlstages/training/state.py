@@ -1,0 +1,73 @@
+"""What a checkpoint holds of a run: the learner, the stage under way, and how far the run has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rlstages.errors import Fault
+from rlstages.learners.learner import Learner
+from rlstages.stages.path import way_from
+from rlstages.stages.runner import state_of_runner
+
+if TYPE_CHECKING:
+    from rlstages.training.trainer import Trainer
+
+
+def first_state(learner: Learner, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return all that a run goes on from before its first step, what a person is still to be told included."""
+    return {
+        "notes": list(notes),
+        "stage": 0,
+        "way": [],
+        "seconds": {"stage": 0.0, "retention": 0.0},
+        "saves": 1,
+        "learner": learner.state_dict(),
+        "runner": None,
+        "retention": None,
+    }
+
+
+def state_of_run(run: Trainer) -> dict[str, Any]:
+    """Return all that a run goes on from between two steps."""
+    return {
+        **first_state(run.learner),
+        "stage": run.stage,
+        "way": list(run.way),
+        "seconds": {"stage": run.seconds, "retention": run.retention.seconds},
+        "runner": None if run.runner is None else state_of_runner(run.spec, run.runner),
+        "retention": run.retention.state_dict(),
+    }
+
+
+@contextmanager
+def unsavable_named(run: Trainer) -> Iterator[None]:
+    """Name the runner whose state cannot be saved.
+
+    Raises:
+        Fault: If it is the runner's.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if run.runner is None or not str(error).startswith("runner"):
+            raise
+        what = f"Stage {run.spec.name!r}: the state of its runner {run.spec.runner} cannot be saved"
+        raise Fault(f"{what} ({error}); let state_dict return arrays and JSON values only.") from error
+
+
+def load_state(run: Trainer, state: Mapping[str, Any]) -> None:
+    """Go on from a checkpoint."""
+    run.session.load(state)
+    run.stage = state["stage"]
+    run.way = way_from(state["way"], run.curriculum.stages)
+    run.seconds, run.retention.seconds = state["seconds"]["stage"], state["seconds"]["retention"]
+    if state["retention"] is not None:
+        run.retention.load_state_dict(state["retention"])
+    if state["runner"] is not None:
+        run.learner.load_state_dict(state["learner"])
+        run.runner = run.make_runner()
+        run.runner.load_state_dict(state["runner"])
+    # Making the runner may draw random numbers, so the learner's state, which holds the generators', comes last.
+    run.learner.load_state_dict(state["learner"])
