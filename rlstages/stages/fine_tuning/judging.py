@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlstages.events import Judged
+from rlstages.events import Judged, Warned
 from rlstages.specs.algorithms.base import CRITIC_FIT
 from rlstages.stages.fine_tuning.critic_fit import AFTER_A_DROP_STEPS
 from rlstages.stages.runner import Result
