@@ -19,7 +19,13 @@ from rlstages.specs.serialization import serializable, unusual
 S = TypeVar("S", bound="StageSpec")
 NEEDED = ("name", "environment", "until", "evaluation_episodes", "runner")
 """What every kind of stage has, the first four as fields."""
-DECLARED = {"runner": "str", "reinforces": "bool", "demonstrates": "bool", "left_out_in": "frozenset[str]"}
+DECLARED = {
+    "runner": "str",
+    "reinforces": "bool",
+    "activity": "str",
+    "demonstrates": "bool",
+    "left_out_in": "frozenset[str]",
+}
 """Class attributes of a kind, with their types: as fields, a run's files would say what they are."""
 AGENT_SETTINGS = [field.name for field in (*fields(Agent), *fields(PPO))]
 """What no stage takes but where it says so, because all stages share it."""
@@ -206,7 +212,7 @@ def _require_answers(where: str, stage: StageSpec) -> None:
     require(isinstance(runner, str) and bool(re.fullmatch(r"[\w.]+:\w+", runner)), f"{given}; give 'module:Class'.")
     for name in ("reinforces", "demonstrates", "goes_on_when_missed"):
         require_bool(where, name, getattr(stage, name))
-    for name in ("demonstrations_needed", "remedy"):
+    for name in ("activity", "demonstrations_needed", "remedy"):
         require(isinstance(getattr(stage, name), str), f"{where}: {name} of {kind} is no text.")
     arms: object = stage.left_out_in
     require(isinstance(arms, (set, frozenset)), f"{where}: left_out_in is {arms!r}; give frozenset({{'scratch'}}).")
