@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "A2C",
-    "PPO",
     "Agent",
     "AlgorithmSpec",
     "AllOf",
@@ -57,6 +56,7 @@ __all__ = [
     "FineTuning",
     "InputError",
     "Linear",
+    "PPO",
     "Pause",
     "RewardThreshold",
     "RunResult",

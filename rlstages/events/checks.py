@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlstages.events.payload import Payload, StageView, named, outcome_of, prefixed
+from rlstages.events.payload import Payload, StageView, named, numbers_of, prefixed
 from rlstages.events.text import count, number
 from rlstages.specs.criteria.baselines import Baselines, value_of
 from rlstages.specs.criteria.decline import Decline
@@ -43,7 +43,7 @@ class HandoverChecked(Payload):
         """Return both scores, and how often the clone has come back."""
         return {
             **named("handover/clone", self.before),
-            **prefixed("handover", outcome_of(self.after)),
+            **prefixed("handover", numbers_of(self.after)),
             "handover/rollbacks": self.attempt - 1 + self.rolled_back,
         }
 
@@ -202,7 +202,7 @@ class Retained:
         """Return the score as metrics; a slash in the environment's name would be a part of their path."""
         if self.score is None:
             return {}
-        values = {**outcome_of(self.score), "normalized": self.normalized}
+        values = {**numbers_of(self.score), "normalized": self.normalized}
         return prefixed(f"{section}/{self.environment.replace('/', '-')}", values)
 
 

@@ -104,11 +104,11 @@ def prefixed(prefix: str, values: Mapping[str, float | None]) -> dict[str, float
     return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
-def outcome_of(score: Score) -> dict[str, float | None]:
+def numbers_of(score: Score) -> dict[str, float | None]:
     """Return the two numbers of a score by name."""
     return {"return": score.mean_return, "success": score.success}
 
 
 def named(prefix: str, score: Score | None) -> dict[str, float | None]:
     """Return the two numbers of a score by longer names; none where there is no score."""
-    return {} if score is None else {f"{prefix}_{name}": value for name, value in outcome_of(score).items()}
+    return {} if score is None else {f"{prefix}_{name}": value for name, value in numbers_of(score).items()}

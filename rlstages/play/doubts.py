@@ -122,15 +122,29 @@ def doubts_about_clone(before: Score | None, after: Score, expert: Score, losses
     return [f"The clone is far below its expert ({level} {ours} against {theirs}): {advice}."]
 
 
-def doubts_about_convergence(losses: Sequence[float]) -> list[str]:
-    """Return that cloning may have ended too early, where the last epoch that was allowed is the best.
+def doubts_about_convergence(after: Score, expert: Score, losses: Sequence[float]) -> list[str]:
+    """Return that cloning has ended too early: below the expert beyond luck, and better with every epoch.
 
     Args:
+        after: Of the clone.
+        expert: Of the demonstrations.
         losses: As `doubts_about_clone` takes them.
     """
-    if len(losses) < 2 or losses[-1] >= min(losses[:-1]):
+    if expert.success is not None and after.success is not None:
+        assert expert.success_low is not None and after.success_high is not None
+        below, told = (
+            after.success_high < expert.success_low,
+            f"success {after.success:.2f} against {expert.success:.2f}",
+        )
+    else:
+        below = after.return_high < expert.return_low
+        told = f"return {after.mean_return:.4g} against {expert.mean_return:.4g}"
+    if not below or len(losses) < 2 or losses[-1] >= min(losses[:-1]):
         return []
-    return [f"The last of {len(losses)} epochs was the best, so the clone may still improve; raise max_epochs."]
+    return [
+        f"The clone is below its expert ({told}), and the last of {len(losses)} epochs was the best; raise max_epochs, "
+        "or leave the rest to the next stage."
+    ]
 
 
 def _short_of(result: Score, gate: Criterion | None) -> str | None:

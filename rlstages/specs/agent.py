@@ -19,7 +19,7 @@ from rlstages.specs.unknown import refusing_unknown
 def _fold(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     """Put settings of the algorithm that were given to the agent where they belong: into the algorithm."""
     own = {spec_field.name for spec_field in fields(cls)}
-    folded = {name for name in given if name not in own and owner_of(name, stages=False) is not None}
+    folded = [name for name in given if name not in own and owner_of(name, stages=False) is not None]
     named = given.get("algorithm", "PPO")
     algorithm = named if isinstance(named, AlgorithmSpec) else algorithm_named(named)()
     settings = {name: given[name] for name in given if name in folded and given[name] is not None}

@@ -240,9 +240,11 @@ class CloningRunner:
     def _finish(self, outcome: Ending, reason: str, after: Score | None, verdict: Verdict | None) -> None:
         assert self._data is not None
         losses = self._losses if self._epoch == self.stage.max_epochs else []
-        doubts = [] if after is None else doubts_about_clone(self._before, after, self._data.score, losses)
-        for sentence in doubts or doubts_about_convergence(losses):
-            self.emit(Warned(sentence))
+        if after is not None:
+            scored = self._data.score
+            doubts = doubts_about_clone(self._before, after, scored, losses)
+            for sentence in doubts or doubts_about_convergence(after, scored, losses):
+                self.emit(Warned(sentence))
         self.result = Result(outcome, reason, self._before, after, verdict, self._digest)
 
     def _prepare(self, kept: Demonstrations) -> _Data:

@@ -97,7 +97,7 @@ BAD = {
     ),
     "no algorithm": (
         "return Curriculum('bad', agent=Agent('POP'), stages=[" + TUNE + "])\n",
-        "algorithm is 'POP'; it must be one of 'PPO', 'A2C'. Did you mean 'PPO'",
+        "algorithm is 'POP'; there are 'PPO' and 'A2C'",
     ),
     "twice the name": (plan(f"{TUNE}, {TUNE}"), "two stages are named 'tune'; give each a name of its own"),
     "no stage": (plan(""), "give a list of at least one stage"),

@@ -122,10 +122,10 @@ def test_nothing_is_taken_over_that_no_stage_needs(here):
 def test_a_stage_without_demonstrations_is_refused_before_anything_is_written(here):
     plan = curriculum(needy(), CLONE)
     for check in (preflight, lambda plan: train(plan, out="run")):
-        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.5, but there is no BehaviorCloning"):
+        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.5, but no stage before it"):
             check(plan)
     train(curriculum(needy(demonstration_loss=0.0)), out="plain")
-    with pytest.raises(InputError, match="stage 'tune': .* but plain keeps no demonstrations, as no stage has cloned"):
+    with pytest.raises(InputError, match="stage 'tune': .* but plain keeps no demonstrations, as no stage in it"):
         train(plan, out="run", initial="plain")
 
     assert [path.name for path in here.iterdir()] == ["plain"]
@@ -187,7 +187,7 @@ def test_a_comparison_refuses_a_curriculum_that_lacks_them_of_itself(here):
     )
     assert list(load_plan("own.py", {}, None, [], seeds=[0]).arms) == ["staged"]
     for given, own in (({"weight": "0.1"}, []), ({}, ["more: weight=0.1"])):
-        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.1, but there is no BehaviorCloning"):
+        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.1, but no stage before it"):
             load_plan("own.py", given, None, own, seeds=[0])
 
 

@@ -9,7 +9,7 @@ from rlstages import BatchedEnv, Environment, InputError
 from rlstages.environments.make import make_environment, make_vec_env
 from rlstages.environments.monitor import EnvironmentFault, monitor_of
 from rlstages.environments.seeding import OWN_START, EpisodeStart, Purpose, episode_seed
-from rlstages.play.play import evaluate
+from rlstages.play.play import play_episodes
 from rlstages.specs.criteria.episodes import Episode, episodes_of, rows_of
 from rlstages.specs.plain import thaw
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
@@ -216,7 +216,9 @@ def test_a_policy_is_evaluated_from_a_start(form):
     env = make_vec_env(drift(form), 3, 0, 0, Purpose.EVALUATION)
     start = EpisodeStart(options={"at": 50}, prefix=() if form == "batched" else ((1.0,),))
     try:
-        plain, high, again = (evaluate(Still(), env, 5, 0, 0, True, given) for given in (OWN_START, start, OWN_START))
+        plain, high, again = (
+            play_episodes(Still(), env, 5, 0, 0, True, given) for given in (OWN_START, start, OWN_START)
+        )
     finally:
         env.close()
 

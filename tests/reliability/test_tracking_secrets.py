@@ -137,8 +137,10 @@ def test_no_canary_is_in_anything_that_is_written_or_sent(mode, place):
     with closing(wandb_server.Server()) as server:
         keys = {"WANDB_API_KEY": CANARIES["W&B's key"], "WANDB_BASE_URL": server.url}
         told = rlstages(place, "train", place / "secret_plan.py", "--out", run, "--track", mode, **keys)
-        # The policy of the earlier run is hardly trained, and is said to be.
-        assert [line for line in told.splitlines() if "warning" in line and "not better than random" not in line] == []
+        # The policy of the earlier run is hardly trained, and so is the clone: that is said.
+        expected = ("not better than random", "below its expert")
+        warned = [line for line in told.splitlines() if "warning" in line]
+        assert [line for line in warned if not any(words in line for words in expected)] == []
         if mode == "online":
             (known,) = server.runs.values()
             assert known["sent"] > 5 and len(server.artifacts) > 5

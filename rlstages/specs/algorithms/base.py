@@ -13,7 +13,7 @@ from rlstages.specs.plain import FrozenDict, plain, settle, whole
 from rlstages.specs.serialization import serializable
 from rlstages.specs.settings import check_setting, check_settings, kinds_of, per_stage
 
-S = TypeVar("S", bound="AlgorithmSpec")
+_S = TypeVar("_S", bound="AlgorithmSpec")
 GROUP = "rlstages.algorithms"
 CLONING, CRITIC_FIT, REFERENCE_KL, DEMONSTRATION_LOSS = "cloning", "critic fit", "reference KL", "demonstration loss"
 """What an algorithm may support."""
@@ -70,7 +70,7 @@ class AlgorithmSpec:
             InputError: If they do not.
         """
 
-    def with_settings(self: S, where: str, settings: Mapping[str, Any]) -> S:
+    def with_settings(self: _S, where: str, settings: Mapping[str, Any]) -> _S:
         """Return it with a stage's settings instead of its own.
 
         Raises:

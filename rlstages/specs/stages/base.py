@@ -16,7 +16,7 @@ from rlstages.specs.environment import Environment
 from rlstages.specs.expert import Expert
 from rlstages.specs.serialization import serializable, unusual
 
-S = TypeVar("S", bound="StageSpec")
+_S = TypeVar("_S", bound="StageSpec")
 NEEDED = ("name", "environment", "until", "evaluation_episodes", "runner")
 """What every kind of stage has, the first four as fields."""
 DECLARED = {
@@ -115,7 +115,7 @@ class StageSpec:
         """Return the agent's settings as they are in this stage, as far as it has a say in them."""
         return {}
 
-    def with_step_limit(self: S, steps: int) -> S:
+    def with_step_limit(self: _S, steps: int) -> _S:
         """Return it with another limit of environment steps, where it is counted in these."""
         limit: dict[str, Any] = {"max_steps": steps}
         return replace(self, **limit)  # type: ignore[type-var]
@@ -137,19 +137,19 @@ class StageSpec:
 
     # --- in the arms of a comparison -------------------------------------------------------------------------------
 
-    def possible_after(self: S, before: Sequence[StageSpec]) -> S:
+    def possible_after(self: _S, before: Sequence[StageSpec]) -> _S:
         """Return it without what needs stages before it that an arm has left out."""
         return self
 
-    def patient(self: S) -> S:
+    def patient(self: _S) -> _S:
         """Return it so that the next stage follows where its threshold is missed."""
         return self
 
-    def unprotected(self: S, before: Sequence[StageSpec], agent: Agent) -> S:
+    def unprotected(self: _S, before: Sequence[StageSpec], agent: Agent) -> _S:
         """Return it with nothing that holds its updates back, or takes them back."""
         return self
 
-    def endless(self: S, before: Sequence[StageSpec], agent: Agent) -> S:
+    def endless(self: _S, before: Sequence[StageSpec], agent: Agent) -> _S:
         """Return a stage that trains on where this one ends, without end.
 
         Raises:

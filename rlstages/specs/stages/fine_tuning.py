@@ -39,8 +39,11 @@ UNPROTECTED: dict[str, Any] = {"critic_fit_steps": 0, "anchor_kl": 0.0, "demonst
 def _fold(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     """Put the algorithm's settings that a stage was given by name into `settings`."""
     own = {setting.name for setting in fields(cls)}
-    folded = {name for name in given if name not in own and owner_of(name, stages=True) is not None}
-    settings = {**given.get("settings", {}), **{name: given[name] for name in folded if given[name] is not None}}
+    folded = [name for name in given if name not in own and owner_of(name, stages=True) is not None]
+    stated = given.get("settings", {})
+    if not isinstance(stated, Mapping):
+        return given
+    settings = {**stated, **{name: given[name] for name in folded if given[name] is not None}}
     kept = {name: value for name, value in given.items() if name not in folded}
     return {**kept, "settings": settings} if settings else kept
 

@@ -96,7 +96,7 @@ def test_arms_go_on_with_any_schedule(start, end, max_steps):
 
     for name, arm in make_arms(plan).items():
         if name != "clone-only":
-            value = arm.stages[-1].clip_range
+            value = arm.stages[-1].settings["clip_range"]
             assert value == end or (end == 0 and (0 < value_at(value, 0.0) <= start or value == Linear(start, 0.0)))
 
 
