@@ -4,10 +4,11 @@
     python benchmarks/unchanged.py --before 7b1f3a2 rooms cartpole --engines auto --most-steps 21000
 
 For every curriculum, seed and engine both versions train in a process of one thread. Compared are the digests of the
-policies that the stages end with, and the event logs line by line: all but times, and the lines of kinds that `--but`
-names. The first event holds what was asked for and the versions of packages; of it only the engine is compared. A run
-that differs is shown with the fields of its first lines that do, and the exit code is 1. `--keep DIR` makes runs of the
-earlier version once, and takes them from there the next time.
+policies that the stages end with, and the event logs line by line, but for times. `--but` names kinds of events that are
+not compared, and `--but-fields` fields, wherever they are, or in one kind of event as `Kind.field`. Of the first event,
+which holds what was asked for and the versions of packages, only the engine is compared. A run that differs is shown
+with the fields of its first lines that do, and the exit code is 1. `--keep DIR` makes runs of the earlier version once,
+and takes them from there the next time.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["numpy", "torch"], choices=["auto", "numpy", "torch"])
     parser.add_argument("--most-steps", type=int, metavar="N", help="of each stage, for a shorter look")
     parser.add_argument("--but", nargs="+", default=[], metavar="KIND", help="events that are not compared")
+    parser.add_argument("--but-fields", nargs="+", default=[], metavar="FIELD", help="what is not compared either")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="of the runs of the earlier version")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
@@ -79,7 +81,7 @@ def main() -> None:
                     if ended.returncode:
                         return [f"{version}: {(ended.stderr.strip().splitlines() or ['no output'])[-1]}"]
                     (out / "done").touch()
-                logs.append(told(out, set(options.but)))
+                logs.append(told(out, set(options.but), set(options.but_fields)))
             return differences(*logs)
 
         cases = list(product(options.names, options.seeds, options.engines))
@@ -93,11 +95,21 @@ def main() -> None:
     sys.exit(1 if changed else 0)
 
 
-def told(run: Path, but: set[str]) -> list[dict[str, Any]]:
+def told(run: Path, but: set[str], fields: set[str]) -> list[dict[str, Any]]:
     """Return the events of a run, but for times and what is not compared."""
+
+    def without(data: Any, names: set[str]) -> Any:
+        if isinstance(data, list):
+            return [without(item, names) for item in data]
+        if not isinstance(data, dict):
+            return data
+        return {key: without(value, names) for key, value in data.items() if key not in names}
+
     rows = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     rows = [{"type": row["type"], "engine": row["engine"]} if row["type"] == "RunStarted" else row for row in rows]
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows if row["type"] not in but]
+    rows = [row for row in rows if row["type"] not in but]
+    own = [{field.partition(".")[2] for field in fields if field.startswith(f"{row['type']}.")} for row in rows]
+    return [without(row, TIMES | fields | names) for row, names in zip(rows, own, strict=True)]
 
 
 def differences(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:

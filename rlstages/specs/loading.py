@@ -13,7 +13,7 @@ from typing import Any, cast
 from rlstages.errors import InputError, nearest, reason_of, require
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.plain import plain
-from rlstages.specs.references import load_file, resolve
+from rlstages.specs.references import load_file, note_package, resolve
 
 ENTRY_POINTS = "rlstages.curricula"
 
@@ -48,7 +48,9 @@ def load_factory(source: str) -> Factory:
     known = named_curricula()
     names = ", ".join(known)
     require(source in known, f"There is no curriculum {source!r}; known are {names}.{nearest(source, known)}")
-    return cast(Factory, resolve(known[source].value))
+    factory = resolve(known[source].value)
+    note_package(known[source].module)
+    return cast(Factory, factory)
 
 
 def load_curriculum(source: str, parameters: Mapping[str, Any] | None = None) -> Curriculum:

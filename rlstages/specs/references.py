@@ -248,6 +248,21 @@ def add_sources(paths: Mapping[str, Path]) -> None:
     _SOURCES.update({name: Path(path).resolve() for name, path in paths.items() if name not in sys.modules})
 
 
+def note_package(module: str) -> None:
+    """Note the files of an installed module that a curriculum comes from, and of the packages that it lies in.
+
+    They may register environments, whose ids name no module. The package's own are brought in by everyone.
+    """
+    parts = module.split(".")
+    if parts[0] in OWN_PACKAGES:
+        return
+    for end in range(1, len(parts) + 1):
+        name = ".".join(parts[:end])
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None:
+            _SOURCES.setdefault(name, Path(file).resolve())
+
+
 def files_behind(names: Iterable[str]) -> dict[str, Path]:
     """Return the files that modules came from, and the modules beside them that they import, as far as known."""
     found: dict[str, Path] = {}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from building import agent, curriculum, echo, payloads, tuning
+from building import agent, curriculum, echo, payloads, rlstages, tuning
 
 from rlstages import Environment, InputError, SuccessThreshold, load_curriculum, resume, train
 from rlstages.events import Evaluated, Warned
@@ -156,3 +156,37 @@ def test_copies_that_cannot_be_brought_back_are_told_before_the_first_step(here)
     told = next(said for said in warnings() if "brought back" in said)
     assert told.startswith("Drifting cannot be brought back by the seed and actions of an episode (")
     assert [event.stage_index for event in read_events(here / "run")][:2] == [-1, 0]
+
+
+REGISTERING = """
+import gymnasium as gym
+gym.register("OwnPole-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=50)
+"""
+OFFERED = """
+from rlstages import *
+
+def curriculum():
+    return Curriculum(
+        "own-pole",
+        agent=Agent("PPO", n_envs=2, n_steps=16, batch_size=32, n_epochs=1, network=(8,)),
+        stages=[FineTuning("tune", Environment("OwnPole-v0"), until=RewardThreshold(1e6), max_steps=400)],
+    )
+"""
+
+
+def test_an_id_that_a_packages_module_registers_is_found_by_every_command(here, monkeypatch):
+    site, about = here / "site", here / "site" / "poles-1.0.dist-info"
+    (site / "poles").mkdir(parents=True)
+    (site / "poles" / "__init__.py").write_text(REGISTERING)
+    (site / "poles" / "plan.py").write_text(OFFERED)
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: poles\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[rlstages.curricula]\nown-pole = poles.plan:curriculum\n")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    commands = (["train", "own-pole", "--out", "run"], ["resume", "run", "--max-steps", "800"])
+
+    codes = [rlstages(*command, "--track", "none", cwd=here) for command in commands]
+    codes.append(rlstages("evaluate", "run", "--episodes", "2", cwd=here))
+
+    assert [done.returncode for done in codes] == [3, 3, 0], "".join(done.stderr for done in codes)
+    assert sorted(read_record(here / "run").sources) == ["poles", "poles.plan"]
