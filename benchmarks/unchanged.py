@@ -4,11 +4,11 @@
     python benchmarks/unchanged.py --before 7b1f3a2 rooms cartpole --engines auto --most-steps 21000
 
 For every curriculum, seed and engine both versions train in a process of one thread. Compared are the digests of the
-policies that the stages end with, and the event logs line by line, but for times. `--but` names kinds of events that are
-not compared, and `--but-fields` fields, wherever they are, or in one kind of event as `Kind.field`. Of the first event,
-which holds what was asked for and the versions of packages, only the engine is compared. A run that differs is shown
-with the fields of its first lines that do, and the exit code is 1. `--keep DIR` makes runs of the earlier version once,
-and takes them from there the next time.
+policies that the stages end with, and the event logs line by line, but for times. `--but` names kinds of events that
+are not compared, and `--but-fields` fields, wherever they are, or in one kind of event as `Kind.field`. Of the first
+event, which holds what was asked for and the versions of packages, only the engine is compared. A run that differs is
+shown with the fields of its first lines that do, and the exit code is 1. `--keep DIR` makes runs of the earlier version
+once, and takes them from there the next time.
 """
 
 from __future__ import annotations
