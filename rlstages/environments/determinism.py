@@ -17,7 +17,9 @@ from stable_baselines3.common.utils import set_random_seed
 from rlstages.environments.in_process import InProcess
 from rlstages.environments.make import make_vec_env
 from rlstages.environments.mixing import copies_mix, fresh_copies_mix, stopwatch
-from rlstages.environments.monitor import FIRST, EpisodeMonitor, Warn, different_copies, log_warning, monitor_of
+from rlstages.environments.monitor import EpisodeMonitor, monitor_of
+from rlstages.environments.replayed import different_copies
+from rlstages.environments.reports import FIRST, Warn, log_warning
 from rlstages.environments.statistics import RunningStatistics, reason_in_statistics
 from rlstages.errors import Fault
 from rlstages.reproducibility import random_state_kept

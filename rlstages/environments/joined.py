@@ -9,7 +9,8 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from rlstages.environments.make import make_vec_env
-from rlstages.environments.monitor import Warn, log_warning, monitor_of
+from rlstages.environments.monitor import monitor_of
+from rlstages.environments.reports import Warn, log_warning
 from rlstages.specs.environment import Environment
 
 Allotment = list[tuple[Environment, int]]

@@ -18,7 +18,8 @@ from rlstages.environments.batched_vec_env import BatchedVecEnv
 from rlstages.environments.guard import CopyError, Guarded, late, traceback_of
 from rlstages.environments.in_process import InProcess
 from rlstages.environments.lookup import batched_maker, maker_of, takes_copies
-from rlstages.environments.monitor import EnvironmentFault, EpisodeMonitor, Warn, log_warning
+from rlstages.environments.monitor import EpisodeMonitor
+from rlstages.environments.reports import EnvironmentFault, Warn, log_warning
 from rlstages.environments.scripts import refuse_unguarded
 from rlstages.environments.seeding import EpisodeSeeds, Purpose, SeededEpisodes
 from rlstages.environments.subprocesses import Workers

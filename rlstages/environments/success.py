@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from rlstages.environments.batched_env import info_of
+from rlstages.environments.guard import traceback_of
+from rlstages.environments.reports import Counts, EnvironmentFault, Reports
 from rlstages.errors import reason_of
-from rlstages.specs.environment import Success
+from rlstages.specs.environment import DEFAULT_SUCCESS, Success
 from rlstages.specs.references import resolve
 
 Rule = Callable[[dict[str, Any], float, int], bool | None]
@@ -107,3 +110,74 @@ def truth(name: str, value: Any) -> bool:
         f"{name} is {text}, neither true nor false, 0 nor 1; give Environment(success=...) a function of "
         "(info, episode_return, length) that returns True or False"
     )
+
+
+class SuccessJudge:
+    """Says of each copy's episode whether it counts as solved.
+
+    Args:
+        counts: Where each copy is.
+        reports: Takes what is doubtful, and knows the environment whose rule is asked.
+
+    Attributes:
+        held: Whether success held in an earlier step of each copy's episode, shape `(copies,)`.
+    """
+
+    def __init__(self, counts: Counts, reports: Reports) -> None:
+        spec = reports.environment
+        self.held = np.zeros(len(counts.lengths), bool)
+        self._counts, self._reports, self._spec = counts, reports, spec
+        self._solved = success_rule(spec.success)
+        self._key = info_key(spec.success)
+        self._in_any_step = spec.success_at == "any"
+
+    def look(self, infos: list[dict[str, Any]], dones: np.ndarray, batch: Mapping[str, Any] | None) -> None:
+        """Note in which episodes that go on success has held, for those that count it at any step or to tell of it.
+
+        Args:
+            infos: Of the last step, one for each copy.
+            dones: In which copies that step ended the episode, shape `(copies,)`.
+            batch: The infos of a batch of copies, which gives them as arrays; `None` if the copies are no batch.
+
+        Raises:
+            EnvironmentFault: If it cannot be told whether an episode is solved.
+        """
+        if self._in_any_step:
+            for copy in np.flatnonzero(~dones & ~self.held & (self._counts.lengths > 0)).tolist():
+                self.held[copy] = bool(self._judge(infos[copy] if batch is None else info_of(batch, copy), copy))
+        elif self._key is None:
+            return
+        elif batch is not None:
+            self.held |= flags_in(batch, self._key, len(self.held)) & (self._counts.lengths > 0) & ~dones
+        else:
+            for copy, info in enumerate(infos):
+                value = info.get(self._key)
+                # Most environments say nothing or 'no' in most steps.
+                if value is not None and value is not False and not dones[copy] and is_true(value):
+                    self.held[copy] = True
+
+    def ended(self, copy: int, info: dict[str, Any]) -> bool | None:
+        """Say whether an episode that has ended counts as solved; `None` if the environment does not tell.
+
+        Raises:
+            EnvironmentFault: If it cannot be told.
+        """
+        solved = self._judge(info, copy)
+        if solved is None and self._key not in (None, DEFAULT_SUCCESS):
+            # Whoever names a key has one that may be written only when the episode is solved.
+            solved = False
+        if self.held[copy] and self._in_any_step:
+            return True
+        if self.held[copy] and not solved:
+            self._reports.note(HELD_BEFORE.format(key=self._key), f"return {self._counts.returns[copy]:g}", copy)
+        return solved
+
+    def _judge(self, info: dict[str, Any], copy: int) -> bool | None:
+        try:
+            return self._solved(info, float(self._counts.returns[copy]), int(self._counts.lengths[copy]))
+        except Exception as error:
+            place = self._counts.place(copy)
+            raise EnvironmentFault(
+                f"{self._spec}: whether copy {copy} succeeded cannot be told ({why_unknown(error)}), at {place}.",
+                trace=traceback_of(error) if ":" in str(self._spec.success) else "",
+            ) from error

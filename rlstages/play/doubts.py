@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlstages.demonstrations.episodes import Demonstration
-from rlstages.environments.monitor import FIRST
+from rlstages.environments.reports import FIRST
 from rlstages.environments.success import HELD_BEFORE, info_key
 from rlstages.specs.criteria import Criterion, RewardThreshold, SuccessThreshold
 from rlstages.specs.criteria.episodes import Episode, Score, chance_of_less, score

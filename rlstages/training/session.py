@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlstages.environments.monitor import FIRST
+from rlstages.environments.reports import FIRST
 from rlstages.environments.watchdog import watching
 from rlstages.events import Event, Follower, Pause, Payload, RunFinished, RunStarted, StageFinished, Warned
 from rlstages.learners.learner import Learner

@@ -17,7 +17,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 from rlstages import Environment, InputError
 from rlstages.environments.batched_vec_env import BatchedVecEnv
 from rlstages.environments.make import make_environment, make_vec_env
-from rlstages.environments.monitor import EnvironmentFault, monitor_of
+from rlstages.environments.monitor import monitor_of
+from rlstages.environments.reports import EnvironmentFault
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.environments.subprocesses import Workers
 from rlstages.environments.success import success_rule

@@ -12,7 +12,8 @@ from rlstages import Environment
 from rlstages.environments.batched_vec_env import BatchedVecEnv
 from rlstages.environments.joined import Joined, allot, make_joined, parts_of
 from rlstages.environments.make import SeededEpisodes, make_vec_env
-from rlstages.environments.monitor import EnvironmentFault, monitor_of
+from rlstages.environments.monitor import monitor_of
+from rlstages.environments.reports import EnvironmentFault
 from rlstages.environments.seeding import Purpose, episode_seed
 
 OWN, OTHER = echo(steps=7), echo(steps=4)

@@ -7,7 +7,8 @@ from gymnasium import spaces
 
 from rlstages import BatchedEnv, Environment, InputError
 from rlstages.environments.make import make_environment, make_vec_env
-from rlstages.environments.monitor import EnvironmentFault, monitor_of
+from rlstages.environments.monitor import monitor_of
+from rlstages.environments.reports import EnvironmentFault
 from rlstages.environments.seeding import OWN_START, EpisodeStart, Purpose, episode_seed
 from rlstages.play.play import play_episodes
 from rlstages.specs.criteria.episodes import Episode, episodes_of, rows_of

@@ -10,7 +10,8 @@ from toys import Corridor
 from rlstages import BatchedEnv, Environment, Expert, train
 from rlstages.environments.determinism import doubts_about
 from rlstages.environments.make import make_vec_env
-from rlstages.environments.monitor import FIRST, EnvironmentFault, monitor_of
+from rlstages.environments.monitor import monitor_of
+from rlstages.environments.reports import FIRST, EnvironmentFault
 from rlstages.environments.success import is_true, success_rule, truth
 from rlstages.events import Warned
 from rlstages.play.experts import showing

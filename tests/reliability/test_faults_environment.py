@@ -13,7 +13,7 @@ import pytest
 from building import agent, lines, payloads
 
 from rlstages import Curriculum, Environment, FineTuning, SuccessThreshold, resume, train
-from rlstages.environments.monitor import EnvironmentFault
+from rlstages.environments.reports import EnvironmentFault
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.events import RolloutFinished, RunFinished, Warned
 from rlstages.storage.checkpoints import checkpoint_names, read_checkpoint

@@ -26,7 +26,7 @@ class Rehearse(Tune):
 
 
 def copies_of(runner):
-    return [(str(monitor_of(part)._spec), part.num_envs) for part in parts_of(runner.parts.envs.env)]
+    return [(str(monitor_of(part)._reports.environment), part.num_envs) for part in parts_of(runner.parts.envs.env)]
 
 
 def test_copies_are_the_stages_own_and_those_of_earlier_stages():
