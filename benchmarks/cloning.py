@@ -13,7 +13,6 @@ import json
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -26,8 +25,8 @@ from stable_baselines3.common.logger import Logger
 from rlstages import Agent, BehaviorCloning, Environment
 from rlstages.demonstrations.episodes import Demonstration, Demonstrations
 from rlstages.learners.learner import Learner
-from rlstages.stages.cloning import CloningRunner
-from rlstages.stages.context import StageContext
+from rlstages.stages.cloning_data import CloningData
+from rlstages.stages.cloning_epochs import CloningEpochs
 
 SIZE = 16_384
 SEES, ACTS = gym.spaces.Box(-1.0, 1.0, (8,), np.float32), gym.spaces.Discrete(4)
@@ -91,15 +90,12 @@ def ours(observations: np.ndarray, actions: np.ndarray, batch_size: int, engine:
     learner = Learner(Agent("PPO", engine=engine), SEES, ACTS, 0)
     spec = Environment("CartPole-v1")
     stage = BehaviorCloning("clone", spec, demonstrations="none", batch_size=batch_size, held_out=0.0, max_epochs=10**6)
-    runner = CloningRunner(StageContext(learner, 0, lambda payload: None, Path("none"), [stage]))
     steps = np.zeros(64, np.float32)
     parts = [slice(start, start + 64) for start in range(0, SIZE, 64)]
     # An episode has one observation more than actions.
     seen = [np.concatenate([observations[p], observations[:1]]) for p in parts]
     episodes = [Demonstration(each, actions[p], steps, None) for each, p in zip(seen, parts, strict=True)]
-    runner._data = runner._prepare(Demonstrations(tuple(episodes)))
-    runner._bc = runner._trainer(runner._data)
-    return lambda: runner._pass_over(runner._data.batches)
+    return CloningEpochs(stage, learner, CloningData(Demonstrations(tuple(episodes)), stage, learner, 0), 0).pass_over
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from rlstages.learners.algorithms.on_policy.rollout import collect
 from rlstages.learners.algorithms.on_policy.torch.engine import TorchEngine
 from rlstages.learners.learner import Learner
 from rlstages.learners.normalizer import normalizer_of
-from rlstages.stages.cloning import CloningRunner, measure
+from rlstages.stages.cloning import CloningRunner
+from rlstages.stages.cloning_epochs import measure
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 ACTIONS = {
@@ -268,10 +269,10 @@ def test_cloning_is_imitations(tmp_path, acts, entropy_weight, l2_weight):
             evaluation_episodes=0,
         )
         runner = CloningRunner(context_for(stage, learner, run=tmp_path / engine))
-        while runner._epoch * 6 < 32:
+        while runner._epochs is None or runner._epochs.number * 6 < 32:
             runner.step()
-        means = {i: slots["exp_avg"] for i, slots in runner._bc.optimizer.state_dict()["state"].items()}
-        cloned.append((learner.weights(), means, measure(learner.policy, *runner._data.learned)["loss"]))
+        means = {i: slots["exp_avg"] for i, slots in runner._epochs._bc.optimizer.state_dict()["state"].items()}
+        cloned.append((learner.weights(), means, measure(learner.policy, *runner._epochs.data.learned)["loss"]))
         started = learner_for(environment, who, 3).weights()
         runner.close()
     (weights, state, loss), (our_weights, our_state, our_loss) = cloned

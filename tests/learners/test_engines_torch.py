@@ -26,7 +26,7 @@ from rlstages.learners.algorithms.on_policy.protocol import LossNotFinite, criti
 from rlstages.learners.algorithms.on_policy.rollout import collect
 from rlstages.learners.algorithms.on_policy.torch.heads import torch_head
 from rlstages.play.recording import record
-from rlstages.stages.cloning import measure
+from rlstages.stages.cloning_epochs import measure
 from rlstages.stages.fine_tuning.runner import FineTuningRunner
 
 CARTPOLE = Environment("CartPole-v1")

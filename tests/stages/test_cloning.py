@@ -13,7 +13,9 @@ from rlstages.events import DemonstrationsReady, EpochFinished, Evaluated, Judge
 from rlstages.learners.normalizer import normalizer_of
 from rlstages.play.experts import showing
 from rlstages.play.recording import record
-from rlstages.stages.cloning import CloningRunner, EpochBatches, measure
+from rlstages.stages.cloning import CloningRunner
+from rlstages.stages.cloning_data import EpochBatches
+from rlstages.stages.cloning_epochs import measure
 from rlstages.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -104,7 +106,7 @@ def test_the_error_of_continuous_actions_is_the_root_mean_square():
 def test_whole_episodes_are_held_out(tmp_path):
     clone = Clone(cloning(episodes=20, held_out=0.25), tmp_path).until("before")
 
-    data = clone.runner._data
+    data = clone.runner._epochs.data
     shown = load_demonstrations(clone.file)
     learned, measured = shown.split(0.25, 0)
     assert len(measured) == clone.recorder.payloads(DemonstrationsReady)[0].held_out_episodes == 5
@@ -154,7 +156,7 @@ def test_statistics_come_from_the_demonstrations_before_the_first_epoch(tmp_path
 
     clone.until("before")
 
-    learned = clone.runner._data.learned[0]
+    learned = clone.runner._epochs.data.learned[0]
     statistics = normalizer_of(clone.learner.policy).standardizers["obs_"]
     assert statistics.mean.numpy() == pytest.approx(learned.mean(axis=0), rel=1e-3)
     assert statistics.count.item() == len(learned)
