@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 MAX_SEED = 2**32 - 1
 """NumPy's generators take no larger one."""
@@ -23,30 +23,98 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-class InputError(ValueError):
-    """Bad input: one sentence that says what is wrong, where, and what to do. The command line exits with 2.
+Code = Literal[
+    # Of what a person writes: curricula, and arguments in Python.
+    "setting-type",
+    "setting-range",
+    "setting-unknown",
+    "setting-missing",
+    "setting-conflict",
+    "choice-unknown",
+    "name-invalid",
+    "name-unknown",
+    "name-taken",
+    "import-failed",
+    "call-misplaced",
+    "kind-invalid",
+    "stage-order",
+    "comparison-invalid",
+    "option-invalid",
+    # Of what is tried before a run, or while its demonstrations are recorded.
+    "environment-invalid",
+    "spaces-unsupported",
+    "expert-invalid",
+    "demonstrations-invalid",
+    "policy-misfit",
+    "unavailable",
+    # Of files and run directories.
+    "file-missing",
+    "file-damaged",
+    "file-unusable",
+    "out-taken",
+    "run-busy",
+    "run-changed",
+    "run-unready",
+    "untrusted",
+    # Of what happens during a run.
+    "environment-failed",
+    "episode-endless",
+    "loss-not-finite",
+    "runner-invalid",
+    "resources-short",
+    "tracking-failed",
+    "runs-failed",
+    # Of packages that give none.
+    "other",
+]
+"""The kinds of errors, which docs/errors.md describes one by one."""
+
+
+class CodedError(Exception):
+    """What `InputError` and `Fault` have in common.
 
     Args:
-        sentence: What is wrong.
+        sentence: What is wrong, for a person.
+        code: What kind of error it is, for a script; without one, that of the class. docs/errors.md has the table.
+        where: What it belongs to: `Agent`, `stage 'walk'`, a file.
+        name: The setting, option or key that is wrong.
+        value: What was given for it.
         trace: The traceback of the user's own code that raised, or nothing.
     """
 
-    def __init__(self, sentence: str, *, trace: str = "") -> None:
+    code: Code = "other"
+
+    def __init__(
+        self,
+        sentence: str,
+        code: Code | None = None,
+        where: object = "",
+        name: str = "",
+        value: Any = None,
+        *,
+        trace: str = "",
+    ) -> None:
         super().__init__(sentence)
+        self.code = code or self.code
+        self.where, self.name, self.value = str(where), name, value
         self.trace = trace
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process is not sent the value, which may be anything.
+        return type(self), self.args, {**vars(self), "value": None}
 
-class Fault(RuntimeError):
-    """Training cannot go on: one sentence says what happened and where. The command line exits with 1.
 
-    Args:
-        sentence: What happened.
-        trace: The traceback of the user's own code that raised, or nothing.
-    """
+class InputError(CodedError, ValueError):
+    """Bad input: one sentence that says what is wrong, where, and what to do. The command line exits with 2."""
 
-    def __init__(self, sentence: str, *, trace: str = "") -> None:
-        super().__init__(sentence)
-        self.trace = trace
+    def retold(self, sentence: str, *, where: object = "") -> InputError:
+        """Return the error with another sentence, and with another place where one is given."""
+        place = where or self.where
+        return InputError(sentence, self.code, place, self.name, self.value, trace=self.trace)
+
+
+class Fault(CodedError, RuntimeError):
+    """Training cannot go on: one sentence says what happened and where. The command line exits with 1."""
 
 
 def text_of(error: BaseException) -> str:
@@ -85,10 +153,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def require(condition: bool, sentence: str) -> None:
-    """Raise `InputError` with the sentence unless the condition holds."""
+def require(condition: bool, sentence: str, code: Code, where: object = "", name: str = "", value: Any = None) -> None:
+    """Raise `InputError` with the sentence, the code and the fields unless the condition holds."""
     if not condition:
-        raise InputError(sentence)
+        raise InputError(sentence, code, where, name, value)
+
+
+def require_sound(condition: bool, sentence: str, where: object = "", name: str = "") -> None:
+    """Raise `InputError` for a damaged file unless the condition holds, which says what a sound one is like."""
+    require(condition, sentence, "file-damaged", where, name)
+
+
+def _wrong(kind_fits: bool) -> Code:
+    return "setting-range" if kind_fits else "setting-type"
 
 
 def _not_text(value: Any) -> str:
@@ -98,44 +175,53 @@ def _not_text(value: Any) -> str:
 
 def require_int(where: str, name: str, value: Any, least: int = 1) -> None:
     """Require a whole number of at least `least`."""
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(ok, f"{where}: {name} is {value!r}; give a whole number of at least {least}.")
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    sentence = f"{where}: {name} is {value!r}; give a whole number of at least {least}."
+    require(whole and value >= least, sentence, _wrong(whole), where, name, value)
 
 
 def require_seed(what: str, value: Any) -> None:
     """Require a whole number that every random generator takes."""
     whole = isinstance(value, int) and not isinstance(value, bool)
-    require(whole and 0 <= value <= MAX_SEED, f"{what} is {value!r}; give a whole number from 0 to {MAX_SEED:,}.")
+    sentence = f"{what} is {value!r}; give a whole number from 0 to {MAX_SEED:,}."
+    require(whole and 0 <= value <= MAX_SEED, sentence, _wrong(whole), name="seed", value=value)
 
 
 def require_number(
     where: str, name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf
 ) -> None:
     """Require a finite number with `least <= value <= most` and `value > above`."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     limits = [f"at least {least:g}"] if math.isfinite(least) else []
     limits += [f"above {above:g}"] if math.isfinite(above) else []
     limits += [f"at most {most:g}"] if math.isfinite(most) else []
     wanted = " and ".join(limits)
     require(
-        number and least <= value <= most and value > above,
+        number and abs(value) <= sys.float_info.max and least <= value <= most and value > above,
         f"{where}: {name} is {value!r}; give a finite number{' ' if wanted else ''}{wanted}{_not_text(value)}.",
+        _wrong(number),
+        where,
+        name,
+        value,
     )
 
 
 def require_bool(where: str, name: str, value: Any) -> None:
     """Require `True` or `False`."""
-    require(isinstance(value, bool), f"{where}: {name} is {value!r}; give True or False.")
+    sentence = f"{where}: {name} is {value!r}; give True or False."
+    require(isinstance(value, bool), sentence, "setting-type", where, name, value)
 
 
 def require_choice(where: str, name: str, value: Any, choices: Iterable[str]) -> None:
     """Require one of a few words."""
     known = list(choices)
     hint = nearest(value, known) if isinstance(value, str) else ""
-    require(value in known, f"{where}: {name} is {value!r}; it must be one of {', '.join(map(repr, known))}.{hint}")
+    sentence = f"{where}: {name} is {value!r}; it must be one of {', '.join(map(repr, known))}.{hint}"
+    require(value in known, sentence, "choice-unknown", where, name, value)
 
 
 def require_name(where: str, value: Any) -> None:
     """Require a name that can stand in a file name and in a heading."""
     ok = isinstance(value, str) and 0 < len(value) <= 80 and value.isprintable() and value == value.strip()
-    require(ok, f"{where}: the name is {value!r}; give 1 to 80 printable characters without blanks at the ends.")
+    sentence = f"{where}: the name is {value!r}; give 1 to 80 printable characters without blanks at the ends."
+    require(ok, sentence, "name-invalid", where, "name", value)

@@ -119,11 +119,11 @@ def one_at_a_time(name: str, *, inside: bool = True) -> Iterator[None]:
     """
     turn = _turn
     if turn.thread == threading.get_ident():
-        require(
-            inside,
+        sentence = (
             f"{name} was called by something that {turn.name} runs, such as an environment, an expert or a tracker; "
-            "a run in the midst of another would take its random numbers, so start it in a process of its own.",
+            "a run in the midst of another would take its random numbers, so start it in a process of its own."
         )
+        require(inside, sentence, "call-misplaced", name=name)
         with _generators_kept():
             yield
         return

@@ -28,9 +28,9 @@ def sentence_of(call, *args, **kwargs):
 
 
 def test_input_error_is_a_value_error_with_the_sentence():
-    assert sentence_of(require, False, "This is wrong.") == "This is wrong."
+    assert sentence_of(require, False, "This is wrong.", "setting-range") == "This is wrong."
     assert issubclass(InputError, ValueError)
-    require(True, "never said")
+    require(True, "never said", "setting-range")
 
 
 def test_the_nearest_word_is_offered_and_a_far_one_is_not():

@@ -119,7 +119,8 @@ def show_command(
     from rlstages.cli.showing import refuse_directory, show_curriculum, show_run
 
     if (Path(source) / "run.json").is_file():
-        require(from_run is None, f"{source} is a run; --from is for a curriculum that is to start from one.")
+        sentence = f"{source} is a run; --from is for a curriculum that is to start from one."
+        require(from_run is None, sentence, "option-invalid", name="--from", value=from_run)
         show_run(Path(source), json)
     else:
         refuse_directory(source)

@@ -37,11 +37,13 @@ def load_plan(
     own, values = dict[str, Any](), {"staged": given}
     for text in own_arms:
         name, changed = read_arm(text)
-        require(name not in own, f"--arm {text!r}: there is an arm {name!r} already; rename it.")
+        require(
+            name not in own, f"--arm {text!r}: there is an arm {name!r} already; rename it.", "name-taken", name="--arm"
+        )
         try:
             own[name], values[name] = load_with_parameters(source, {**parameters, **changed})
         except InputError as error:
-            raise InputError(f"Arm {name!r}: {error}", trace=error.trace) from None
+            raise error.retold(f"Arm {name!r}: {error}") from None
     return make_plan(curriculum, arms=arms, own_arms=own, parameters=values, **settings)
 
 
@@ -54,10 +56,13 @@ def read_arm(text: str) -> tuple[str, dict[str, str]]:
     name, colon, rest = text.partition(":")
     pairs = [part.partition("=") for part in rest.replace(",", " ").split()]
     good = bool(colon) and bool(pairs) and all(equals and key for key, equals, _ in pairs)
-    require(good, f"--arm {text!r} is not of the form 'name: parameter=value'.")
+    require(
+        good, f"--arm {text!r} is not of the form 'name: parameter=value'.", "option-invalid", name="--arm", value=text
+    )
     require_name("--arm", name.strip())
     for key, count in Counter(key for key, _, _ in pairs).items():
-        require(count == 1, f"--arm {text!r}: {key!r} is given a value twice; give it once.")
+        sentence = f"--arm {text!r}: {key!r} is given a value twice; give it once."
+        require(count == 1, sentence, "option-invalid", name="--arm", value=text)
     return name.strip(), {key: value for key, _, value in pairs}
 
 
@@ -99,7 +104,8 @@ def run_one(file: Path, which: str, steps: int | None, trust_imports: bool) -> N
     """
     arm, slash, seed = which.rpartition("/")
     good = bool(slash) and seed.isdecimal() and len(seed) <= len(str(MAX_SEED))
-    require(good, f"--run is {which!r}; give an arm and a seed, such as staged/0.")
+    sentence = f"--run is {which!r}; give an arm and a seed, such as staged/0."
+    require(good, sentence, "option-invalid", name="--run", value=which)
     require_seed("The seed of --run", int(seed))
     from rlstages.cli.compiler import leave_compiler_out
     from rlstages.experiments.compare.directory import read_plan
@@ -107,7 +113,8 @@ def run_one(file: Path, which: str, steps: int | None, trust_imports: bool) -> N
 
     leave_compiler_out()
     plan = read_plan(file, trust_imports)
-    require(arm in plan.arms, f"--run {which}: {file} has no such arm; it has {', '.join(plan.arms)}.")
+    sentence = f"--run {which}: {file} has no such arm; it has {', '.join(plan.arms)}."
+    require(arm in plan.arms, sentence, "name-unknown", file, "--run", which)
     result = run_arm(file.parent, plan, arm, int(seed), steps)
     print(f"{result.reason} Run directory: {os.fspath(result.path)}")
     sys.exit(ExitCode.INTERRUPTED if result.outcome == "interrupted" else 0)

@@ -31,8 +31,9 @@ def record_demonstrations(
     trust_pickle: bool,
 ) -> None:
     """Let an expert play and write the file."""
-    require(out.suffix == ".safetensors", f"--out is {out.name}; give a name that ends in .safetensors.")
-    require(not out.exists(), f"{out} is there already; give another --out.")
+    sentence = f"--out is {out.name}; give a name that ends in .safetensors."
+    require(out.suffix == ".safetensors", sentence, "option-invalid", name="--out", value=out.name)
+    require(not out.exists(), f"{out} is there already; give another --out.", "out-taken", out)
     make_parent(out)
     from stable_baselines3.common.utils import set_random_seed
 

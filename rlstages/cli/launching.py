@@ -24,9 +24,13 @@ def read_seeds(text: str) -> Sequence[int]:
         else:
             seeds = ends = [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--seeds is {text!r}; give 0:5 for 0 to 4, or 1,4,7.") from None
-    require(bool(ends), f"--seeds {text!r} names no seed; give 0:5 for 0 to 4.")
+        raise InputError(
+            f"--seeds is {text!r}; give 0:5 for 0 to 4, or 1,4,7.", "option-invalid", name="--seeds", value=text
+        ) from None
+    sentence = f"--seeds {text!r} names no seed; give 0:5 for 0 to 4."
+    require(bool(ends), sentence, "option-invalid", name="--seeds", value=text)
     for seed in ends:
         require_seed(f"--seeds {text!r}: a seed", seed)
-    require(len(seeds) <= MOST_SEEDS, f"--seeds {text!r} names {len(seeds):,} seeds; give at most {MOST_SEEDS:,}.")
+    sentence = f"--seeds {text!r} names {len(seeds):,} seeds; give at most {MOST_SEEDS:,}."
+    require(len(seeds) <= MOST_SEEDS, sentence, "option-invalid", name="--seeds", value=text)
     return seeds

@@ -89,7 +89,7 @@ def parameter(text: str) -> str:
     plain = text.removeprefix("--")
     wanted = "=" in plain and not plain.startswith("-")
     advice = "'rlstages train --help' lists the options, and a parameter is given as -p NAME=VALUE or --NAME=VALUE"
-    require(wanted, f"train takes no {text!r}; {advice}.")
+    require(wanted, f"train takes no {text!r}; {advice}.", "option-invalid", value=text)
     return plain
 
 
@@ -103,7 +103,8 @@ def pairs(given: list[str] | None) -> dict[str, str]:
     for text in given or []:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise InputError(f"{text!r} is not of the form NAME=VALUE.")
-        require(name.strip() not in found, f"{name.strip()!r} is given a value twice; give it once.")
+            raise InputError(f"{text!r} is not of the form NAME=VALUE.", "option-invalid", value=text)
+        sentence = f"{name.strip()!r} is given a value twice; give it once."
+        require(name.strip() not in found, sentence, "option-invalid", name=name.strip(), value=value)
         found[name.strip()] = value
     return found

@@ -26,7 +26,7 @@ def go_on(
     trust_imports: bool,
 ) -> None:
     """Resume and exit with the code that says how it ended."""
-    require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.")
+    require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.", "file-missing", run)
     curriculum = None if source is None else load_curriculum(source, parameters)
     from rlstages.cli.compiler import leave_compiler_out
     from rlstages.training.resuming import how_it_ended, resume
@@ -62,12 +62,11 @@ def go_on_with(
 ) -> None:
     """Go on with a run of this curriculum and seed, and exit; return if there is none yet."""
     if run is None:
-        raise InputError("--go-on needs --out: the run directory to go on with.")
+        raise InputError("--go-on needs --out: the run directory to go on with.", "option-invalid", name="--go-on")
     if not (run / "run.json").is_file():
         clear_unborn(run)
         return
     same = recorded_digest(run) == digest_from(run, load_for(source, parameters, device)[0])
-    require(
-        same and read_record(run).seed == seed, f"{run} is a run of another curriculum or seed; give another --out."
-    )
+    sentence = f"{run} is a run of another curriculum or seed; give another --out."
+    require(same and read_record(run).seed == seed, sentence, "out-taken", run)
     patiently(lambda: go_on(run, source, parameters, None, False, track, also, trust_pickle, False))

@@ -58,10 +58,12 @@ def refuse_directory(source: str) -> None:
         return
     for file, what, told in ((COMPARISON, "comparison", "compare.html"), (SWEEP, "sweep", "sweep.csv")):
         if (path / file).is_file():
-            raise InputError(f"{source} is a {what}, not a run: open {path / told}, or show one of the runs in it.")
-    require(not path.is_dir(), f"{source} is not a run directory: it has no run.json.")
+            sentence = f"{source} is a {what}, not a run: open {path / told}, or show one of the runs in it."
+            raise InputError(sentence, "option-invalid", source)
+    require(not path.is_dir(), f"{source} is not a run directory: it has no run.json.", "file-missing", source)
     separated = path.name != source
-    require(not separated, f"There is no run directory {source}; give one, a curriculum's file, or its name.")
+    sentence = f"There is no run directory {source}; give one, a curriculum's file, or its name."
+    require(not separated, sentence, "file-missing", source)
 
 
 def show_run(run: Path, as_json: bool) -> None:

@@ -32,7 +32,8 @@ def sweep_parameters(
     load_factory(source)
     values = {name: [part.strip() for part in text.split(",")] for name, text in parameters.items()}
     for name, parts in values.items():
-        require(all(parts), f"-p {name}={parameters[name]}: a value is empty; give NAME=A,B,C.")
+        sentence = f"-p {name}={parameters[name]}: a value is empty; give NAME=A,B,C."
+        require(all(parts), sentence, "option-invalid", name="-p", value=parameters[name])
     numbers = read_seeds(seeds)
     if dry_run:
         directory = sweep_directory(source, out)

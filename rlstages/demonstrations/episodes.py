@@ -120,8 +120,9 @@ class Demonstrations:
             InputError: If there is no episode, or the file's name ends in `.npz`.
         """
         path = Path(path)
-        require(len(self) > 0, f"There is no episode to write to {path}.")
-        require(path.suffix != ".npz", f"{path}: demonstrations are written as .safetensors; give that ending.")
+        require(len(self) > 0, f"There is no episode to write to {path}.", "demonstrations-invalid", path)
+        sentence = f"{path}: demonstrations are written as .safetensors; give that ending."
+        require(path.suffix != ".npz", sentence, "option-invalid", path)
         arrays = {
             "actions": np.concatenate([e.actions for e in self.episodes]),
             "rewards": np.concatenate([e.rewards for e in self.episodes]),
@@ -164,16 +165,17 @@ def load_demonstrations(path: Path | str) -> Demonstrations:
     path = Path(path)
     folder = is_folder_of_trajectories(path)
     if path.is_dir() and not folder:
-        raise InputError(f"There are no demonstrations at {path}: it is {_other_folder(path)}")
+        raise InputError(f"There are no demonstrations at {path}: it is {_other_folder(path)}", "file-missing", path)
     minari = f" If that is a data set of Minari's, {REWRITE}" if re.search(r"-v\d+$", path.name) else ""
-    require(folder or path.is_file(), f"There are no demonstrations at {path}.{minari}")
-    require(path.suffix not in HDF5, f"{path} is an HDF5 file; {REWRITE}")
-    require(
-        path.suffix != ".zip",
+    require(folder or path.is_file(), f"There are no demonstrations at {path}.{minari}", "file-missing", path)
+    require(path.suffix not in HDF5, f"{path} is an HDF5 file; {REWRITE}", "demonstrations-invalid", path)
+    sentence = (
         f"{path} is a model's zip file, and no demonstrations: 'rlstages demos record' writes down what it does, and "
-        f"Expert({str(path)!r}) lets it show.",
+        f"Expert({str(path)!r}) lets it show."
     )
-    require(path.suffix not in PICKLED, f"{path} is pickled, which can run any code when it is loaded; {CONVERT}")
+    require(path.suffix != ".zip", sentence, "demonstrations-invalid", path)
+    sentence = f"{path} is pickled, which can run any code when it is loaded; {CONVERT}"
+    require(path.suffix not in PICKLED, sentence, "untrusted", path)
     if folder:
         arrays = read_trajectories(path, MAX_DEMONSTRATIONS)
         layouts = {name: Layout(array.dtype, array.shape) for name, array in arrays.items()}
@@ -198,30 +200,35 @@ def _assemble(path: Path, layouts: Mapping[str, Layout], read: Callable[[str], n
     missing += [name for name in ("actions", "rewards", "lengths") if name not in layouts]
     names = ", ".join(map(repr, missing))
     which = f"arrays {names} are" if len(missing) > 1 else f"array {names} is"
-    require(
-        not missing,
+    sentence = (
         f"{path}: the {which} missing; give observations (of each episode one more than actions), actions, rewards and "
-        "lengths (the steps of each episode), as docs/demonstrations.md says.",
+        "lengths (the steps of each episode), as docs/demonstrations.md says."
     )
+    require(not missing, sentence, "demonstrations-invalid", path, "".join(missing[:1]))
     for name, layout in layouts.items():
-        require(len(layout.shape) > 0, f"{path}: {name} is a single value, not a list.")
+        sentence = f"{path}: {name} is a single value, not a list."
+        require(len(layout.shape) > 0, sentence, "demonstrations-invalid", path, name)
     lengths_fit = len(layouts["lengths"].shape) == 1 and layouts["lengths"].dtype.kind in "iu"
-    require(lengths_fit, f"{path}: lengths must be a list of whole numbers.")
+    require(lengths_fit, f"{path}: lengths must be a list of whole numbers.", "demonstrations-invalid", path, "lengths")
     lengths: list[int] = read("lengths").tolist()
-    require(len(lengths) > 0, f"{path} holds no episode.")
-    require(min(lengths) > 0, f"{path}: every episode must have at least one step.")
+    require(len(lengths) > 0, f"{path} holds no episode.", "demonstrations-invalid", path, "lengths")
+    sentence = f"{path}: every episode must have at least one step."
+    require(min(lengths) > 0, sentence, "demonstrations-invalid", path, "lengths")
     rows = {name: layout.shape[0] for name, layout in layouts.items()}
     steps = sum(lengths)
     for name in ("actions", "rewards"):
-        require(rows[name] == steps, f"{path}: {name} has {rows[name]} rows, but lengths add to {steps}.")
+        sentence = f"{path}: {name} has {rows[name]} rows, but lengths add to {steps}."
+        require(rows[name] == steps, sentence, "demonstrations-invalid", path, name)
     numbers = len(layouts["rewards"].shape) == 1 and layouts["rewards"].dtype.kind in "fiub"
-    require(numbers, f"{path}: rewards must be a list of numbers.")
+    require(numbers, f"{path}: rewards must be a list of numbers.", "demonstrations-invalid", path, "rewards")
     one_kind = "observations" not in watched or len(watched) == 1
-    require(one_kind, f"{path} has both 'observations' and 'observations/KEY' arrays; leave out one of the two.")
+    sentence = f"{path} has both 'observations' and 'observations/KEY' arrays; leave out one of the two."
+    require(one_kind, sentence, "demonstrations-invalid", path, "observations")
     wanted = steps + len(lengths)
     for key in watched:
         fits = rows[key] == wanted
-        require(fits, f"{path}: {key} has {rows[key]} rows; with one after each episode's end it needs {wanted}.")
+        sentence = f"{path}: {key} has {rows[key]} rows; with one after each episode's end it needs {wanted}."
+        require(fits, sentence, "demonstrations-invalid", path, key)
     told = told_in(path, layouts, read, lengths)
     seen = {key: read(key) for key in watched}
     return Demonstrations(tuple(_cut(seen, read("actions"), read("rewards"), lengths, told)))

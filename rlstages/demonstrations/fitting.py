@@ -100,13 +100,15 @@ def check_demonstrations(
         InputError: Naming the episode, the step and what is wrong: shapes, numbers that are not finite, actions out
             of range.
     """
-    require(len(demonstrations) > 0, f"{name}: no episode is left to clone; record more, or filter less.")
+    sentence = f"{name}: no episode is left to clone; record more, or filter less."
+    require(len(demonstrations) > 0, sentence, "demonstrations-invalid", name)
     for number, episode in enumerate(demonstrations.episodes):
         where = f"{name}, episode {number}"
         _check_observations(where, episode.observations, observation_space)
         _check_actions(where, episode.actions, action_space)
         finite = np.isfinite(episode.rewards)
-        require(bool(finite.all()), f"{where}, step {int(np.argmin(finite))}: the reward is not finite.")
+        sentence = f"{where}, step {int(np.argmin(finite))}: the reward is not finite."
+        require(bool(finite.all()), sentence, "demonstrations-invalid", where, "rewards")
 
 
 def _typed(
@@ -140,14 +142,13 @@ def _typed(
 def _check_observations(where: str, observations: Observations, space: gym.Space[Any]) -> None:
     if isinstance(space, spaces.Dict):
         keys = list(observations) if isinstance(observations, dict) else []
-        require(
-            sorted(keys) == sorted(space.spaces),
-            f"{where}: the observations have the keys {keys}, the space {list(space.spaces)}.",
-        )
+        sentence = f"{where}: the observations have the keys {keys}, the space {list(space.spaces)}."
+        require(sorted(keys) == sorted(space.spaces), sentence, "demonstrations-invalid", where, "observations")
         for key, part in space.spaces.items():
             _check_array(f"{where}, {key}", cast("dict[str, np.ndarray]", observations)[key], part, "observations")
     else:
-        require(not isinstance(observations, dict), f"{where}: the observations are a dictionary, the space is not.")
+        sentence = f"{where}: the observations are a dictionary, the space is not."
+        require(not isinstance(observations, dict), sentence, "demonstrations-invalid", where, "observations")
         _check_array(where, cast(np.ndarray, observations), space, "observations")
 
 
@@ -157,23 +158,26 @@ def _check_actions(where: str, actions: np.ndarray, space: gym.Space[Any]) -> No
         wrong = outside(actions, space)
         if wrong is not None:
             step, what = wrong
-            raise InputError(f"{where}, step {step}: the action is {actions[step]}, and {what}.")
+            sentence = f"{where}, step {step}: the action is {actions[step]}, and {what}."
+            raise InputError(sentence, "demonstrations-invalid", where, "actions")
 
 
 def _check_array(where: str, array: np.ndarray, space: gym.Space[Any], what: str) -> None:
     shape = space.shape or ()
     column = array.shape[1:] == (*shape, 1)
-    require(
-        array.shape[1:] == shape,
+    sentence = (
         f"{where}: the {what} have the shape {array.shape[1:]}, but the space is {describe_space(space)}"
-        f"{f'; write {what}[..., 0]' if column else ''}.",
+        f"{f'; write {what}[..., 0]' if column else ''}."
     )
+    require(array.shape[1:] == shape, sentence, "demonstrations-invalid", where, what)
     kind = array.dtype.kind
-    require(kind in "fiub", f"{where}: the {what} are of type {array.dtype}; give numbers.")
+    sentence = f"{where}: the {what} are of type {array.dtype}; give numbers."
+    require(kind in "fiub", sentence, "demonstrations-invalid", where, what)
     if kind == "f":
         finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
         step = int(np.argmin(finite))
-        require(bool(finite.all()), f"{where}, step {step}: the {what} hold a number that is not finite.")
+        sentence = f"{where}, step {step}: the {what} hold a number that is not finite."
+        require(bool(finite.all()), sentence, "demonstrations-invalid", where, what)
     if isinstance(space, spaces.Discrete):
         low, most = int(space.start), int(space.start + space.n) - 1
         _check_range(where, array, low, most, what)
@@ -190,8 +194,10 @@ def _check_range(where: str, array: np.ndarray, low: int | np.ndarray, most: int
     if not inside.all():
         step, limits = int(np.argmin(inside)), f"from {_in_words(low)} to {_in_words(most)}"
         if array[step].size > 8:
-            raise InputError(f"{where}, step {step}: the {what} hold a number that is not a whole number {limits}.")
-        raise InputError(f"{where}, step {step}: the {what[:-1]} {array[step]} is not a whole number {limits}.")
+            sentence = f"{where}, step {step}: the {what} hold a number that is not a whole number {limits}."
+            raise InputError(sentence, "demonstrations-invalid", where, what)
+        sentence = f"{where}, step {step}: the {what[:-1]} {array[step]} is not a whole number {limits}."
+        raise InputError(sentence, "demonstrations-invalid", where, what)
 
 
 def _in_words(limit: int | np.ndarray) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlstages.demonstrations.told import UNKNOWN
-from rlstages.errors import InputError, require, text_of
+from rlstages.errors import InputError, require, require_sound, text_of
 from rlstages.specs.serialization import loads
 from rlstages.storage.untrusted import MAX_RANK, inside, open_regular, read_bytes
 
@@ -43,14 +43,16 @@ def read_trajectories(path: Path, most: int) -> dict[str, np.ndarray]:
     except Exception as error:
         # Arrow's exceptions are many, and few are its own.
         reason = text_of(error)
-        raise InputError(f"{path} is not a readable folder of imitation's trajectories: {reason}.") from error
+        raise InputError(
+            f"{path} is not a readable folder of imitation's trajectories: {reason}.", "demonstrations-invalid", path
+        ) from error
 
 
 def _tables(path: Path) -> list[str]:
     state = loads(read_bytes(path / STATE_FILE))
     files = state.get("_data_files") if isinstance(state, dict) else None
     listed = isinstance(files, list) and bool(files) and all(isinstance(file, dict) for file in files)
-    require(listed, f"{STATE_FILE} names no tables")
+    require_sound(listed, f"{STATE_FILE} names no tables")
     return [file.get("filename") for file in files]  # type: ignore[union-attr]
 
 
@@ -58,22 +60,23 @@ def _read_table(file: Path, most: int) -> dict[str, np.ndarray]:
     import pyarrow as pa
 
     release = tuple(int(part) for part in pa.__version__.split(".")[:3])
-    require(release >= LEAST_PYARROW, f"pyarrow {pa.__version__} runs code hidden in tables; install a later one")
+    sentence = f"pyarrow {pa.__version__} runs code hidden in tables; install a later one"
+    require(release >= LEAST_PYARROW, sentence, "unavailable", name="pyarrow")
     with open_regular(file, most) as stream:
         schema = pa.ipc.open_stream(stream).schema
         wanted = [index for index, name in enumerate(schema.names) if name in (*COLUMNS, TERMINAL)]
         names = [schema.names[index] for index in wanted]
-        require(len(set(names)) == len(names), "two of its columns have the same name")
+        require_sound(len(set(names)) == len(names), "two of its columns have the same name")
         stream.seek(0)
         table = pa.ipc.open_stream(stream, options=pa.ipc.IpcReadOptions(included_fields=wanted)).read_all()
     # Places in the table that point out of it are found only here.
     table.validate(full=True)
-    require({"obs", "acts"} <= set(names), "it has no columns 'obs' and 'acts'")
+    require_sound({"obs", "acts"} <= set(names), "it has no columns 'obs' and 'acts'")
     columns = {name: _flatten(table.column(name)) for name in names if name in COLUMNS}
     lengths = columns["acts"][1]
     for name, (_, counts) in columns.items():
         fits = np.array_equal(counts, lengths + (name == "obs"))
-        require(fits, f"the column {name!r} does not fit the number of actions in each episode")
+        require_sound(fits, f"the column {name!r} does not fit the number of actions in each episode", name=name)
     ends = _ends(table.column(TERMINAL), len(lengths)) if TERMINAL in names else {}
     return {COLUMNS[name]: values for name, (values, _) in columns.items()} | {"lengths": lengths} | ends
 
@@ -83,7 +86,7 @@ def _ends(column: Any, episodes: int) -> dict[str, np.ndarray]:
     import pyarrow as pa
 
     fits = pa.types.is_boolean(column.type) and column.null_count == 0 and len(column) == episodes
-    require(fits, f"the column {TERMINAL!r} has not one true or false for each episode")
+    require_sound(fits, f"the column {TERMINAL!r} has not one true or false for each episode", name=TERMINAL)
     whole = column.to_numpy()
     return {"terminated": np.where(whole, UNKNOWN, 0), "truncated": np.where(whole, UNKNOWN, 1)}
 
@@ -97,21 +100,21 @@ def _flatten(column: Any) -> tuple[np.ndarray, np.ndarray]:
         return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
     values = pa.concat_arrays(column.chunks)
-    require(is_list(values) and values.null_count == 0, "a column holds no lists")
+    require_sound(is_list(values) and values.null_count == 0, "a column holds no lists")
     counts = values.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     values = values.flatten()
     shape: list[int] = []
     while is_list(values):
-        require(len(shape) < MAX_RANK and values.null_count == 0, "a column is nested too deep, or has gaps")
+        require_sound(len(shape) < MAX_RANK and values.null_count == 0, "a column is nested too deep, or has gaps")
         sizes = values.value_lengths().unique().to_pylist()
-        require(len(sizes) == 1, "the rows of a column differ in shape")
+        require_sound(len(sizes) == 1, "the rows of a column differ in shape")
         shape.append(sizes[0])
         values = values.flatten()
     numbers = pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type)
-    require(numbers and values.null_count == 0, "a column holds something other than numbers")
+    require_sound(numbers and values.null_count == 0, "a column holds something other than numbers")
     return values.to_numpy(zero_copy_only=False).reshape(-1, *shape), counts
 
 
 def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    require(len({tuple(sorted(part)) for part in parts}) == 1, "its tables have different columns")
+    require_sound(len({tuple(sorted(part)) for part in parts}) == 1, "its tables have different columns")
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

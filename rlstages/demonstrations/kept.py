@@ -42,7 +42,8 @@ class Kept:
         """
         whole = self.file.is_file()
         content = read_bytes(self.file, MAX_DEMONSTRATIONS) if whole else b""
-        require(whole and sha256(content) == self.digest, f"{self.file} is not the file that the run wrote.")
+        sentence = f"{self.file} is not the file that the run wrote."
+        require(whole and sha256(content) == self.digest, sentence, "file-damaged", self.file)
         return content
 
     def demonstrations(self) -> Demonstrations:
@@ -76,10 +77,11 @@ def inherited(stages: Sequence[StageSpec], run: Path) -> Kept | None:
     needy = undemonstrated(stages)
     kept = kept_demonstrations(run) if needy else None
     if needy and kept is None:
-        raise InputError(
+        sentence = (
             f"stage {needy[0].name!r}: {needy[0].demonstrations_needed}, but {run} keeps no "
             "demonstrations, as no stage in it has learned from any; start from a run that has, or leave it out."
         )
+        raise InputError(sentence, "stage-order", f"stage {needy[0].name!r}")
     return kept
 
 
@@ -97,7 +99,7 @@ def demonstrated_transitions(
         InputError: If they are not there any more.
     """
     kept = kept_demonstrations(run)
-    require(kept is not None, f"{run} does not keep the demonstrations that its stage needs.")
+    require(kept is not None, f"{run} does not keep the demonstrations that its stage needs.", "file-missing", run)
     assert kept is not None
     placed = place_demonstrations(kept.file.name, kept.demonstrations(), observation_space, action_space)
     return placed.transitions()

@@ -74,7 +74,8 @@ def told_in(
         shapes = [(len(lengths),), *([(steps,)] if name in ENDS else [])]
         what = "a whole number" if name == "seeds" else "one true or false"
         fits = layout.shape in shapes and layout.dtype.kind in kinds
-        require(fits, f"{path}: {name} must have {what} for each of the {len(lengths)} episodes.")
+        sentence = f"{path}: {name} must have {what} for each of the {len(lengths)} episodes."
+        require(fits, sentence, "demonstrations-invalid", path, name)
         values = read(name)
         for episode, value in zip(
             told, (values if len(values) == len(told) else values[ends - 1]).tolist(), strict=True
@@ -87,7 +88,8 @@ def told_in(
     if "action_masks" in layouts:
         layout = layouts["action_masks"]
         fits = len(layout.shape) == 2 and layout.shape[0] == steps and layout.dtype.kind in "biu"
-        require(fits, f"{path}: action_masks must have a row of true and false for each of the {steps} steps.")
+        sentence = f"{path}: action_masks must have a row of true and false for each of the {steps} steps."
+        require(fits, sentence, "demonstrations-invalid", path, "action_masks")
         for episode, masks in zip(told, np.split(read("action_masks").astype(bool), ends[:-1]), strict=True):
             episode["action_masks"] = masks
     return told
@@ -95,11 +97,25 @@ def told_in(
 
 def _options(path: Path, layout: Layout, read: Callable[[str], np.ndarray], episodes: int) -> list[Any]:
     what = f"{path}: options must be the bytes of a JSON list with a dictionary or null for each of {episodes} episodes"
-    require(len(layout.shape) == 1 and layout.dtype == np.uint8 and layout.shape[0] <= MAX_OPTIONS, f"{what}.")
+    sentence = f"{what}."
+    require(
+        len(layout.shape) == 1 and layout.dtype == np.uint8 and layout.shape[0] <= MAX_OPTIONS,
+        sentence,
+        "demonstrations-invalid",
+        path,
+        "options",
+    )
     try:
         options = loads(read("options").tobytes())
     except InputError as error:
-        raise InputError(f"{what}: {error}.") from error
+        raise InputError(f"{what}: {error}.", "demonstrations-invalid", path, "options") from error
     fits = isinstance(options, list) and len(options) == episodes
-    require(fits and all(given is None or isinstance(given, dict) for given in options), f"{what}.")
+    sentence = f"{what}."
+    require(
+        fits and all(given is None or isinstance(given, dict) for given in options),
+        sentence,
+        "demonstrations-invalid",
+        path,
+        "options",
+    )
     return list(options)

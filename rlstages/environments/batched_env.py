@@ -197,10 +197,12 @@ def refuse_options(batched: Any, given: Sequence[Mapping[str, Any] | None]) -> N
         InputError: If there are any.
     """
     wanted = next((options for options in given if options), None)
-    require(
-        wanted is None or getattr(batched, "takes_options", False),
+    sentence = (
         f"{batched} takes no options for its episodes, but was given {wanted!r}; write a rlstages.BatchedEnv whose "
-        'start() has a parameter "options".',
+        'start() has a parameter "options".'
+    )
+    require(
+        wanted is None or getattr(batched, "takes_options", False), sentence, "setting-conflict", batched, "options"
     )
 
 

@@ -70,9 +70,11 @@ class BatchedVecEnv(VecEnv):
         """
         apart = 'give vectorize="in-process" or "subprocess".'
         own = all(start == OWN_START for start in starts)
-        require(own or not self.resets_itself, f"{self.batched} starts its episodes by itself; {apart}")
+        sentence = f"{self.batched} starts its episodes by itself; {apart}"
+        require(own or not self.resets_itself, sentence, "setting-conflict", self.batched, "vectorize")
         together = f"The copies of {self.batched} step together, so no episode can begin with a prefix of actions"
-        require(not any(start.prefix for start in starts), f"{together}; {apart}")
+        sentence = f"{together}; {apart}"
+        require(not any(start.prefix for start in starts), sentence, "setting-conflict", self.batched, "vectorize")
         refuse_options(self.batched, [start.options for start in starts])
         self._coming = list(starts)
 

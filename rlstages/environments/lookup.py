@@ -27,7 +27,8 @@ def maker_of(id: str) -> Callable[..., Any]:
         found = resolve(id)
         if callable(found):
             return found  # type: ignore[no-any-return]
-        raise InputError(f"{id!r} is a {type(found).__name__}, which cannot be called to make an environment.")
+        sentence = f"{id!r} is a {type(found).__name__}, which cannot be called to make an environment."
+        raise InputError(sentence, "environment-invalid", id)
     find_spec(id)
     return partial(gym.make, id)
 
@@ -43,9 +44,12 @@ def find_spec(id: str) -> Any:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise InputError(f"{id!r}: there is no module {error.name!r}; install it, or correct the name.") from None
+            sentence = f"{id!r}: there is no module {error.name!r}; install it, or correct the name."
+            raise InputError(sentence, "import-failed", module, error.name or module) from None
         except Exception as error:
-            raise InputError(f"{id!r}: {module!r} cannot be imported: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"{id!r}: {module!r} cannot be imported: {type(error).__name__}: {error}", "import-failed", module
+            ) from error
     try:
         if not colon and name not in gym.registry:
             import_registering()
@@ -57,7 +61,9 @@ def find_spec(id: str) -> Any:
         reason = "" if hint else f" {error}"
         if not hint and id.isidentifier():
             reason = f" Of a function write module:{id} or, on the command line, FILE.py:{id}."
-        raise InputError(f"There is no environment {id!r}.{hint}{reason}") from None
+        raise InputError(
+            f"There is no environment {id!r}.{hint}{reason}", "name-unknown", name="environment", value=id
+        ) from None
 
 
 def takes_copies(maker: Callable[..., Any]) -> bool:
@@ -81,10 +87,11 @@ def batched_maker(spec: Environment) -> Callable[..., Any] | None:
         return None
     found = None if spec.wrappers else _batched_form(spec)
     if found is None and spec.vectorize == "batched":
-        raise InputError(
+        sentence = (
             f"{spec} has no batched form whose copies are reset by reset_mask or in the next step, or it has wrappers; "
             'leave out vectorize="batched".'
         )
+        raise InputError(sentence, "setting-conflict", spec, "vectorize")
     return found
 
 

@@ -55,22 +55,29 @@ def _make(spec: Environment) -> gym.Env[Any, Any]:
     except InputError:
         raise
     except Overdue as error:
-        raise InputError(f"{spec} {late(spec.step_timeout, 'being made')}.", trace=traceback_of(error)) from error
+        raise InputError(
+            f"{spec} {late(spec.step_timeout, 'being made')}.", "environment-invalid", spec, trace=traceback_of(error)
+        ) from error
     except ImportError as error:
-        raise InputError(f"{spec} needs a package that is not installed: {error}") from error
+        raise InputError(
+            f"{spec} needs a package that is not installed: {error}", "environment-invalid", spec
+        ) from error
     except Exception as error:
-        raise InputError(f"{spec} cannot be made: {reason_of(error)}.", trace=traceback_of(error)) from error
+        raise InputError(
+            f"{spec} cannot be made: {reason_of(error)}.", "environment-invalid", spec, trace=traceback_of(error)
+        ) from error
     if isinstance(env, gym.vector.VectorEnv):
         env = SingleEnv(env)
     if not isinstance(env, gym.Env):
-        raise InputError(f"{spec.id!r} returned {_what_else(env)}")
+        raise InputError(f"{spec.id!r} returned {_what_else(env)}", "environment-invalid", spec)
     wrapped: gym.Env[Any, Any] = env
     for wrapper in spec.wrappers:
         wrap = resolve(wrapper)
         try:
             wrapped = wrap(wrapped)
         except Exception as error:
-            raise InputError(f"{wrapper} cannot wrap {spec}: {reason_of(error)}.", trace=traceback_of(error)) from error
+            sentence = f"{wrapper} cannot wrap {spec}: {reason_of(error)}."
+            raise InputError(sentence, "environment-invalid", spec, "wrappers", trace=traceback_of(error)) from error
     _require_own_spaces(spec, wrapped)
     return wrapped
 
@@ -91,7 +98,8 @@ def _require_own_spaces(spec: Environment, env: gym.Env[Any, Any]) -> None:
     for name in ("observation_space", "action_space"):
         space = getattr(env, name, None)
         old = type(space).__module__.partition(".")[0] == "gym"
-        require(not old, f"The {name} of {spec} is a {type(space).__name__} of the old package gym; {SHIMMY}")
+        sentence = f"The {name} of {spec} is a {type(space).__name__} of the old package gym; {SHIMMY}"
+        require(not old, sentence, "spaces-unsupported", spec)
 
 
 def make_vec_env(
@@ -130,7 +138,9 @@ def make_vec_env(
             try:
                 env = Workers(makers, spec.step_timeout)
             except CopyError as error:
-                raise EnvironmentFault(f"{spec}: copy {error.copy} {error.what}, when it was made.") from error
+                raise EnvironmentFault(
+                    f"{spec}: copy {error.copy} {error.what}, when it was made.", where=spec
+                ) from error
         else:
             env = InProcess(makers)
     monitor = EpisodeMonitor(env, spec, warn)
@@ -148,19 +158,25 @@ def _make_batch(spec: Environment, maker: Callable[..., Any], n_envs: int) -> An
         with TimeLimit(spec.step_timeout, f"The making of {spec}"):
             batch = maker(num_envs=n_envs, **thaw(spec.kwargs))
     except Overdue as error:
-        raise InputError(f"{spec} {late(spec.step_timeout, 'being made')}.", trace=traceback_of(error)) from error
+        raise InputError(
+            f"{spec} {late(spec.step_timeout, 'being made')}.", "environment-invalid", spec, trace=traceback_of(error)
+        ) from error
     except Exception as error:
-        raise InputError(f"{spec} cannot be made: {reason_of(error)}.", trace=traceback_of(error)) from error
+        raise InputError(
+            f"{spec} cannot be made: {reason_of(error)}.", "environment-invalid", spec, trace=traceback_of(error)
+        ) from error
     require(
         all(hasattr(batch, name) for name in ("num_envs", "single_observation_space", "single_action_space")),
         f"{spec.id!r} takes num_envs, but returned a {type(batch).__name__}, which is no gymnasium.vector.VectorEnv.",
+        "environment-invalid",
+        spec,
     )
-    require(
-        autoreset_of(batch) is not Autoreset.OTHER,
+    sentence = (
         f'{spec} does not say in metadata["autoreset_mode"] that its copies are reset in the next step or by '
         "reset_mask, so the last observations of its episodes would be lost; "
-        'give vectorize="in-process", or a batch that does.',
+        'give vectorize="in-process", or a batch that does.'
     )
+    require(autoreset_of(batch) is not Autoreset.OTHER, sentence, "environment-invalid", spec, "autoreset_mode")
     return batch
 
 

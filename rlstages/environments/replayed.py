@@ -68,7 +68,8 @@ class Played:
             observations, whole = zip(*venv.replay(given), strict=True)
         except CopyError as error:
             place = f"when its episode {given[error.copy or 0][0]} was played again"
-            raise EnvironmentFault(f"{spec}: copy {error.copy} {error.what}, {place}.", trace=error.trace) from error
+            sentence = f"{spec}: copy {error.copy} {error.what}, {place}."
+            raise EnvironmentFault(sentence, where=spec, trace=error.trace) from error
         so_far = [actions for _, _, actions in given]
         longest = max(so_far, key=len)
         played = np.zeros((len(longest), len(given), *longest.shape[1:]), longest.dtype)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlstages.environments.guard import CopyError, Note
 from rlstages.environments.ranges import Finding, Ranges
-from rlstages.errors import Fault
+from rlstages.errors import Code, Fault
 from rlstages.specs.environment import Environment
 
 # What a warning says before this is the same whenever it is found again.
@@ -26,6 +26,8 @@ class EnvironmentFault(Fault):
     One sentence names the environment, the copy, the step and what it was; `trace` is the environment's own traceback,
     if it raised something.
     """
+
+    code: Code = "environment-failed"
 
 
 class Counts:
@@ -124,13 +126,17 @@ class Reports:
     def failure(self, error: CopyError, step: int) -> EnvironmentFault:
         """Return where a copy failed, `step` steps after those that were counted, as an error to raise."""
         if error.copy is None:
-            return EnvironmentFault(f"{self.environment}: its batch of copies {error.what}.", trace=error.trace)
+            return EnvironmentFault(
+                f"{self.environment}: its batch of copies {error.what}.", where=self.environment, trace=error.trace
+            )
         place = self._counts.place(error.copy, step)
-        return EnvironmentFault(f"{self.environment}: copy {error.copy} {error.what}, at {place}.", trace=error.trace)
+        sentence = f"{self.environment}: copy {error.copy} {error.what}, at {place}."
+        return EnvironmentFault(sentence, where=self.environment, trace=error.trace)
 
     def _tell(self, found: Finding) -> None:
         """Stop, or warn."""
         if found.fatal:
             place = self._counts.place(found.copy)
-            raise EnvironmentFault(f"{self.environment}: copy {found.copy} gave {found.what} at {place}.")
+            sentence = f"{self.environment}: copy {found.copy} gave {found.what} at {place}."
+            raise EnvironmentFault(sentence, where=self.environment)
         self.note(f"gives {found.what}", found.seen, found.copy)

@@ -26,7 +26,8 @@ def refuse_while_imported(what: str) -> None:
         frames = [frame for frame in _frames() if frame.f_globals.get("__name__") == "__mp_main__"]
         file = Path(frames[-1].f_code.co_filename) if frames else None
     if file is not None:
-        raise InputError(f"{file.name} calls {what}() where it is imported; put that under {GUARD}")
+        sentence = f"{file.name} calls {what}() where it is imported; put that under {GUARD}"
+        raise InputError(sentence, "call-misplaced", file.name, what)
 
 
 def refuse_unguarded(what: str) -> None:
@@ -43,10 +44,11 @@ def refuse_unguarded(what: str) -> None:
     for frame in _frames():
         own = frame.f_globals is vars(main) and frame.f_code.co_filename == file
         if own and frame.f_code.co_name == "<module>" and not _is_guarded(Path(file), frame.f_lineno):
-            raise InputError(
+            sentence = (
                 f"{Path(file).name}, line {frame.f_lineno}: {what} start processes, and each of them imports this "
                 f"script: put what it does under {GUARD}, or leave out vectorize='subprocess'."
             )
+            raise InputError(sentence, "call-misplaced", Path(file).name)
 
 
 def _frames() -> list[FrameType]:

@@ -68,10 +68,12 @@ class EpisodeStart:
                 same = freeze(json.loads(json.dumps(thaw(options), allow_nan=False))) == options
             except (TypeError, ValueError):
                 same = False
-            require(
-                same and type(options) is FrozenDict,
+            sentence = (
                 f"The options {self.options!r} of an episode must be a dictionary of texts, numbers, lists and "
-                "dictionaries, as in JSON.",
+                "dictionaries, as in JSON."
+            )
+            require(
+                same and type(options) is FrozenDict, sentence, "setting-type", "EpisodeStart", "options", self.options
             )
             object.__setattr__(self, "options", options)
         if self.prefix:
@@ -93,7 +95,8 @@ class EpisodeStart:
                 fits = space.contains(np.array(thaw(action), space.dtype))
             except (TypeError, ValueError, OverflowError):
                 fits = False
-            require(fits, f"The action {action} of step {step} of an episode's prefix is not in {space}.")
+            sentence = f"The action {action} of step {step} of an episode's prefix is not in {space}."
+            require(fits, sentence, "setting-range", "EpisodeStart", "prefix", action)
         return np.array([thaw(action) for action in self.prefix], space.dtype).reshape(-1, *(space.shape or ()))
 
     def to_data(self) -> dict[str, Any]:

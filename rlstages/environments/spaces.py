@@ -39,7 +39,8 @@ def space_to_data(space: gym.Space[Any]) -> dict[str, Any]:
         return {"kind": "MultiBinary", "n": list(space.shape) if np.ndim(space.n) else int(space.shape[0])}
     if isinstance(space, spaces.Dict):
         return {"kind": "Dict", "spaces": {key: space_to_data(part) for key, part in space.spaces.items()}}
-    raise InputError(f"{describe_space(space)} spaces are not supported; wrap the environment to give a Box or a Dict.")
+    sentence = f"{describe_space(space)} spaces are not supported; wrap the environment to give a Box or a Dict."
+    raise InputError(sentence, "spaces-unsupported")
 
 
 def space_from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
@@ -52,7 +53,7 @@ def space_from_data(data: Mapping[str, Any]) -> gym.Space[Any]:
         with np.errstate(over="raise", invalid="raise"):
             return _from_data(data)
     except (KeyError, TypeError, ValueError, AssertionError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"The data of a space is damaged: {type(error).__name__} {error}.") from error
+        raise InputError(f"The data of a space is damaged: {type(error).__name__} {error}.", "file-damaged") from error
 
 
 def _from_data(data: Mapping[str, Any]) -> gym.Space[Any]:

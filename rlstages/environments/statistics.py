@@ -80,10 +80,11 @@ def refuse_running_statistics(environment: Environment, env: gym.Env[Any, Any]) 
             "observations": "so demonstrations, training and evaluation see different numbers",
             "rewards": "so returns, and thresholds of them, mean something else in each copy and at each time",
         }
-        raise InputError(
+        sentence = (
             f"{environment}: its wrapper {kind} keeps running statistics of {what} ({name}) in each copy and no run "
             f"saves them, {follows[what]}; leave {kind} out and give Agent(normalize_{what}=True){fixed}."
         )
+        raise InputError(sentence, "environment-invalid", environment, "wrappers")
 
 
 def reason_in_statistics(statistics: RunningStatistics) -> str:

@@ -267,10 +267,11 @@ def _start(makers: Makers, pipes: list[Connection], processes: list[BaseProcess]
                 theirs.close()
             processes.append(process)
     except (EOFError, OSError) as error:
-        raise Fault(
+        sentence = (
             f"{len(makers)} processes for the copies of an environment cannot be started: {reason_of(error)}; "
             "see whether the system allows that many, or use fewer copies (n_envs)."
-        ) from error
+        )
+        raise Fault(sentence, "resources-short", name="n_envs") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -282,10 +283,11 @@ def _require_files(copies: int) -> None:
     if soft == resource.RLIM_INFINITY or needed <= soft:
         return
     if hard != resource.RLIM_INFINITY and needed > hard:
-        raise Fault(
+        sentence = (
             f"{copies} processes for the copies of an environment need {needed} open files, and {hard} are allowed; "
             "raise the limit (ulimit -n), or use fewer copies (n_envs)."
         )
+        raise Fault(sentence, "resources-short", name="n_envs")
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 

@@ -53,13 +53,15 @@ class Event:
         """
         rest = dict(data)
         version = rest.pop("v", None)
-        require(version == VERSION, f"it is of version {version!r}, and this rlstages reads version {VERSION}.")
+        sentence = f"it is of version {version!r}, and this rlstages reads version {VERSION}."
+        require(version == VERSION, sentence, "file-damaged", name="v")
         try:
             head = [rest.pop(key) for key in ("global_step", "stage_index", "stage_name", "time")]
             payload = from_data({TAG: rest.pop("type"), **rest})
         except KeyError as error:
-            raise InputError(f"it has no {error}.") from error
-        require(isinstance(payload, Payload), f"it holds a {type(payload).__name__}, which is no event.")
+            raise InputError(f"it has no {error}.", "file-damaged") from error
+        sentence = f"it holds a {type(payload).__name__}, which is no event."
+        require(isinstance(payload, Payload), sentence, "file-damaged", name="type")
         event = Event(payload, *head)
         require_types(event)
         return event
@@ -77,7 +79,13 @@ class Pause:
 
     def __post_init__(self) -> None:
         said = isinstance(self.reason, str) and bool(self.reason)
-        require(said, f"Pause: the reason is {in_short(self.reason)}; give a sentence.")
+        require(
+            said,
+            f"Pause: the reason is {in_short(self.reason)}; give a sentence.",
+            "setting-missing",
+            "Pause",
+            "reason",
+        )
 
 
 class Tracker(Protocol):
@@ -101,10 +109,12 @@ def require_followers(followers: Any) -> None:
         InputError: Saying what it is.
     """
     several = isinstance(followers, Sequence) and not isinstance(followers, str)
-    require(several, f"trackers is {in_short(followers)}; give a list of functions that take an event.")
+    sentence = f"trackers is {in_short(followers)}; give a list of functions that take an event."
+    require(several, sentence, "setting-type", name="trackers", value=followers)
     for follower in followers:
         fits = callable(follower) and not isinstance(follower, type) and _takes_one(follower)
-        require(fits, f"trackers has {in_short(follower)} in it; give a function that takes an event, such as print.")
+        sentence = f"trackers has {in_short(follower)} in it; give a function that takes an event, such as print."
+        require(fits, sentence, "setting-type", name="trackers", value=follower)
 
 
 def _takes_one(follower: Callable[..., Any]) -> bool:

@@ -97,7 +97,7 @@ def launcher_on(on: str, at_once: int | None) -> Launcher:
         from rlstages.reproducibility import processors
 
         return lambda work, tell: run_jobs(work, at_once or processors(), tell)
-    require(kind == "ray", f"--on is {on!r}; give local, ray or ray=ADDRESS.")
+    require(kind == "ray", f"--on is {on!r}; give local, ray or ray=ADDRESS.", "option-invalid", name="--on", value=on)
     from rlstages.experiments.ray_jobs import run_jobs_on_ray
 
     return lambda work, tell: run_jobs_on_ray(work, at_once, tell, address or None)

@@ -47,7 +47,9 @@ def run_jobs_on_ray(
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", ignore_reinit_error=True)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"The Ray cluster at {address!r} does not answer: {error}") from error
+        raise InputError(
+            f"The Ray cluster at {address!r} does not answer: {error}", "unavailable", name="ray"
+        ) from error
     try:
         # A task that failed itself is not tried again: only one whose machine or process is gone.
         task = ray.remote(max_retries=RETRIES, retry_exceptions=False, **needs)(_run)
@@ -104,5 +106,5 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise InputError(INSTALL_RAY) from error
+        raise InputError(INSTALL_RAY, "unavailable", name="ray") from error
     return ray

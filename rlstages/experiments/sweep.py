@@ -167,7 +167,7 @@ def make_variants(
         same = other.parameters == variant.parameters
         twice = "Two runs of the sweep are the same; give each value and each seed once."
         shared = f"{other.name} and {variant.name} would share the directory {variant.path}; give them to two sweeps."
-        require(other is variant, twice if same else shared)
+        require(other is variant, twice if same else shared, "name-taken", variant.path)
         if (variant.path / "run.json").is_file():
             require_own_run(variant.path, variant.curriculum)
     return variants

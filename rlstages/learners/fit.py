@@ -38,20 +38,22 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
     seen = describe_space(observation_space)
     is_dict = isinstance(observation_space, spaces.Dict)
     wanted = agent.policy == "MultiInputPolicy"
-    require(is_dict <= wanted, f"The observations are {seen}; use Agent(policy='MultiInputPolicy').")
-    require(wanted <= is_dict, f"The observations are {seen}, no dictionary; use policy='MlpPolicy' or 'CnnPolicy'.")
+    sentence = f"The observations are {seen}; use Agent(policy='MultiInputPolicy')."
+    require(is_dict <= wanted, sentence, "setting-conflict", "Agent", "policy")
+    sentence = f"The observations are {seen}, no dictionary; use policy='MlpPolicy' or 'CnnPolicy'."
+    require(wanted <= is_dict, sentence, "setting-conflict", "Agent", "policy")
     if agent.policy == "CnnPolicy":
         image = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.uint8
         large = image and _is_large(observation_space)
-        require(large, f"The observations are {seen}; CnnPolicy needs uint8 images of at least 36 x 36 pixels.")
+        sentence = f"The observations are {seen}; CnnPolicy needs uint8 images of at least 36 x 36 pixels."
+        require(large, sentence, "setting-conflict", "Agent", "policy")
     if agent.normalize_observations:
         parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
-        require(
-            any(is_vector(part) for part in parts),
-            f"The observations are {seen}, with no vector to standardise; leave out normalize_observations.",
-        )
+        sentence = f"The observations are {seen}, with no vector to standardise; leave out normalize_observations."
+        require(any(is_vector(part) for part in parts), sentence, "setting-conflict", "Agent", "normalize_observations")
     if isinstance(observation_space, spaces.Dict):
-        require(len(observation_space.spaces) > 0, "The observations are a dictionary without keys; nothing is seen.")
+        sentence = "The observations are a dictionary without keys; nothing is seen."
+        require(len(observation_space.spaces) > 0, sentence, "spaces-unsupported")
         for key, part in observation_space.spaces.items():
             _require_key(key, part)
     else:
@@ -63,14 +65,15 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
 def _require_key(key: str, part: gym.Space[Any]) -> None:
     """Refuse what a dictionary's key or its space would make of the network."""
     plain = isinstance(key, str) and bool(key) and "." not in key and not hasattr(_RESERVED, key)
-    require(plain, f"The observations have the key {key!r}, which torch cannot name a part of a network; rename it.")
+    sentence = f"The observations have the key {key!r}, which torch cannot name a part of a network; rename it."
+    require(plain, sentence, "spaces-unsupported", name=str(key))
     where = f"The observations have {key!r},"
     small = is_image_space(part) and not _is_large(part)
-    require(
-        not small,
+    sentence = (
         f"{where} {describe_space(part)}, an image for MultiInputPolicy, which needs at least 36 x 36 pixels; make it "
-        f"larger in a wrapper, or {_FLATTEN}.",
+        f"larger in a wrapper, or {_FLATTEN}."
     )
+    require(not small, sentence, "spaces-unsupported")
     _require_part(where, part)
 
 
@@ -80,10 +83,13 @@ def _require_part(where: str, part: gym.Space[Any]) -> None:
     _require_from_zero(where, part, f"wrap the environment so that it does, or {_FLATTEN}")
     shape = part.shape or ()
     has_axis = bool(shape) or isinstance(part, spaces.Discrete)
-    require(has_axis, f"{where} {said}, a number without an axis; give it the shape (1,), or {_FLATTEN}.")
-    require(0 not in shape, f"{where} {said}, which holds no number; leave it out.")
+    sentence = f"{where} {said}, a number without an axis; give it the shape (1,), or {_FLATTEN}."
+    require(has_axis, sentence, "spaces-unsupported")
+    require(0 not in shape, f"{where} {said}, which holds no number; leave it out.", "spaces-unsupported")
     flat = len(shape) == 1 or not isinstance(part, spaces.MultiDiscrete)
-    require(flat, f"{where} MultiDiscrete of the shape {shape}, which no policy takes; {_FLATTEN}.")
+    require(
+        flat, f"{where} MultiDiscrete of the shape {shape}, which no policy takes; {_FLATTEN}.", "spaces-unsupported"
+    )
 
 
 def require_actions(space: gym.Space[Any]) -> None:
@@ -94,31 +100,32 @@ def require_actions(space: gym.Space[Any]) -> None:
     """
     said = describe_space(space)
     supported = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
-    require(
-        isinstance(space, supported),
+    sentence = (
         f"Actions of {said} are not supported; wrap the environment to take Discrete, MultiDiscrete, MultiBinary or "
-        "a Box.",
+        "a Box."
     )
+    require(isinstance(space, supported), sentence, "spaces-unsupported")
     _require_from_zero("The actions are", space, "wrap the environment so that it does")
     shape = space.shape or ()
-    require(0 not in shape, f"The actions are {said}, which holds no number; there is nothing to learn.")
+    sentence = f"The actions are {said}, which holds no number; there is nothing to learn."
+    require(0 not in shape, sentence, "spaces-unsupported")
     if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
         kind = type(space).__name__
         choices = space.nvec.reshape(-1).tolist() if isinstance(space, spaces.MultiDiscrete) else int(np.prod(shape))
         # stable-baselines3 asks a MultiBinary for a plain number.
         flat = len(shape) == 1 and not (isinstance(space, spaces.MultiBinary) and np.ndim(space.n))
-        require(
-            flat,
+        sentence = (
             f"The actions are {kind} of the shape {shape}, which no policy gives; let a wrapper take "
-            f"{kind}({choices}), and reshape its actions.",
+            f"{kind}({choices}), and reshape its actions."
         )
+        require(flat, sentence, "spaces-unsupported")
     if isinstance(space, spaces.Box):
         whole = np.dtype(space.dtype).kind != "f"
-        require(
-            not whole,
+        sentence = (
             f"The actions are {said}, but a policy gives fractions to a Box; let a wrapper take {_counted(space)} "
-            "instead.",
+            "instead."
         )
+        require(not whole, sentence, "spaces-unsupported")
         require_range(space)
 
 
@@ -135,7 +142,7 @@ def _counted(space: spaces.Box) -> str:
 
 def _require_from_zero(where: str, space: gym.Space[Any], remedy: str) -> None:
     from_zero = not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) or not np.any(space.start)
-    require(from_zero, f"{where} {spell_space(space)}, which does not count from 0; {remedy}.")
+    require(from_zero, f"{where} {spell_space(space)}, which does not count from 0; {remedy}.", "spaces-unsupported")
 
 
 def _is_large(image: gym.Space[Any]) -> bool:

@@ -16,7 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim
 
 from rlstages.environments.action_units import unit_space
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, require, require_sound
 from rlstages.learners.algorithms.base import Algorithm, implementation_of
 from rlstages.learners.fit import require_fit
 from rlstages.learners.sb3 import copy_of
@@ -78,12 +78,12 @@ class Learner:
         """
         own = self.policy.state_dict()
         missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-        require(
-            not missing and not extra, f"The policy has other parts than this agent's network: {(missing + extra)[:3]}."
-        )
+        sentence = f"The policy has other parts than this agent's network: {(missing + extra)[:3]}."
+        require(not missing and not extra, sentence, "policy-misfit", name="".join((missing + extra)[:1]))
         for name, value in own.items():
             same = value.shape == weights[name].shape and value.dtype == weights[name].dtype
-            require(same, f"The policy's {name} is {tuple(weights[name].shape)}, this agent's {tuple(value.shape)}.")
+            sentence = f"The policy's {name} is {tuple(weights[name].shape)}, this agent's {tuple(value.shape)}."
+            require(same, sentence, "policy-misfit", name=name)
         self.policy.load_state_dict(weights)
 
     def save_policy(self, path: Path) -> str:
@@ -149,14 +149,14 @@ def read_policy(path: Path, digest: str | None = None) -> Weights:
     Raises:
         InputError: If it is missing, not safetensors, or not the file that was written.
     """
-    require(path.is_file(), f"The policy file {path} is missing.")
+    require(path.is_file(), f"The policy file {path} is missing.", "file-missing", path)
     try:
         content = read_bytes(path, MAX_POLICY)
-        require(digest in (None, sha256(content)), "it is not the file that the run wrote")
+        require_sound(digest in (None, sha256(content)), "it is not the file that the run wrote")
         file = Tensors(BytesIO(content), len(content))
         return tensors({name: file.read(name) for name in file.layouts})
     except (InputError, OSError) as error:
-        raise InputError(f"{path} is damaged: {str(error).rstrip('.')}.") from error
+        raise InputError(f"{path} is damaged: {str(error).rstrip('.')}.", "file-damaged", path) from error
 
 
 def require_network(
@@ -176,7 +176,8 @@ def require_network(
     for name, shape in wanted.items():
         found = tuple(weights[name].shape) if name in weights else ()
         fits = len(found) == 2 and all(want in (None, have) for want, have in zip(shape, found, strict=True))
-        require(fits, f"The policy's {name} is {found}, but the agent and its spaces describe a network with {shape}.")
+        sentence = f"The policy's {name} is {found}, but the agent and its spaces describe a network with {shape}."
+        require(fits, sentence, "policy-misfit", name=name)
 
 
 def _outputs(action_space: gym.Space[Any]) -> int:

@@ -39,11 +39,11 @@ def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
         return _scripted(expert)
     if expert.kind == "run":
         path = Path(expert.source)
-        require(
-            path.is_dir() or not expert.source.isidentifier(),
+        sentence = (
             f"There is no run directory {expert.source!r}; of a function write module:{expert.source} or, on the "
-            f"command line, FILE.py:{expert.source}.",
+            f"command line, FILE.py:{expert.source}."
         )
+        require(path.is_dir() or not expert.source.isidentifier(), sentence, "file-missing", expert.source)
         with random_state_kept():
             policy = load_policy(path)
         return _acting(policy, read_record(path).curriculum.agent.action_mode == "deterministic")
@@ -89,21 +89,20 @@ def statistics_beside(model: Path) -> Path | None:
 
 def _scripted(expert: Expert) -> Show:
     make = resolve(expert.source)
-    require(callable(make), f"The expert {expert.source!r} is a {type(make).__name__}, which cannot be called.")
+    sentence = f"The expert {expert.source!r} is a {type(make).__name__}, which cannot be called."
+    require(callable(make), sentence, "expert-invalid", expert.source)
 
     def show(env: gym.Env[Any, Any]) -> Act:
         try:
             act = make(env)
         except Exception as error:
-            raise InputError(
-                f"The expert {expert.source} fails when it is given the environment: {reason_of(error)}.",
-                trace=traceback_of(error),
-            ) from error
-        require(
-            callable(act),
+            sentence = f"The expert {expert.source} fails when it is given the environment: {reason_of(error)}."
+            raise InputError(sentence, "expert-invalid", expert.source, trace=traceback_of(error)) from error
+        sentence = (
             f"The expert {expert.source} returned a {type(act).__name__}; it must take the environment and return a "
-            "function from observation to action.",
+            "function from observation to action."
         )
+        require(callable(act), sentence, "expert-invalid", expert.source)
         return cast(Act, act)
 
     return show
@@ -133,24 +132,25 @@ def _of_contrib(path: Path, algorithm: str) -> str | None:
 
 def _load_model(expert: Expert, trust_pickle: bool) -> Any:
     path = Path(expert.source)
-    require(path.is_file(), f"There is no model at {path}.")
+    require(path.is_file(), f"There is no model at {path}.", "file-missing", path)
     contrib = _of_contrib(path, expert.algorithm)
-    require(
-        contrib is None,
+    sentence = (
         f"{path} is a model of {contrib}, which is not part of stable-baselines3; write a function expert(env) that "
-        "loads it with sb3-contrib and returns what it does: from observation to action.",
+        "loads it with sb3-contrib and returns what it does: from observation to action."
     )
-    require(
-        trust_pickle,
+    require(contrib is None, sentence, "expert-invalid", path)
+    sentence = (
         f"{path} is a stable-baselines3 file, and loading one can run any code that is hidden in it; "
-        "give --trust-pickle if you trust whoever made it.",
+        "give --trust-pickle if you trust whoever made it."
     )
+    require(trust_pickle, sentence, "untrusted", path)
     import stable_baselines3
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     algorithm = getattr(stable_baselines3, expert.algorithm, None)
     known = isinstance(algorithm, type) and issubclass(algorithm, BaseAlgorithm)
-    require(known, f"stable-baselines3 has no algorithm {expert.algorithm!r}.")
+    sentence = f"stable-baselines3 has no algorithm {expert.algorithm!r}."
+    require(known, sentence, "name-unknown", "Expert", "algorithm", expert.algorithm)
     # The one place that unpickles, and only when --trust-pickle is given.
     load: Any = BaseAlgorithm.load  # noqa: TID251
     try:
@@ -158,4 +158,6 @@ def _load_model(expert: Expert, trust_pickle: bool) -> Any:
             return load.__func__(algorithm, path, device="cpu")
     except Exception as error:
         reason = reason_of(error)
-        raise InputError(f"{path} cannot be loaded as a {expert.algorithm} model: {reason}.") from error
+        raise InputError(
+            f"{path} cannot be loaded as a {expert.algorithm} model: {reason}.", "expert-invalid", path
+        ) from error

@@ -48,12 +48,13 @@ def export(run: Path | str, out: Path | str, form: Form | None = None) -> Export
         InputError: If the file is there already or its ending does not fit, or no stage has ended in the run.
     """
     run, out = Path(run), Path(out)
-    require(not out.exists(), f"{out} is there already; give another --out.")
+    require(not out.exists(), f"{out} is there already; give another --out.", "out-taken", out)
     written = ENDINGS.get(out.suffix)
     endings = " or ".join(ending for ending, what in ENDINGS.items() if form in (None, what))
     if written is None or form not in (None, written):
         wanted = "" if form is None else f"for --format {form} "
-        raise InputError(f"--out is {out.name}; {wanted}give a name that ends in {endings}.")
+        sentence = f"--out is {out.name}; {wanted}give a name that ends in {endings}."
+        raise InputError(sentence, "option-invalid", name="--out", value=out.name)
     make_parent(out)
     learner = load_learner(run)
     model = model_in_own_units(learner)

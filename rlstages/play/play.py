@@ -55,7 +55,8 @@ def play_wave(
             waiting = min(set(range(env.num_envs)) - set(first))
             raise Fault(
                 f"The episode of copy {waiting} did not end within {MAX_EPISODE_STEPS:,} steps; give the environment a "
-                "time limit."
+                "time limit.",
+                "episode-endless",
             )
         observations, _, _, _ = env.step(act(observations))
         for episode in monitor.take():

@@ -139,11 +139,11 @@ class _Play:
         while not ended:
             if budget is not None and (len(actions) >= budget.steps or time.monotonic() - started > budget.seconds):
                 return None
-            require(
-                len(actions) < MAX_EPISODE_STEPS,
+            sentence = (
                 f"An episode of {expert.source} did not end within {MAX_EPISODE_STEPS:,} steps; "
-                "give the environment a time limit.",
+                "give the environment a time limit."
             )
+            require(len(actions) < MAX_EPISODE_STEPS, sentence, "episode-endless", self._environment)
             place = f"at step {len(actions)} of the episode with seed {seed}"
             masks.append(self._allowed(info, place))
             action = self._ask(act, observation, place)
@@ -179,7 +179,7 @@ class _Play:
                 return _mask(info.get("action_mask") if self._masks is None else self._masks())
         except Exception as error:
             said = f"{self._environment} failed in action_masks(), {place}: {reason_of(error)}."
-            raise InputError(said, trace=traceback_of(error)) from error
+            raise InputError(said, "environment-invalid", self._environment, trace=traceback_of(error)) from error
 
     def _holds(self, info: dict[str, Any], total: float, length: int, seed: int | None) -> bool:
         """Say whether the episode would count as solved if it ended here, where that matters or costs nothing."""
@@ -192,7 +192,8 @@ class _Play:
             return self._solved(info, total, length)
         except Exception as error:
             place, reason = f"the episode with seed {seed}", why_unknown(error)
-            raise InputError(f"{self._environment}: whether {place} succeeded cannot be told: {reason}.") from error
+            sentence = f"{self._environment}: whether {place} succeeded cannot be told: {reason}."
+            raise InputError(sentence, "environment-invalid", self._environment, "success") from error
 
     def _begin(self, start: EpisodeStart) -> tuple[Any, dict[str, Any], Act]:
         """Reset the environment and have the expert look at the new episode."""
@@ -200,7 +201,8 @@ class _Play:
             observation, info = self._copy.reset(seed=start.seed, options=thaw(start.options) or None)
         except CopyError as error:
             place = f"at the start of the episode with seed {start.seed}"
-            raise InputError(f"{self._environment} failed, {place}: it {error.what}.", trace=error.trace) from error
+            sentence = f"{self._environment} failed, {place}: it {error.what}."
+            raise InputError(sentence, "environment-invalid", self._environment, trace=error.trace) from error
         with self._limit:
             return observation, info, self._show(self._env)
 
@@ -217,22 +219,23 @@ class _Play:
             reason, trace = reason_of(error), traceback_of(error)
             if isinstance(error, Overdue):
                 reason = f"it {late(self._limit.seconds, 'its action')}"
-            raise InputError(f"The expert {self._expert.source} failed, {place}: {reason}.", trace=trace) from error
+            sentence = f"The expert {self._expert.source} failed, {place}: {reason}."
+            raise InputError(sentence, "expert-invalid", self._expert.source, trace=trace) from error
 
     def _step(self, action: Any, place: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         try:
             result = self._copy.step(detached(action))
         except CopyError as error:
-            raise InputError(
+            sentence = (
                 f"{self._environment} failed with the action {action!r} of the expert {self._expert.source}, {place}: "
-                f"it {error.what}.",
-                trace=error.trace,
-            ) from error
-        require(
-            math.isfinite(result[1]),
+                f"it {error.what}."
+            )
+            raise InputError(sentence, "environment-invalid", self._environment, trace=error.trace) from error
+        sentence = (
             f"{self._environment} gave the reward {result[1]} {place}, played by {self._expert.source}; "
-            "rewards must be finite numbers.",
+            "rewards must be finite numbers."
         )
+        require(math.isfinite(result[1]), sentence, "environment-invalid", self._environment)
         return result
 
 
@@ -270,10 +273,13 @@ def _checked(expert: Expert, action: Any, space: gym.Space[Any], place: str) -> 
         fits = False
     gives = f"The expert {expert.source} gives the action {action!r} {place}"
     if fits and isinstance(space, spaces.Box):
-        require(bool(np.isfinite(stored).all()), f"{gives}; actions must be finite numbers.")
+        sentence = f"{gives}; actions must be finite numbers."
+        require(bool(np.isfinite(stored).all()), sentence, "expert-invalid", expert.source)
         wrong = outside(stored[None], space)
-        require(wrong is None, f"{gives}, and {wrong and wrong[1]}; let the expert clip or rescale its actions.")
+        sentence = f"{gives}, and {wrong and wrong[1]}; let the expert clip or rescale its actions."
+        require(wrong is None, sentence, "expert-invalid", expert.source)
     elif fits:
         fits = space.contains(stored if stored.shape else stored[()])
-    require(fits, f"{gives}, which is not in {space if space.shape == () else describe_space(space)}.")
+    sentence = f"{gives}, which is not in {space if space.shape == () else describe_space(space)}."
+    require(fits, sentence, "expert-invalid", expert.source)
     return stored

@@ -107,7 +107,9 @@ def learner_of(record: RunRecord, weights: Mapping[str, torch.Tensor] | None = N
         raise
     except (MemoryError, OverflowError, RuntimeError, ValueError) as error:
         reason = text_of(error)
-        raise InputError(f"The agent's network and rollouts cannot be made on this machine: {reason}.") from error
+        raise InputError(
+            f"The agent's network and rollouts cannot be made on this machine: {reason}.", "unavailable"
+        ) from error
 
 
 def spaces_of(record: RunRecord) -> tuple[gym.Space[Any], gym.Space[Any]]:
@@ -118,11 +120,11 @@ def spaces_of(record: RunRecord) -> tuple[gym.Space[Any], gym.Space[Any]]:
     """
     observation, action = (space_from_data(record.spaces.get(name, {})) for name in ("observation", "action"))
     acts_in = space_from_data(record.spaces[POLICY_ACTION]) if POLICY_ACTION in record.spaces else action
-    require(
-        acts_in == unit_space(action),
+    sentence = (
         f"The run of {record.curriculum.name!r} was written by rlstages {record.versions['rlstages']}, whose policies "
-        f"act in the environment's own units, here {spell_space(action)}; now they act in [-1, 1], so train it again.",
+        f"act in the environment's own units, here {spell_space(action)}; now they act in [-1, 1], so train it again."
     )
+    require(acts_in == unit_space(action), sentence, "run-changed", record.curriculum.name)
     return observation, action
 
 
@@ -141,7 +143,9 @@ def last_finished(run: Path) -> tuple[int, StageFinished]:
     """
     ended = [(e.stage_index, e.payload) for e in read_events(run) if isinstance(e.payload, StageFinished)]
     if not ended:
-        raise InputError(f"In {run} no stage has ended yet, so there is no policy to load; train it further.")
+        raise InputError(
+            f"In {run} no stage has ended yet, so there is no policy to load; train it further.", "run-unready", run
+        )
     return ended[-1]
 
 
@@ -194,7 +198,8 @@ def evaluate(
         InputError: If the run names code that may not be imported.
     """
     run, episodes, seed = Path(run), whole(episodes), whole(seed)
-    require(episodes > 0, f"The number of episodes is {episodes}; give at least 1.")
+    sentence = f"The number of episodes is {episodes}; give at least 1."
+    require(episodes > 0, sentence, "setting-range", name="episodes", value=episodes)
     record = read_record(run)
     if environments is None:
         trust_sources(run, record, curriculum, trust_imports)

@@ -84,11 +84,11 @@ def _play_at_random(
             action, asked = env.action_space.sample(), time.monotonic()
             _, reward, terminated, truncated, info = env.step(action)
             seconds.append(time.monotonic() - asked)
-            require(
-                math.isfinite(reward),
+            sentence = (
                 f"{environment} gives the reward {reward} at step {step} of an episode of random actions; "
-                "rewards must be finite numbers.",
+                "rewards must be finite numbers."
             )
+            require(math.isfinite(reward), sentence, "environment-invalid", environment)
             total += reward
             if terminated or truncated:
                 success = solved(info, total, step)
@@ -99,14 +99,17 @@ def _play_at_random(
                 break
         return None
     except CopyError as error:
-        raise InputError(
-            f"{environment} fails in an episode of random actions, at step {step}: it {error.what}.", trace=error.trace
-        ) from error
+        sentence = f"{environment} fails in an episode of random actions, at step {step}: it {error.what}."
+        raise InputError(sentence, "environment-invalid", environment, trace=error.trace) from error
     except InputError:
         raise
     except Exception as error:
+        sentence = f"{environment}: whether an episode succeeded cannot be told: {why_unknown(error)}."
         raise InputError(
-            f"{environment}: whether an episode succeeded cannot be told: {why_unknown(error)}.",
+            sentence,
+            "environment-invalid",
+            environment,
+            "success",
             trace=traceback_of(error) if ":" in str(environment.success) else "",
         ) from error
 

@@ -21,7 +21,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlstages.environments.spaces import describe_space
-from rlstages.errors import InputError, require, text_of
+from rlstages.errors import InputError, require, require_sound, text_of
 from rlstages.storage.untrusted import read_bytes
 
 MAX_FILE, MAX_OPERATIONS = 2**26, 10**6
@@ -62,11 +62,11 @@ class ObservationStatistics:
             part = parts.get(key)
             fits = part is not None and part.shape == mean.shape
             which = "" if key is None else f" of {key!r}"
-            require(
-                fits,
+            sentence = (
                 f"{path} holds statistics{which} in the shape {mean.shape}, and the observations are "
-                f"{describe_space(space)}; give the file that belongs to the model.",
+                f"{describe_space(space)}; give the file that belongs to the model."
             )
+            require(fits, sentence, "expert-invalid", path, "normalize")
 
     def _standardize(self, key: str | None, values: Any) -> np.ndarray:
         mean, variance = self.moments[key]
@@ -81,26 +81,28 @@ def read_statistics(path: Path) -> ObservationStatistics:
     Raises:
         InputError: If it is missing, something else, or names what such a file does not.
     """
-    require(path.is_file(), f"There are no statistics at {path}.")
+    require(path.is_file(), f"There are no statistics at {path}.", "file-missing", path)
     try:
         content = read_bytes(path, MAX_FILE)
         _require_small(content)
         state = _Reader(BytesIO(content)).load()
         held: Any = state.held if isinstance(state, _Inert) else None
-        require(isinstance(held, dict) and "clip_obs" in held, "it does not hold a VecNormalize.")
+        require_sound(isinstance(held, dict) and "clip_obs" in held, "it does not hold a VecNormalize.")
         return _statistics(held)
     except InputError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}", "file-damaged", path) from error
     except Exception as error:
         # Whatever a damaged pickle makes its reader raise.
-        raise InputError(f"{path} is no file that VecNormalize.save wrote: {text_of(error)}.") from error
+        raise InputError(
+            f"{path} is no file that VecNormalize.save wrote: {text_of(error)}.", "file-damaged", path
+        ) from error
 
 
 def _require_small(content: bytes) -> None:
     """Refuse a pickle that would take far more memory than it has bytes: by many objects, or a place far out."""
     for number, (operation, given, _) in enumerate(pickletools.genops(content)):
-        require(number < MAX_OPERATIONS, f"it has more than {MAX_OPERATIONS:,} objects.")
-        require("PUT" not in operation.name or cast(int, given) <= MAX_OPERATIONS, "it is damaged.")
+        require_sound(number < MAX_OPERATIONS, f"it has more than {MAX_OPERATIONS:,} objects.")
+        require_sound("PUT" not in operation.name or cast(int, given) <= MAX_OPERATIONS, "it is damaged.")
 
 
 def _statistics(held: dict[str, Any]) -> ObservationStatistics:
@@ -114,9 +116,9 @@ def _statistics(held: dict[str, Any]) -> ObservationStatistics:
     moments = {key: (_numbers(one.held["mean"]), _numbers(one.held["var"])) for key, one in each.items()}
     for mean, variance in moments.values():
         sound = mean.shape == variance.shape and np.isfinite(mean).all() and np.isfinite(variance).all()
-        require(bool(sound) and bool((variance >= 0).all()), "its statistics are damaged.")
+        require_sound(bool(sound) and bool((variance >= 0).all()), "its statistics are damaged.")
     epsilon, clip = (float(_number(held[name])) for name in ("epsilon", "clip_obs"))
-    require(0 <= epsilon < 1 and clip > 0, "its epsilon or clip_obs is damaged.")
+    require_sound(0 <= epsilon < 1 and clip > 0, "its epsilon or clip_obs is damaged.")
     return ObservationStatistics(moments, epsilon, clip)
 
 
@@ -165,13 +167,13 @@ def _bytes(content: Any) -> bytes:
     if isinstance(content, _Inert):
         # Protocol 2 writes bytes as text: _codecs.encode(text, "latin1").
         content = str(content.given[0]).encode("latin1")
-    require(isinstance(content, (bytes, bytearray)), "its arrays are damaged.")
+    require_sound(isinstance(content, (bytes, bytearray)), "its arrays are damaged.")
     return bytes(content)
 
 
 def _dtype(described: Any) -> np.dtype[Any]:
     code = str(described.given[0])
-    require(re.fullmatch(r"[fiu][248]|b1", code) is not None, f"its numbers are of the type {code!r}.")
+    require_sound(re.fullmatch(r"[fiu][248]|b1", code) is not None, f"its numbers are of the type {code!r}.")
     order = described.held[1] if described.held else "="
     return np.dtype((order if order in ("<", ">") else "=") + code)
 
@@ -179,7 +181,7 @@ def _dtype(described: Any) -> np.dtype[Any]:
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known = _KNOWN.fullmatch(module) and (module != "builtins" or name in _BUILTINS)
-        require(bool(known), f"it names {module}.{name}, which no file of VecNormalize's does.")
+        require_sound(bool(known), f"it names {module}.{name}, which no file of VecNormalize's does.")
         return _stand_in(f"{module}.{name}")
 
 

@@ -107,12 +107,15 @@ class Agent:
         where = "Agent"
         settle(self)
         known = isinstance(self.algorithm, AlgorithmSpec)
-        require(known, f"Agent: algorithm is {self.algorithm!r}; give a name, or settings such as PPO(n_steps=256).")
+        sentence = f"Agent: algorithm is {self.algorithm!r}; give a name, or settings such as PPO(n_steps=256)."
+        require(known, sentence, "setting-type", "Agent", "algorithm", self.algorithm)
         listed = isinstance(self.network, tuple)
-        require(listed, f"{where}: network is {self.network!r}; give a list, which is for actor and critic each.")
+        sentence = f"{where}: network is {self.network!r}; give a list, which is for actor and critic each."
+        require(listed, sentence, "setting-type", where, "network", self.network)
         check_settings(where, self)
         device_ok = isinstance(self.device, str) and re.fullmatch(r"auto|(cpu|cuda|mps)(:\d+)?", self.device)
-        require(bool(device_ok), f"{where}: device is {self.device!r}; give 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'.")
+        sentence = f"{where}: device is {self.device!r}; give 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'."
+        require(bool(device_ok), sentence, "choice-unknown", where, "device", self.device)
 
     @property
     def rollout_steps(self) -> int:

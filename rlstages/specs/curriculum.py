@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import cast
 
-from rlstages.errors import InputError, in_short, require, require_name, require_number
+from rlstages.errors import InputError, in_short, require, require_name, require_number, require_sound
 from rlstages.specs.agent import Agent
 from rlstages.specs.environment import Environment
 from rlstages.specs.plain import items_of, plain
@@ -52,20 +52,25 @@ class Curriculum:
         stages, held_out = items_of(stages), items_of(held_out)
         require_name("Curriculum", name)
         where = f"curriculum {name!r}"
-        require(isinstance(agent, Agent), f"{where}: agent is {in_short(agent)}; give an Agent(...).")
-        require(isinstance(stages, tuple) and len(stages) > 0, f"{where}: give a list of at least one stage.")
+        sentence = f"{where}: agent is {in_short(agent)}; give an Agent(...)."
+        require(isinstance(agent, Agent), sentence, "setting-type", where, "agent", agent)
+        sentence = f"{where}: give a list of at least one stage."
+        require(isinstance(stages, tuple) and len(stages) > 0, sentence, "setting-missing", where, "stages")
         for number, stage in enumerate(stages, 1):
             require_stage(where, number, stage)
         for index, stage in enumerate(stages):
             stage.check_place(stages[:index], agent)
         names = [stage.name for stage in stages]
         twice = sorted({name for name in names if names.count(name) > 1})
-        require(not twice, f"{where}: two stages are named {', '.join(map(repr, twice))}; give each a name of its own.")
+        sentence = f"{where}: two stages are named {', '.join(map(repr, twice))}; give each a name of its own."
+        require(not twice, sentence, "name-taken", where, "stages")
         several = isinstance(held_out, tuple)
-        require(several, f"{where}: held_out is {in_short(held_out)}; give a list of environments, be it of one.")
+        sentence = f"{where}: held_out is {in_short(held_out)}; give a list of environments, be it of one."
+        require(several, sentence, "setting-type", where, "held_out", held_out)
         for environment in held_out:
             what = f"held_out has {in_short(environment)} in it"
-            require(isinstance(environment, Environment), f"{where}: {what}; it takes Environment(...) only.")
+            sentence = f"{where}: {what}; it takes Environment(...) only."
+            require(isinstance(environment, Environment), sentence, "setting-type", where, "held_out", environment)
         require_number(where, "retention_share", retention_share, least=0.0, most=1.0)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "agent", agent)
@@ -92,8 +97,8 @@ class Curriculum:
         try:
             found = from_data(loads(text))
         except InputError as error:
-            raise InputError(f"The curriculum cannot be read: {error}") from error
-        require(isinstance(found, Curriculum), "The JSON does not hold a curriculum.")
+            raise error.retold(f"The curriculum cannot be read: {error}") from error
+        require_sound(isinstance(found, Curriculum), "The JSON does not hold a curriculum.")
         return cast(Curriculum, found)
 
     def __str__(self) -> str:

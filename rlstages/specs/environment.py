@@ -75,17 +75,23 @@ class Environment:
     ) -> None:
         if not isinstance(id, str):
             id = reference("Environment", id)
-        require(bool(id.strip()), "Environment: the id is empty; give an id such as 'CartPole-v1'.")
+        sentence = "Environment: the id is empty; give an id such as 'CartPole-v1'."
+        require(bool(id.strip()), sentence, "setting-missing", "Environment", "id")
         where = f"Environment({id!r})"
         applied = items_of(wrappers)
         is_list = isinstance(applied, tuple)
-        require(is_list, f"{where}: wrappers is {wrappers!r}; give a list of functions or classes.")
+        sentence = f"{where}: wrappers is {wrappers!r}; give a list of functions or classes."
+        require(is_list, sentence, "setting-type", where, "wrappers", wrappers)
         is_mapping = kwargs is None or isinstance(kwargs, Mapping)
-        require(is_mapping, f"{where}: kwargs is {kwargs!r}; give a dictionary.")
+        require(
+            is_mapping, f"{where}: kwargs is {kwargs!r}; give a dictionary.", "setting-type", where, "kwargs", kwargs
+        )
         odd = [key for key in kwargs or {} if not isinstance(key, str)]
-        require(not odd, f"{where}: kwargs has the key {next(iter(odd), None)!r}; names of arguments are texts.")
+        sentence = f"{where}: kwargs has the key {next(iter(odd), None)!r}; names of arguments are texts."
+        require(not odd, sentence, "setting-type", where, "kwargs", kwargs)
         twice = set(kwargs or {}) & set(more)
-        require(not twice, f"{where}: {', '.join(sorted(twice))} given twice, in kwargs= and as a keyword.")
+        sentence = f"{where}: {', '.join(sorted(twice))} given twice, in kwargs= and as a keyword."
+        require(not twice, sentence, "setting-conflict", where, "kwargs")
         vectorize, step_timeout, success, success_at = map(plain, (vectorize, step_timeout, success, success_at))
         require_choice(where, "success_at", success_at, ["end", "any"])
         require_choice(where, "vectorize", vectorize, ["auto", "in-process", "subprocess", "batched"])
@@ -94,7 +100,7 @@ class Environment:
         try:
             to_data(arguments)
         except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+            raise error.retold(f"{where}: {error}", where=where) from None
         object.__setattr__(self, "id", id)
         object.__setattr__(self, "kwargs", arguments)
         object.__setattr__(self, "wrappers", tuple(reference(where, w) for w in applied))
@@ -114,7 +120,8 @@ def _success_rule(where: str, success: SuccessRule) -> Success:
     if callable(success):
         return reference(where, success)
     if isinstance(success, str):
-        require(bool(success.strip()), f"{where}: success is empty; give an info key, a number or a function.")
+        sentence = f"{where}: success is empty; give an info key, a number or a function."
+        require(bool(success.strip()), sentence, "setting-missing", where, "success")
         return reference(where, success) if ":" in success else success
     require_number(where, "success", success)
     return success

@@ -49,7 +49,8 @@ class Expert:
             source = os.fspath(source)
         if not isinstance(source, str):
             source = reference("Expert", source)
-        require(bool(source.strip()), "Expert: the source is empty; give a function, a run directory or a model zip.")
+        sentence = "Expert: the source is empty; give a function, a run directory or a model zip."
+        require(bool(source.strip()), sentence, "setting-missing", "Expert", "source")
         episodes, algorithm = whole(episodes), plain(algorithm)
         if kind is None:
             is_name = ":" in source and "/" not in source and "\\" not in source
@@ -58,19 +59,20 @@ class Expert:
         if kind == "function":
             reference("Expert", source)
         named = isinstance(algorithm, str) and algorithm.isidentifier()
-        require(named, f"Expert({source!r}): algorithm is {algorithm!r}; give the name of a class such as 'PPO'.")
+        sentence = f"Expert({source!r}): algorithm is {algorithm!r}; give the name of a class such as 'PPO'."
+        require(named, sentence, "name-invalid", f"Expert({source!r})", "algorithm")
         require_int(f"Expert({source!r})", "episodes", episodes)
         object.__setattr__(self, "source", source)
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "episodes", episodes)
         object.__setattr__(self, "algorithm", algorithm)
         if normalize is not None:
-            require(
-                kind == "model", f"Expert({source!r}): normalize is for the zip file of a model only; leave it out."
-            )
+            sentence = f"Expert({source!r}): normalize is for the zip file of a model only; leave it out."
+            require(kind == "model", sentence, "setting-conflict", f"Expert({source!r})", "normalize")
             path = os.fspath(normalize) if isinstance(normalize, os.PathLike) else normalize
             given = isinstance(path, str) and bool(path.strip())
-            require(given, f"Expert({source!r}): normalize is {normalize!r}; give the path of a VecNormalize file.")
+            sentence = f"Expert({source!r}): normalize is {normalize!r}; give the path of a VecNormalize file."
+            require(given, sentence, "setting-type", f"Expert({source!r})", "normalize", normalize)
             normalize = path
         object.__setattr__(self, "normalize", normalize)
 

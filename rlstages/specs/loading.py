@@ -38,16 +38,16 @@ def load_factory(source: str) -> Factory:
     """
     path = Path(source)
     if path.suffix == ".py":
-        require(path.is_file(), f"There is no curriculum file {source!r}.")
+        require(path.is_file(), f"There is no curriculum file {source!r}.", "file-missing", path)
         module = _guarded(path, lambda: load_file(path))
         factory = getattr(module, "curriculum", None)
-        require(
-            callable(factory), f"{path.name} defines no function 'curriculum'; define one that returns a Curriculum."
-        )
+        sentence = f"{path.name} defines no function 'curriculum'; define one that returns a Curriculum."
+        require(callable(factory), sentence, "import-failed", path.name, "curriculum")
         return cast(Factory, factory)
     known = named_curricula()
     names = ", ".join(known)
-    require(source in known, f"There is no curriculum {source!r}; known are {names}.{nearest(source, known)}")
+    sentence = f"There is no curriculum {source!r}; known are {names}.{nearest(source, known)}"
+    require(source in known, sentence, "name-unknown", name="curriculum", value=source)
     factory = resolve(known[source].value)
     note_package(known[source].module)
     return cast(Factory, factory)
@@ -76,7 +76,8 @@ def load_with_parameters(source: str, parameters: Mapping[str, str] | None = Non
     arguments = _read_parameters(source, factory, parameters or {})
     curriculum = _guarded(Path(source), lambda: factory(**arguments))
     is_one = isinstance(curriculum, Curriculum)
-    require(is_one, f"{source}: the function 'curriculum' returned {type(curriculum).__name__}, not a Curriculum.")
+    sentence = f"{source}: the function 'curriculum' returned {type(curriculum).__name__}, not a Curriculum."
+    require(is_one, sentence, "import-failed", source, "curriculum")
     return cast(Curriculum, curriculum), arguments
 
 
@@ -96,9 +97,11 @@ def _read_parameters(source: str, factory: Factory, given: Mapping[str, Any]) ->
     for name in given:
         takes = ", ".join(parameters) or "none"
         hint = nearest(name, parameters)
-        require(name in parameters, f"{source}: there is no parameter {name!r}; it takes {takes}.{hint}")
+        sentence = f"{source}: there is no parameter {name!r}; it takes {takes}.{hint}"
+        require(name in parameters, sentence, "setting-unknown", source, name)
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in given]
-    require(not missing, f"{source}: give a value for {', '.join(missing)}, for example -p {''.join(missing[:1])}=...")
+    sentence = f"{source}: give a value for {', '.join(missing)}, for example -p {''.join(missing[:1])}=..."
+    require(not missing, sentence, "setting-missing", source, "".join(missing[:1]))
     return {name: _read_parameter(f"{source}: {name}", value, parameters[name]) for name, value in given.items()}
 
 
@@ -111,9 +114,13 @@ def _read_parameter(where: str, value: Any, parameter: inspect.Parameter) -> Any
         adapter: Any = TypeAdapter(kind)
         return adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(plain(value))
     except ValidationError:
-        raise InputError(f"{where} is {value!r}, which is not of the type {wanted}.") from None
+        raise InputError(
+            f"{where} is {value!r}, which is not of the type {wanted}.", "setting-type", where, value=value
+        ) from None
     except PydanticUserError:
-        raise InputError(f"{where} is of the type {wanted}, which cannot be given as text.") from None
+        raise InputError(
+            f"{where} is of the type {wanted}, which cannot be given as text.", "setting-type", where, value=value
+        ) from None
 
 
 def _guarded(path: Path, run: Callable[[], Any]) -> Any:
@@ -127,7 +134,7 @@ def _guarded(path: Path, run: Callable[[], Any]) -> Any:
         if isinstance(error, SyntaxError):
             file = Path(error.filename).name if error.filename else path.name
             line = f", line {error.lineno}" if error.lineno else ""
-            raise InputError(f"{file}{line}: {error.msg}.") from None
+            raise InputError(f"{file}{line}: {error.msg}.", "import-failed", file) from None
         if isinstance(error, InputError):
-            raise InputError(f"{where}: {error}" if lines else str(error)) from None
-        raise InputError(f"{where}: {reason_of(error)}") from error
+            raise error.retold(f"{where}: {error}" if lines else str(error)) from None
+        raise InputError(f"{where}: {reason_of(error)}", "import-failed", path.name) from error

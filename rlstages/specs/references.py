@@ -37,10 +37,10 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
     if isinstance(value, str):
         module, colon, qualname = value.partition(":")
         ok = bool(colon and module and qualname) and not module.startswith(".")
-        require(ok, f"{where}: {value!r} is not of the form 'module:name'.")
+        require(ok, f"{where}: {value!r} is not of the form 'module:name'.", "name-invalid", where)
         return value
     made = f"{where}: {value!r} is made already; give its id, or the function or class that makes it."
-    require(callable(value) or not hasattr(value, "step"), made)
+    require(callable(value) or not hasattr(value, "step"), made, "setting-type", where, value=value)
     qualname = getattr(value, "__qualname__", "")
     named = callable(value) and bool(qualname) and "<" not in qualname
     named = named and (
@@ -49,16 +49,15 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
     # Without the address that Python shows for a function.
     shown = qualname.rpartition(".")[2] or repr(value)
     shown = "a lambda" if shown == "<lambda>" else shown
-    require(named, f"{where}: {shown} has no name to import it by; define it with def or class at top level.")
+    sentence = f"{where}: {shown} has no name to import it by; define it with def or class at top level."
+    require(named, sentence, "name-invalid", where)
     module = value.__module__
     if module == "__main__":
         module = _name_main_module(where)
     _note_beside_main(module)
     elsewhere = _walk(sys.modules.get(module), qualname)
-    require(
-        elsewhere is None or elsewhere == value,
-        f"{where}: {value!r} is not what '{module}:{qualname}' stands for; give it a name of its own.",
-    )
+    sentence = f"{where}: {value!r} is not what '{module}:{qualname}' stands for; give it a name of its own."
+    require(elsewhere is None or elsewhere == value, sentence, "name-invalid", where)
     return f"{module}:{qualname}"
 
 
@@ -76,7 +75,9 @@ def class_at(what: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), qualname)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{what} {name} cannot be imported ({reason_of(error)}).") from error
+        raise InputError(
+            f"{what} {name} cannot be imported ({reason_of(error)}).", "import-failed", name=name
+        ) from error
 
 
 def is_reference(text: str) -> bool:
@@ -96,7 +97,8 @@ def resolve(name: str) -> Any:
     found: Any = _imported(module_name, name)
     for part in qualname.split("."):
         if not hasattr(found, part):
-            raise InputError(f"{name!r}: {module_name!r} has no {part!r}.{nearest(part, dir(found))}")
+            sentence = f"{name!r}: {module_name!r} has no {part!r}.{nearest(part, dir(found))}"
+            raise InputError(sentence, "name-unknown", module_name, part)
         found = getattr(found, part)
     return found
 
@@ -111,10 +113,12 @@ def _imported(module: str, wanted: str) -> ModuleType:
         missing = error.name or module
         wrong = module == missing or module.startswith(missing + ".")
         reason = "install it, or correct the name" if wrong else f"{module!r} imports it, so install it"
-        raise InputError(f"{wanted!r}: there is no module {missing!r}; {reason}.") from error
+        raise InputError(
+            f"{wanted!r}: there is no module {missing!r}; {reason}.", "import-failed", module, missing
+        ) from error
     except Exception as error:
         reason = reason_of(error)
-        raise InputError(f"{wanted!r}: {module!r} cannot be imported: {reason}.") from error
+        raise InputError(f"{wanted!r}: {module!r} cannot be imported: {reason}.", "import-failed", module) from error
 
 
 def _module(name: str) -> ModuleType:
@@ -122,7 +126,8 @@ def _module(name: str) -> ModuleType:
     if name in _SOURCES and name not in sys.modules:
         path = _SOURCES[name]
         gone = f"The file {path}, which the module {name!r} came from, is gone"
-        require(path.is_file(), f"{gone}; put it back, or give it as FILE under its old name, {path.name}.")
+        sentence = f"{gone}; put it back, or give it as FILE under its old name, {path.name}."
+        require(path.is_file(), sentence, "file-missing", path)
         if path.stem == name:
             return load_file(path)
     module = importlib.import_module(name)
@@ -144,18 +149,20 @@ def load_file(path: Path) -> ModuleType:
     """
     path = path.resolve()
     name = path.stem
-    require(name.isidentifier(), f"{path.name}: a curriculum file's name must be a Python name; rename it.")
-    require(path.is_file(), f"There is no file {path}.")
+    sentence = f"{path.name}: a curriculum file's name must be a Python name; rename it."
+    require(name.isidentifier(), sentence, "name-invalid", path.name, "name")
+    require(path.is_file(), f"There is no file {path}.", "file-missing", path)
     loaded = sys.modules.get(name) or _worker_main(path)
     if loaded is not None and _is_at(getattr(loaded, "__file__", None), path):
         sys.modules[name] = loaded
         _SOURCES.update({name: path, **_usable_neighbours(name, path)})
         return loaded
     taken = loaded is not None or not _is_free(name, path)
-    require(not taken, f"{path.name}: there is already a module named {name!r}; rename the file.")
+    sentence = f"{path.name}: there is already a module named {name!r}; rename the file."
+    require(not taken, sentence, "name-taken", path.name, "name")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise InputError(f"{path.name} is not a Python file.")
+        raise InputError(f"{path.name} is not a Python file.", "import-failed", path.name)
     module = importlib.util.module_from_spec(spec)
     known, around = dict(_SOURCES), loading()
     _SOURCES.update({name: path, **_usable_neighbours(name, path)})
@@ -186,11 +193,11 @@ def _usable_neighbours(name: str, path: Path) -> dict[str, Path]:
     found = neighbours(name, path)
     for module, file in found.items():
         other = _SOURCES.get(module, file)
-        require(
-            other == file,
+        sentence = (
             f"{path.name} imports {module!r} from {file}, and under that name {other} is in use in this process; "
-            "rename one of the two, or use a process for each.",
+            "rename one of the two, or use a process for each."
         )
+        require(other == file, sentence, "name-taken", path.name, module)
     return {module: file for module, file in found.items() if _is_free(*_top(module, file))}
 
 
@@ -303,11 +310,14 @@ def _name_main_module(where: str) -> str:
     if started_as is not None:
         return str(started_as)
     file = getattr(main, "__file__", None)
-    require(file is not None, f"{where}: functions typed into a prompt cannot be named; put them into a file.")
+    sentence = f"{where}: functions typed into a prompt cannot be named; put them into a file."
+    require(file is not None, sentence, "name-invalid", where)
     path = Path(str(file)).resolve()
-    require(path.stem.isidentifier(), f"{path.name}: the script's name must be a Python name; rename it.")
+    sentence = f"{path.name}: the script's name must be a Python name; rename it."
+    require(path.stem.isidentifier(), sentence, "name-invalid", path.name, "name")
     taken = sys.modules.setdefault(path.stem, main) is not main
-    require(not taken, f"{path.name}: there is already a module named {path.stem!r}; rename the script.")
+    sentence = f"{path.name}: there is already a module named {path.stem!r}; rename the script."
+    require(not taken, sentence, "name-taken", path.name, "name")
     if path.stem not in _SOURCES:
         _SOURCES.update({path.stem: path, **_usable_neighbours(path.stem, path)})
     return path.stem

@@ -53,7 +53,8 @@ def to_data(value: Any, *, nan_as_null: bool = False) -> Any:
         return _frozen_to_data(value)
     if isinstance(value, Mapping):
         if TAG in value or not all(isinstance(key, str) for key in value):
-            raise InputError(f"{value!r} cannot be written as JSON: its keys must be strings other than {TAG!r}.")
+            sentence = f"{value!r} cannot be written as JSON: its keys must be strings other than {TAG!r}."
+            raise InputError(sentence, "setting-type", value=value)
         return {key: to_data(item, nan_as_null=nan_as_null) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_data(item, nan_as_null=nan_as_null) for item in value]
@@ -64,7 +65,7 @@ def to_data(value: Any, *, nan_as_null: bool = False) -> Any:
     own = plain(value)
     if own is not value:
         return to_data(own, nan_as_null=nan_as_null)
-    raise InputError(f"{value!r} cannot be written as JSON; {_instead(value)}.")
+    raise InputError(f"{value!r} cannot be written as JSON; {_instead(value)}.", "setting-type", value=value)
 
 
 def _frozen_to_data(value: Any) -> Any:
@@ -100,7 +101,7 @@ def from_data(data: Any) -> Any:
     try:
         return _from_data(data, FrozenList)
     except RecursionError:
-        raise InputError("The data is nested too deep.") from None
+        raise InputError("The data is nested too deep.", "file-damaged") from None
 
 
 def _from_data(data: Any, listed: type) -> Any:
@@ -119,7 +120,7 @@ def _from_data(data: Any, listed: type) -> Any:
     try:
         return cls(**fields)
     except TypeError as error:
-        raise InputError(f"The data of a {name} does not fit: {error}.") from error
+        raise InputError(f"The data of a {name} does not fit: {error}.", "file-damaged", name=str(name)) from error
 
 
 def _class_named(name: Any) -> type:
@@ -128,7 +129,8 @@ def _class_named(name: Any) -> type:
         _entries(name)
     if not isinstance(name, str) or name not in _CLASSES:
         missing = f" No installed package adds it under the entry points {' or '.join(GROUPS)}."
-        raise InputError(f"The data names the unknown type {name!r}.{nearest(str(name), _CLASSES) or missing}")
+        sentence = f"The data names the unknown type {name!r}.{nearest(str(name), _CLASSES) or missing}"
+        raise InputError(sentence, "name-unknown", name="type", value=name)
     return _CLASSES[name]
 
 
@@ -145,11 +147,12 @@ def refuse_unfindable(spec: Any, group: str) -> None:
     for name in dict.fromkeys(_kinds_in(to_data(spec))):
         cls = _CLASSES[name]
         if cls.__module__.partition(".")[0] != "rlstages" and cls not in _entries(name):
-            raise InputError(
+            sentence = (
                 f"{name} of the module {cls.__module__} could not be found by the commands that read the run later; "
                 f'put it into a package whose pyproject.toml has {name} = "module:{cls.__qualname__}" under '
                 f'[project.entry-points."{group}"], and install that.'
             )
+            raise InputError(sentence, "kind-invalid", cls.__module__, name)
 
 
 def _entries(name: str) -> list[Any]:
@@ -159,7 +162,8 @@ def _entries(name: str) -> list[Any]:
         try:
             found.append(entry.load())
         except Exception as error:
-            raise InputError(f"{name!r} cannot be imported from {entry.value}: {reason_of(error)}.") from error
+            sentence = f"{name!r} cannot be imported from {entry.value}: {reason_of(error)}."
+            raise InputError(sentence, "import-failed", entry.value, name) from error
     return found
 
 
@@ -180,7 +184,7 @@ def _items_from_data(kind: str, items: Any) -> Any:
             return tuple(found) if kind == TUPLE else FrozenDict(dict(found))
     except (TypeError, ValueError):
         pass
-    raise InputError(f"The data of a {kind} does not fit: its items are {items!r:.80}.")
+    raise InputError(f"The data of a {kind} does not fit: its items are {items!r:.80}.", "file-damaged", name=kind)
 
 
 def dumps(data: Any) -> str:
@@ -210,7 +214,7 @@ def loads(text: str | bytes) -> Any:
             object_pairs_hook=_unique,
         )
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON: {error}") from error
+        raise InputError(f"not valid JSON: {error}", "file-damaged") from error
 
 
 def _depth_exceeds(text: str, most: int) -> bool:
@@ -285,7 +289,8 @@ def require_types(record: Any) -> None:
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         if not _is_of(value, hints[field.name]):
-            raise InputError(f"The {field.name} of a {type(record).__name__} is {value!r:.80}.")
+            sentence = f"The {field.name} of a {type(record).__name__} is {value!r:.80}."
+            raise InputError(sentence, "file-damaged", type(record).__name__, field.name)
 
 
 @functools.cache

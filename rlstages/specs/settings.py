@@ -87,7 +87,7 @@ def check_setting(where: str, cls: type, name: str, value: Any) -> None:
     """
     said, kinds = _about(cls, name), kinds_of(cls)[name]
     changing = f"{where}: {name} is a function; write Linear(start, end) for what changes over a stage."
-    require(Linear not in kinds or not callable(value), changing)
+    require(Linear not in kinds or not callable(value), changing, "setting-type", where, name, value)
     if (value is None and types.NoneType in kinds) or (Linear in kinds and isinstance(value, Linear)):
         return
     choices = [
@@ -106,7 +106,8 @@ def check_setting(where: str, cls: type, name: str, value: Any) -> None:
 
 
 def _require_ints(where: str, name: str, value: Any, said: About) -> None:
-    require(isinstance(value, tuple), f"{where}: {name} is {value!r}; give a list of whole numbers.")
+    sentence = f"{where}: {name} is {value!r}; give a list of whole numbers."
+    require(isinstance(value, tuple), sentence, "setting-type", where, name, value)
     for number in value:
         require_int(where, f"a number of {name}", number, 1 if math.isinf(said.least) else int(said.least))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from rlstages.errors import InputError, in_short, nearest
+from rlstages.errors import Code, InputError, in_short, nearest
 
 _T = TypeVar("_T", bound=type)
 _LAYERS = "write network=[64, 64], which is for actor and critic each"
@@ -43,6 +43,8 @@ WORDS = {
 class UnknownSetting(InputError, TypeError):
     """An argument that a spec does not take."""
 
+    code: Code = "setting-unknown"
+
 
 Fold = Callable[[type, dict[str, Any]], dict[str, Any]]
 
@@ -69,10 +71,14 @@ def refusing_unknown(*agents: str, fold: Fold | None = None, also: Sequence[str]
                 args, given = (), fold(cls, {**by_place, **given})
             unknown = next((name for name in given if name not in known), None)
             if unknown is not None:
-                raise UnknownSetting(_sentence(cls.__name__, unknown, [*known, *also], agents))
+                raise UnknownSetting(
+                    _sentence(cls.__name__, unknown, [*known, *also], agents), where=cls.__name__, name=unknown
+                )
             if len(args) > len(nameless):
                 only, more = " and ".join(nameless), in_short(args[len(nameless)])
-                raise UnknownSetting(f"{cls.__name__} takes only {only} without a name; write name=value for {more}.")
+                raise UnknownSetting(
+                    f"{cls.__name__} takes only {only} without a name; write name=value for {more}.", where=cls.__name__
+                )
             made(self, *args, **given)
 
         cls.__init__ = init  # type: ignore[misc]

@@ -64,10 +64,8 @@ class CloningRunner:
         Raises:
             InputError: If it cannot be cloned.
         """
-        require(
-            importlib.util.find_spec("imitation") is not None,
-            f"Cloning needs the package imitation, which is not installed: {INSTALL_IMITATION}",
-        )
+        sentence = f"Cloning needs the package imitation, which is not installed: {INSTALL_IMITATION}"
+        require(importlib.util.find_spec("imitation") is not None, sentence, "unavailable", name="imitation")
         if stage.demonstrations is not None:
             shown = load_demonstrations(Path(stage.demonstrations)).filtered(stage.best, stage.min_return)
             place_demonstrations(stage.source, shown, setting.observation_space, setting.action_space)
@@ -111,7 +109,8 @@ class CloningRunner:
         self._digest = state["demonstrations"]
         if self._phase != "demonstrations":
             whole = self._file.is_file() and sha256(self._file.read_bytes()) == self._digest
-            require(whole, f"{self._file} is not the file that the run wrote; train again, with another --out.")
+            sentence = f"{self._file} is not the file that the run wrote; train again, with another --out."
+            require(whole, sentence, "file-damaged", self._file)
             self._epochs = self._prepare(load_demonstrations(self._file))
             self._epochs.load_state_dict(state)
         self._examiner.load_state_dict(state["examiner"])

@@ -118,9 +118,12 @@ def runner_of(stage: StageSpec) -> Any:
     try:
         found = getattr(import_module(module), name)
     except Exception as error:
-        raise InputError(f"{where} cannot be imported ({reason_of(error)}).") from error
+        raise InputError(
+            f"{where} cannot be imported ({reason_of(error)}).", "import-failed", f"stage {stage.name!r}", "runner"
+        ) from error
     lacks = [method for method in METHODS if not callable(getattr(found, method, None))]
-    require(not lacks, f"{where} has no method {' and no '.join(lacks)}, which every runner needs.")
+    sentence = f"{where} has no method {' and no '.join(lacks)}, which every runner needs."
+    require(not lacks, sentence, "kind-invalid", f"stage {stage.name!r}", "runner")
     return found
 
 
@@ -134,7 +137,10 @@ def require_counters(stage: StageSpec, runner: StageRunner) -> None:
     if type(given) is not int or not hasattr(runner, "result"):
         raise Fault(
             f"Stage {stage.name!r}: its runner {stage.runner} is made without "
-            f"{'stage_steps' if type(given) is not int else 'result'}; set stage_steps = 0 and result = None there."
+            f"{'stage_steps' if type(given) is not int else 'result'}; set stage_steps = 0 and result = None there.",
+            "runner-invalid",
+            f"stage {stage.name!r}",
+            "stage_steps" if type(given) is not int else "result",
         )
 
 
@@ -151,14 +157,16 @@ def require_result(stage: StageSpec, result: Result, follows: bool) -> None:
     """
     where = f"Stage {stage.name!r}: the result of its runner {stage.runner}"
     if not isinstance(result, Result):
-        raise Fault(f"{where} is {in_short(result)}; it is None while the stage is under way, and then a Result.")
+        sentence = f"{where} is {in_short(result)}; it is None while the stage is under way, and then a Result."
+        raise Fault(sentence, "runner-invalid", f"stage {stage.name!r}", "result")
     try:
         require_types(result)
     except InputError as error:
-        raise Fault(f"{where} does not fit: {error}") from error
+        raise Fault(f"{where} does not fit: {error}", "runner-invalid", f"stage {stage.name!r}", "result") from error
     collapsed = result.outcome == "collapsed"
     if collapsed != (result.decline is not None) or (collapsed and not follows):
-        raise Fault(f"{where} does not fit: 'collapsed', and nothing else, has a decline, and follows another stage.")
+        sentence = f"{where} does not fit: 'collapsed', and nothing else, has a decline, and follows another stage."
+        raise Fault(sentence, "runner-invalid", f"stage {stage.name!r}", "result")
 
 
 def state_of_runner(stage: StageSpec, runner: StageRunner) -> Mapping[str, Any]:
@@ -169,8 +177,9 @@ def state_of_runner(stage: StageSpec, runner: StageRunner) -> Mapping[str, Any]:
     """
     state: object = runner.state_dict()
     if not isinstance(state, Mapping):
-        raise Fault(
+        sentence = (
             f"Stage {stage.name!r}: state_dict of its runner {stage.runner} returns {in_short(state)}; let it return a "
             "dictionary of arrays and JSON values, be it an empty one."
         )
+        raise Fault(sentence, "runner-invalid", f"stage {stage.name!r}", "state_dict")
     return state

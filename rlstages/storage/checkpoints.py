@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
-from rlstages.errors import Fault, InputError, in_short
+from rlstages.errors import Code, Fault, InputError, in_short
 from rlstages.specs.serialization import loads
 from rlstages.storage.untrusted import Tensors, read_bytes
 
@@ -44,6 +44,8 @@ _WRITING, _DELETING = ".writing-", ".deleting-"
 
 class DiskFault(Fault):
     """Something could not be written: one sentence names it and says why. What was there before is untouched."""
+
+    code: Code = "file-unusable"
 
 
 class DamagedCheckpoint(Exception):
@@ -221,7 +223,9 @@ def make_parent(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{file.parent} cannot be made: {reason(error)}; give another --out.") from None
+        raise InputError(
+            f"{file.parent} cannot be made: {reason(error)}; give another --out.", "file-unusable", file.parent
+        ) from None
 
 
 def sha256(content: bytes) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, require_sound
 from rlstages.specs.serialization import loads
 from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.lock import LOCK_FILE as LOCK
@@ -67,7 +67,9 @@ def found(directory: Path, file: str, about: Mapping[str, Any], name: str) -> No
         directory.mkdir(parents=True, exist_ok=True)
         patiently(write)
     except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror}; give another --out.") from error
+        raise InputError(
+            f"{directory} cannot be written: {error.strerror}; give another --out.", "file-unusable", directory
+        ) from error
 
 
 def is_unused(directory: Path, file: str) -> bool:
@@ -79,7 +81,9 @@ def is_unused(directory: Path, file: str) -> bool:
     try:
         names = {entry.name for entry in directory.iterdir()} if directory.exists() else set()
     except OSError as error:
-        raise InputError(f"{directory} cannot be read: {error.strerror}; give another --out.") from error
+        raise InputError(
+            f"{directory} cannot be read: {error.strerror}; give another --out.", "file-unusable", directory
+        ) from error
     return names <= {LOCK, f".writing-{file}"}
 
 
@@ -101,5 +105,5 @@ def _said(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     said = loads(read_bytes(file))
-    require(isinstance(said, dict), f"{file} is damaged: it holds no object.")
+    require_sound(isinstance(said, dict), f"{file} is damaged: it holds no object.", file)
     return cast(dict[str, Any], said)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from rlstages.errors import InputError, require
+from rlstages.errors import Code, InputError, require
 
 LOCK_FILE = "lock"
 _T = TypeVar("_T")
@@ -23,6 +23,8 @@ _OWNED: dict[int, tuple[int, int]] = {}
 
 class OwnedElsewhere(InputError):
     """Another process owns the directory."""
+
+    code: Code = "run-busy"
 
 
 def lock(directory: Path) -> int:
@@ -38,11 +40,12 @@ def lock(directory: Path) -> int:
     path = directory / LOCK_FILE
     # The system's lock keeps other processes out, but not a second owner in this one; and it is lost when this process
     # closes any handle of the file, so this comes before the file is opened.
-    require(_identity(path) not in _OWNED.values(), f"{directory} is in use in this process already; close it first.")
+    sentence = f"{directory} is in use in this process already; close it first."
+    require(_identity(path) not in _OWNED.values(), sentence, "run-busy", directory)
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror}.") from None
+        raise InputError(f"{directory} cannot be written: {error.strerror}.", "file-unusable", directory) from None
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(handle, 0)
@@ -50,10 +53,12 @@ def lock(directory: Path) -> int:
     except (BlockingIOError, PermissionError):
         holder = _holder(handle)
         os.close(handle)
-        raise OwnedElsewhere(f"{directory} belongs to {holder}; wait for it, or stop it.") from None
+        raise OwnedElsewhere(f"{directory} belongs to {holder}; wait for it, or stop it.", where=directory) from None
     except OSError as error:
         os.close(handle)
-        raise InputError(f"{directory} cannot be locked: {error.strerror}; put it on another disk.") from None
+        raise InputError(
+            f"{directory} cannot be locked: {error.strerror}; put it on another disk.", "file-unusable", directory
+        ) from None
     found = os.fstat(handle)
     _OWNED[handle] = found.st_dev, found.st_ino
     return handle

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from rlstages.errors import InputError, require, require_int
+from rlstages.errors import InputError, require, require_int, require_sound
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.references import is_reference, modules_named, reference
 from rlstages.specs.serialization import from_data, loads, to_data
@@ -89,16 +89,14 @@ def read_record(path: Path) -> RunRecord:
         InputError: If the path is not a run directory.
     """
     file = path / RECORD
-    require(file.is_file(), f"{path} is not a run directory: it has no {RECORD}.")
+    require(file.is_file(), f"{path} is not a run directory: it has no {RECORD}.", "file-missing", path)
     try:
         data = loads(read_bytes(file))
         version = data["version"]
-        require(
-            version == RECORD_VERSION,
-            f"it is of version {version!r}, and this rlstages reads version {RECORD_VERSION}.",
-        )
+        sentence = f"it is of version {version!r}, and this rlstages reads version {RECORD_VERSION}."
+        require_sound(version == RECORD_VERSION, sentence, name="version")
         curriculum = from_data(absolute_from_run(data["curriculum"], path))
-        require(isinstance(curriculum, Curriculum), "it does not hold a curriculum.")
+        require_sound(isinstance(curriculum, Curriculum), "it does not hold a curriculum.", name="curriculum")
         record = RunRecord(
             curriculum=cast(Curriculum, curriculum),
             seed=data["seed"],
@@ -118,32 +116,36 @@ def read_record(path: Path) -> RunRecord:
         _check(record)
         return record
     except InputError as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+        raise InputError(f"{file} cannot be read: {error}", "file-damaged", file) from error
     except (KeyError, TypeError, AttributeError, OSError) as error:
-        raise InputError(f"{file} is damaged: {type(error).__name__} {error}.") from error
+        raise InputError(f"{file} is damaged: {type(error).__name__} {error}.", "file-damaged", file) from error
 
 
 def _check(record: RunRecord) -> None:
     require_int("it", "seed", record.seed, least=0)
     plain = isinstance(record.run_id, str) and re.fullmatch(_RUN_ID, record.run_id)
-    require(bool(plain), f"its run_id is {record.run_id!r}.")
+    require_sound(bool(plain), f"its run_id is {record.run_id!r}.", name="run_id")
     for name in ("versions", "sources", "digests"):
         texts = getattr(record, name)
         whole = isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())
-        require(whole, f"its {name} are damaged.")
-    require("rlstages" in record.versions, "its versions are damaged.")
-    require(set(record.digests) <= set(record.sources), "its digests are damaged.")
-    require(isinstance(record.conditions, dict), "its conditions are damaged.")
-    require(isinstance(record.spaces, dict), "its spaces are damaged.")
-    require(record.initial is None or isinstance(record.initial, str), "its initial run is damaged.")
+        require_sound(whole, f"its {name} are damaged.", name=name)
+    require_sound("rlstages" in record.versions, "its versions are damaged.", name="versions")
+    require_sound(set(record.digests) <= set(record.sources), "its digests are damaged.", name="digests")
+    require_sound(isinstance(record.conditions, dict), "its conditions are damaged.", name="conditions")
+    require_sound(isinstance(record.spaces, dict), "its spaces are damaged.", name="spaces")
+    require_sound(
+        record.initial is None or isinstance(record.initial, str), "its initial run is damaged.", name="initial"
+    )
     shown = record.demonstrations
-    require(shown is None or isinstance(shown, str), "the digest of its demonstrations is damaged.")
-    require(isinstance(record.parameters, dict), "its parameters are damaged.")
-    require(record.notes is None or isinstance(record.notes, str), "its notes are damaged.")
-    require(all(isinstance(tag, str) for tag in record.tags), "its tags are damaged.")
+    require_sound(
+        shown is None or isinstance(shown, str), "the digest of its demonstrations is damaged.", name="demonstrations"
+    )
+    require_sound(isinstance(record.parameters, dict), "its parameters are damaged.", name="parameters")
+    require_sound(record.notes is None or isinstance(record.notes, str), "its notes are damaged.", name="notes")
+    require_sound(all(isinstance(tag, str) for tag in record.tags), "its tags are damaged.", name="tags")
     origin = record.origin
     named = isinstance(origin, dict) and all(isinstance(origin.get(key), str) for key in ("name", "digest"))
-    require(origin is None or named, "its origin is damaged.")
+    require_sound(origin is None or named, "its origin is damaged.", name="origin")
 
 
 def digest_from(path: Path, curriculum: Curriculum) -> str:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, require, require_sound
 from rlstages.events import DemonstrationsReady, Event, StageCollapsed, StageFinished
 from rlstages.specs.curriculum import Curriculum
 from rlstages.specs.references import files_behind, sources
@@ -63,7 +63,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        require((path / RECORD).is_file(), f"{path} is not a run directory: it has no {RECORD}.")
+        require((path / RECORD).is_file(), f"{path} is not a run directory: it has no {RECORD}.", "file-missing", path)
         self._begin(path, lock(path))
 
     def _begin(self, path: Path, held: int) -> None:
@@ -97,7 +97,9 @@ class RunDirectory:
         try:
             path.mkdir(parents=True)
         except OSError as error:
-            raise InputError(f"{path} cannot be made: {error.strerror}; give another --out.") from None
+            raise InputError(
+                f"{path} cannot be made: {error.strerror}; give another --out.", "file-unusable", path
+            ) from None
         try:
             held = lock(path)
             try:
@@ -120,7 +122,9 @@ class RunDirectory:
             shutil.rmtree(path, ignore_errors=True)
             cause = error.__cause__ if isinstance(error, DiskFault) else error
             if isinstance(cause, OSError):
-                raise InputError(f"{path} cannot be written: {reason(cause)}; give another --out.") from error
+                raise InputError(
+                    f"{path} cannot be written: {reason(cause)}; give another --out.", "file-unusable", path
+                ) from error
             raise
 
     def close(self) -> None:
@@ -196,7 +200,7 @@ class RunDirectory:
                 delete(checkpoints / newer)
             return name, state, list(damaged.values())
         why = "all of its checkpoints are damaged" if damaged else "it has no checkpoint"
-        raise InputError(f"{self.path}: {why}; train again, with another --out.")
+        raise InputError(f"{self.path}: {why}; train again, with another --out.", "file-damaged", self.path)
 
     @property
     def is_ahead(self) -> bool:
@@ -219,11 +223,11 @@ def refuse_taken(path: Path) -> None:
     Raises:
         InputError: Saying how to go on with a run that is there.
     """
-    require(
-        not os.path.lexists(path),
+    sentence = (
         f"{path} is there already; give another --out, or go on with it: rlstages resume {shell_path(path)} "
-        f"(in Python out=..., and rlstages.resume({str(path)!r})).",
+        f"(in Python out=..., and rlstages.resume({str(path)!r}))."
     )
+    require(not os.path.lexists(path), sentence, "out-taken", path)
 
 
 def clear_unborn(path: Path) -> None:
@@ -255,7 +259,7 @@ def read_events(path: Path | str) -> Iterator[Event]:
         while line := lines.readline(MAX_LINE):
             number += 1
             if not line.endswith(b"\n"):
-                require(len(line) < MAX_LINE, f"{file}, line {number} is longer than {MAX_LINE:,} bytes.")
+                require_sound(len(line) < MAX_LINE, f"{file}, line {number} is longer than {MAX_LINE:,} bytes.", file)
                 return
             try:
                 event = Event.from_data(loads(line))
@@ -264,7 +268,7 @@ def read_events(path: Path | str) -> Iterator[Event]:
                 elif isinstance(event.payload, (StageFinished, StageCollapsed)):
                     inside(file.parent, event.payload.policy)
             except (InputError, TypeError, ValueError) as error:
-                raise InputError(f"{file}, line {number} cannot be read: {error}") from error
+                raise InputError(f"{file}, line {number} cannot be read: {error}", "file-damaged", file) from error
             yield event
 
 

@@ -51,12 +51,12 @@ def trust_sources(
         add_sources({name: run / relative for name, relative in record.sources.items()})
         return
     strange = _strange_names([record.curriculum], [] if curriculum is None else [curriculum])
-    require(
-        not strange,
+    sentence = (
         f"{run} names {''.join(map(repr, strange[:1]))}, which is neither gymnasium's nor rlstages_envs', and the run "
         "was not made here by you; give the curriculum FILE that says the same, or --trust-imports if you trust "
-        "whoever made it.",
+        "whoever made it."
     )
+    require(not strange, sentence, "untrusted", run, "".join(strange[:1]))
 
 
 def trust_names(file: Path, curricula: Sequence[Curriculum], sources: Mapping[str, Path], trust_imports: bool) -> None:
@@ -76,7 +76,7 @@ def trust_names(file: Path, curricula: Sequence[Curriculum], sources: Mapping[st
         return
     strange = "".join(map(repr, _strange_names(curricula)[:1]))
     why = "is neither gymnasium's nor rlstages_envs'; give --trust-imports if you trust whoever made it."
-    require(not strange, f"{file} names {strange}, which {why}")
+    require(not strange, f"{file} names {strange}, which {why}", "untrusted", file)
 
 
 def needs_trust(curricula: Iterable[Curriculum], sources: Mapping[str, object]) -> bool:

@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from rlstages.errors import InputError, require, text_of
+from rlstages.errors import InputError, require, require_sound, text_of
 from rlstages.specs.serialization import loads
 
 MAX_JSON, MAX_HEADER, MAX_TENSORS, MAX_RANK, MAX_SIZE = 2**22, 2**21, 20_000, 16, 2**48
@@ -82,8 +82,10 @@ def open_regular(path: Path, most: int) -> IO[bytes]:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(handle)
-        require(stat.S_ISREG(found.st_mode), f"{path.name} is no regular file.")
-        require(found.st_size <= most, f"{path.name} has {found.st_size:,} bytes, and at most {most:,} are read.")
+        require_sound(stat.S_ISREG(found.st_mode), f"{path.name} is no regular file.", path)
+        require_sound(
+            found.st_size <= most, f"{path.name} has {found.st_size:,} bytes, and at most {most:,} are read.", path
+        )
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -99,7 +101,7 @@ def read_bytes(path: Path, most: int = MAX_JSON) -> bytes:
     """
     with open_regular(path, most) as file:
         content = file.read(most + 1)
-    require(len(content) <= most, f"{path} has grown beyond {most:,} bytes.")
+    require_sound(len(content) <= most, f"{path} has grown beyond {most:,} bytes.", path)
     return content
 
 
@@ -111,13 +113,13 @@ def inside(directory: Path, relative: object) -> Path:
     """
     parts = PurePosixPath(relative).parts if isinstance(relative, str) and "\0" not in relative else ()
     plain = bool(parts) and not any(part in ("/", "..", "//") for part in parts)
-    require(plain, f"{directory}: {relative!r} does not name a file inside of it.")
+    require_sound(plain, f"{directory}: {relative!r} does not name a file inside of it.", directory)
     path = directory.joinpath(*parts)
     try:
         within = path.resolve().is_relative_to(directory.resolve())
     except (OSError, RuntimeError):
         within = False
-    require(within, f"{directory}: {relative!r} leads out of it.")
+    require_sound(within, f"{directory}: {relative!r} leads out of it.", directory)
     return path
 
 
@@ -132,11 +134,11 @@ def require_no_links(directory: Path) -> None:
         links = [entry.path] if entry.is_symlink() else []
         if not links and entry.is_dir() and entry.name not in ("wandb", "tensorboard"):
             links = [inner.path for inner in os.scandir(entry.path) if inner.is_symlink()]
-        require(
-            not links,
+        sentence = (
             f"{''.join(links[:1])} is a link, and a run is written only into its own directory; "
-            "put what it leads to in its place.",
+            "put what it leads to in its place."
         )
+        require(not links, sentence, "untrusted", directory)
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ def open_arrays(path: Path, most: int) -> Iterator[Arrays]:
         with open_regular(path, most) as file:
             arrays = kind(file, os.fstat(file.fileno()).st_size)
             total = sum(layout.nbytes for layout in arrays.layouts.values())
-            require(total <= most, f"it holds {total:,} bytes of arrays, and at most {most:,} are read.")
+            require_sound(total <= most, f"it holds {total:,} bytes of arrays, and at most {most:,} are read.")
             opened = True
             yield arrays
     except Exception as error:
@@ -177,7 +179,7 @@ def open_arrays(path: Path, most: int) -> Iterator[Arrays]:
             raise
         # Which exceptions a broken file can bring out of zipfile, zlib and NumPy is documented nowhere.
         reason = text_of(error)
-        raise InputError(f"{unreadable}: {reason}.") from error
+        raise InputError(f"{unreadable}: {reason}.", "file-damaged", path) from error
 
 
 class Tensors:
@@ -195,20 +197,22 @@ class Tensors:
         self._file = file
         start = file.read(8)
         length = int.from_bytes(start, "little")
-        require(len(start) == 8 and length <= size - 8, "its header is cut short.")
-        require(length <= MAX_HEADER, f"its header has {length:,} bytes, and at most {MAX_HEADER:,} are read.")
+        require_sound(len(start) == 8 and length <= size - 8, "its header is cut short.")
+        require_sound(length <= MAX_HEADER, f"its header has {length:,} bytes, and at most {MAX_HEADER:,} are read.")
         header = loads(file.read(length))
-        require(isinstance(header, dict), "its header holds no object.")
+        require_sound(isinstance(header, dict), "its header holds no object.")
         notes = header.pop("__metadata__", {})
         texts = isinstance(notes, dict) and all(isinstance(text, str) for text in notes.values())
-        require(texts, "its notes are no text.")
-        require(len(header) <= MAX_TENSORS, f"it holds {len(header):,} arrays, and at most {MAX_TENSORS:,} are read.")
+        require_sound(texts, "its notes are no text.")
+        require_sound(
+            len(header) <= MAX_TENSORS, f"it holds {len(header):,} arrays, and at most {MAX_TENSORS:,} are read."
+        )
         self.layouts: Mapping[str, Layout] = {name: _tensor(name, entry, 8 + length) for name, entry in header.items()}
         end = 8 + length
         for layout in sorted(self.layouts.values(), key=lambda layout: (layout.begin, layout.nbytes)):
-            require(layout.begin == end, "its arrays overlap, or leave gaps.")
+            require_sound(layout.begin == end, "its arrays overlap, or leave gaps.")
             end += layout.nbytes
-        require(end == size, f"its arrays end at byte {end:,} of {size:,}.")
+        require_sound(end == size, f"its arrays end at byte {end:,} of {size:,}.")
 
     def read(self, name: str) -> np.ndarray:
         """Return an array."""
@@ -221,13 +225,14 @@ class Tensors:
 
 def _tensor(name: str, entry: Any, start: int) -> Layout:
     fields = isinstance(entry, dict) and sorted(entry) == ["data_offsets", "dtype", "shape"]
-    require(bool(fields), f"the entry of {name!r} is damaged.")
+    require_sound(bool(fields), f"the entry of {name!r} is damaged.", name=name)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    require(isinstance(dtype, str) and dtype in DTYPES, f"{name!r} is of the type {dtype!r}, which is not supported.")
-    require(_are_sizes(shape) and len(shape) <= MAX_RANK, f"{name!r} has no shape.")
-    require(_are_sizes(offsets) and len(offsets) == 2, f"{name!r} has no place.")
+    sentence = f"{name!r} is of the type {dtype!r}, which is not supported."
+    require_sound(isinstance(dtype, str) and dtype in DTYPES, sentence, name=name)
+    require_sound(_are_sizes(shape) and len(shape) <= MAX_RANK, f"{name!r} has no shape.", name=name)
+    require_sound(_are_sizes(offsets) and len(offsets) == 2, f"{name!r} has no place.", name=name)
     layout = Layout(np.dtype(DTYPES[dtype]), tuple(shape), start + offsets[0])
-    require(offsets[1] - offsets[0] == layout.nbytes, f"{name!r} does not fit its shape.")
+    require_sound(offsets[1] - offsets[0] == layout.nbytes, f"{name!r} does not fit its shape.", name=name)
     return layout
 
 
@@ -250,15 +255,15 @@ class Archive:
         file.seek(max(0, size - _END_OF_ZIP.size))
         end = file.read()
         ends = len(end) == _END_OF_ZIP.size and end[:4] == b"PK\x05\x06"
-        require(ends, "it is cut short, or no archive.")
+        require_sound(ends, "it is cut short, or no archive.")
         _, _, _, _, members, directory, _, _ = _END_OF_ZIP.unpack(end)
         few = members <= MAX_MEMBERS and directory <= MAX_DIRECTORY and size <= MAX_NPZ
-        require(few, "it is too large, or holds too many arrays; write it as .safetensors.")
+        require_sound(few, "it is too large, or holds too many arrays; write it as .safetensors.")
         self._archive = zipfile.ZipFile(file)
         infos = self._archive.infolist()
-        require(len({info.filename for info in infos}) == len(infos), "two of its arrays have the same name.")
+        require_sound(len({info.filename for info in infos}) == len(infos), "two of its arrays have the same name.")
         unpacked = sum(info.file_size for info in infos)
-        require(
+        require_sound(
             unpacked <= max(ALWAYS_UNPACKED, MAX_RATIO * size),
             f"its {size:,} bytes would unpack to {unpacked:,}; write it with numpy.savez, without compression.",
         )
@@ -279,20 +284,20 @@ class Archive:
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Layout:
     name = info.filename.removesuffix(".npy")
     plain = info.filename.endswith(".npy") and info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    require(plain and not info.flag_bits & 1, f"its member {info.filename!r} is no plain array.")
+    require_sound(plain and not info.flag_bits & 1, f"its member {info.filename!r} is no plain array.")
     with archive.open(info) as member:
         start = member.read(10)
-        require(start[:8] == b"\x93NUMPY\x01\x00", f"{name!r} is no array of the format's version 1.")
+        require_sound(start[:8] == b"\x93NUMPY\x01\x00", f"{name!r} is no array of the format's version 1.", name=name)
         length = int.from_bytes(start[8:], "little")
         header = member.read(length).decode("latin1")
     # NumPy would evaluate the header as a Python literal; for plain numbers it writes nothing but this.
     found = _NPY_HEADER.fullmatch(header)
     if found is None:
         what = "pickled objects, which can run any code" if "'|O'" in header else "something other than plain numbers"
-        raise InputError(f"{name!r} holds {what}.")
+        raise InputError(f"{name!r} holds {what}.", "file-damaged", name=name)
     sizes = [text.strip() for text in found["shape"].split(",") if text.strip()]
     fit = len(sizes) <= MAX_RANK and all(size.isdigit() and int(size[:18]) < MAX_SIZE for size in sizes)
-    require(fit, f"{name!r} has no shape.")
+    require_sound(fit, f"{name!r} has no shape.", name=name)
     layout = Layout(np.dtype(found["descr"]), tuple(int(size) for size in sizes))
-    require(info.file_size == 10 + length + layout.nbytes, f"{name!r} does not fit its shape.")
+    require_sound(info.file_size == 10 + length + layout.nbytes, f"{name!r} does not fit its shape.", name=name)
     return layout

@@ -63,11 +63,15 @@ def track(
     began, path = time.monotonic(), Path(run)
     found = said_mode(mode)
     if found == "none":
-        raise InputError("W&B is disabled here (WANDB_MODE or its settings); give --mode online or offline.")
+        raise InputError(
+            "W&B is disabled here (WANDB_MODE or its settings); give --mode online or offline.",
+            "unavailable",
+            name="wandb",
+        )
     said: list[str] = []
     with RunDirectory(path):
         events = list(read_events(path))
-        require(bool(events), f"{path} has no events yet; train it first.")
+        require(bool(events), f"{path} has no events yet; train it first.", "run-unready", path)
         board = tensorboard_tracker(path, warn=warn)
         for event in events:
             board(event)
@@ -78,7 +82,7 @@ def track(
         mirror(events[0])
         mirror.close()
     if mirror.points is None:
-        raise Fault(f"{mirror.failure}.")
+        raise Fault(f"{mirror.failure}.", "tracking-failed", path)
     for sentence in said:
         warn(sentence)
     assert mirror.mode != "auto"

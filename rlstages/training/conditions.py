@@ -43,7 +43,9 @@ def require_unchanged(path: Path, record: RunRecord, force: bool) -> list[str]:
     """
     changed = changes(path, record)
     if changed and not force:
-        raise InputError(f"{path}: {' '.join(changed)} Undo that, or go on all the same with --force.")
+        raise InputError(
+            f"{path}: {' '.join(changed)} Undo that, or go on all the same with --force.", "run-changed", path
+        )
     told = [f"Forced to go on: {sentence}" for sentence in changed]
     then = {**record.versions, **record.conditions}
     now = {**versions(record.versions), **conditions(record.curriculum.agent)}
@@ -67,11 +69,11 @@ def require_own_run(path: Path, curriculum: Curriculum) -> None:
         InputError: Saying what is different.
     """
     other = f"{path} is a run of another curriculum; give another --out, or delete it."
-    require(recorded_digest(path) == digest_from(path, curriculum), other)
+    require(recorded_digest(path) == digest_from(path, curriculum), other, "out-taken", path)
     try:
         require_unchanged(path, read_record(path), force=False)
     except InputError as error:
-        raise InputError(f"{str(error).partition(' Undo that')[0]} Undo that, or give another --out.") from None
+        raise error.retold(f"{str(error).partition(' Undo that')[0]} Undo that, or give another --out.") from None
 
 
 def changes(path: Path, record: RunRecord) -> list[str]:

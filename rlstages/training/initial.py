@@ -42,7 +42,9 @@ def start_from(learner: Learner, curriculum: Curriculum, run: Path) -> None:
         own = _network(curriculum.agent, learner.policy.observation_space, learner.policy.action_space)
         if theirs == own:
             raise
-        raise InputError(f"The policy of {run} has {theirs}; this curriculum's has {own}.") from error
+        raise InputError(
+            f"The policy of {run} has {theirs}; this curriculum's has {own}.", "policy-misfit", run
+        ) from error
     last = stages.get(last_finished(run)[0])
     curriculum.stages[0].check_place([] if last is None else [last], curriculum.agent)
     learner.objective = "reinforcement" if last is None or last.reinforces else "cloning"

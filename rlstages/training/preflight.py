@@ -150,9 +150,10 @@ def _trained(curriculum: Curriculum) -> list[Environment]:
 
 def _check_device(agent: Agent) -> None:
     kind = agent.device.split(":")[0]
-    require(kind != "cuda" or torch.cuda.is_available(), "Agent: device is 'cuda', but torch finds no GPU; use 'cpu'.")
+    sentence = "Agent: device is 'cuda', but torch finds no GPU; use 'cpu'."
+    require(kind != "cuda" or torch.cuda.is_available(), sentence, "unavailable", "Agent", "device")
     mps = kind != "mps" or torch.backends.mps.is_available()
-    require(mps, "Agent: device is 'mps', but torch finds none; use 'cpu'.")
+    require(mps, "Agent: device is 'mps', but torch finds none; use 'cpu'.", "unavailable", "Agent", "device")
 
 
 def _shared_spaces(curriculum: Curriculum) -> Spaces:
@@ -174,11 +175,11 @@ def _shared_spaces(curriculum: Curriculum) -> Spaces:
             why = "one network cannot serve both, so wrap one of them"
             if what == "action" and differ_in_bounds_only(one, other):
                 why = ONLY_BOUNDS
-            require(
-                not apart,
+            sentence = (
                 f"{where}: the {what}s of {environment} are {_contrast(other, one)}, those of {first_environment} in "
-                f"{first_where} are {_contrast(one, other)}; {why}.",
+                f"{first_where} are {_contrast(one, other)}; {why}."
             )
+            require(not apart, sentence, "spaces-unsupported", where)
         covering = both if both is not None else covering
     return replace(first, observation=covering)
 
@@ -228,14 +229,15 @@ def _check_spaces(environment: Environment) -> None:
     try:
         parts = env.observation_space.spaces if isinstance(env.observation_space, gym.spaces.Dict) else {}
         flat = not any(isinstance(part, gym.spaces.Dict) for part in parts.values())
-        require(flat, f"The observations of {environment} are dictionaries in dictionaries; wrap it to flatten them.")
+        sentence = f"The observations of {environment} are dictionaries in dictionaries; wrap it to flatten them."
+        require(flat, sentence, "spaces-unsupported", environment)
         refuse_running_statistics(environment, env)
         for key, part in parts.items():
-            require(
-                isinstance(part, ARRAYS),
+            sentence = (
                 f"The observations of {environment} have {key!r}, a {type(part).__name__}, which no network takes; "
-                f"{_remedy(env, key)}.",
+                f"{_remedy(env, key)}."
             )
+            require(isinstance(part, ARRAYS), sentence, "spaces-unsupported", environment, key)
         space_to_data(env.observation_space)
         require_actions(env.action_space)
     finally:
@@ -267,11 +269,11 @@ def _check_criterion(stage: StageSpec) -> None:
     if stage.until is None:
         return
     decidable = stage.until.fewest_episodes(spend(DECIDABLE_ATTEMPTS)) is not None
-    require(
-        decidable,
+    sentence = (
         f"{stage.until} cannot be decided in {stage.until.max_episodes} episodes by each of "
-        f"{DECIDABLE_ATTEMPTS} confirmations, not even if all episodes succeed; raise max_episodes or margin.",
+        f"{DECIDABLE_ATTEMPTS} confirmations, not even if all episodes succeed; raise max_episodes or margin."
     )
+    require(decidable, sentence, "setting-conflict", f"stage {stage.name!r}", "until")
 
 
 def slowness(environment: Environment, step_seconds: float, copies: int) -> list[str]:
@@ -304,7 +306,7 @@ def _endlessness(environment: Environment, steps: int, ends: bool) -> list[str]:
         f"An episode of random actions in {environment} has not ended within {steps:,} steps, and no limit of steps "
         "was found; give it a time limit, such as gymnasium.wrappers.TimeLimit."
     )
-    require(ends or steps < ENDLESS, sentence)
+    require(ends or steps < ENDLESS, sentence, "episode-endless", environment)
     return [sentence]
 
 
@@ -328,10 +330,16 @@ def _check_success(
     played: list[Episode | Demonstration] = []
     for environment in variants:
         played += [*tried[environment].episodes, *(shown[environment].episodes if environment in shown else ())]
+    sentence = (
+        f"{stage.environment} does not say whether an episode succeeded: its last info has no "
+        f"{stage.environment.success!r}; give Environment(success=...) an info key, a return to reach, or a function."
+    )
     require(
         any(episode.success is not None for episode in played),
-        f"{stage.environment} does not say whether an episode succeeded: its last info has no "
-        f"{stage.environment.success!r}; give Environment(success=...) an info key, a return to reach, or a function.",
+        sentence,
+        "environment-invalid",
+        stage.environment,
+        "success",
     )
 
 
@@ -343,4 +351,4 @@ def _naming(where: StageSpec | str) -> Iterator[None]:
         yield
     except InputError as error:
         sentence = str(error) if str(error).startswith(place) else f"{place}: {error}"
-        raise InputError(sentence, trace=error.trace) from error
+        raise error.retold(sentence, where=place) from error

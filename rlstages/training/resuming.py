@@ -108,19 +108,20 @@ def _fitting(checkpoint: str) -> Iterator[None]:
         raise
     except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         reason = reason_of(error)
-        raise InputError(f"Checkpoint {checkpoint} does not fit this run: {reason}.") from error
+        raise InputError(
+            f"Checkpoint {checkpoint} does not fit this run: {reason}.", "file-damaged", checkpoint
+        ) from error
 
 
 def _raise_limit(run: RunDirectory, stage: int, max_steps: int, own: bool) -> None:
     stages = list(run.record.curriculum.stages)
     under_way = stages[stage] if stage < len(stages) else None
     if under_way is None or under_way.step_limit is None:
-        raise InputError(f"{run.path} did not stop in a fine-tuning stage, so there is no step limit to raise.")
+        sentence = f"{run.path} did not stop in a fine-tuning stage, so there is no step limit to raise."
+        raise InputError(sentence, "run-unready", run.path, "max_steps")
     limit = under_way.step_limit
-    require(
-        max_steps > limit,
-        f"--max-steps is {max_steps:,}, but stage {under_way.name!r} has {limit:,} already; give more.",
-    )
+    sentence = f"--max-steps is {max_steps:,}, but stage {under_way.name!r} has {limit:,} already; give more."
+    require(max_steps > limit, sentence, "setting-range", f"stage {under_way.name!r}", "max_steps", max_steps)
     stages[stage] = under_way.with_step_limit(max_steps)
     changed = replace(run.record.curriculum, stages=tuple(stages))
     if own:

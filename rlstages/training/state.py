@@ -54,7 +54,9 @@ def unsavable_named(run: Trainer) -> Iterator[None]:
         if run.runner is None or not str(error).startswith("runner"):
             raise
         what = f"Stage {run.spec.name!r}: the state of its runner {run.spec.runner} cannot be saved"
-        raise Fault(f"{what} ({error}); let state_dict return arrays and JSON values only.") from error
+        raise Fault(
+            f"{what} ({error}); let state_dict return arrays and JSON values only.", "runner-invalid", name="state_dict"
+        ) from error
 
 
 def load_state(run: Trainer, state: Mapping[str, Any]) -> None:

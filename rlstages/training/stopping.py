@@ -52,13 +52,17 @@ def fault_of(error: BaseException, run: Path) -> Fault | InputError | None:
         return error
     if isinstance(error, OSError):
         place = error.filename if isinstance(error.filename, str) else run
-        return Fault(f"{place} cannot be written or read: {reason(error)}.")
+        return Fault(f"{place} cannot be written or read: {reason(error)}.", "file-unusable", place)
     if isinstance(error, MemoryError):
-        return Fault("Memory ran out; use fewer copies (n_envs), shorter rollouts (n_steps) or a smaller network.")
+        return Fault(
+            "Memory ran out; use fewer copies (n_envs), shorter rollouts (n_steps) or a smaller network.",
+            "resources-short",
+        )
     if isinstance(error, ValueError) and "Expected parameter" in str(error):
         return Fault(
             "The policy's outputs are not finite, though its weights are; lower the learning rate, scale the "
-            "observations, or set normalize_observations=True."
+            "observations, or set normalize_observations=True.",
+            "loss-not-finite",
         )
     return None
 

@@ -79,7 +79,8 @@ def last_variant(curriculum: Curriculum) -> StageSpec:
         InputError: If there is none.
     """
     tuning = [stage for stage in curriculum.stages if stage.reinforces]
-    require(bool(tuning), f"{curriculum.name!r} has no fine-tuning stage, so there is nothing to compare.")
+    sentence = f"{curriculum.name!r} has no fine-tuning stage, so there is nothing to compare."
+    require(bool(tuning), sentence, "comparison-invalid", curriculum.name)
     return tuning[-1]
 
 
@@ -91,7 +92,8 @@ def last_gate(curriculum: Curriculum) -> Criterion:
     """
     last = last_variant(curriculum)
     if last.until is None:
-        raise InputError(f"stage {last.name!r} has no threshold that arms could be compared by; give it one: until=...")
+        sentence = f"stage {last.name!r} has no threshold that arms could be compared by; give it one: until=..."
+        raise InputError(sentence, "comparison-invalid", f"stage {last.name!r}", "until")
     return last.until
 
 
@@ -116,17 +118,27 @@ def make_arms(curriculum: Curriculum, names: Sequence[str] | None = None) -> dic
     unwanted = set() if names is not None or prepared else {"no-curriculum", "clone-only", "naive-handover"}
     arms: dict[str, Curriculum] = {}
     for name in names if names is not None else [name for name in ARMS if name not in unwanted]:
-        require(name in ARMS, f"There is no arm {name!r}; known are {', '.join(ARMS)}.{nearest(name, ARMS)}")
+        require(
+            name in ARMS,
+            f"There is no arm {name!r}; known are {', '.join(ARMS)}.{nearest(name, ARMS)}",
+            "name-unknown",
+            name="arm",
+            value=name,
+        )
         try:
             arm = ARMS[name](curriculum)
         except InputError as error:
-            raise InputError(
-                f"Arm {name!r}: {error} Or leave this arm out: --arms takes the names of others."
-            ) from None
+            sentence = f"Arm {name!r}: {error} Or leave this arm out: --arms takes the names of others."
+            raise error.retold(sentence) from None
         if names is None and arm in arms.values():
             continue
         same = name != "staged" and arm == staged(curriculum)
-        require(not same, f"Arm {name!r} would be 'staged' again: {curriculum.name!r} has nothing that it leaves out.")
+        require(
+            not same,
+            f"Arm {name!r} would be 'staged' again: {curriculum.name!r} has nothing that it leaves out.",
+            "comparison-invalid",
+            f"arm {name!r}",
+        )
         arms[name] = arm
     return arms
 
@@ -142,6 +154,6 @@ def _going_on(curriculum: Curriculum, stages: Sequence[StageSpec]) -> Curriculum
 
 def _with(curriculum: Curriculum, stages: Sequence[StageSpec]) -> Curriculum:
     """Replace the stages; one that misses its threshold is followed by the next, as an arm has steps to spend."""
-    require(bool(stages), "it would have no stage.")
+    require(bool(stages), "it would have no stage.", "comparison-invalid")
     kept = [stage.possible_after(stages[:index]).patient() for index, stage in enumerate(stages)]
     return replace(curriculum, stages=tuple(kept))

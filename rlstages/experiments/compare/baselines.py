@@ -22,7 +22,9 @@ def baselines_of(directory: Path, plan: Plan) -> list[Baselines]:
         try:
             return [Baselines(*map(from_data, entry)) for entry in loads(file.read_bytes())]
         except (InputError, TypeError) as error:
-            raise InputError(f"{file} is damaged: {error}; delete it to have it made again.") from error
+            raise InputError(
+                f"{file} is damaged: {error}; delete it to have it made again.", "file-damaged", file
+            ) from error
     expert = expert_of(plan.curriculum.stages)
     found = [
         measure_baselines(environment, expert, plan.episodes, index, plan.trust_pickle)

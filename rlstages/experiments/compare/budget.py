@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlstages.errors import require, require_int
+from rlstages.errors import require, require_int, require_sound
 from rlstages.experiments.compare.curve import CURVE_FILE as CURVE
 from rlstages.experiments.compare.curve import read_curve
 from rlstages.experiments.compare.directory import PLAN_FILE, run_path
@@ -65,7 +65,7 @@ def settled_steps(directory: Path) -> int | None:
     if not file.exists():
         return None
     said = loads(read_bytes(file))
-    require(isinstance(said, dict), f"{file} is damaged; give another --out, or delete the directory.")
+    require_sound(isinstance(said, dict), f"{file} is damaged; give another --out, or delete the directory.", file)
     if "steps" in said:
         require_int(str(file), "steps", said["steps"])
         return int(said["steps"])
@@ -88,8 +88,8 @@ def excess(plan: Plan, cost: int, scores: Sequence[Score], steps: int) -> int:
 
 
 def _require_no_fewer(directory: Path, steps: int, before: int | None) -> None:
-    require(
-        before is None or steps >= before,
+    sentence = (
         f"--steps is {steps:,}, but runs in {directory} were given {before or 0:,}, and what they have spent cannot be "
-        f"taken back; give at least --steps {before}, leave it out, or give another --out.",
+        f"taken back; give at least --steps {before}, leave it out, or give another --out."
     )
+    require(before is None or steps >= before, sentence, "option-invalid", directory, "--steps", steps)

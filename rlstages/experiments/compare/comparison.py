@@ -127,7 +127,9 @@ def run_comparison(
     steps = steps_of(directory, plan)
     if steps is None:
         why = next(iter(failures.values()), "it has no run")
-        raise Fault(f"No run of {plan.reference!r} came to its end, so there is nothing to compare with: {why}")
+        raise Fault(
+            f"No run of {plan.reference!r} came to its end, so there is nothing to compare with: {why}", "runs-failed"
+        )
     settle_steps(directory, steps)
     launch(steps, f"Every arm for {steps:,} steps")
     return Progress(steps, failures)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, require_sound
 from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.serialization import from_data, loads, to_data
 from rlstages.storage.checkpoints import replace_durably
@@ -133,11 +133,13 @@ def read_curve(run: Path) -> Curve:
         return Curve()
     try:
         data = loads(file.read_bytes())
-        require(data["version"] == CURVE_VERSION, f"it is of version {data['version']!r}.")
+        require_sound(data["version"] == CURVE_VERSION, f"it is of version {data['version']!r}.", name="version")
         rows = [Row(r["cost"], r["why"], _scores(r["scores"]), r["steps"], r.get("changes")) for r in data["rows"]]
         return Curve(tuple(rows), tuple(Mark(**mark) for mark in data["marks"]), data["own_cost"])
     except (InputError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged: {error}; delete the run directory to have the run made again.") from error
+        raise InputError(
+            f"{file} is damaged: {error}; delete the run directory to have the run made again.", "file-damaged", file
+        ) from error
 
 
 def _plain(item: Row | Mark) -> dict[str, object]:

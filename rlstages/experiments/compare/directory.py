@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlstages.errors import InputError, require
+from rlstages.errors import InputError, require, require_sound
 from rlstages.experiments.compare.plan import Plan
 from rlstages.specs.references import sources
 from rlstages.specs.serialization import dumps, from_data, loads, require_types, to_data
@@ -56,14 +56,17 @@ def require_free(directory: Path, plan: Plan) -> None:
     if (directory / PLAN_FILE).exists():
         _require_same(directory, plan, loads(read_bytes(directory / PLAN_FILE)))
     else:
-        require(unused, f"{directory} is there already and is no comparison; give another --out.")
+        require(
+            unused, f"{directory} is there already and is no comparison; give another --out.", "out-taken", directory
+        )
 
 
 def _require_same(directory: Path, plan: Plan, said: object) -> None:
     now = {"episodes": plan.episodes, "digest": digest_from(directory / "run", plan.curriculum)}
     for key, what in (("episodes", "number of episodes"), ("digest", "curriculum")):
         same = isinstance(said, dict) and said.get("version") == PLAN_VERSION and said.get(key) == now[key]
-        require(same, f"{directory} holds a comparison with another {what}; give another --out, or delete it.")
+        sentence = f"{directory} holds a comparison with another {what}; give another --out, or delete it."
+        require(same, sentence, "out-taken", directory, key)
     for arm, curriculum in plan.arms.items():
         for seed in plan.seeds:
             path = run_path(directory, arm, seed)
@@ -106,18 +109,20 @@ def read_plan(file: Path, trust_imports: bool) -> Plan:
     Raises:
         InputError: If it is damaged, or names what is neither gymnasium's nor `rlstages_envs`' without `trust_imports`.
     """
-    require(file.is_file(), f"There is no plan {file}; the command 'rlstages compare' of the comparison writes it.")
+    sentence = f"There is no plan {file}; the command 'rlstages compare' of the comparison writes it."
+    require(file.is_file(), sentence, "file-missing", file)
     content = read_bytes(file)
     whole = file.name == _named_after(content)
-    require(whole, f"{file} has been changed since it was written; have 'rlstages compare' write it again.")
+    sentence = f"{file} has been changed since it was written; have 'rlstages compare' write it again."
+    require(whole, sentence, "file-damaged", file)
     try:
         said = absolute_from_run(loads(content), file.parent)
         plan = from_data(said["plan"])
-        require(isinstance(plan, Plan), "it holds no plan.")
+        require_sound(isinstance(plan, Plan), "it holds no plan.", name="plan")
         require_types(plan)
         files = {str(name): Path(path) for name, path in said["sources"].items()}
     except (InputError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is damaged: {error}") from error
+        raise InputError(f"{file} is damaged: {error}", "file-damaged", file) from error
     trust_names(file, [plan.curriculum, *plan.arms.values()], files, trust_imports)
     return plan  # type: ignore[no-any-return]
 

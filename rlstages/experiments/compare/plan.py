@@ -86,12 +86,17 @@ class Plan:
         advice = "give more names to --arms"
         if len(make_arms(self.curriculum)) < 2:
             advice = f"{self.name!r} has nothing to leave out, so add one with --arm 'name: parameter=value'"
-        require(len(self.arms) >= 2, f"A comparison needs at least two arms; {advice}.")
-        require(len(set(self.seeds)) == len(self.seeds) > 0, "A seed is given twice, or none; give each once.")
+        require(
+            len(self.arms) >= 2, f"A comparison needs at least two arms; {advice}.", "comparison-invalid", name="arms"
+        )
+        sentence = "A seed is given twice, or none; give each once."
+        require(len(set(self.seeds)) == len(self.seeds) > 0, sentence, "comparison-invalid", name="seeds")
         trained = any(arm.stages[-1].reinforces for arm in self.arms.values())
-        require(trained, "A comparison needs an arm that is fine-tuned; give more names to --arms.")
+        sentence = "A comparison needs an arm that is fine-tuned; give more names to --arms."
+        require(trained, sentence, "comparison-invalid", name="arms")
         slugs = [slug(name) for name in self.arms]
-        require(len(set(slugs)) == len(slugs), f"Two arms would share a directory: {', '.join(self.arms)}.")
+        sentence = f"Two arms would share a directory: {', '.join(self.arms)}."
+        require(len(set(slugs)) == len(slugs), sentence, "comparison-invalid", name="arms")
 
 
 def make_plan(
@@ -132,10 +137,12 @@ def make_plan(
     values = dict.fromkeys(made, given.get("staged", {}))
     for name, own in (own_arms or {}).items():
         require_name("An arm", name)
-        require(name not in ARMS and name not in made, f"There is an arm {name!r} already; rename it.")
+        sentence = f"There is an arm {name!r} already; rename it."
+        require(name not in ARMS and name not in made, sentence, "name-taken", name="arm")
         arm = _own_arm(name, own)
         same = next((other for other, others in made.items() if others == arm), None)
-        require(same is None, f"Arm {name!r} would be {same!r} again; give it other values, or leave it out.")
+        sentence = f"Arm {name!r} would be {same!r} again; give it other values, or leave it out."
+        require(same is None, sentence, "comparison-invalid", f"arm {name!r}")
         made[name], values[name] = arm, given.get(name, {})
     noted = {arm: {name: plainly(value) for name, value in mapping.items()} for arm, mapping in values.items()}
     return Plan(curriculum, made, tuple(seeds), steps, episodes, track, trust_pickle, tuple(track_also), noted)
@@ -146,4 +153,4 @@ def _own_arm(name: str, curriculum: Curriculum) -> Curriculum:
         refuse_undemonstrated(curriculum.stages)
         return staged(curriculum)
     except InputError as error:
-        raise InputError(f"Arm {name!r}: {error}", trace=error.trace) from None
+        raise error.retold(f"Arm {name!r}: {error}") from None

@@ -168,7 +168,7 @@ def read_results(directory: Path, plan: Plan, steps: int, failures: Mapping[tupl
     failed = [f"{name}, seed {run.seed}: {run.failure}" for name in plan.arms for run in ends[name] if run.failure]
     finished = {name: runs for name, runs in ends.items() if any(run.failure is None for run in runs)}
     if not finished:
-        raise Fault(f"No run came to its end, so there is nothing to compare: {failed[0]}")
+        raise Fault(f"No run came to its end, so there is nothing to compare: {failed[0]}", "runs-failed")
     levels = _levels(plan, baselines, finished)
     arms = tuple(
         _arm(

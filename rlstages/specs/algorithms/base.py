@@ -95,7 +95,9 @@ def refuse_foreign(where: str, cls: type[AlgorithmSpec], settings: Mapping[str, 
         if owners
         else f"are no settings of {cls.__name__}"
     )
-    require(not extra, f"{where}: {', '.join(extra)} {owner}; leave them out.")
+    require(
+        not extra, f"{where}: {', '.join(extra)} {owner}; leave them out.", "setting-unknown", where, "".join(extra[:1])
+    )
 
 
 def algorithm_named(name: Any) -> type[AlgorithmSpec]:
@@ -110,13 +112,14 @@ def algorithm_named(name: Any) -> type[AlgorithmSpec]:
         try:
             found = entry.load()
         except Exception as error:
-            raise InputError(
-                f"Agent: the algorithm {name!r} cannot be imported from {entry.value}: {error}."
-            ) from error
+            sentence = f"Agent: the algorithm {name!r} cannot be imported from {entry.value}: {error}."
+            raise InputError(sentence, "import-failed", "Agent", name) from error
         derived = isinstance(found, type) and issubclass(found, AlgorithmSpec)
-        require(derived, f"Agent: the algorithm {name!r} at {entry.value} does not derive from AlgorithmSpec.")
+        sentence = f"Agent: the algorithm {name!r} at {entry.value} does not derive from AlgorithmSpec."
+        require(derived, sentence, "kind-invalid", "Agent", name)
         return found  # type: ignore[no-any-return]
-    raise InputError(f"Agent: algorithm is {name!r}; there are {' and '.join(map(repr, known_algorithms()))}.")
+    sentence = f"Agent: algorithm is {name!r}; there are {' and '.join(map(repr, known_algorithms()))}."
+    raise InputError(sentence, "name-unknown", "Agent", "algorithm", name)
 
 
 def known_algorithms() -> list[str]:
@@ -152,12 +155,14 @@ def stage_settings(where: str, settings: Any) -> FrozenDict:
     Raises:
         InputError: If no algorithm has one of them, or its value is out of range.
     """
-    require(isinstance(settings, Mapping), f"{where}: settings is {settings!r}; give a dictionary, or name=value.")
+    sentence = f"{where}: settings is {settings!r}; give a dictionary, or name=value."
+    require(isinstance(settings, Mapping), sentence, "setting-type", where, "settings", settings)
     found = {}
     for name, value in settings.items():
         cls = owner_of(name, stages=True)
         if cls is None:
-            raise InputError(f"{where}: {name!r} is no setting of an algorithm that a stage may change.")
+            sentence = f"{where}: {name!r} is no setting of an algorithm that a stage may change."
+            raise InputError(sentence, "setting-unknown", where, name)
         kinds = kinds_of(cls)[name]  # type: ignore[arg-type]
         found[name] = whole(value) if int in kinds and float not in kinds else plain(value)
         check_setting(where, cls, name, found[name])

@@ -66,4 +66,5 @@ class PPO(AlgorithmSpec):
         """Refuse minibatches that are larger than a rollout."""
         rollout = self.steps_between_updates(n_envs)
         whole = rollout >= self.batch_size
-        require(whole, f"{where}: a rollout has {rollout} steps, less than batch_size={self.batch_size}.")
+        sentence = f"{where}: a rollout has {rollout} steps, less than batch_size={self.batch_size}."
+        require(whole, sentence, "setting-conflict", where, "batch_size")

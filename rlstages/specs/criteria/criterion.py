@@ -135,7 +135,8 @@ class _Pair(Criterion):
 
     def __post_init__(self) -> None:
         for part in (self.first, self.second):
-            require(isinstance(part, Criterion), f"{type(self).__name__}: {part!r} is not a criterion.")
+            sentence = f"{type(self).__name__}: {part!r} is not a criterion."
+            require(isinstance(part, Criterion), sentence, "setting-type", type(self).__name__, value=part)
 
     @property
     def window(self) -> int:

@@ -59,11 +59,11 @@ class SuccessThreshold(Criterion):
         require_int("SuccessThreshold", "max_episodes", self.max_episodes)
         require_int("SuccessThreshold", "frozen_episodes", self.frozen_episodes)
         null = self.threshold - self.margin
-        require(
-            0.0 < null < 1.0,
+        sentence = (
             f"SuccessThreshold: threshold minus margin is {null:g}, which no number of episodes can decide; "
-            "it must lie strictly between 0 and 1, so change one of the two.",
+            "it must lie strictly between 0 and 1, so change one of the two."
         )
+        require(0.0 < null < 1.0, sentence, "setting-conflict", "SuccessThreshold", "margin")
 
     def __str__(self) -> str:
         margin = f" (margin {self.margin:g})" if self.margin != _MARGIN else ""
@@ -170,14 +170,18 @@ class RewardThreshold(Criterion):
         if self.margin is not None:
             require_number("RewardThreshold", "margin", self.margin, least=0.0)
         scale = self.threshold != 0 or self.margin is not None
-        require(scale, "RewardThreshold: 5 % of the threshold 0 is no margin; give margin=... in units of reward.")
+        sentence = "RewardThreshold: 5 % of the threshold 0 is no margin; give margin=... in units of reward."
+        require(scale, sentence, "setting-missing", "RewardThreshold", "margin")
         if self.worst is None:
             deep = "a threshold of 0 does not say how deep an episode can fall; give worst=..., its lowest return"
-            require(self.threshold != 0, f"RewardThreshold: {deep}.")
+            require(
+                self.threshold != 0, f"RewardThreshold: {deep}.", "setting-conflict", "RewardThreshold", "threshold"
+            )
         else:
             require_number("RewardThreshold", "worst", self.worst)
             above = self.threshold - (self.margin or 0.0) > self.worst
-            require(above, f"RewardThreshold: worst is {self.worst:g}, not below threshold minus margin.")
+            sentence = f"RewardThreshold: worst is {self.worst:g}, not below threshold minus margin."
+            require(above, sentence, "setting-conflict", "RewardThreshold", "worst")
         require_int("RewardThreshold", "window", self.window)
         require_int("RewardThreshold", "min_episodes", self.min_episodes, least=10)
         require_int("RewardThreshold", "max_episodes", self.max_episodes, least=self.min_episodes)
@@ -275,10 +279,11 @@ def _returns(episodes: Sequence[Episode]) -> np.ndarray:
     """
     for episode in episodes:
         if not math.isfinite(episode.total_reward):
-            raise Fault(
+            sentence = (
                 f"RewardThreshold: the return of copy {episode.copy}'s episode {episode.number} is "
                 f"{episode.total_reward}, which cannot be compared with a threshold."
             )
+            raise Fault(sentence, "environment-failed", "RewardThreshold")
     return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
 
 

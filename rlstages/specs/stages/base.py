@@ -63,7 +63,8 @@ class StageSpec:
         for name, hint in get_annotations(cls).items():
             declared = name not in DECLARED or "ClassVar" in str(hint)
             wanted = f"write '{name}: ClassVar[{DECLARED.get(name)}] = ...', or leave the type out"
-            require(declared, f"{cls.__name__}: {name} is declared as a field; {wanted}.")
+            sentence = f"{cls.__name__}: {name} is declared as a field; {wanted}."
+            require(declared, sentence, "kind-invalid", cls.__name__, name)
         serializable(cls)
 
     def __str__(self) -> str:
@@ -155,22 +156,21 @@ class StageSpec:
         Raises:
             InputError: If it cannot.
         """
-        raise InputError(f"stage {self.name!r} is a {type(self).__name__}, which cannot be the last of a comparison.")
+        sentence = f"stage {self.name!r} is a {type(self).__name__}, which cannot be the last of a comparison."
+        raise InputError(sentence, "comparison-invalid", f"stage {self.name!r}")
 
 
 def require_environment(where: str, environment: object) -> None:
     """Refuse what is no `Environment`."""
-    require(
-        isinstance(environment, Environment),
-        f"{where}: the environment is {environment!r}; wrap it as Environment('module:Id-v0', ...).",
-    )
+    sentence = f"{where}: the environment is {environment!r}; wrap it as Environment('module:Id-v0', ...)."
+    require(isinstance(environment, Environment), sentence, "setting-type", where, "environment", environment)
 
 
 def require_criterion(where: str, until: object, optional: bool = False) -> None:
     """Refuse what is no criterion; `None` is one where it is optional."""
+    sentence = f"{where}: until is {until!r}; give a criterion such as SuccessThreshold(0.9) or RewardThreshold(200)."
     require(
-        isinstance(until, Criterion) or (optional and until is None),
-        f"{where}: until is {until!r}; give a criterion such as SuccessThreshold(0.9) or RewardThreshold(200).",
+        isinstance(until, Criterion) or (optional and until is None), sentence, "setting-type", where, "until", until
     )
 
 
@@ -188,15 +188,18 @@ def require_stage(where: str, number: int, stage: object) -> None:
     given = f"{where}: number {number} in stages is {in_short(stage)}"
     kinds = "a StageSpec such as BehaviorCloning(...) or FineTuning(...)"
     if not isinstance(stage, StageSpec):
-        raise InputError(f"{given}; each is {kinds}, in one flat list.")
+        raise InputError(f"{given}; each is {kinds}, in one flat list.", "setting-type", where, "stages", stage)
     kind = type(stage).__name__
     lacks = [name for name in NEEDED if not hasattr(stage, name)]
-    require(not lacks, f"{where}: {kind} has no {' and no '.join(lacks)}, which every kind of stage needs.")
+    sentence = f"{where}: {kind} has no {' and no '.join(lacks)}, which every kind of stage needs."
+    require(not lacks, sentence, "kind-invalid", where, kind)
     # As a field it would be read from a run's files, and what a stranger writes there be imported.
     named = [name for name in DECLARED if name in vars(stage)]
-    require(not named, f"{where}: {''.join(named[:1])} is a field of {kind}; declare it as a ClassVar.")
+    sentence = f"{where}: {''.join(named[:1])} is a field of {kind}; declare it as a ClassVar."
+    require(not named, sentence, "kind-invalid", where, kind)
     frozen = getattr(getattr(stage, "__dataclass_params__", None), "frozen", False)
-    require(frozen, f"{where}: {kind} is no frozen dataclass; write @dataclass(frozen=True) above it.")
+    sentence = f"{where}: {kind} is no frozen dataclass; write @dataclass(frozen=True) above it."
+    require(frozen, sentence, "kind-invalid", where, kind)
     require_name(kind, stage.name)
     _require_answers(f"stage {stage.name!r}", stage)
 
@@ -209,23 +212,36 @@ def _require_answers(where: str, stage: StageSpec) -> None:
     require_int(where, "evaluation_episodes", stage.evaluation_episodes, least=0)
     runner: object = stage.runner
     given = f"{where}: runner is {in_short(runner)}"
-    require(isinstance(runner, str) and bool(re.fullmatch(r"[\w.]+:\w+", runner)), f"{given}; give 'module:Class'.")
+    sentence = f"{given}; give 'module:Class'."
+    require(
+        isinstance(runner, str) and bool(re.fullmatch(r"[\w.]+:\w+", runner)), sentence, "kind-invalid", where, "runner"
+    )
     for name in ("reinforces", "demonstrates", "goes_on_when_missed"):
         require_bool(where, name, getattr(stage, name))
     for name in ("activity", "demonstrations_needed", "remedy"):
-        require(isinstance(getattr(stage, name), str), f"{where}: {name} of {kind} is no text.")
+        require(
+            isinstance(getattr(stage, name), str), f"{where}: {name} of {kind} is no text.", "kind-invalid", where, name
+        )
     arms: object = stage.left_out_in
-    require(isinstance(arms, (set, frozenset)), f"{where}: left_out_in is {arms!r}; give frozenset({{'scratch'}}).")
+    sentence = f"{where}: left_out_in is {arms!r}; give frozenset({{'scratch'}})."
+    require(isinstance(arms, (set, frozenset)), sentence, "kind-invalid", where, "left_out_in")
     for name, part in (("environments", Environment), ("experts", Expert)):
         found = getattr(stage, name)
         ok = isinstance(found, (tuple, list)) and all(isinstance(one, part) for one in found)
-        require(ok, f"{where}: {name} is {in_short(found)}; give a tuple of {part.__name__}(...).")
+        sentence = f"{where}: {name} is {in_short(found)}; give a tuple of {part.__name__}(...)."
+        require(ok, sentence, "kind-invalid", where, name)
     for name in ("step_limit", "epoch_limit"):
         if getattr(stage, name) is not None:
             require_int(where, name, getattr(stage, name))
     raised = stage.step_limit is None or "max_steps" in type(stage).__dataclass_fields__  # type: ignore[attr-defined]
+    sentence = (
+        f"{where}: {kind} has a step_limit, but no field max_steps for `resume --max-steps` to raise; name the field "
+        "so, or override with_step_limit."
+    )
     require(
         raised or type(stage).with_step_limit is not StageSpec.with_step_limit,
-        f"{where}: {kind} has a step_limit, but no field max_steps for `resume --max-steps` to raise; name the field "
-        "so, or override with_step_limit.",
+        sentence,
+        "kind-invalid",
+        where,
+        "step_limit",
     )

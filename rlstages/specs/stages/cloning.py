@@ -89,18 +89,26 @@ class BehaviorCloning(StageSpec):
         require_environment(where, self.environment)
         if isinstance(self.demonstrations, os.PathLike):
             object.__setattr__(self, "demonstrations", os.fspath(self.demonstrations))
-        require(
-            (self.expert is None) != (self.demonstrations is None),
-            f"{where}: give either expert=Expert(...) or demonstrations='file', and not both.",
-        )
+        sentence = f"{where}: give either expert=Expert(...) or demonstrations='file', and not both."
+        require((self.expert is None) != (self.demonstrations is None), sentence, "setting-conflict", where, "expert")
         named = getattr(self.expert, "__name__", None) or in_short(self.expert)
+        sentence = f"{where}: expert must be an Expert(...); write Expert({named})."
         require(
             self.expert is None or isinstance(self.expert, Expert),
-            f"{where}: expert must be an Expert(...); write Expert({named}).",
+            sentence,
+            "setting-type",
+            where,
+            "expert",
+            self.expert,
         )
+        sentence = f"{where}: demonstrations is {self.demonstrations!r}; give the path of a file."
         require(
             self.demonstrations is None or (isinstance(self.demonstrations, str) and bool(self.demonstrations)),
-            f"{where}: demonstrations is {self.demonstrations!r}; give the path of a file.",
+            sentence,
+            "setting-type",
+            where,
+            "demonstrations",
+            self.demonstrations,
         )
         require_criterion(where, self.until, optional=True)
         check_settings(where, self)
@@ -135,10 +143,10 @@ class BehaviorCloning(StageSpec):
     def check_place(self, before: Sequence[StageSpec], agent: Agent) -> None:
         """Refuse an algorithm whose policy cannot be cloned into."""
         algorithm: AlgorithmSpec = agent.algorithm
-        require(
-            CLONING in algorithm.supports,
-            f"stage {self.name!r}: {algorithm.name} has no cloning; choose another algorithm, or leave the stage out.",
+        sentence = (
+            f"stage {self.name!r}: {algorithm.name} has no cloning; choose another algorithm, or leave the stage out."
         )
+        require(CLONING in algorithm.supports, sentence, "stage-order", f"stage {self.name!r}", "algorithm")
 
     @property
     def remedy(self) -> str:

@@ -249,14 +249,20 @@ class FineTuning(StageSpec):
         last = before[-1] if before else None
         critic_fit = (self.critic_fit_steps or 0) if last is not None and not last.reinforces else 0
         least = critic_fit + 10 * rollout
-        require(
-            self.max_steps >= least,
+        sentence = (
             f"{where}: max_steps is {self.max_steps:,}, but ten rollouts of {rollout:,} steps and a critic fit of "
-            f"{critic_fit:,} take {least:,}; raise max_steps, or lower critic_fit_steps, n_envs or n_steps.",
+            f"{critic_fit:,} take {least:,}; raise max_steps, or lower critic_fit_steps, n_envs or n_steps."
+        )
+        require(self.max_steps >= least, sentence, "setting-conflict", where, "max_steps")
+        sentence = (
+            f"{where}: on_collapse='return', but no stage that trains by reward comes right before it; leave it out."
         )
         require(
             self.on_collapse == "go on" or (last is not None and last.reinforces),
-            f"{where}: on_collapse='return', but no stage that trains by reward comes right before it; leave it out.",
+            sentence,
+            "stage-order",
+            where,
+            "on_collapse",
         )
         if self.rehearse:
             self._check_rehearsal(before, agent.n_envs)
@@ -268,21 +274,33 @@ class FineTuning(StageSpec):
             DEMONSTRATION_LOSS: ("demonstration_loss", self.demonstration_loss),
         }
         for protection, (name, value) in asked.items():
+            sentence = (
+                f"stage {self.name!r}: {name} is {value}, but {algorithm.name} has no {protection}; leave it out."
+            )
             require(
                 not value or protection in algorithm.supports,
-                f"stage {self.name!r}: {name} is {value}, but {algorithm.name} has no {protection}; leave it out.",
+                sentence,
+                "setting-conflict",
+                f"stage {self.name!r}",
+                name,
             )
 
     def _check_rehearsal(self, before: Sequence[StageSpec], n_envs: int) -> None:
         where = f"stage {self.name!r}: rehearse={self.rehearse:g}"
+        sentence = f"{where}, but no stage before it has another environment; leave rehearse out."
         require(
             bool(earlier_environments(before, self.environment)),
-            f"{where}, but no stage before it has another environment; leave rehearse out.",
+            sentence,
+            "stage-order",
+            f"stage {self.name!r}",
+            "rehearse",
+        )
+        sentence = (
+            f"{where} of {n_envs} cop{'y' if n_envs == 1 else 'ies'} leaves none for the stage itself; lower it, or "
+            "raise Agent(n_envs=...)."
         )
         require(
-            self.rehearsal_copies(n_envs) < n_envs,
-            f"{where} of {n_envs} cop{'y' if n_envs == 1 else 'ies'} leaves none for the stage itself; lower it, or "
-            "raise Agent(n_envs=...).",
+            self.rehearsal_copies(n_envs) < n_envs, sentence, "setting-conflict", f"stage {self.name!r}", "rehearse"
         )
 
     def trained_in(self, before: Sequence[StageSpec]) -> tuple[Environment, ...]:

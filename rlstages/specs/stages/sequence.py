@@ -33,7 +33,8 @@ def undemonstrated(stages: Sequence[StageSpec]) -> list[StageSpec]:
 def refuse_undemonstrated(stages: Sequence[StageSpec]) -> None:
     """Refuse a stage that needs demonstrations where nothing before it has any."""
     for stage in undemonstrated(stages):
-        raise InputError(
+        sentence = (
             f"stage {stage.name!r}: {stage.demonstrations_needed}, but no stage before it learns from demonstrations, "
             "as BehaviorCloning does; add one, start from a run that has such a stage, or leave it out."
         )
+        raise InputError(sentence, "stage-order", f"stage {stage.name!r}")

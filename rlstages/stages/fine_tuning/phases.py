@@ -131,7 +131,7 @@ def _judge_rollout(runner: FineTuningRunner, started: float) -> Answer:
     copy = int(begins.argmin())
     waits = runner.parts.gate.under_way and (runner.phase == "confirming" or runner.is_spent)
     if waits and monitor.steps - int(begins[copy]) > MAX_EPISODE_STEPS:
-        raise Fault(_ENDLESS.format(copy=copy, steps=MAX_EPISODE_STEPS))
+        raise Fault(_ENDLESS.format(copy=copy, steps=MAX_EPISODE_STEPS), "episode-endless")
     found = runner.parts.gate.judge(begins, last=runner.is_spent)
     if any(answer == "open" for *_, answer in found):
         runner.report("confirming", {}, started)

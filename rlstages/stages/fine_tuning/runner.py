@@ -56,16 +56,16 @@ class FineTuningRunner:
         """
         asked = stage.exploration
         if asked is not None and not isinstance(setting.action_space, spaces.Box):
-            require(
-                0 <= asked <= 1,
+            sentence = (
                 f"exploration is {asked:g}, but where actions are not continuous it is a share of random ones; give 0 "
-                "to 1.",
+                "to 1."
             )
-            require(
-                setting.agent.action_mode != "deterministic",
+            require(0 <= asked <= 1, sentence, "setting-range", name="exploration", value=asked)
+            sentence = (
                 "exploration is of no use where the policy acts deterministically; leave it out, or leave action_mode "
-                "out.",
+                "out."
             )
+            require(setting.agent.action_mode != "deterministic", sentence, "setting-conflict", name="exploration")
         return CheckResult()
 
     def step(self) -> None:

@@ -152,5 +152,6 @@ class OnPolicy:
         load_optimizer_state(self.policy.optimizer, state["optimizer"])
         same = set(state["engine"]) == set(self.engine.state_dict())
         name = self.engine.name
-        require(same, f"The checkpoint is another engine's than {name!r}; name it in Agent(engine=...).")
+        sentence = f"The checkpoint is another engine's than {name!r}; name it in Agent(engine=...)."
+        require(same, sentence, "policy-misfit", "Agent", "engine")
         self.engine.load_state_dict(state["engine"])

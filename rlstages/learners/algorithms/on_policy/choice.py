@@ -40,7 +40,8 @@ def choose_engine(agent: Agent, observation_space: gym.Space[Any], action_space:
         return Choice("torch", "as the agent says")
     obstacle = _obstacle(agent, observation_space, action_space)
     if agent.engine == "numpy":
-        require(obstacle is None, f"Agent: the engine 'numpy' does not serve {obstacle}; use 'auto' or 'torch'.")
+        sentence = f"Agent: the engine 'numpy' does not serve {obstacle}; use 'auto' or 'torch'."
+        require(obstacle is None, sentence, "setting-conflict", "Agent", "engine")
         return Choice("numpy", "as the agent says")
     return Choice("torch", f"for {obstacle}") if obstacle else Choice("numpy", "for small layers on the CPU")
 

@@ -29,7 +29,8 @@ class LossNotFinite(Fault):
     """
 
     def __init__(self, number: float, name: str = "The loss") -> None:
-        super().__init__(f"{name} is {number}; lower the learning rate, or look for huge rewards or observations.")
+        sentence = f"{name} is {number}; lower the learning rate, or look for huge rewards or observations."
+        super().__init__(sentence, "loss-not-finite", value=number)
 
 
 def refuse_not_finite(number: float, name: str = "The loss") -> None:
