@@ -107,8 +107,9 @@ def check_demonstrations(
         _check_observations(where, episode.observations, observation_space)
         _check_actions(where, episode.actions, action_space)
         finite = np.isfinite(episode.rewards)
-        sentence = f"{where}, step {int(np.argmin(finite))}: the reward is not finite."
-        require(bool(finite.all()), sentence, "demonstrations-invalid", where, "rewards")
+        place = f"{where}, step {int(np.argmin(finite))}"
+        sentence = f"{place}: the reward is not finite."
+        require(bool(finite.all()), sentence, "demonstrations-invalid", place, "rewards")
 
 
 def _typed(
@@ -158,8 +159,9 @@ def _check_actions(where: str, actions: np.ndarray, space: gym.Space[Any]) -> No
         wrong = outside(actions, space)
         if wrong is not None:
             step, what = wrong
-            sentence = f"{where}, step {step}: the action is {actions[step]}, and {what}."
-            raise InputError(sentence, "demonstrations-invalid", where, "actions")
+            place = f"{where}, step {step}"
+            sentence = f"{place}: the action is {actions[step]}, and {what}."
+            raise InputError(sentence, "demonstrations-invalid", place, "actions")
 
 
 def _check_array(where: str, array: np.ndarray, space: gym.Space[Any], what: str) -> None:
@@ -176,8 +178,9 @@ def _check_array(where: str, array: np.ndarray, space: gym.Space[Any], what: str
     if kind == "f":
         finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
         step = int(np.argmin(finite))
-        sentence = f"{where}, step {step}: the {what} hold a number that is not finite."
-        require(bool(finite.all()), sentence, "demonstrations-invalid", where, what)
+        place = f"{where}, step {step}"
+        sentence = f"{place}: the {what} hold a number that is not finite."
+        require(bool(finite.all()), sentence, "demonstrations-invalid", place, what)
     if isinstance(space, spaces.Discrete):
         low, most = int(space.start), int(space.start + space.n) - 1
         _check_range(where, array, low, most, what)
@@ -193,11 +196,12 @@ def _check_range(where: str, array: np.ndarray, low: int | np.ndarray, most: int
     inside = ((array >= low) & (array <= most) & (array == np.round(array))).reshape(len(array), -1).all(axis=1)
     if not inside.all():
         step, limits = int(np.argmin(inside)), f"from {_in_words(low)} to {_in_words(most)}"
+        place = f"{where}, step {step}"
         if array[step].size > 8:
-            sentence = f"{where}, step {step}: the {what} hold a number that is not a whole number {limits}."
-            raise InputError(sentence, "demonstrations-invalid", where, what)
-        sentence = f"{where}, step {step}: the {what[:-1]} {array[step]} is not a whole number {limits}."
-        raise InputError(sentence, "demonstrations-invalid", where, what)
+            sentence = f"{place}: the {what} hold a number that is not a whole number {limits}."
+            raise InputError(sentence, "demonstrations-invalid", place, what)
+        sentence = f"{place}: the {what[:-1]} {array[step]} is not a whole number {limits}."
+        raise InputError(sentence, "demonstrations-invalid", place, what)
 
 
 def _in_words(limit: int | np.ndarray) -> str:

@@ -134,7 +134,7 @@ def _guarded(path: Path, run: Callable[[], Any]) -> Any:
         if isinstance(error, SyntaxError):
             file = Path(error.filename).name if error.filename else path.name
             line = f", line {error.lineno}" if error.lineno else ""
-            raise InputError(f"{file}{line}: {error.msg}.", "import-failed", file) from None
+            raise InputError(f"{file}{line}: {error.msg}.", "import-failed", f"{file}{line}") from None
         if isinstance(error, InputError):
             raise error.retold(f"{where}: {error}" if lines else str(error)) from None
-        raise InputError(f"{where}: {reason_of(error)}", "import-failed", path.name) from error
+        raise InputError(f"{where}: {reason_of(error)}", "import-failed", where) from error

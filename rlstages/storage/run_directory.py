@@ -268,7 +268,8 @@ def read_events(path: Path | str) -> Iterator[Event]:
                 elif isinstance(event.payload, (StageFinished, StageCollapsed)):
                     inside(file.parent, event.payload.policy)
             except (InputError, TypeError, ValueError) as error:
-                raise InputError(f"{file}, line {number} cannot be read: {error}", "file-damaged", file) from error
+                place = f"{file}, line {number}"
+                raise InputError(f"{place} cannot be read: {error}", "file-damaged", place) from error
             yield event
 
 

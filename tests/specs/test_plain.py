@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusing import refused
 
 from rlstages import (
     Agent,
@@ -15,7 +16,6 @@ from rlstages import (
     Environment,
     Expert,
     FineTuning,
-    InputError,
     Linear,
     RewardThreshold,
     SuccessThreshold,
@@ -97,25 +97,24 @@ def test_a_curriculum_takes_lists_of_any_kind():
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: Agent(n_envs=True), "n_envs is True"),
-        (lambda: Agent(n_envs=np.bool_(True)), "n_envs is True"),
-        (lambda: Agent(n_envs=8.5), "n_envs is 8.5"),
-        (lambda: Agent(n_envs="8"), "n_envs is '8'; give a whole number of at least 1"),
-        (lambda: Agent(learning_rate="3e-4"), "YAML reads 3e-4 as text"),
-        (lambda: Agent(network={8}), "network is {8}"),
-        (lambda: Agent(network=np.zeros((2, 2))), "give a list"),
-        (lambda: Environment("a", x=np.zeros(2)), ".tolist()"),
-        (lambda: Environment("a", x=Path("b.xml")), "write the path as text: 'b.xml'"),
-        (lambda: Environment("a", x=range(3)), "write a list"),
-        (lambda: Environment("a", x=deque([1])), "write a list"),
-        (lambda: Environment("a", x=b"1"), "cannot be written"),
-        (lambda: Environment("a", kwargs={3: 1}), "kwargs has the key 3"),
+        (lambda: Agent(n_envs=True), ("setting-type", "Agent", "n_envs")),
+        (lambda: Agent(n_envs=np.bool_(True)), ("setting-type", "Agent", "n_envs")),
+        (lambda: Agent(n_envs=8.5), ("setting-type", "Agent", "n_envs")),
+        (lambda: Agent(n_envs="8"), ("setting-type", "Agent", "n_envs")),
+        (lambda: Agent(learning_rate="3e-4"), ("setting-type", "PPO", "learning_rate")),
+        (lambda: Agent(network={8}), ("setting-type", "Agent", "network")),
+        (lambda: Agent(network=np.zeros((2, 2))), ("setting-type", "Agent", "network")),
+        (lambda: Environment("a", x=np.zeros(2)), ("setting-type", "Environment('a')", "")),
+        (lambda: Environment("a", x=Path("b.xml")), ("setting-type", "Environment('a')", "")),
+        (lambda: Environment("a", x=range(3)), ("setting-type", "Environment('a')", "")),
+        (lambda: Environment("a", x=deque([1])), ("setting-type", "Environment('a')", "")),
+        (lambda: Environment("a", x=b"1"), ("setting-type", "Environment('a')", "")),
+        (lambda: Environment("a", kwargs={3: 1}), ("setting-type", "Environment('a')", "kwargs")),
     ],
 )
 def test_what_could_mean_something_else_is_refused(make, said):
-    with pytest.raises(InputError) as caught:
+    with refused(*said):
         make()
-    assert said in str(caught.value)
 
 
 def test_an_environment_gets_lists_and_dictionaries_of_its_own():
@@ -137,5 +136,5 @@ def test_parameters_of_a_curriculum_may_be_values(tmp_path):
     for steps in (200_000, 2e5, np.int64(200_000), "200000"):
         made = load_curriculum(str(file), {"steps": steps})
         assert repr(made.stages[0].max_steps) == "200000"
-    with pytest.raises(InputError, match="steps is 0.5"):
+    with refused("setting-type", where="valued.py: steps"):
         load_curriculum(str(file), {"steps": 0.5})

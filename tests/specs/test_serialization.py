@@ -3,7 +3,6 @@ import json
 import math
 import os
 import pickle
-import re
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusing import refused
 from strategies import agents, clonings, criteria, curricula, environments, experts, fine_tunings, keys, plain, some
 
 from rlstages import Agent, Curriculum, Environment, Expert, InputError
@@ -102,36 +102,38 @@ def test_the_digest_is_the_same_in_every_process():
 @pytest.mark.parametrize(
     "data, said",
     [
-        ({"$type": "Agnet"}, "unknown type 'Agnet'. Did you mean 'Agent'?"),
-        ({"$type": 5}, "unknown type 5"),
-        ({"$type": None}, "unknown type None"),
-        ({"$type": ["Agent"]}, "unknown type ['Agent']"),
-        ({"$type": "Agent", "colour": 1}, "The data of a Agent does not fit"),
-        ({"$type": "SuccessThreshold"}, "does not fit"),
-        ({"$type": "SuccessThreshold", "threshold": "0.9"}, "threshold is '0.9'"),
-        ({"$type": "SuccessThreshold", "threshold": math.nan}, "threshold is nan"),
-        ({"$type": "RewardThreshold", "threshold": 10**400}, "give a finite number"),
-        ({"$type": "Environment", "id": None}, "None has no name"),
-        ({"$type": "Environment", "id": "a", "kwargs": 5}, "kwargs is 5"),
-        ({"$type": "Environment", "id": "a", "wrappers": 5}, "wrappers is 5"),
-        ({"$type": "Environment", "id": "a", "wrappers": [5]}, "5 has no name"),
-        ({"$type": "Environment", "id": "a", "success": {}}, "success is {}"),
-        ({"$type": "Environment", "id": "a", "vectorize": []}, "vectorize is ()"),
-        ({"$type": "Expert", "source": ["a"]}, "has no name"),
-        ({"$type": "Expert", "source": ""}, "the source is empty"),
-        ({"$type": "Agent", "network": 5}, "network is 5"),
-        ({"$type": "Agent", "learning_rate": {"$type": "Agent"}}, "learning_rate is Agent("),
-        ({"$type": "Agent", "normalize_rewards": "false"}, "normalize_rewards is 'false'"),
-        ({"$type": "AllOf", "first": 1, "second": 2}, "1 is not a criterion"),
-        ({"$type": "BehaviorCloning", "name": "a", "environment": "b"}, "the environment is 'b'"),
-        ({"$type": "Curriculum", "name": "a", "agent": 1, "stages": []}, "agent is 1"),
-        ({"$type": "Curriculum", "name": "a", "agent": {"$type": "Agent"}, "stages": 5}, "at least one stage"),
+        ({"$type": "Agnet"}, ("name-unknown", "", "type")),
+        ({"$type": 5}, ("name-unknown", "", "type")),
+        ({"$type": None}, ("name-unknown", "", "type")),
+        ({"$type": ["Agent"]}, ("name-unknown", "", "type")),
+        ({"$type": "Agent", "colour": 1}, ("file-damaged", "", "Agent")),
+        ({"$type": "SuccessThreshold"}, ("file-damaged", "", "SuccessThreshold")),
+        ({"$type": "SuccessThreshold", "threshold": "0.9"}, ("setting-type", "SuccessThreshold", "threshold")),
+        ({"$type": "SuccessThreshold", "threshold": math.nan}, ("setting-range", "SuccessThreshold", "threshold")),
+        ({"$type": "RewardThreshold", "threshold": 10**400}, ("setting-range", "RewardThreshold", "threshold")),
+        ({"$type": "Environment", "id": None}, ("name-invalid", "Environment", "")),
+        ({"$type": "Environment", "id": "a", "kwargs": 5}, ("setting-type", "Environment('a')", "kwargs")),
+        ({"$type": "Environment", "id": "a", "wrappers": 5}, ("setting-type", "Environment('a')", "wrappers")),
+        ({"$type": "Environment", "id": "a", "wrappers": [5]}, ("name-invalid", "Environment('a')", "")),
+        ({"$type": "Environment", "id": "a", "success": {}}, ("setting-type", "Environment('a')", "success")),
+        ({"$type": "Environment", "id": "a", "vectorize": []}, ("choice-unknown", "Environment('a')", "vectorize")),
+        ({"$type": "Expert", "source": ["a"]}, ("name-invalid", "Expert", "")),
+        ({"$type": "Expert", "source": ""}, ("setting-missing", "Expert", "source")),
+        ({"$type": "Agent", "network": 5}, ("setting-type", "Agent", "network")),
+        ({"$type": "Agent", "learning_rate": {"$type": "Agent"}}, ("setting-type", "PPO", "learning_rate")),
+        ({"$type": "Agent", "normalize_rewards": "false"}, ("setting-type", "Agent", "normalize_rewards")),
+        ({"$type": "AllOf", "first": 1, "second": 2}, ("setting-type", "AllOf", "")),
+        ({"$type": "BehaviorCloning", "name": "a", "environment": "b"}, ("setting-type", "stage 'a'", "environment")),
+        ({"$type": "Curriculum", "name": "a", "agent": 1, "stages": []}, ("setting-type", "curriculum 'a'", "agent")),
+        (
+            {"$type": "Curriculum", "name": "a", "agent": {"$type": "Agent"}, "stages": 5},
+            ("setting-missing", "curriculum 'a'", "stages"),
+        ),
     ],
 )
 def test_data_that_is_no_spec_is_refused_in_one_sentence(data, said):
-    with pytest.raises(InputError) as caught:
+    with refused(*said):
         from_data(data)
-    assert said in str(caught.value)
 
 
 damaged_values = st.recursive(
@@ -180,12 +182,12 @@ def test_no_damage_to_the_data_brings_out_another_error_than_input_error(spec, d
     ids=lambda text: text[:20],
 )
 def test_text_that_is_no_curriculum_is_refused(text):
-    with pytest.raises(InputError):
+    with refused("file-damaged"):
         Curriculum.from_json(text)
 
 
 def test_bytes_that_are_no_text_are_refused():
-    with pytest.raises(InputError):
+    with refused("file-damaged"):
         loads(b"\xff\xfe{\x00")
 
 
@@ -193,7 +195,7 @@ def test_data_nested_too_deep_is_refused_and_not_a_recursion_error():
     data = 1
     for _ in range(100_000):
         data = [data]
-    with pytest.raises(InputError, match="nested too deep"):
+    with refused("file-damaged"):
         from_data(data)
     while isinstance(data, list):  # Taken apart by hand, because freeing it recurses too.
         data = data.pop()
@@ -201,7 +203,7 @@ def test_data_nested_too_deep_is_refused_and_not_a_recursion_error():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, object(), b"a", 1j, np.zeros(3), {"$type": 1}, {1: 2}])
 def test_what_is_not_plain_data_cannot_be_written(value):
-    with pytest.raises(InputError, match="cannot be written as JSON"):
+    with refused("setting-type"):
         to_data({"a": [value]})
 
 
@@ -218,7 +220,7 @@ def test_numpy_numbers_become_pythons(number):
 
 
 def test_a_long_double_is_refused_rather_than_recursed_into():
-    with pytest.raises(InputError):
+    with refused("setting-type"):
         to_data(np.longdouble(1) / 3 if np.longdouble is not np.float64 else object())
 
 
@@ -240,24 +242,24 @@ def test_strict_json_is_one_line():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"a": 1, "b": 2, "a": 3}', "the key 'a' is given twice"),
-        ("1e999", "1e999 is too large a number"),
-        ("-Infinity", "-Infinity is not a number"),
-        ("9" * 1_000, "a number has 1,000 digits"),
-        ("[" * 65 + "]" * 65, "nested deeper than 64"),
-        ("[" * 1_000_000, "nested deeper than 64"),
-        ('{"a":' * 65 + "1" + "}" * 65, "nested deeper than 64"),
-        ('"' + '\\"' * 1_000_000, "Unterminated string"),
-        ("[" * 80 + '"' + '\\"' * 1_000_000, "nested deeper than 64"),
-        (b"\xef\xbb\xbf{}", "Unexpected UTF-8 BOM"),
-        ("{}".encode("utf-16"), "can't decode"),
+        ('{"a": 1, "b": 2, "a": 3}', ("file-damaged", "", "")),
+        ("1e999", ("file-damaged", "", "")),
+        ("-Infinity", ("file-damaged", "", "")),
+        ("9" * 1_000, ("file-damaged", "", "")),
+        ("[" * 65 + "]" * 65, ("file-damaged", "", "")),
+        ("[" * 1_000_000, ("file-damaged", "", "")),
+        ('{"a":' * 65 + "1" + "}" * 65, ("file-damaged", "", "")),
+        ('"' + '\\"' * 1_000_000, ("file-damaged", "", "")),
+        ("[" * 80 + '"' + '\\"' * 1_000_000, ("file-damaged", "", "")),
+        (b"\xef\xbb\xbf{}", ("file-damaged", "", "")),
+        ("{}".encode("utf-16"), ("file-damaged", "", "")),
     ],
     ids=range(11),
 )
 def test_json_that_is_not_strict_or_would_take_long_is_refused_at_once(text, said):
     # Of the processor, so that a busy machine takes no longer.
     started = time.process_time()
-    with pytest.raises(InputError, match=re.escape(said)):
+    with refused(*said):
         loads(text)
     assert time.process_time() - started < 2.0
 
@@ -301,7 +303,7 @@ GOOD = {"count": 1, "value": 2, "word": "a", "words": ("x",), "scores": {"y": 0.
 )
 def test_fields_of_another_type_are_refused(change):
     require_types(Row(**GOOD, inner=Row(**GOOD)))
-    with pytest.raises(InputError, match="of a Row is"):
+    with refused("file-damaged", where="Row"):
         require_types(Row(**{**GOOD, **change}))
 
 
@@ -338,5 +340,5 @@ def test_arguments_of_a_record_without_tuples_are_read_as_lists():
 
 @pytest.mark.parametrize("items", [None, 5, "ab", {"a": 1}])
 def test_damaged_tuples_are_refused(items):
-    with pytest.raises(InputError, match="does not fit"):
+    with refused("file-damaged"):
         from_data({"$type": "tuple", "items": items} if items != "ab" else {"$type": "dict", "items": [1]})

@@ -1,10 +1,12 @@
 import dataclasses
 import math
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
+from refusing import refused
 
-from rlstages import A2C, PPO, Agent, Environment, Expert, FineTuning, InputError, Linear, RewardThreshold
+from rlstages import A2C, PPO, Agent, Environment, Expert, FineTuning, Linear, RewardThreshold
 from rlstages.specs.schedules import value_at
 from rlstages.specs.serialization import from_data, to_data
 
@@ -27,73 +29,72 @@ HERE = __name__
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: Environment(""), "the id is empty"),
-        (lambda: Environment(" "), "the id is empty"),
-        (lambda: Environment(lambda: 1), "Environment: a lambda has no name"),
-        (lambda: Environment(5), "Environment: 5 has no name to import it by"),
-        (lambda: Environment("a", wrappers="w:x"), "Environment('a'): wrappers is 'w:x'; give a list"),
-        (lambda: Environment("a", wrappers=wrap), "wrappers is <function wrap"),
-        (lambda: Environment("a", wrappers=["w"]), "Environment('a'): 'w' is not of the form 'module:name'"),
-        (lambda: Environment("a", wrappers=[lambda env: env]), "has no name to import it by"),
-        (lambda: Environment("a", kwargs=[1]), "kwargs is [1]; give a dictionary"),
-        (lambda: Environment("a", kwargs={"x": 1}, x=2), "Environment('a'): x given twice"),
-        (lambda: Environment("a", vectorize="subproces"), "Did you mean 'subprocess'?"),
-        (lambda: Environment("a", success=""), "success is empty"),
-        (lambda: Environment("a", success=":f"), "is not of the form 'module:name'"),
-        (lambda: Environment("a", success=math.nan), "success is nan; give a finite number"),
-        (lambda: Environment("a", success=True), "success is True; give a finite number"),
-        (lambda: Environment("a", success=None), "success is None; give a finite number"),
-        (lambda: Environment("a", success=lambda i, r, n: True), "has no name to import it by"),
-        (lambda: Environment("a", x=math.inf), "Environment('a'): inf cannot be written as JSON"),
-        (lambda: Environment("a", x={1, 2}), "cannot be written as JSON"),
-        (lambda: Environment("a", x=wrap), "name classes and functions as 'module:name'"),
-        (lambda: Linear(math.nan, 0), "Linear: start is nan"),
-        (lambda: Linear(1, -1), "Linear: end is -1"),
-        (lambda: Agent("PPG"), "Agent: algorithm is 'PPG'; there are 'PPO' and 'A2C'."),
-        (lambda: Agent(policy="MlpPolicies"), "Did you mean 'MlpPolicy'?"),
-        (lambda: Agent(activation="gelu"), "activation is 'gelu'"),
-        (lambda: Agent(action_mode="greedy"), "action_mode is 'greedy'"),
-        (lambda: Agent(n_envs=0), "n_envs is 0"),
-        (lambda: Agent(n_envs=2.5), "n_envs is 2.5"),
-        (lambda: Agent(n_steps=1), "n_steps is 1; give a whole number of at least 2"),
-        (lambda: Agent(gamma=0), "gamma is 0"),
-        (lambda: Agent(gamma=1.01), "gamma is 1.01"),
-        (lambda: Agent(gae_lambda=-0.1), "gae_lambda is -0.1"),
-        (lambda: Agent(log_std_init=math.inf), "log_std_init is inf"),
-        (lambda: Agent(network=64), "network is 64; give a list"),
-        (lambda: Agent(network=[64, 0]), "a number of network is 0"),
-        (lambda: Agent(network=["64"]), "a number of network is '64'"),
-        (lambda: Agent(normalize_observations="no"), "normalize_observations is 'no'; give True or False"),
-        (lambda: Agent(normalize_rewards=1), "normalize_rewards is 1; give True or False"),
-        (lambda: Agent(device="gpu"), "device is 'gpu'"),
-        (lambda: Agent(device="cuda:x"), "device is 'cuda:x'"),
-        (lambda: Agent(device=0), "device is 0"),
-        (lambda: Agent(learning_rate=0), "learning_rate is 0"),
-        (lambda: Agent(learning_rate="3e-4"), "learning_rate is '3e-4'"),
-        (lambda: Agent(clip_range=-1), "clip_range is -1"),
-        (lambda: Agent(clip_range_vf=0.0), "clip_range_vf is 0"),
-        (lambda: Agent(ent_coef=-1), "ent_coef is -1"),
-        (lambda: Agent(vf_coef=math.nan), "vf_coef is nan"),
-        (lambda: Agent(max_grad_norm=0), "max_grad_norm is 0"),
-        (lambda: Agent(target_kl=0), "target_kl is 0"),
-        (lambda: Agent(n_epochs=0), "n_epochs is 0"),
-        (lambda: Agent(batch_size=1), "batch_size is 1; give a whole number of at least 2"),
-        (lambda: Agent("A2C", clip_range=0.2), "Agent: clip_range belong to PPO, and the algorithm is A2C"),
-        (lambda: Agent("A2C", clip_range_vf=0.2), "Agent: clip_range_vf belong to PPO, and the algorithm is A2C"),
-        (lambda: Agent("A2C", n_epochs=2, batch_size=8), "n_epochs, batch_size belong to PPO"),
-        (lambda: Expert(lambda env: env), "Expert: a lambda has no name"),
-        (lambda: Expert(5), "Expert: 5 has no name"),
-        (lambda: Expert(""), "the source is empty"),
-        (lambda: Expert("a:"), "Expert: 'a:' is not of the form 'module:name'"),
-        (lambda: Expert("a:b", episodes=0), "Expert('a:b'): episodes is 0"),
-        (lambda: Expert("a:b", kind="oracle"), "kind is 'oracle'"),
-        (lambda: Expert("a.zip", algorithm="P P O"), "algorithm is 'P P O'"),
+        (lambda: Environment(""), ("setting-missing", "Environment", "id")),
+        (lambda: Environment(" "), ("setting-missing", "Environment", "id")),
+        (lambda: Environment(lambda: 1), ("name-invalid", "Environment", "")),
+        (lambda: Environment(5), ("name-invalid", "Environment", "")),
+        (lambda: Environment("a", wrappers="w:x"), ("setting-type", "Environment('a')", "wrappers")),
+        (lambda: Environment("a", wrappers=wrap), ("setting-type", "Environment('a')", "wrappers")),
+        (lambda: Environment("a", wrappers=["w"]), ("name-invalid", "Environment('a')", "")),
+        (lambda: Environment("a", wrappers=[lambda env: env]), ("name-invalid", "Environment('a')", "")),
+        (lambda: Environment("a", kwargs=[1]), ("setting-type", "Environment('a')", "kwargs")),
+        (lambda: Environment("a", kwargs={"x": 1}, x=2), ("setting-conflict", "Environment('a')", "kwargs")),
+        (lambda: Environment("a", vectorize="subproces"), ("choice-unknown", "Environment('a')", "vectorize")),
+        (lambda: Environment("a", success=""), ("setting-missing", "Environment('a')", "success")),
+        (lambda: Environment("a", success=":f"), ("name-invalid", "Environment('a')", "")),
+        (lambda: Environment("a", success=math.nan), ("setting-range", "Environment('a')", "success")),
+        (lambda: Environment("a", success=True), ("setting-type", "Environment('a')", "success")),
+        (lambda: Environment("a", success=None), ("setting-type", "Environment('a')", "success")),
+        (lambda: Environment("a", success=lambda i, r, n: True), ("name-invalid", "Environment('a')", "")),
+        (lambda: Environment("a", x=math.inf), ("setting-type", "Environment('a')", "")),
+        (lambda: Environment("a", x={1, 2}), ("setting-type", "Environment('a')", "")),
+        (lambda: Environment("a", x=wrap), ("setting-type", "Environment('a')", "")),
+        (lambda: Linear(math.nan, 0), ("setting-range", "Linear", "start")),
+        (lambda: Linear(1, -1), ("setting-range", "Linear", "end")),
+        (lambda: Agent("PPG"), ("name-unknown", "Agent", "algorithm")),
+        (lambda: Agent(policy="MlpPolicies"), ("choice-unknown", "Agent", "policy")),
+        (lambda: Agent(activation="gelu"), ("choice-unknown", "Agent", "activation")),
+        (lambda: Agent(action_mode="greedy"), ("choice-unknown", "Agent", "action_mode")),
+        (lambda: Agent(n_envs=0), ("setting-range", "Agent", "n_envs")),
+        (lambda: Agent(n_envs=2.5), ("setting-type", "Agent", "n_envs")),
+        (lambda: Agent(n_steps=1), ("setting-range", "PPO", "n_steps")),
+        (lambda: Agent(gamma=0), ("setting-range", "PPO", "gamma")),
+        (lambda: Agent(gamma=1.01), ("setting-range", "PPO", "gamma")),
+        (lambda: Agent(gae_lambda=-0.1), ("setting-range", "PPO", "gae_lambda")),
+        (lambda: Agent(log_std_init=math.inf), ("setting-range", "Agent", "log_std_init")),
+        (lambda: Agent(network=64), ("setting-type", "Agent", "network")),
+        (lambda: Agent(network=[64, 0]), ("setting-range", "Agent", "a number of network")),
+        (lambda: Agent(network=["64"]), ("setting-type", "Agent", "a number of network")),
+        (lambda: Agent(normalize_observations="no"), ("setting-type", "Agent", "normalize_observations")),
+        (lambda: Agent(normalize_rewards=1), ("setting-type", "Agent", "normalize_rewards")),
+        (lambda: Agent(device="gpu"), ("choice-unknown", "Agent", "device")),
+        (lambda: Agent(device="cuda:x"), ("choice-unknown", "Agent", "device")),
+        (lambda: Agent(device=0), ("choice-unknown", "Agent", "device")),
+        (lambda: Agent(learning_rate=0), ("setting-range", "PPO", "learning_rate")),
+        (lambda: Agent(learning_rate="3e-4"), ("setting-type", "PPO", "learning_rate")),
+        (lambda: Agent(clip_range=-1), ("setting-range", "PPO", "clip_range")),
+        (lambda: Agent(clip_range_vf=0.0), ("setting-range", "PPO", "clip_range_vf")),
+        (lambda: Agent(ent_coef=-1), ("setting-range", "PPO", "ent_coef")),
+        (lambda: Agent(vf_coef=math.nan), ("setting-range", "PPO", "vf_coef")),
+        (lambda: Agent(max_grad_norm=0), ("setting-range", "PPO", "max_grad_norm")),
+        (lambda: Agent(target_kl=0), ("setting-range", "PPO", "target_kl")),
+        (lambda: Agent(n_epochs=0), ("setting-range", "PPO", "n_epochs")),
+        (lambda: Agent(batch_size=1), ("setting-range", "PPO", "batch_size")),
+        (lambda: Agent("A2C", clip_range=0.2), ("setting-unknown", "Agent", "clip_range")),
+        (lambda: Agent("A2C", clip_range_vf=0.2), ("setting-unknown", "Agent", "clip_range_vf")),
+        (lambda: Agent("A2C", n_epochs=2, batch_size=8), ("setting-unknown", "Agent", "n_epochs")),
+        (lambda: Expert(lambda env: env), ("name-invalid", "Expert", "")),
+        (lambda: Expert(5), ("name-invalid", "Expert", "")),
+        (lambda: Expert(""), ("setting-missing", "Expert", "source")),
+        (lambda: Expert("a:"), ("name-invalid", "Expert", "")),
+        (lambda: Expert("a:b", episodes=0), ("setting-range", "Expert('a:b')", "episodes")),
+        (lambda: Expert("a:b", kind="oracle"), ("choice-unknown", "Expert", "kind")),
+        (lambda: Expert("a.zip", algorithm="P P O"), ("name-invalid", "Expert('a.zip')", "algorithm")),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(make, said):
-    with pytest.raises(InputError) as caught:
+    with refused(*said):
         make()
-    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_functions_and_classes_become_names():
@@ -177,8 +178,12 @@ def test_settings_given_to_a_stage_are_checked_and_kept_apart():
     assert stage.settings == {"n_epochs": 4, "target_kl": 0.1} and isinstance(stage.settings["n_epochs"], int)
     assert dataclasses.replace(stage, n_epochs=5).settings == {"n_epochs": 5, "target_kl": 0.1}
     assert from_data(to_data(stage)) == stage and "; n_epochs=4, target_kl=0.1" in str(stage)
-    for wrong in ({"n_epochs": 0}, {"settings": {"n_epoch": 3}}, {"settings": 3}):
-        with pytest.raises(InputError, match="stage 'a'"):
+    for wrong, name in (
+        ({"n_epochs": 0}, "n_epochs"),
+        ({"settings": {"n_epoch": 3}}, "n_epoch"),
+        ({"settings": 3}, "settings"),
+    ):
+        with refused(ANY, where="stage 'a'", name=name):
             dataclasses.replace(stage, **wrong)
 
 
@@ -190,5 +195,5 @@ def test_sizes_that_follow_from_the_algorithm():
 
 def test_settings_that_a2c_would_ignore_are_refused_in_stages_too():
     assert PPO().with_settings("stage 'a'", {"target_kl": 0.1}) == PPO(target_kl=0.1)
-    with pytest.raises(InputError, match="stage 'a': target_kl belong to PPO"):
+    with refused("setting-unknown", where="stage 'a'", name="target_kl"):
         A2C().with_settings("stage 'a'", {"target_kl": 0.1})

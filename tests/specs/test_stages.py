@@ -2,6 +2,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from refusing import refused
 
 from rlstages import (
     A2C,
@@ -11,7 +12,6 @@ from rlstages import (
     Environment,
     Expert,
     FineTuning,
-    InputError,
     Linear,
     RewardThreshold,
     SuccessThreshold,
@@ -34,50 +34,49 @@ def tune(**changes):
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: BehaviorCloning("", ENV, expert=EXPERT), "BehaviorCloning: the name is ''"),
-        (lambda: FineTuning("a\nb", ENV, until=UNTIL, max_steps=1), "FineTuning: the name is 'a\\nb'"),
-        (lambda: clone(environment="CartPole-v1"), "stage 'clone': the environment is 'CartPole-v1'; wrap it"),
-        (lambda: tune(environment=None), "stage 'tune': the environment is None; wrap it"),
-        (lambda: clone(expert=None), "give either expert=Expert(...) or demonstrations='file', and not both"),
-        (lambda: clone(demonstrations="a"), "give either expert=Expert(...) or demonstrations='file', and not both"),
-        (lambda: clone(expert="tasks:plan"), "expert must be an Expert(...); write Expert('tasks:plan')."),
-        (lambda: clone(expert=textwrap.dedent), "expert must be an Expert(...); write Expert(dedent)."),
-        (lambda: clone(expert=None, demonstrations=5), "demonstrations is 5; give the path of a file"),
-        (lambda: clone(expert=None, demonstrations=""), "demonstrations is ''; give the path of a file"),
-        (lambda: clone(until=0.9), "until is 0.9; give a criterion such as SuccessThreshold(0.9)"),
-        (lambda: tune(until=None), "until is None; give a criterion such as SuccessThreshold(0.9)"),
-        (lambda: tune(until=200), "or RewardThreshold(200)"),
-        (lambda: clone(on_failure="advanced"), "Did you mean 'advance'?"),
-        (lambda: tune(on_timeout="go on"), "on_timeout is 'go on'"),
-        (lambda: clone(max_epochs=0), "max_epochs is 0"),
-        (lambda: clone(learning_rate=0), "learning_rate is 0"),
-        (lambda: clone(batch_size=0), "batch_size is 0"),
-        (lambda: clone(entropy_weight=-1), "entropy_weight is -1"),
-        (lambda: clone(l2_weight=-1), "l2_weight is -1"),
-        (lambda: clone(held_out=0.95), "held_out is 0.95"),
-        (lambda: clone(patience=0), "patience is 0"),
-        (lambda: clone(best=0), "best is 0"),
-        (lambda: clone(min_return=float("nan")), "min_return is nan"),
-        (lambda: clone(min_log_std=float("-inf")), "min_log_std is -inf"),
-        (lambda: clone(evaluation_episodes=-1), "evaluation_episodes is -1"),
-        (lambda: tune(max_steps=0.5), "max_steps is 0.5; give a whole number"),
-        (lambda: tune(critic_fit_steps=-1), "critic_fit_steps is -1"),
-        (lambda: tune(anchor_kl=-1), "anchor_kl is -1"),
-        (lambda: tune(anchor_steps=None), "anchor_steps is None"),
-        (lambda: tune(demonstration_loss=-1), "demonstration_loss is -1"),
-        (lambda: tune(demonstration_loss=None), "demonstration_loss is None"),
-        (lambda: tune(demonstration_steps=0.5), "demonstration_steps is 0.5"),
-        (lambda: tune(exploration=3), "exploration is 3"),
-        (lambda: tune(explore_again=3), "explore_again is 3"),
-        (lambda: tune(evaluation_episodes=True), "evaluation_episodes is True"),
-        (lambda: tune(learning_rate=-1), "stage 'tune': learning_rate is -1"),
-        (lambda: tune(batch_size=1), "stage 'tune': batch_size is 1"),
+        (lambda: BehaviorCloning("", ENV, expert=EXPERT), ("name-invalid", "BehaviorCloning", "name")),
+        (lambda: FineTuning("a\nb", ENV, until=UNTIL, max_steps=1), ("name-invalid", "FineTuning", "name")),
+        (lambda: clone(environment="CartPole-v1"), ("setting-type", "stage 'clone'", "environment")),
+        (lambda: tune(environment=None), ("setting-type", "stage 'tune'", "environment")),
+        (lambda: clone(expert=None), ("setting-conflict", "stage 'clone'", "expert")),
+        (lambda: clone(demonstrations="a"), ("setting-conflict", "stage 'clone'", "expert")),
+        (lambda: clone(expert="tasks:plan"), ("setting-type", "stage 'clone'", "expert")),
+        (lambda: clone(expert=textwrap.dedent), ("setting-type", "stage 'clone'", "expert")),
+        (lambda: clone(expert=None, demonstrations=5), ("setting-type", "stage 'clone'", "demonstrations")),
+        (lambda: clone(expert=None, demonstrations=""), ("setting-type", "stage 'clone'", "demonstrations")),
+        (lambda: clone(until=0.9), ("setting-type", "stage 'clone'", "until")),
+        (lambda: tune(until=None), ("setting-type", "stage 'tune'", "until")),
+        (lambda: tune(until=200), ("setting-type", "stage 'tune'", "until")),
+        (lambda: clone(on_failure="advanced"), ("choice-unknown", "stage 'clone'", "on_failure")),
+        (lambda: tune(on_timeout="go on"), ("choice-unknown", "stage 'tune'", "on_timeout")),
+        (lambda: clone(max_epochs=0), ("setting-range", "stage 'clone'", "max_epochs")),
+        (lambda: clone(learning_rate=0), ("setting-range", "stage 'clone'", "learning_rate")),
+        (lambda: clone(batch_size=0), ("setting-range", "stage 'clone'", "batch_size")),
+        (lambda: clone(entropy_weight=-1), ("setting-range", "stage 'clone'", "entropy_weight")),
+        (lambda: clone(l2_weight=-1), ("setting-range", "stage 'clone'", "l2_weight")),
+        (lambda: clone(held_out=0.95), ("setting-range", "stage 'clone'", "held_out")),
+        (lambda: clone(patience=0), ("setting-range", "stage 'clone'", "patience")),
+        (lambda: clone(best=0), ("setting-range", "stage 'clone'", "best")),
+        (lambda: clone(min_return=float("nan")), ("setting-range", "stage 'clone'", "min_return")),
+        (lambda: clone(min_log_std=float("-inf")), ("setting-range", "stage 'clone'", "min_log_std")),
+        (lambda: clone(evaluation_episodes=-1), ("setting-range", "stage 'clone'", "evaluation_episodes")),
+        (lambda: tune(max_steps=0.5), ("setting-type", "stage 'tune'", "max_steps")),
+        (lambda: tune(critic_fit_steps=-1), ("setting-range", "stage 'tune'", "critic_fit_steps")),
+        (lambda: tune(anchor_kl=-1), ("setting-range", "stage 'tune'", "anchor_kl")),
+        (lambda: tune(anchor_steps=None), ("setting-type", "stage 'tune'", "anchor_steps")),
+        (lambda: tune(demonstration_loss=-1), ("setting-range", "stage 'tune'", "demonstration_loss")),
+        (lambda: tune(demonstration_loss=None), ("setting-type", "stage 'tune'", "demonstration_loss")),
+        (lambda: tune(demonstration_steps=0.5), ("setting-type", "stage 'tune'", "demonstration_steps")),
+        (lambda: tune(exploration=3), ("setting-range", "stage 'tune'", "exploration")),
+        (lambda: tune(explore_again=3), ("setting-type", "stage 'tune'", "explore_again")),
+        (lambda: tune(evaluation_episodes=True), ("setting-type", "stage 'tune'", "evaluation_episodes")),
+        (lambda: tune(learning_rate=-1), ("setting-range", "stage 'tune'", "learning_rate")),
+        (lambda: tune(batch_size=1), ("setting-range", "stage 'tune'", "batch_size")),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_stage_named(make, said):
-    with pytest.raises(InputError) as caught:
+    with refused(*said):
         make()
-    assert said in str(caught.value)
 
 
 def test_a_path_of_demonstrations_may_be_a_path():
@@ -123,24 +122,24 @@ def test_demonstrations_come_from_a_cloning_stage_before():
     for stages in ([clone(), needy], [clone(), tune(), needy], [tune(), clone(), needy], [tune()]):
         refuse_undemonstrated(stages)
     for stages in ([needy], [tune(), needy], [needy, clone()]):
-        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.1, but no stage before it learns"):
+        with refused("stage-order", where="stage 'tune'"):
             refuse_undemonstrated(stages)
 
 
 def test_a_stage_too_short_to_learn_in_is_refused():
     agent = Agent(n_envs=4)
     tune(max_steps=5_120).check_place([], agent)
-    with pytest.raises(InputError, match="max_steps is 5,119, but ten rollouts of 512 steps"):
+    with refused("setting-conflict", where="stage 'tune'", name="max_steps"):
         tune(max_steps=5_119).check_place([], agent)
-    with pytest.raises(InputError, match="a critic fit of 8,192 take 13,312"):
+    with refused("setting-conflict", where="stage 'tune'", name="max_steps"):
         tune(max_steps=13_311, critic_fit_steps=8_192).check_place([clone()], agent)
     tune(max_steps=13_312, critic_fit_steps=8_192).check_place([clone()], agent)
     tune(max_steps=5_120).check_place([clone()], agent)
 
 
 def test_settings_that_the_agent_cannot_follow_are_refused():
-    with pytest.raises(InputError, match="stage 'tune': clip_range belong to PPO"):
+    with refused("setting-unknown", where="stage 'tune'", name="clip_range"):
         tune(clip_range=0.1).check_place([], Agent("A2C"))
-    with pytest.raises(InputError, match="a rollout has 512 steps, less than batch_size=1024"):
+    with refused("setting-conflict", where="stage 'tune'", name="batch_size"):
         tune(batch_size=1024).check_place([], Agent(n_envs=4))
     clone().check_place([], Agent("A2C"))

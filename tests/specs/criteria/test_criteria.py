@@ -1,13 +1,15 @@
 import math
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 from building import mostly_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusing import refused
 from strategies import criteria, some
 
-from rlstages import InputError, RewardThreshold, SuccessThreshold
+from rlstages import RewardThreshold, SuccessThreshold
 from rlstages.errors import Fault
 from rlstages.specs.criteria import AllOf, AnyOf, spend
 from rlstages.specs.criteria.episodes import Episode
@@ -206,9 +208,9 @@ def test_of_two_criteria_measure_and_threshold_are_those_of_the_first():
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
 def test_returns_that_are_not_finite_never_open_the_gate(strange):
-    with pytest.raises(Fault, match=rf"the return of copy 0's episode 100 is {strange}, which cannot be compared"):
+    with refused("environment-failed", where="RewardThreshold", kind=Fault):
         RewardThreshold(10).judge(earned([1e6] * 100 + [strange]))
-    with pytest.raises(Fault, match="cannot be compared with a threshold"):
+    with refused("environment-failed", where="RewardThreshold", kind=Fault):
         RewardThreshold(10).promising(earned([1e6] * 29 + [strange]))
 
 
@@ -299,40 +301,42 @@ def test_the_error_budget_of_all_attempts_adds_up_to_alpha():
 @pytest.mark.parametrize("make", [SuccessThreshold, RewardThreshold])
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf, True, "0.9", None, 10**400, [0.9]])
 def test_impossible_thresholds_are_refused(make, threshold):
-    with pytest.raises(InputError, match="give a finite number"):
+    with refused(ANY, where=make.__name__, name="threshold"):
         make(threshold)
 
 
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: SuccessThreshold(0), "above 0 and at most 1"),
-        (lambda: SuccessThreshold(1.01), "at most 1"),
-        (lambda: SuccessThreshold(90), "at most 1"),
-        (lambda: SuccessThreshold(0.05), "threshold minus margin is 0,"),
-        (lambda: SuccessThreshold(1.0, margin=0), "threshold minus margin is 1,"),
-        (lambda: SuccessThreshold(0.9, margin=0.6), "margin is 0.6"),
-        (lambda: SuccessThreshold(0.9, window=0), "window is 0"),
-        (lambda: SuccessThreshold(0.9, max_episodes=0.5), "max_episodes is 0.5"),
-        (lambda: RewardThreshold(1, margin=-1), "margin is -1"),
-        (lambda: RewardThreshold(0), "5 % of the threshold 0 is no margin"),
+        (lambda: SuccessThreshold(0), ("setting-range", "SuccessThreshold", "threshold")),
+        (lambda: SuccessThreshold(1.01), ("setting-range", "SuccessThreshold", "threshold")),
+        (lambda: SuccessThreshold(90), ("setting-range", "SuccessThreshold", "threshold")),
+        (lambda: SuccessThreshold(0.05), ("setting-conflict", "SuccessThreshold", "margin")),
+        (lambda: SuccessThreshold(1.0, margin=0), ("setting-conflict", "SuccessThreshold", "margin")),
+        (lambda: SuccessThreshold(0.9, margin=0.6), ("setting-range", "SuccessThreshold", "margin")),
+        (lambda: SuccessThreshold(0.9, window=0), ("setting-range", "SuccessThreshold", "window")),
+        (lambda: SuccessThreshold(0.9, max_episodes=0.5), ("setting-type", "SuccessThreshold", "max_episodes")),
+        (lambda: RewardThreshold(1, margin=-1), ("setting-range", "RewardThreshold", "margin")),
+        (lambda: RewardThreshold(0), ("setting-missing", "RewardThreshold", "margin")),
         (
             lambda: RewardThreshold(0, margin=1),
-            "a threshold of 0 does not say how deep an episode can fall",
+            ("setting-conflict", "RewardThreshold", "threshold"),
         ),
-        (lambda: RewardThreshold(1, worst=math.nan), "worst is nan"),
-        (lambda: RewardThreshold(1, worst=1), "worst is 1, not below threshold minus margin"),
-        (lambda: RewardThreshold(1, min_episodes=9), "min_episodes is 9"),
-        (lambda: RewardThreshold(1, min_episodes=50, max_episodes=40), "max_episodes is 40"),
-        (lambda: SuccessThreshold(0.9) & 0.9, "AllOf: 0.9 is not a criterion"),
-        (lambda: SuccessThreshold(0.9) | None, "AnyOf: None is not a criterion"),
-        (lambda: AllOf("a", SuccessThreshold(0.9)), "'a' is not a criterion"),
+        (lambda: RewardThreshold(1, worst=math.nan), ("setting-range", "RewardThreshold", "worst")),
+        (lambda: RewardThreshold(1, worst=1), ("setting-conflict", "RewardThreshold", "worst")),
+        (lambda: RewardThreshold(1, min_episodes=9), ("setting-range", "RewardThreshold", "min_episodes")),
+        (
+            lambda: RewardThreshold(1, min_episodes=50, max_episodes=40),
+            ("setting-range", "RewardThreshold", "max_episodes"),
+        ),
+        (lambda: SuccessThreshold(0.9) & 0.9, ("setting-type", "AllOf", "")),
+        (lambda: SuccessThreshold(0.9) | None, ("setting-type", "AnyOf", "")),
+        (lambda: AllOf("a", SuccessThreshold(0.9)), ("setting-type", "AllOf", "")),
     ],
 )
 def test_contradictions_are_refused(make, said):
-    with pytest.raises(InputError, match=".*") as caught:
+    with refused(*said):
         make()
-    assert said in str(caught.value)
 
 
 # --- how often the gate opens: seeded simulations of the whole procedure ------------------------------------------
