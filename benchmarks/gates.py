@@ -286,8 +286,8 @@ def page(runs: int, replays: int) -> str:
         means = {f"true {mean:g}": scoring(mean, shape) for mean in (180.0, 190.0, 196.0, 204.0, 215.0)}
         title = f"## Return, threshold 200, margin 10 (5 %), {SHAPES[shape]}"
         parts += [title, "", *_header("rule", means), *simulate(score, means, runs), ""]
-    columns = ["true value", "within", "opened"]
-    parts += ["## How surely it opens", "", RELIABILITY, "", *_header("threshold", columns)]
+    columns = ["true value", "within (training episodes)", "opened"]
+    parts += ["## How reliably the gate of rlstages opens", "", RELIABILITY, "", *_header("threshold", columns)]
     for goal, within in ((0.6, 600), (0.7, 600), (0.8, 600), (0.9, 300), (0.95, 300)):
         threshold = SuccessThreshold(goal)
         share = reliability(threshold, solving(goal + 0.02), runs, within)
@@ -302,7 +302,12 @@ def page(runs: int, replays: int) -> str:
         if curves:
             goals = ", ".join(f"{threshold.threshold:g}" for threshold in thresholds)
             parts += [f"## Real curves: {kind}, {len(curves)} runs, thresholds {goals}", ""]
-            columns = ["opened", "of these wrongly", "true value less threshold, %", "rollouts late"]
+            columns = [
+                "opened",
+                "wrongly, of those",
+                "median of true value minus threshold, %",
+                "median delay, rollouts",
+            ]
             parts += _header("rule", columns)
             parts += [*replay(curves, thresholds, replays), ""]
     return "\n".join(parts)
@@ -313,14 +318,18 @@ def _header(first: str, columns: Iterable[str]) -> list[str]:
     return [f"| {first} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
 
 
-HEAD = """# Gates: what opens them, and how wrongly
+HEAD = """# Gates: which rules open too early, and how often
 
-Made by `python benchmarks/gates.py --out docs/gates.md`: {runs} simulated policies for each cell, each given 1,000
-episodes, 16 a rollout; a cell says which share of them opened the gate, and the median number of episodes that took,
-those of training included (rlstages trains on all but the last few). A gate that opens at a true value below threshold
-minus margin has opened wrongly. Real curves were resampled {replays} times each.
+Made by `python benchmarks/gates.py --out docs/gates.md`. The [glossary](glossary.md) explains 'gate'.
+
+**Simulated policies** have a known and constant true value. Each cell is for {runs} of them, each with 1,000 episodes,
+16 per rollout. A cell gives the share of policies for which the gate opened and, in brackets, the median number of
+episodes until then. Training episodes are included in that number; rlstages trains on all but the last few. A gate that
+opens while the true value is below threshold minus margin has opened *wrongly*.
+
+**Real curves** are recorded training runs, each resampled {replays} times.
 """
-RELIABILITY = "Episodes are those of training. The true value clears the threshold by 0.02, or by 2 % of the return."
+RELIABILITY = "The true value exceeds the threshold by 0.02, or by 2 % of the return."
 SHAPES = {
     "bell": "bell-shaped returns",
     "crashes": "one episode in thirty crashes",
