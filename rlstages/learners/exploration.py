@@ -1,9 +1,9 @@
-"""Exploration that a certain policy lacks: measured in each state, and given back.
+"""Measure how much a policy explores in each state, and restore exploration.
 
-A clone of a consistent expert takes one action in most states with a probability near 1, and policy gradients of what
-is never tried are 0. A bonus for entropy hardly helps, because its gradient vanishes there too, and a temperature for
-all states leaves those certain that matter. So each state's distribution is mixed with the uniform one, by a few passes
-of the actor over the states of a rollout (docs/exploration.md says what else was tried).
+In most states, the clone of a consistent expert takes one action with a probability near 1, and the policy gradient of
+actions that are never tried is 0. An entropy bonus hardly helps, because its gradient vanishes there too. A temperature
+for all states leaves the important states certain. So the distribution in each state is mixed with the uniform one, by
+a few passes of the actor over the states of a rollout (docs/exploration.md lists what else was tried).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rlstages.demonstrations.episodes import Observations, take
 from rlstages.events import ExplorationMeasured
 
 LOW_QUANTILE = 0.1
-"""Certainty sits in few states, so the mean says little."""
+"""Quantile of the entropy over states. The mean says little, because few states are certain."""
 CERTAIN = 0.2
-"""Of the largest entropy: a policy with less in a tenth of its states is certain there."""
+"""Share of the largest entropy. A policy is certain if a tenth of its states have less."""
 CERTAIN_LOG_STD = -1.5
-"""In [-1, 1], which actions have: a continuous policy with less noise is certain."""
+"""Log standard deviation, for actions in [-1, 1]. A continuous policy with less noise is certain."""
 _NEAR, _MOST_STEPS, _BATCH, _RATE = 0.01, 2_000, 256, 3e-3
 _AT_ONCE = 4096
 
@@ -33,14 +33,14 @@ _AT_ONCE = 4096
 def entropies(policy: ActorCriticPolicy, observations: Observations) -> np.ndarray | None:
     """Return the entropy of a policy in each state, as a share of the largest one; `None` for continuous actions.
 
-    Of several choices it is the mean of their shares.
+    For several discrete actions, it is the mean of their shares.
 
     Args:
-        policy: Measured, not changed.
-        observations: First axis the states, `n` of them.
+        policy: Policy, which is not changed.
+        observations: Observations of `n` states.
 
     Returns:
-        Shape `(n,)`.
+        Entropies, shape `(n,)`.
     """
     if isinstance(policy.action_space, spaces.Box):
         return None
@@ -56,8 +56,9 @@ def measure_exploration(policy: ActorCriticPolicy, observations: Observations) -
     """Return how much a policy explores.
 
     Returns:
-        `entropy` and `entropy_low`, mean and low quantile over the states, as shares of the largest entropy; of a
-        continuous policy `std`, the mean of its standard deviations, as a share of half an action's range.
+        For discrete actions `entropy` and `entropy_low`: mean and low quantile over the states, as shares of the
+        largest entropy. For continuous actions `std`: the mean standard deviation, as a share of half an action's
+        range.
     """
     found = entropies(policy, observations)
     if found is None:
@@ -66,35 +67,35 @@ def measure_exploration(policy: ActorCriticPolicy, observations: Observations) -
 
 
 def exploration_event(measured: dict[str, float], stage_steps: int, reason: str = "") -> ExplorationMeasured:
-    """Return what `measure_exploration` found as an event.
+    """Return an event for a result of `measure_exploration`.
 
     Args:
-        measured: It.
+        measured: Result of `measure_exploration`.
         stage_steps: Environment steps of the stage so far.
-        reason: Why the policy is made to try more; empty if it is not.
+        reason: Reason for which exploration is restored; empty if it is not.
     """
     entropy, low, std = (measured.get(name) for name in ("entropy", "entropy_low", "std"))
     return ExplorationMeasured(stage_steps, entropy, low, std, reason)
 
 
 def is_certain(measured: dict[str, float]) -> bool:
-    """Say whether a policy, as `measure_exploration` found it, hardly tries anything."""
+    """Return whether a policy with this result of `measure_exploration` hardly explores."""
     if "std" in measured:
         return measured["std"] < math.exp(CERTAIN_LOG_STD)
     return measured["entropy_low"] < CERTAIN
 
 
 def explore_more(policy: ActorCriticPolicy, observations: Observations, share: float, seed: int) -> None:
-    """Have a policy act at random in a share of the cases, in each of some states.
+    """Mix the policy's distribution with the uniform one, in each of the given states.
 
-    The actor learns the mixture of its own distribution and the uniform one by cross-entropy; the critic and shared
-    features stay as they are. A continuous policy gets at least `share` as its standard deviation.
+    The actor learns the mixture by cross-entropy. The critic and the shared features do not change. A continuous policy
+    gets a standard deviation of at least `share` instead.
 
     Args:
-        policy: Changed in place.
-        observations: First axis the states.
-        share: In [0, 1].
-        seed: Of the order of the states.
+        policy: Policy, which is changed in place.
+        observations: Observations; the first axis is the states.
+        share: Share of the uniform distribution, in [0, 1].
+        seed: Seed of the order of the states.
     """
     if isinstance(policy.action_space, spaces.Box):
         with torch.no_grad():
@@ -106,7 +107,7 @@ def explore_more(policy: ActorCriticPolicy, observations: Observations, share: f
         own = _log_probabilities(policy, features)
         targets = [(1 - share) * log.exp() + share / log.shape[-1] for log in own]
     parameters = [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]
-    # An engine may have its own memory for gradients.
+    # Set gradients to zero in place, because an engine may have its own memory for them.
     gradients = [parameter.grad for parameter in parameters]
     optimizer = torch.optim.Adam(parameters, lr=_RATE)
     steps, off = 0, math.inf
@@ -133,14 +134,14 @@ def _rows(observations: Observations) -> int:
 
 
 def _features(policy: ActorCriticPolicy, observations: Observations) -> torch.Tensor:
-    """Return what the actor's layers take, shape `(n, features)`; no parameter that is learned here goes into it."""
+    """Return the inputs of the actor's layers, shape `(n, features)`, which do not depend on trained parameters."""
     parts = np.array_split(np.arange(_rows(observations)), -(-_rows(observations) // _AT_ONCE))
     seen = (policy.obs_to_tensor(take(observations, rows))[0] for rows in parts)
     return torch.cat([cast(torch.Tensor, policy.extract_features(one)) for one in seen])
 
 
 def _log_probabilities(policy: ActorCriticPolicy, features: torch.Tensor) -> list[torch.Tensor]:
-    """Return the log probabilities of each choice, shapes `(n, options)`."""
+    """Return the log probabilities of each discrete action, as arrays of shape `(n, options)`."""
     raw = policy.action_net(policy.mlp_extractor.forward_actor(features))
     space = policy.action_space
     if isinstance(space, spaces.MultiBinary):

@@ -1,4 +1,4 @@
-"""Which spaces an agent's policy can take; all others are refused before anything is made."""
+"""Checks of observation and action spaces: those that the agent's policy does not support are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rlstages.specs.agent import Agent
 
 SMALLEST_IMAGE = 36
 MOST_CHOICES = 256
-"""In one dimension; of more numbers than these a policy is better off with a range."""
+"""Maximum number of options in one discrete dimension. For more, a continuous range is better."""
 _FLATTEN = "use wrappers=['gymnasium.wrappers:FlattenObservation'] and policy='MlpPolicy'"
 _RESERVED = torch.nn.ModuleDict()
 
@@ -28,12 +28,13 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
     """Refuse spaces that the agent's policy cannot take.
 
     Args:
-        agent: Whose policy it is.
-        observation_space: As the policy sees it: images with channels first.
-        action_space: The environment's own.
+        agent: Agent that has the policy.
+        observation_space: Observation space of the policy, with channels first in images.
+        action_space: Action space of the environment.
 
     Raises:
-        InputError: Naming the space, in a dictionary its key too, and what to do instead.
+        InputError: If the policy does not support a space. The message names the space (in a dictionary, its key too)
+            and says what to do instead.
     """
     seen = describe_space(observation_space)
     is_dict = isinstance(observation_space, spaces.Dict)
@@ -63,7 +64,7 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
 
 
 def _require_key(key: str, part: gym.Space[Any]) -> None:
-    """Refuse what a dictionary's key or its space would make of the network."""
+    """Refuse a key of a dictionary space that the network cannot use, or whose space it cannot use."""
     plain = isinstance(key, str) and bool(key) and "." not in key and not hasattr(_RESERVED, key)
     sentence = f"The observations have the key {key!r}, which torch cannot name a part of a network; rename it."
     require(plain, sentence, "spaces-unsupported", name=str(key))
@@ -78,7 +79,7 @@ def _require_key(key: str, part: gym.Space[Any]) -> None:
 
 
 def _require_part(where: str, part: gym.Space[Any]) -> None:
-    """Refuse an array of observations that stable-baselines3's policies do not take."""
+    """Refuse an observation space that stable-baselines3's policies do not support."""
     said = describe_space(part)
     _require_from_zero(where, part, f"wrap the environment so that it does, or {_FLATTEN}")
     shape = part.shape or ()
@@ -93,10 +94,10 @@ def _require_part(where: str, part: gym.Space[Any]) -> None:
 
 
 def require_actions(space: gym.Space[Any]) -> None:
-    """Refuse actions that no policy gives.
+    """Refuse action spaces that no policy supports.
 
     Raises:
-        InputError: Naming the space and what to give instead.
+        InputError: If the space is not supported. The message names it and says what to use instead.
     """
     said = describe_space(space)
     supported = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
@@ -112,7 +113,7 @@ def require_actions(space: gym.Space[Any]) -> None:
     if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
         kind = type(space).__name__
         choices = space.nvec.reshape(-1).tolist() if isinstance(space, spaces.MultiDiscrete) else int(np.prod(shape))
-        # stable-baselines3 asks a MultiBinary for a plain number.
+        # stable-baselines3 requires a MultiBinary space with a plain number.
         flat = len(shape) == 1 and not (isinstance(space, spaces.MultiBinary) and np.ndim(space.n))
         sentence = (
             f"The actions are {kind} of the shape {shape}, which no policy gives; let a wrapper take "
@@ -130,7 +131,7 @@ def require_actions(space: gym.Space[Any]) -> None:
 
 
 def _counted(space: spaces.Box) -> str:
-    """Return the space to take in place of a Box of whole numbers."""
+    """Return the space to use instead of a Box of integers."""
     if space.dtype == np.bool_:
         return f"MultiBinary({int(np.prod(space.shape))})"
     low, high = space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist()

@@ -1,4 +1,4 @@
-"""The one live object that owns the policy network, through all stages."""
+"""The learner, which owns the policy network through all stages."""
 
 from __future__ import annotations
 
@@ -30,23 +30,22 @@ MAX_POLICY = 2**30
 
 
 class Learner:
-    """Owns the policy network, what trains it, and its observation statistics.
+    """Owns the policy network, its observation statistics, and the algorithm that trains it.
 
-    The network is built once. Cloning trains `learner.policy` in place, and the algorithm goes on with the same object.
+    The network is built once. Cloning trains `learner.policy` in place; the algorithm continues with the same object.
 
     Args:
         agent: Algorithm, network and settings.
-        observation_space: As the policy sees it: images with channels first.
-        action_space: Of every environment of the curriculum, in its own units.
-        seed: Seeds Python, NumPy and torch.
+        observation_space: Observation space of the policy, with channels first in images.
+        action_space: Common action space of the curriculum's environments, in their own units.
+        seed: Seed of Python, NumPy and torch.
 
     Attributes:
-        action_space: Of the environments, in their own units; the policy's own is `units.unit_space` of it.
-        algorithm: Acts and learns with the policy.
+        action_space: Action space of the environments, in their own units. The policy acts in `units.unit_space` of it.
+        algorithm: Algorithm that acts and learns with the policy.
         global_step: Environment steps of the whole run so far.
-        objective: What trained the policy last: `None`, `"cloning"` or `"reinforcement"`.
-        trusted: Weights of the last policy that was cloned, passed a gate or was made to explore: the reference policy
-            of fine-tuning.
+        objective: Objective that trained the policy last: `None`, `"cloning"` or `"reinforcement"`.
+        trusted: Weights of the reference policy: the last policy that was cloned, passed a gate or was made to explore.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Learner:
 
     @property
     def policy(self) -> ActorCriticPolicy:
-        """The one policy network."""
+        """The policy network."""
         return self.algorithm.policy
 
     def weights(self) -> Weights:
@@ -71,10 +70,10 @@ class Learner:
         return {name: value.detach().clone() for name, value in self.policy.state_dict().items()}
 
     def load_policy(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take over weights and statistics, into the same network object.
+        """Load weights and statistics into the same network object.
 
         Raises:
-            InputError: If names, shapes or types differ from this network's.
+            InputError: If names, shapes or types differ from those of this network.
         """
         own = self.policy.state_dict()
         missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
@@ -91,11 +90,11 @@ class Learner:
         return save_weights(self.weights(), path)
 
     def trust(self) -> None:
-        """Make the policy as it is now the reference policy of later stages."""
+        """Make the current policy the reference policy of later stages."""
         self.trusted = self.weights()
 
     def hand_over(self) -> None:
-        """Say that the policy was prepared without reward: what trains it next begins with a hand-over."""
+        """Record that the policy was trained without rewards, so that the next stage begins with a hand-over."""
         self.objective = "cloning"
         self.trust()
 
@@ -121,7 +120,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.load_policy(tensors(state["policy"]))
         self.algorithm.load_state_dict(state["algorithm"])
         self.trusted = None if state["trusted"] is None else tensors(state["trusted"])
@@ -132,7 +131,7 @@ class Learner:
 
 def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> str:
     """Write weights and statistics as safetensors and return the file's SHA-256."""
-    # Copies, because parts of a policy may share memory, which the format has no notion of.
+    # Copy, because parts of a policy may share memory, which the format does not support.
     content = save_tensors({name: value.detach().cpu().clone().contiguous() for name, value in weights.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_durably(path, content)
@@ -143,11 +142,11 @@ def read_policy(path: Path, digest: str | None = None) -> Weights:
     """Read a policy file.
 
     Args:
-        path: Of the file.
-        digest: Its SHA-256, where it is known.
+        path: Path of the file.
+        digest: SHA-256 of the file, if it is known.
 
     Raises:
-        InputError: If it is missing, not safetensors, or not the file that was written.
+        InputError: If the file is missing, is not safetensors, or has another digest.
     """
     require(path.is_file(), f"The policy file {path} is missing.", "file-missing", path)
     try:
@@ -165,10 +164,10 @@ def require_network(
     action_space: gym.Space[Any],
     weights: Mapping[str, torch.Tensor],
 ) -> None:
-    """Refuse weights that are not those of the network that an agent and spaces describe, before that is made.
+    """Refuse weights that do not fit the network of an agent and spaces, before that network is built.
 
     Raises:
-        InputError: If a layer is missing, or of another size.
+        InputError: If a layer is missing or has another size.
     """
     sizes = [get_flattened_obs_dim(observation_space) if agent.policy == "MlpPolicy" else None, *agent.network]
     wanted = {f"mlp_extractor.policy_net.{2 * i}.weight": (sizes[i + 1], sizes[i]) for i in range(len(agent.network))}

@@ -1,8 +1,8 @@
 """Observation statistics that live inside the policy.
 
-The policy standardises what it sees by buffers of its own, so whatever copies, saves, clones or exports the policy
-takes them along, and a copy keeps those it was made with. stable-baselines3's `VecNormalize` keeps them in the
-environment, where a stage change loses them.
+The policy standardises its observations with buffers of its own. So the statistics are copied, saved, cloned and
+exported with the policy, and a frozen copy keeps its own. stable-baselines3's `VecNormalize` keeps them in the
+environment, where they are lost at the end of a stage.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ CLIP = 10.0
 EPSILON = 1e-8
 MOST_COUNT = 1e7
 _NAMED = 8
-"""Of so many inputs, at most, a person reads the names."""
+"""Maximum number of inputs that a warning names."""
 
 
 class Standardizer(torch.nn.Module):
     """Running mean and variance of one observation array.
 
-    A number that has never varied counts as 0, whatever it is, and its statistics begin where it first varies. Divided
-    by the root of next to no variance it would be clipped wherever it varies later, in all copies of the policy that
-    were made before.
+    An element that has never varied counts as 0, whatever its value is, and its statistics begin when it first varies.
+    If it were divided by the square root of a variance near 0, it would be clipped wherever it varies later, also in
+    reference policies that were made before.
 
     Args:
-        shape: Of one observation.
+        shape: Shape of one observation.
     """
 
     mean: torch.Tensor
@@ -47,11 +47,11 @@ class Standardizer(torch.nn.Module):
         self.register_buffer("count", torch.zeros(()))
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Standardise and clip to +-10, shape kept."""
+        """Standardise and clip to [-10, 10]; the shape does not change."""
         return ((observations - self.mean) / self.spread()).clamp(-CLIP, CLIP)
 
     def spread(self) -> torch.Tensor:
-        """Return what differences from the mean are divided by: infinite where nothing has varied, shape kept."""
+        """Return the standard deviation, in the shape of one observation; infinite where nothing has varied."""
         return torch.where(_varies(self.mean, self.var), torch.sqrt(self.var + EPSILON), torch.inf)
 
     def absorb(self, observations: np.ndarray) -> None:
@@ -69,21 +69,21 @@ class Standardizer(torch.nn.Module):
         self.count.fill_(min(total, MOST_COUNT))
 
     def constant(self) -> np.ndarray:
-        """Return the indices of what has never varied, shape `(k, len(shape))`."""
+        """Return the indices of elements that have never varied, shape `(k, len(shape))`."""
         return np.argwhere(~_varies(self.mean, self.var).cpu().numpy())
 
 
 def _varies(mean: Any, var: Any) -> Any:
-    """Say of arrays or tensors where a variance is more than rounding."""
+    """Return, elementwise, whether a variance is more than rounding error."""
     return var > 1e-16 + 1e-14 * mean**2
 
 
 class NormalizedExtractor(BaseFeaturesExtractor):
-    """Standardises the vectors of an observation before another extractor sees them; images stay as they are.
+    """Standardises the vectors of an observation for another features extractor; images are passed on unchanged.
 
     Args:
-        observation_space: A Box, or a Dict of which the float vectors are standardised.
-        inner: The extractor behind it.
+        observation_space: Box space, or Dict space whose float vectors are standardised.
+        inner: Features extractor that gets the result.
     """
 
     def __init__(self, observation_space: gym.Space[Any], inner: type[BaseFeaturesExtractor]) -> None:
@@ -105,18 +105,18 @@ class NormalizedExtractor(BaseFeaturesExtractor):
         return self.inner(observations)  # type: ignore[no-any-return]
 
     def absorb(self, observations: np.ndarray | Mapping[str, np.ndarray]) -> None:
-        """Merge the moments of a batch of observations, as the environment gives them."""
+        """Merge the moments of a batch of observations from the environment."""
         parts = observations if isinstance(observations, Mapping) else {"": observations}
         for key, standardizer in self._parts().items():
             standardizer.absorb(parts[key])
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing has been absorbed yet."""
+        """Whether no batch has been absorbed yet."""
         return not any(float(part.count) for part in self._parts().values())
 
     def constants(self) -> str | None:
-        """Return in a sentence which inputs have never varied in what was absorbed, if there are any."""
+        """Return a sentence that names the inputs that have never varied, or `None` if there are none."""
         names = [
             f"{key}{index.tolist() if key else index[0] if len(index) == 1 else index.tolist()}"
             for key, part in self._parts().items()
@@ -137,7 +137,7 @@ class NormalizedExtractor(BaseFeaturesExtractor):
 
 
 def is_vector(space: gym.Space[Any]) -> bool:
-    """Say whether a space holds numbers that can be standardised."""
+    """Return whether a space holds numbers that can be standardised."""
     return isinstance(space, spaces.Box) and not is_image_space(space)
 
 

@@ -20,7 +20,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Put back what `optimizer_state` returned."""
+    """Restore what `optimizer_state` returned."""
     moments = {
         int(index): {k: torch.as_tensor(np.array(v)) if isinstance(v, np.ndarray) else v for k, v in slots.items()}
         for index, slots in state["state"].items()

@@ -1,4 +1,4 @@
-"""All that is used of stable-baselines3's private names, in one place."""
+"""All uses of stable-baselines3's private names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EXTRACTORS = {"MlpPolicy": FlattenExtractor, "CnnPolicy": NatureCNN, "MultiInpu
 def build_model(
     agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int
 ) -> OnPolicyAlgorithm:
-    """Return stable-baselines3's algorithm for an agent, without an environment, acting in exactly this space."""
+    """Return stable-baselines3's algorithm for an agent, without an environment, with exactly this action space."""
     algorithm: Any = agent.algorithm
     policy_kwargs: dict[str, Any] = {
         "net_arch": {"pi": list(agent.network), "vf": list(agent.network)},
@@ -51,7 +51,7 @@ def build_model(
         model = PPO(agent.policy, None, batch_size=algorithm.batch_size, **common)  # type: ignore[arg-type]
     else:
         model = A2C(agent.policy, None, **common)  # type: ignore[arg-type]
-    # This is how stable-baselines3's own load() makes a model without an environment.
+    # stable-baselines3's own load() makes a model without an environment in the same way.
     model.observation_space, model.action_space, model.n_envs = observation_space, action_space, agent.n_envs
     model._setup_model()
     model.set_logger(Logger(None, []))
@@ -59,22 +59,22 @@ def build_model(
 
 
 def copy_of(policy: ActorCriticPolicy) -> ActorCriticPolicy:
-    """Return a policy with the same network and other weights; no random number of the run is drawn for it."""
+    """Return a policy with the same architecture and other weights, without drawing from the run's generators."""
     with torch.random.fork_rng():
         arguments = policy._get_constructor_parameters()
         return policy.__class__(**arguments).to(policy.device)
 
 
 def set_up(model: OnPolicyAlgorithm, env: VecEnv, seen: Any = None, starts: np.ndarray | None = None) -> None:
-    """Let a model train in copies, as `learn` begins.
+    """Prepare a model for training in environments, like the beginning of `learn`.
 
     Args:
-        model: Will train.
-        env: The copies.
-        seen: The observations that they stand at; `None` for new episodes.
-        starts: Whether each stands at the beginning of an episode, shape `(n_envs,)`.
+        model: Model that will train.
+        env: Environments.
+        seen: Current observations of the environments, or `None` for new episodes.
+        starts: Whether each environment is at the beginning of an episode, shape `(n_envs,)`.
     """
-    # The model's bounds of observations hold those of all stages, and it takes no copies with others.
+    # The bounds of the model's observation space include those of all stages, but the model requires equal ones.
     env.observation_space = model.observation_space
     model.set_env(env)
     model._last_obs = seen
@@ -84,10 +84,10 @@ def set_up(model: OnPolicyAlgorithm, env: VecEnv, seen: Any = None, starts: np.n
 
 
 def standing(model: OnPolicyAlgorithm) -> tuple[Any, Any]:
-    """Return the observations that a model's copies stand at, and whether each begins an episode there."""
+    """Return the current observations of a model's environments, and whether each begins an episode."""
     return model._last_obs, model._last_episode_starts
 
 
 def stand(model: OnPolicyAlgorithm, seen: Any, starts: Any) -> None:
-    """Note where a model's copies stand after a rollout."""
+    """Record the current observations of a model's environments after a rollout."""
     model._last_obs, model._last_episode_starts = seen, starts

@@ -106,7 +106,7 @@ class Retention:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.steps, self._stage = state["steps"], state["stage"]
         self._wave_steps = list(state["wave_steps"])
         self._baselines = [cast("Baselines | None", from_data(one)) for one in state["baselines"]]

@@ -101,7 +101,7 @@ class StageRunner(Protocol):
         """Return everything that `step` depends on besides the learner, as arrays and JSON values."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
     def close(self) -> None:
         """Let go of environments."""

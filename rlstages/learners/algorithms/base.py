@@ -1,4 +1,4 @@
-"""What a run asks of an algorithm, and what stages add to its loss."""
+"""The protocol of algorithms, and the loss terms that stages add."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ReferenceKL:
-    """A term of the loss that holds updates near a frozen policy.
+    """A loss term that keeps the policy near a frozen reference policy.
 
     Args:
-        policy: The reference policy, frozen.
-        weight: Of KL(policy || reference) in the loss: the mean over a batch, summed over action dimensions, in nats.
+        policy: Frozen reference policy.
+        weight: Weight of KL(policy || reference) in the loss. The KL divergence is summed over action dimensions and
+            averaged over the batch, in nats.
     """
 
     policy: ActorCriticPolicy
@@ -39,8 +40,8 @@ class ReferenceKL:
         """Return the weighted term for a batch of observations.
 
         Args:
-            policy: That learns.
-            observations: Tensors, first axis the batch.
+            policy: Policy that is trained.
+            observations: Tensors whose first axis is the batch.
         """
         with torch.no_grad():
             reference = self.policy.get_distribution(observations)
@@ -50,12 +51,12 @@ class ReferenceKL:
 
 @dataclass(frozen=True)
 class DemonstrationLoss:
-    """A term of the loss that makes demonstrated actions likelier (DAPG, arXiv:1709.10087).
+    """A loss term that makes demonstrated actions likelier (DAPG, arXiv:1709.10087).
 
     Args:
-        observations: As the policy takes them, first axis the transitions.
-        actions: As the policy gives them, first axis the transitions.
-        weight: Of the mean negative log likelihood of a batch of actions in the loss, in nats.
+        observations: Observations in the policy's form; the first axis is the transitions.
+        actions: Actions in the policy's form; the first axis is the transitions.
+        weight: Weight of the mean negative log likelihood of a batch of actions in the loss, in nats.
     """
 
     observations: Observations
@@ -63,18 +64,21 @@ class DemonstrationLoss:
     weight: float
 
     def draw(self, generator: np.random.Generator, batches: int, size: int) -> np.ndarray:
-        """Return the rows of random batches, shape `(batches, min(size, transitions))`, none twice in a batch."""
+        """Return the row numbers of random batches, shape `(batches, min(size, transitions))`.
+
+        No row occurs twice in a batch.
+        """
         count = len(self.actions)
         return np.stack(
             [generator.choice(count, min(size, count), replace=False, shuffle=False) for _ in range(batches)]
         )
 
     def loss(self, policy: ActorCriticPolicy, observations: Any) -> torch.Tensor:
-        """Return the weighted term for a random batch of demonstrations, as large as that of an algorithm's own.
+        """Return the weighted term for a random batch of demonstrations, as large as the algorithm's own minibatch.
 
         Args:
-            policy: That learns.
-            observations: Tensors of the algorithm's batch.
+            policy: Policy that is trained.
+            observations: Tensors of the algorithm's minibatch.
         """
         size = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
         # NumPy's global generator is part of a run's state.
@@ -95,34 +99,34 @@ def term_of(terms: Sequence[LossTerm], kind: type[T]) -> T | None:
 
 
 class Experience(Protocol):
-    """What the policy saw and did, to learn from."""
+    """Transitions that an algorithm learns from."""
 
     observations: Any
-    """First axis the states, once an update has gone over them."""
+    """Observations; after an update, their first axis is the states."""
 
     @property
     def steps(self) -> int:
-        """Environment steps in it."""
+        """Number of environment steps."""
 
     def states(self) -> Any:
-        """Return the observations, first axis the states; a dictionary of them by key where they have parts."""
+        """Return the observations, or a dictionary of them for dictionary spaces; the first axis is the states."""
 
     def taken(self) -> Mapping[str, Any]:
-        """Return a copy as arrays by name."""
+        """Return a copy of the experience, as arrays by name."""
 
     def refill(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        """Hold several copies that `taken` returned, joined."""
+        """Replace the experience by the concatenation of several results of `taken`."""
 
 
 class Algorithm(Protocol):
     """Acts and learns with one policy network, in all stages of a run.
 
-    It is made with `(agent, observation_space, action_space, seed)`. Between two calls nothing is half-done.
+    The constructor takes `(agent, observation_space, action_space, seed)`. Between two calls nothing is half-done.
 
     Attributes:
-        model: An algorithm of stable-baselines3 that holds the network, for export.
-        policy: The network.
-        optimizers: Of the network's parameters, by name.
+        model: Algorithm of stable-baselines3 that holds the network, for export.
+        policy: Network of actor and critic.
+        optimizers: Optimisers of the network's parameters, by name.
     """
 
     model: BaseAlgorithm
@@ -135,39 +139,44 @@ class Algorithm(Protocol):
 
     @classmethod
     def check(cls, agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> str:
-        """Return what computes, in a few words for people; refuse spaces that it cannot learn in.
+        """Return what computes actions and gradients, in a few words; refuse spaces that are not supported.
 
         Raises:
-            InputError: Saying what to use instead.
+            InputError: If the spaces are not supported; the message says what to use instead.
         """
 
     def begin(self, env: VecEnv, state: Any = None) -> None:
-        """Train in these environments from now on: from new episodes, or where `standing` said that it was."""
-
-    def standing(self) -> Any:
-        """Return where its environments stand: their observations, and whether each begins an episode there."""
-
-    def collect(self, env: VecEnv, *, for_critic: bool = False) -> Any:
-        """Act for the steps between two updates; return the experience.
+        """Train in these environments from now on.
 
         Args:
-            env: The environments that it trains in.
-            for_critic: Whether only the critic learns from it, whose own estimates are worth nothing yet.
+            env: Training environments.
+            state: Earlier result of `standing`, or `None` to begin new episodes.
+        """
+
+    def standing(self) -> Any:
+        """Return the current observations of the environments, and whether each of them begins an episode."""
+
+    def collect(self, env: VecEnv, *, for_critic: bool = False) -> Any:
+        """Act for the steps between two updates, and return the experience.
+
+        Args:
+            env: Training environments.
+            for_critic: Whether only the critic will learn from the experience. Its own estimates are then not used.
         """
 
     def update(self, experience: Any, settings: Mapping[str, Any], terms: Sequence[LossTerm] = ()) -> dict[str, float]:
         """Learn from experience.
 
         Args:
-            experience: What `collect` returned.
-            settings: The values of the settings that stages may change, as they are at this moment.
-            terms: Added to the loss; only kinds that the algorithm says it supports.
+            experience: Result of `collect`.
+            settings: Current values of the settings that stages may change.
+            terms: Terms to add to the loss, only of kinds in the spec's `supports`.
 
         Returns:
             Metrics by name.
 
         Raises:
-            LossNotFinite: Before a step that would spoil the weights.
+            LossNotFinite: If the loss or its gradient is not finite; the weights are unchanged.
         """
 
     def clone(
@@ -179,79 +188,79 @@ class Algorithm(Protocol):
         entropy_weight: float,
         l2_weight: float,
     ) -> bool:
-        """Make one pass over demonstrations by the loss of imitation's `BC`.
+        """Make one pass over demonstrations with the loss of imitation's `BC`.
 
         Args:
             observations: As the policy takes them, first axis the transitions.
             actions: As the policy gives them, first axis the transitions.
-            draw: Returns the rows of each gradient step of the pass.
-            optimizer: Adam, of all parameters.
-            entropy_weight: Of the mean entropy, which is raised.
-            l2_weight: Of half the sum of all parameters' squares, which is lowered.
+            draw: Function that returns the row numbers of each gradient step of the pass.
+            optimizer: Adam optimiser of all parameters.
+            entropy_weight: Weight of the mean entropy, which is maximised.
+            l2_weight: Weight of half the sum of squares of all parameters, which is minimised.
 
         Returns:
-            Whether it did. An algorithm may leave that to imitation, and then it draws nothing.
+            `True`, or `False` to leave the pass to imitation. In that case nothing has been drawn.
         """
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
-        """Return what acts as the policy does now, in episodes that nothing is learned from.
+        """Return a function that acts like the current policy, for episodes that are not trained on.
 
-        Its draws depend on the seed alone, and move no other generator.
+        Its random draws depend only on the seed, and affect no other generator.
 
         Args:
-            seed: Of the draws.
-            deterministic: Whether it takes the likeliest action instead of sampling.
+            seed: Seed of the random draws.
+            deterministic: Whether to take the likeliest action instead of sampling.
 
         Returns:
-            A function from the observations of all environments to actions within the action space's bounds, as
-            stable-baselines3's `predict` is: the same ones where it takes the likeliest, drawn alike where it samples.
+            A function from the observations of all environments to actions, clipped to the action space. Its likeliest
+            actions equal those of stable-baselines3's `predict`; its samples have the same distribution.
         """
 
     def rebuild_optimizers(self) -> None:
-        """Forget the optimisers' moments: they belong to another objective."""
+        """Discard the optimisers' moments, because the objective changes."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that acting and learning depend on besides the weights, as arrays and JSON values."""
+        """Return everything besides the weights that acting and learning depend on, as arrays and JSON values."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned.
+        """Restore what `state_dict` returned.
 
         Raises:
-            InputError: If the state is another algorithm's.
+            InputError: If the state belongs to another algorithm.
         """
 
 
 class FitsCritic(Algorithm, Protocol):
-    """An algorithm that supports a critic fit: the critic learns before the policy does."""
+    """An algorithm that supports a critic fit: only the critic learns for a while."""
 
     def critic_parameters(self) -> list[torch.nn.Parameter]:
         """Return the parameters that only the critic uses."""
 
     def explained(self, experience: Any) -> float:
-        """Return the share of the returns' variance that the critic explains in experience."""
+        """Return the explained variance: the share of the returns' variance that the critic predicts."""
 
     def fit_critic(
         self, experience: Any, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
     ) -> dict[str, float]:
-        """Fit the critic to the returns in experience; the actor and the shared features stay as they are.
+        """Fit the critic to the returns; the actor and the shared features do not change.
 
         Args:
-            experience: What `collect(env, for_critic=True)` returned.
-            optimizer: Of the critic's parameters.
-            settings: The values of the settings in force.
+            experience: Result of `collect(env, for_critic=True)`.
+            optimizer: Optimiser of the critic's parameters.
+            settings: Current values of the settings.
 
         Returns:
-            Metrics by name, `explained_variance` among them: what `explained` says of the experience.
+            Metrics by name. `explained_variance` is the result of `explained` for the experience.
         """
 
     def trust_critic(self, experience: Any) -> None:
-        """Make experience that was collected for the critic what it is for an update."""
+        """Prepare experience that was collected for a critic fit for a normal update."""
 
 
 def implementation_of(spec: AlgorithmSpec) -> Any:
-    """Return the class that carries out an algorithm.
+    """Return the class that implements an algorithm.
 
     Raises:
-        InputError: If there is none by the name that the algorithm's spec gives.
+        InputError: If the class that the algorithm's spec names does not exist.
     """
     return class_at(f"algorithm {spec.name}: its implementation", spec.implementation)

@@ -77,7 +77,7 @@ class CriticFit:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.until = state["fit_until"]
         self._fitted, known = state["fitted"]
         self._explained = -math.inf if known is None else known

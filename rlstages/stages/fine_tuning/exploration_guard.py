@@ -117,7 +117,7 @@ class ExplorationGuard:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.raised, self.changed = state["raised"], state["changed"]
         self._rollouts, self._done = state["rollouts"], state["done"]
         self._before = episodes_of(state["before"])

@@ -111,7 +111,7 @@ class Gate:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.attempt, self._changed = state["attempt"], state["changed"]
         self._begun = {number: step for number, step in state["begun"]}
         self._episodes = episodes_of(state["episodes"])

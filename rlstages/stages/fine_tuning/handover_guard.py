@@ -175,7 +175,7 @@ class HandoverGuard:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.began, self._first, self.rollbacks = state["began"], state["first"], state["rollbacks"]
         self._clone, self._seen, self._played = (episodes_of(state[name]) for name in ("clone", "seen", "played"))
         self._updated = state["updated"]

@@ -109,7 +109,7 @@ class LookBack:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self._level = None if state["level"] is None else Level(*cast(list[Any], state["level"]))
         self._interval, self._due = state["interval"], state["due"]
         self._look, self._waves = state["look"], state["waves"]

@@ -67,7 +67,7 @@ class Parts:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         for part in (self.recent, self.updates, self.critic):
             part.load_state_dict(state)
         self.explorer.load_state_dict(state["explorer"])

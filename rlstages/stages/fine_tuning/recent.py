@@ -102,7 +102,7 @@ class Recent:
         return {"recent": rows_of(self.episodes), "first_episodes": rows_of(self._first)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.episodes = episodes_of(state["recent"])
         self._first = episodes_of(state.get("first_episodes", ()))
 

@@ -92,7 +92,7 @@ class FineTuningRunner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.phase, self.stage_steps, self.cloned = state["phase"], state["stage_steps"], state["cloned"]
         self.before = cast("Score | None", from_data(state["before"]))
         self.verdict = cast("Verdict | None", from_data(state["verdict"]))

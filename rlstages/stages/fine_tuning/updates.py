@@ -111,7 +111,7 @@ class Updates:
         return {"updates": self.number, "held": [dict(rollout) for rollout in self._held]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.number, self._held = state["updates"], list(state["held"])
 
     def _terms(self, began: int) -> list[LossTerm]:

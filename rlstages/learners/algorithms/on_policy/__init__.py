@@ -1,1 +1,1 @@
-"""Algorithms that learn from what their own policy has just done: PPO and A2C."""
+"""On-policy algorithms: PPO and A2C."""

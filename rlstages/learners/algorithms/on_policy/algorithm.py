@@ -1,4 +1,4 @@
-"""PPO and A2C, and the base of algorithms that learn from what their own policy has just done."""
+"""PPO and A2C, and the base class of on-policy algorithms."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from rlstages.specs.schedules import value_at
 
 
 class OnPolicy:
-    """PPO or A2C (the agent says which), computed by one of two engines.
+    """PPO or A2C, depending on the agent, computed by one of two engines.
 
     Args:
         agent: Algorithm, network and settings.
-        observation_space: As the policy sees it: images with channels first.
-        action_space: As the policy acts in it.
-        seed: Of the network's first weights and of the engine's draws.
+        observation_space: Observation space of the policy, with channels first in images.
+        action_space: Action space of the policy.
+        seed: Seed of the initial weights and of the engine's random draws.
 
     Attributes:
-        model: stable-baselines3's algorithm, which holds the network and the rollout.
+        model: Algorithm of stable-baselines3, which holds the network and the rollout.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class OnPolicy:
 
     @classmethod
     def check(cls, agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> str:
-        """Return the engine's name, and why it is this one; refuse one that cannot serve these spaces."""
+        """Return the name of the engine and the reason for it; refuse an engine that does not support these spaces."""
         return str(choose_engine(agent, observation_space, action_space))
 
     @property
@@ -63,14 +63,14 @@ class OnPolicy:
 
     @cached_property
     def engine(self) -> Engine:
-        """What acts and computes gradients."""
+        """The engine that acts and computes gradients."""
         choice = choose_engine(self._agent, self.policy.observation_space, self.policy.action_space)
         ppo = isinstance(self._agent.algorithm, PPO)
         return NumpyEngine(self.policy, ppo, self._seed) if choice.name == "numpy" else TorchEngine(self.policy, ppo)
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """The one optimiser, of all parameters."""
+        """The single optimiser, which has all parameters."""
         return {"policy": self.policy.optimizer}
 
     # --- acting ------------------------------------------------------------------------------------------------
@@ -80,16 +80,16 @@ class OnPolicy:
         set_up(self.model, env, *(() if state is None else state))
 
     def standing(self) -> tuple[Any, np.ndarray]:
-        """Return the observations that its environments stand at, and whether each begins an episode there."""
+        """Return the current observations of the environments, and whether each begins an episode."""
         return standing(self.model)
 
     def collect(self, env: VecEnv, *, for_critic: bool = False) -> Rollout:
         """Play one rollout; see `Algorithm.collect`."""
-        # Lambda 1: the returns themselves.
+        # With lambda 1, the targets are the returns and do not depend on the untrained critic.
         return collect(self.model, env, self.engine, 1.0 if for_critic else self._agent.algorithm.gae_lambda)
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
-        """Return what acts as the policy does now; see `Algorithm.player`."""
+        """Return a function that acts like the current policy; see `Algorithm.player`."""
         return self.engine.player(seed, deterministic)
 
     # --- learning ----------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class OnPolicy:
         entropy_weight: float,
         l2_weight: float,
     ) -> bool:
-        """Make one pass over demonstrations with the fast engine; see `Algorithm.clone`."""
+        """Make one pass over demonstrations if the engine is NumPy's; see `Algorithm.clone`."""
         if not isinstance(self.engine, NumpyEngine):
             return False
         assert not isinstance(observations, dict)
@@ -121,7 +121,7 @@ class OnPolicy:
         return critic_parameters(self.policy)
 
     def explained(self, experience: Rollout) -> float:
-        """Return the share of the returns' variance that the values of a rollout explain."""
+        """Return the explained variance of a rollout; see `FitsCritic.explained`."""
         return explained(experience)
 
     def fit_critic(
@@ -133,22 +133,22 @@ class OnPolicy:
         )
 
     def trust_critic(self, experience: Rollout) -> None:
-        """Estimate the advantages anew, with the critic's own estimates."""
+        """Recompute the advantages with the agent's lambda, which uses the critic's estimates."""
         experience.estimate_advantages(self._agent.algorithm.gamma, self._agent.algorithm.gae_lambda)
 
     def rebuild_optimizers(self) -> None:
-        """Forget the optimiser's moments."""
+        """Discard the optimiser's moments."""
         rate = value_at(self._agent.algorithm.learning_rate, 0.0)
         policy = self.policy
         make: Any = policy.optimizer_class
         policy.optimizer = make(policy.parameters(), lr=rate, **policy.optimizer_kwargs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimiser's and the engine's state."""
+        """Return the states of the optimiser and the engine."""
         return {"optimizer": optimizer_state(self.policy.optimizer), "engine": self.engine.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         load_optimizer_state(self.policy.optimizer, state["optimizer"])
         same = set(state["engine"]) == set(self.engine.state_dict())
         name = self.engine.name

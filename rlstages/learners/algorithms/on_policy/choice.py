@@ -1,4 +1,4 @@
-"""Which engine an agent gets, and why."""
+"""The choice of an engine for an agent."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rlstages.environments.spaces import describe_space
 from rlstages.errors import require
 from rlstages.specs.agent import Agent
 
-# Layers up to this width are known to be faster in NumPy (docs/performance.md).
+# NumPy is faster for layers up to this width (docs/performance.md).
 WIDEST = 512
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine's name, and why it is this one, as half a sentence."""
+    """The name of an engine, and the reason for the choice as half a sentence."""
 
     name: str
     reason: str
@@ -34,7 +34,7 @@ def choose_engine(agent: Agent, observation_space: gym.Space[Any], action_space:
     """Return the engine for an agent.
 
     Raises:
-        InputError: If the agent asks for one that cannot serve it.
+        InputError: If the agent asks for an engine that does not support it.
     """
     if agent.engine == "torch":
         return Choice("torch", "as the agent says")
@@ -47,7 +47,7 @@ def choose_engine(agent: Agent, observation_space: gym.Space[Any], action_space:
 
 
 def _obstacle(agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> str | None:
-    """Return what the numpy engine does not do, or `None`."""
+    """Return what the NumPy engine does not support, or `None`."""
     if agent.policy != "MlpPolicy":
         return agent.policy
     if get_device(agent.device).type != "cpu":

@@ -1,9 +1,9 @@
 """All parameters of a policy in one vector, and the optimiser's arithmetic on it.
 
-A torch optimiser walks over the parameters one by one, which costs more than its arithmetic when they are small. Here
-the policy's parameters, their gradients and the optimiser's moments are views of four vectors, so that a step is a
-handful of operations, and the policy and its optimiser stay what they are to everyone else: saved, exported and loaded
-as ever. The vectors are plain memory, so NumPy can work on the same numbers.
+A torch optimiser loops over the parameters, and for small parameters this loop costs more than the arithmetic. Here the
+policy's parameters, their gradients and the optimiser's moments are views of four flat vectors, so one step takes only
+a few operations. Other code sees a normal policy and a normal optimiser, and saves, exports and loads them as usual.
+The vectors are plain memory, so NumPy can work on the same numbers.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-# Of 4 bytes: torch's own tensors begin at multiples of 64 bytes, and matrix products may round by their place.
+# In units of 4 bytes. torch aligns tensors to 64 bytes, and the rounding of matrix products may depend on alignment.
 ALIGNMENT = 16
 _MOMENTS = {torch.optim.Adam: ("exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("square_avg",)}
 
 
 @contextmanager
 def numpy_arithmetic() -> Iterator[None]:
-    """Let NumPy compute without warnings, and with zeros for numbers below 1e-38, which processors are slow at.
+    """Switch off NumPy's warnings, and flush numbers below 1e-38 to zero (denormals, on which processors are slow).
 
-    The moments of weights whose inputs are rarely on decay to such numbers; steps were eight times slower with them.
+    The moments of weights whose inputs are rarely active decay to such numbers, which made steps eight times slower.
     """
     flushed = np.float32(1e-38) * np.float32(0.01) == 0
     torch.set_flush_denormal(True)
@@ -37,15 +37,15 @@ def numpy_arithmetic() -> Iterator[None]:
 
 
 class FlatParameters:
-    """Parameters that are views of one vector, as their gradients are of another.
+    """Parameters as views of one vector, and their gradients as views of another.
 
     Args:
-        parameters: All float32 and on one device; each gets new memory, with the values that it has.
+        parameters: Parameters of type float32 on one device. Each keeps its values and gets new memory.
 
     Attributes:
-        values: The vector, shape `(n,)`, with zeros between the parameters.
-        gradients: Likewise.
-        gradient_views: Of the single parameters.
+        values: Vector of the parameters, shape `(n,)`, with zeros as padding between them.
+        gradients: Vector of the gradients, in the same layout.
+        gradient_views: Views of the gradients, one for each parameter.
     """
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -63,14 +63,14 @@ class FlatParameters:
             parameter.data = view
 
     def views(self, vector: torch.Tensor) -> list[torch.Tensor]:
-        """Return the parts of a vector like `values`, with the parameters' shapes."""
+        """Return views of a vector in the layout of `values`, with the parameters' shapes."""
         return [
             vector[start : start + parameter.numel()].view(parameter.shape)
             for start, parameter in zip(self._offsets, self.parameters, strict=True)
         ]
 
     def zero_gradients(self) -> None:
-        """Set the gradients to zero, and take them back from whoever replaced them."""
+        """Set the gradients to zero, and restore the parameters' `grad` if other code has replaced it."""
         for parameter, view in zip(self.parameters, self.gradient_views, strict=True):
             parameter.grad = view
         self.gradients.zero_()
@@ -79,12 +79,12 @@ class FlatParameters:
 class FlatOptimizer:
     """The arithmetic of torch's Adam or RMSprop on flat vectors.
 
-    torch's optimiser keeps the state: its moments are views of this object's, and `publish` tells it how many steps
-    were made.
+    The state stays in torch's optimiser: its moments are views of this object's vectors, and `publish` sets its step
+    counter.
 
     Args:
-        optimizer: With one group of parameters, without weight decay, momentum and the like.
-        flat: Holds the optimiser's parameters, and perhaps others, which do not move while their gradients are zero.
+        optimizer: Optimiser with one parameter group, without weight decay, momentum and similar options.
+        flat: Flat parameters, which include the optimiser's. Others do not move while their gradients are zero.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, flat: FlatParameters) -> None:
@@ -105,7 +105,7 @@ class FlatOptimizer:
 
     @property
     def in_force(self) -> bool:
-        """Whether the optimiser's state is still this object's: loading one replaces it, and others may make steps."""
+        """Whether the optimiser's state still consists of this object's views; loading a state ends that."""
         state = self.optimizer.state
         return bool((self._steps == self.count).all()) and all(
             state.get(parameter, {}).get(name) is part
@@ -114,7 +114,7 @@ class FlatOptimizer:
         )
 
     def step(self) -> None:
-        """Move the parameters by torch's operations, in torch's order: to the same bits."""
+        """Make a step with torch's operations in torch's order, for bit-identical results."""
         group, gradients, scratch = self.optimizer.param_groups[0], self.flat.gradients, self._scratch
         self.count += 1
         if len(self._moments) == 2:
@@ -133,7 +133,7 @@ class FlatOptimizer:
             self.flat.values.addcdiv_(gradients, scratch, value=-group["lr"])
 
     def clip(self, most: float) -> float:
-        """Scale the gradients down to a norm, with NumPy; return the norm that they had."""
+        """Clip the norm of the gradients with NumPy, and return the norm before clipping."""
         gradients = self._arrays[1]
         norm = math.sqrt(np.dot(gradients, gradients))
         scale = most / (norm + 1e-6)
@@ -142,7 +142,7 @@ class FlatOptimizer:
         return norm
 
     def numpy_step(self) -> None:
-        """Do what `step` does with NumPy: the same formulas, rounded a little differently."""
+        """Make a step with NumPy: the same formulas as in `step`, with slightly different rounding."""
         group = self.optimizer.param_groups[0]
         values, gradients, scratch, *moments = self._arrays
         self.count += 1
@@ -154,7 +154,7 @@ class FlatOptimizer:
         square += scratch
         if len(moments) == 2:
             beta1, mean = group["betas"][0], moments[0]
-            # Both corrections in the step size and in epsilon, which saves a division of the whole vector.
+            # Apply both bias corrections to the step size and epsilon, which saves a division of the whole vector.
             correction = (1 - beta2**self.count) ** 0.5
             rate, epsilon = group["lr"] * correction / (1 - beta1**self.count), group["eps"] * correction
             mean *= beta1
@@ -170,11 +170,11 @@ class FlatOptimizer:
         values -= scratch
 
     def publish(self) -> None:
-        """Tell torch's optimiser how many steps were made."""
+        """Set the step counter of torch's optimiser."""
         self._steps.fill_(self.count)
 
     def _take_over(self) -> None:
-        """Copy the optimiser's state, if it has any, and put views in its place."""
+        """Copy the optimiser's state, if it has any, into the vectors, and replace it by views of them."""
         for row, (parameter, parts) in enumerate(self._owned):
             state: dict[str, Any] = self.optimizer.state[parameter]
             for name, part in zip(self._names, parts, strict=True):

@@ -1,4 +1,4 @@
-"""What a fine-tuning stage asks of an engine."""
+"""The protocol of engines, which act and compute gradients."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class LossNotFinite(Fault):
-    """The loss or its gradient is NaN or infinite; the policy has not been changed by it.
+    """The loss or its gradient is NaN or infinite. The policy is unchanged.
 
     Args:
-        number: Which it is.
-        name: What it is.
+        number: The value that is not finite.
+        name: Name of the value.
     """
 
     def __init__(self, number: float, name: str = "The loss") -> None:
@@ -34,17 +34,17 @@ class LossNotFinite(Fault):
 
 
 def refuse_not_finite(number: float, name: str = "The loss") -> None:
-    """Raise `LossNotFinite` for what would spoil the weights."""
+    """Raise `LossNotFinite` if a number is not finite."""
     if not math.isfinite(number):
         raise LossNotFinite(number, name)
 
 
 NORM = "The gradient's norm"
-"""A finite loss can have gradients that are not, and clipping those makes all of them NaN."""
+"""The gradient of a finite loss may be infinite, and clipping its norm would then make all of it NaN."""
 
 
 class Engine(Protocol):
-    """Acts and learns with one policy, whose weights and optimiser state are always the policy's own.
+    """Acts and learns with one policy. Weights and optimiser state are always those of the policy object.
 
     Attributes:
         name: `"torch"` or `"numpy"`.
@@ -53,39 +53,39 @@ class Engine(Protocol):
     name: str
 
     def begin_rollout(self, buffer: Rollout) -> None:
-        """Make ready to play a rollout that is kept in an empty buffer."""
+        """Prepare for a rollout that will be stored in an empty buffer."""
 
     def act(self, step: int, observations: Any) -> np.ndarray:
-        """Return an action for each copy, as the policy samples them.
+        """Sample an action for each environment.
 
         Args:
-            step: Of the rollout.
-            observations: Of all copies; stored in the buffer by the caller.
+            step: Index of the step in the rollout.
+            observations: Observations of all environments. The caller stores them in the buffer.
         """
 
     def end_rollout(self, cut_short: Sequence[Any], last: Any) -> np.ndarray:
-        """Fill in the buffer's values and log probabilities.
+        """Compute the values and log probabilities of the buffer.
 
         Args:
-            cut_short: The last observations of episodes that ended by a limit of time.
-            last: The observations after the rollout, of all copies.
+            cut_short: Last observations of truncated episodes.
+            last: Observations of all environments after the rollout.
 
         Returns:
-            The values of `cut_short`, then those of `last`.
+            Values of `cut_short`, followed by those of `last`.
         """
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
-        """Return what acts as the policy does now, in episodes that nothing is learned from.
+        """Return a function that acts like the current policy, for episodes that are not trained on.
 
-        Its draws depend on the seed alone, and move no other generator.
+        Its random draws depend only on the seed, and affect no other generator.
 
         Args:
-            seed: Of the draws.
-            deterministic: Whether it takes the likeliest action instead of sampling.
+            seed: Seed of the random draws.
+            deterministic: Whether to take the likeliest action instead of sampling.
 
         Returns:
-            A function from the observations of all copies to actions within the action space's bounds, as
-            stable-baselines3's `predict` is: the same ones where it takes the likeliest, drawn alike where it samples.
+            A function from the observations of all environments to actions, clipped to the action space. Its likeliest
+            actions equal those of stable-baselines3's `predict`; its samples have the same distribution.
         """
 
     def update(
@@ -97,39 +97,40 @@ class Engine(Protocol):
         """Learn from one rollout: PPO (arXiv:1707.06347) or A2C (arXiv:1602.01783).
 
         Args:
-            buffer: A full rollout with advantages and returns.
+            buffer: Full rollout with advantages and returns.
             settings: `learning_rate`, `ent_coef`, `vf_coef`, `max_grad_norm`; for PPO also `clip_range`, `n_epochs`,
                 `batch_size` and perhaps `clip_range_vf` and `target_kl`.
-            terms: Added to the loss; demonstrations over a random batch for each gradient step, as large as its own.
+            terms: Terms to add to the loss. Demonstrations are drawn anew for each gradient step, as many as the
+                minibatch has rows.
 
         Returns:
-            Diagnostics by name, means over the minibatches.
+            Diagnostics by name, as means over the minibatches.
 
         Raises:
-            LossNotFinite: Before a step that would spoil the weights.
+            LossNotFinite: If the loss or its gradient is not finite; the weights are unchanged by that step.
         """
 
     def fit_critic(
         self, buffer: Rollout, optimizer: torch.optim.Optimizer, epochs: int, batch_size: int
     ) -> dict[str, float]:
-        """Fit the critic to a rollout's returns; the actor and the shared features stay as they are.
+        """Fit the critic to the returns of a rollout; the actor and the shared features do not change.
 
         Args:
-            buffer: A full rollout with returns.
-            optimizer: Adam, of the critic's parameters (`critic_parameters`).
-            epochs: Passes over the rollout.
-            batch_size: Of the gradient steps.
+            buffer: Full rollout with returns.
+            optimizer: Adam optimiser of the critic's parameters (`critic_parameters`).
+            epochs: Number of passes over the rollout.
+            batch_size: Rows per minibatch.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the engine's random draws depend on, as JSON values."""
+        """Return the state of the engine's random draws, as JSON values."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
 
 def within(space: gym.Space[Any], actions: np.ndarray) -> np.ndarray:
-    """Return actions that are in their space: those of a Box clipped to its bounds, all others of its whole numbers."""
+    """Clip actions to a Box, or cast them to the integer type of any other space."""
     if isinstance(space, spaces.Box):
         clipped: np.ndarray = np.clip(actions, space.low, space.high)
         return clipped
@@ -142,14 +143,14 @@ def critic_parameters(policy: ActorCriticPolicy) -> list[torch.nn.Parameter]:
 
 
 def explained(buffer: Rollout) -> float:
-    """Return the share of the returns' variance that the values of a rollout explain."""
+    """Return the share of the returns' variance that the values of a rollout explain (at most 1)."""
     return float(explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
 
 
 def update_diagnostics(
     policy: ActorCriticPolicy, buffer: Rollout, means: dict[str, float], settings: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Return an update's diagnostics."""
+    """Return the diagnostics of an update: the given means, and what can be read from policy and buffer."""
     if hasattr(policy, "log_std"):
         means["std"] = float(torch.exp(policy.log_std).mean().item())
     return {**means, "explained_variance": explained(buffer), "learning_rate": settings["learning_rate"]}

@@ -1,4 +1,4 @@
-"""A rollout: the policy plays a fixed number of steps in every environment; what it saw and did, in arrays."""
+"""Rollouts: a fixed number of steps of the policy in every environment, stored in arrays."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LEARNED_FROM = ("observations", "actions", "values", "log_probs", "advantages",
 
 
 class Rollout(RolloutBuffer):
-    """stable-baselines3's buffer, and what is known of a rollout besides.
+    """The rollout buffer of stable-baselines3, with two more attributes.
 
     Attributes:
-        idle: The rows that are resets of environments and no steps, shape `(n_steps, n_envs)`, or `None` for no such
-            rows.
-        ends: The values of the observations after the rollout, and whether these begin episodes, shape `(n_envs,)`
-            each.
+        idle: Mask of rows that are resets of environments instead of steps, shape `(n_steps, n_envs)`, or `None` if
+            there are none.
+        ends: Values of the observations after the rollout, and whether these begin episodes, each of shape
+            `(n_envs,)`.
     """
 
     idle: np.ndarray | None = None
@@ -33,16 +33,16 @@ class Rollout(RolloutBuffer):
 
     @property
     def steps(self) -> int:
-        """Environment steps in it."""
+        """Number of environment steps."""
         return self.buffer_size * self.n_envs - (0 if self.idle is None else int(np.count_nonzero(self.idle)))
 
     def taken(self) -> dict[str, Any]:
-        """Return copies of its arrays by name, before anything was learned from it; those of parts by key."""
+        """Return copies of the arrays by name, before an update has flattened them."""
         kept = {name: _copied(getattr(self, name)) for name in _ARRAYS}
         return kept if self.idle is None else {**kept, "idle": self.idle.copy()}
 
     def refill(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        """Hold several rollouts of one policy that were taken from it, joined along the axis of steps."""
+        """Replace the contents by several results of `taken`, concatenated along the axis of steps."""
         self.reset()
         for name in _ARRAYS:
             setattr(self, name, _joined([part[name] for part in parts]))
@@ -52,7 +52,7 @@ class Rollout(RolloutBuffer):
         self.pos, self.full = self.buffer_size, True
 
     def states(self) -> Any:
-        """Return copies of its observations before anything was learned from it, first axis the states."""
+        """Return copies of the observations, before an update has flattened them; the first axis is the states."""
 
         def joined(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             rows: np.ndarray = array.reshape(-1, *shape).copy()
@@ -64,7 +64,7 @@ class Rollout(RolloutBuffer):
         return joined(kept, self.observation_space.shape or ())
 
     def flatten(self) -> None:
-        """Join the axes of steps and environments in place, as `get` does, without the idle rows."""
+        """Merge the axes of steps and environments in place, as `get` does, and drop idle rows."""
         if self.generator_ready:
             return
         stepped = None if self.idle is None else ~self.idle.T.reshape(-1)
@@ -80,11 +80,11 @@ class Rollout(RolloutBuffer):
         self.generator_ready = True
 
     def estimate_advantages(self, gamma: float, gae_lambda: float) -> None:
-        """Do what `compute_returns_and_advantage` does, with the sums of all environments at once.
+        """Compute returns and advantages like `compute_returns_and_advantage`, vectorised over environments.
 
         Args:
-            gamma: Discount.
-            gae_lambda: Of generalised advantage estimation (arXiv:1506.02438).
+            gamma: Discount factor.
+            gae_lambda: Lambda of generalised advantage estimation (arXiv:1506.02438).
         """
         assert self.ends is not None
         last_values, dones = self.ends
@@ -108,10 +108,10 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, gae_lambda: f
     """Play one rollout, as stable-baselines3's `collect_rollouts` does.
 
     Args:
-        model: Its last observations are where the rollout begins, and its buffer is filled.
-        env: The environments that these observations are of.
-        engine: Acts.
-        gae_lambda: Of generalised advantage estimation (arXiv:1506.02438).
+        model: Algorithm of stable-baselines3. The rollout begins at its last observations and fills its buffer.
+        env: Environments of these observations.
+        engine: Engine that acts.
+        gae_lambda: Lambda of generalised advantage estimation (arXiv:1506.02438).
 
     Returns:
         The model's buffer, with advantages and returns.
@@ -138,7 +138,7 @@ def collect(model: OnPolicyAlgorithm, env: VecEnv, engine: Engine, gae_lambda: f
             for copy in np.flatnonzero(starts).tolist():
                 if infos[copy].get("TimeLimit.truncated", False):
                     cut_short.append((step, copy, infos[copy]["terminal_observation"]))
-    # Add what an episode that was cut short would still have brought (stable-baselines3 #633)
+    # Bootstrap the rewards of truncated episodes (stable-baselines3 #633)
     values = engine.end_rollout([last for _, _, last in cut_short], seen)
     for (step, copy, _), value in zip(cut_short, values, strict=False):
         buffer.rewards[step, copy] += np.float32(model.gamma) * value

@@ -1,1 +1,1 @@
-"""The engine for small layers on the CPU: forward and backward passes in NumPy."""
+"""The NumPy engine, for small layers on the CPU."""

@@ -1,8 +1,8 @@
 """The fast engine: small policies of linear layers on the CPU, in NumPy, without autograd.
 
-It does what the torch engine does, and differs by float32's rounding (tests/learners/test_engines_numpy.py). Its random
-draws are its own: those of its n-th rollout or update come from `numpy.random.default_rng([seed, 0x5EED, n])`, those of
-a player from `numpy.random.default_rng([seed of the player, 0x91A7])`.
+It computes the same as the torch engine, up to float32 rounding (tests/learners/test_engines_numpy.py), but draws other
+random numbers: those of its n-th rollout or update come from `numpy.random.default_rng([seed, 0x5EED, n])`, and those
+of a player from `numpy.random.default_rng([seed of the player, 0x91A7])`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _STREAM, _PLAYING = 0x5EED, 0x91A7
 
 
 class NumpyEngine:
-    """Acts and learns with NumPy, on the memory of the policy's own parameters.
+    """Acts and learns with NumPy, on the memory of the policy's parameters.
 
     Args:
-        policy: Changed in place.
-        ppo: Whether it learns as PPO does, or as A2C.
-        seed: Of the random draws.
+        policy: Policy, which is changed in place.
+        ppo: Whether to use PPO's loss instead of A2C's.
+        seed: Seed of the random draws.
     """
 
     name = "numpy"
@@ -57,7 +57,7 @@ class NumpyEngine:
     # --- acting ------------------------------------------------------------------------------------------------
 
     def begin_rollout(self, buffer: Rollout) -> None:
-        """Draw the noise of a whole rollout."""
+        """Prepare for a rollout, and draw the noise for all of it."""
         self.policy.set_training_mode(False)
         self._buffer = buffer
         self._features = array_features(self.policy)
@@ -66,13 +66,13 @@ class NumpyEngine:
         self._raw = np.empty((steps, self._network.width, copies), np.float32)
 
     def act(self, step: int, observations: Any) -> np.ndarray:
-        """Sample actions, and keep what the policy gave."""
+        """Sample actions, and keep the actor's outputs."""
         raw = self._raw[step]
         self._network.act(self._features(observations), raw)
         return self._head.sample(raw, self._noise[step]).reshape(-1, *(self.policy.action_space.shape or ()))
 
     def end_rollout(self, cut_short: Sequence[Any], last: Any) -> np.ndarray:
-        """Compute all values and log probabilities at once, and return the values of what is not in the buffer."""
+        """Compute all values and log probabilities at once; see `Engine.end_rollout`."""
         buffer, network, space = self._buffer, self._network, self.policy.observation_space
         shape = space.shape or ()
         values = network.values(self._features(buffer.observations.reshape(-1, *shape)))
@@ -84,7 +84,7 @@ class NumpyEngine:
         return network.values(self._features(np.concatenate([*ends, np.asarray(last).reshape(-1, *shape)])))
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
-        """Return what acts as the policy does now; see `Engine.player`."""
+        """Return a function that acts like the current policy; see `Engine.player`."""
         network, head, space = self._network, self._head, self.policy.action_space
         features, generator = array_features(self.policy), np.random.default_rng([seed, _PLAYING])
 
@@ -109,6 +109,7 @@ class NumpyEngine:
         terms: Sequence[LossTerm] = (),
     ) -> dict[str, float]:
         """Learn from one rollout; see `Engine.update`."""
+        # Settings of this update
         anchor, demonstrated = term_of(terms, ReferenceKL), term_of(terms, DemonstrationLoss)
         self.policy.set_training_mode(True)
         optimizer = self._moments(self.policy.optimizer)
@@ -121,6 +122,7 @@ class NumpyEngine:
             data = self._data(buffer, anchor)
             size = len(data.returns)
             length = settings["batch_size"] if self._ppo else size
+            # Update
             for _ in range(settings["n_epochs"] if self._ppo else 1):
                 order, shown = self._order(generator, size), None
                 if demonstrated is not None:
@@ -160,15 +162,15 @@ class NumpyEngine:
         entropy_weight: float,
         l2_weight: float,
     ) -> None:
-        """Make one pass over demonstrations by the loss of imitation's `BC`, in the batches given.
+        """Make one pass over demonstrations with the loss of imitation's `BC`.
 
         Args:
-            observations: First axis the transitions.
-            actions: Likewise.
-            batches: Rows of each gradient step.
-            optimizer: Adam, of all parameters.
-            entropy_weight: Of the mean entropy, which is raised.
-            l2_weight: Of half the sum of all parameters' squares, which is lowered.
+            observations: Observations; the first axis is the transitions.
+            actions: Actions; the first axis is the transitions.
+            batches: Row numbers of each gradient step.
+            optimizer: Adam optimiser of all parameters.
+            entropy_weight: Weight of the mean entropy, which is maximised.
+            l2_weight: Weight of half the sum of squares of all parameters, which is minimised.
         """
         moments = self._moments(optimizer)
         network, head, flat = self._network, self._head, self._network.flat
@@ -194,11 +196,11 @@ class NumpyEngine:
         moments.publish()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed, and how many rollouts and updates have drawn."""
+        """Return the seed, and the number of generators that have been made from it."""
         return {"seed": self._seed, "draws": self._draws}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self._seed, self._draws = state["seed"], state["draws"]
 
     # --- pieces ------------------------------------------------------------------------------------------------
@@ -211,13 +213,13 @@ class NumpyEngine:
         return generator.permutation(size)
 
     def _moments(self, optimizer: torch.optim.Optimizer) -> FlatOptimizer:
-        """Return what steps by an optimiser's state: that of the step before, unless it is another optimiser's."""
+        """Return the flat form of an optimiser, and make it if there is none yet."""
         if self._optimizer is None or self._optimizer.optimizer is not optimizer or not self._optimizer.in_force:
             self._optimizer = FlatOptimizer(optimizer, self._network.flat)
         return self._optimizer
 
     def _shown(self, given: DemonstrationLoss, rows: np.ndarray) -> DemonstratedRows:
-        """Return the transitions of rows `(steps, m)`."""
+        """Return demonstrated transitions by their row numbers, shape `(steps, m)`."""
         assert not isinstance(given.observations, dict)
         each = rows.reshape(-1)
         inputs, actions = self._features(given.observations[each]), given.actions[each].reshape(len(each), -1)

@@ -1,7 +1,7 @@
 """Action distributions in NumPy, with their gradients.
 
-`raw` is what the actor's last layer gives, shape `(width, n)`: logits, or means. Log probabilities, entropies and
-divergences have the shape `(n,)`.
+`raw` is the output of the actor's last layer, shape `(width, n)`: logits or means. Log probabilities, entropies and
+KL divergences have the shape `(n,)`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class Pull(NamedTuple):
-    """What acts on the distributions besides the actions' log probabilities.
+    """Weights of the loss terms that depend on the distributions, besides the policy gradient.
 
     Attributes:
-        entropy: Weight of the mean entropy, which is raised.
-        anchor: Weight of the mean divergence from the anchor, which is lowered.
+        entropy: Weight of the mean entropy, which is maximised.
+        anchor: Weight of the mean KL divergence from the reference policy, which is minimised.
     """
 
     entropy: float
@@ -33,7 +33,13 @@ class Head(Protocol):
     """One kind of action distribution."""
 
     def noise(self, generator: np.random.Generator, steps: int, copies: int) -> np.ndarray:
-        """Return what `sample` needs for a whole rollout, shape `(steps, width, copies)`."""
+        """Return the noise that `sample` needs for a whole rollout, shape `(steps, width, copies)`.
+
+        Args:
+            generator: Generator of the noise.
+            steps: Steps of the rollout.
+            copies: Number of environments.
+        """
 
     def sample(self, raw: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Return actions, shape `(n, parts)`."""
@@ -42,24 +48,26 @@ class Head(Protocol):
         """Return the likeliest actions, shape `(n, parts)`."""
 
     def prepare(self, actions: np.ndarray) -> np.ndarray:
-        """Return a rollout's actions, shape `(n, parts)`, as the other methods take them: `(width, n)`."""
+        """Convert actions of a rollout, shape `(n, parts)`, to the form of the other methods, shape `(width, n)`."""
 
     def reference(self, raw: np.ndarray, anchor: NumpyNetwork) -> Any:
-        """Return the anchor's distributions as the other methods take them: arrays `(width, n)` or `(width, 1)`."""
+        """Convert the reference policy's outputs to the form of the other methods, `(width, n)` or `(width, 1)`."""
 
     def log_prob(self, raw: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Return the actions' log probabilities; what `backward` needs of them is kept."""
+        """Return the log probabilities of actions, and keep what `backward` needs."""
 
     def backward(
         self, gradients: np.ndarray, actions: np.ndarray, pull: Pull, reference: np.ndarray | None
     ) -> np.ndarray:
-        """Return the loss's gradient by `raw`, after `log_prob` for the same actions; that of `log_std` is set.
+        """Return the gradient of the loss by `raw`, and set the gradient of `log_std`.
+
+        Call `log_prob` for the same actions before.
 
         Args:
-            gradients: Of the loss, by the log probabilities.
-            actions: As `prepare` gives them.
-            pull: What else is in the loss.
-            reference: The anchor's outputs for the same observations, as `reference` gives them.
+            gradients: Gradient of the policy loss by the log probabilities.
+            actions: Result of `prepare`.
+            pull: Weights of the other loss terms.
+            reference: Result of `reference` for the same observations, or `None`.
         """
 
     def entropy(self, raw: np.ndarray) -> np.ndarray:
@@ -79,7 +87,7 @@ def numpy_head(space: Any, network: NumpyNetwork) -> Head:
 
 
 class _Categorical:
-    """One or several independent choices; the rows of `raw` are their logits, one choice after another."""
+    """One or several independent categorical distributions; the rows of `raw` are their logits, one after another."""
 
     def __init__(self, sizes: list[int]) -> None:
         ends = np.cumsum(sizes).tolist()
@@ -87,7 +95,7 @@ class _Categorical:
         self._log, self._share = np.empty(0), np.empty(0)
 
     def noise(self, generator: np.random.Generator, steps: int, copies: int) -> np.ndarray:
-        """Return standard Gumbel noise: the index of the largest logit plus noise is a draw."""
+        """Return standard Gumbel noise; the index of the largest sum of logit and noise is a sample."""
         exponential = generator.standard_exponential((steps, self._parts[-1].stop, copies))
         return (-np.log(exponential)).astype(np.float32)
 
@@ -121,7 +129,7 @@ class _Categorical:
         result *= gradients
         weight = pull.entropy + pull.anchor
         if weight > 0:
-            # Both are share * (weight * log - anchor * reference), less its mean, in each part.
+            # Entropy and KL together: the gradient by the logits is p * (x - mean of x over p), x as in `log` here.
             log *= weight / len(gradients)
             if pull.anchor > 0 and reference is not None:
                 log -= (pull.anchor / len(gradients)) * reference
@@ -140,7 +148,7 @@ class _Categorical:
         return _sum(share * (log - reference))
 
     def _normalized(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return log probabilities and probabilities of all choices."""
+        """Return the log probabilities and the probabilities, both in the shape of `raw`."""
         if len(self._parts) == 1:
             return _softmax(raw)
         both = [_softmax(raw[part]) for part in self._parts]
@@ -148,7 +156,7 @@ class _Categorical:
 
 
 class _Gaussian:
-    """Independent normal distributions; `raw` are their means, and the network's `log_std` their spread."""
+    """Independent normal distributions; `raw` are the means, and the network holds `log_std`."""
 
     def __init__(self, network: NumpyNetwork) -> None:
         self._network = network
@@ -194,7 +202,7 @@ class _Gaussian:
         result: np.ndarray = off * scale
         result *= gradients
         if pull.anchor > 0 and reference is not None:
-            # The mean is where the action was, less the noise.
+            # Mean of the distribution, from the action and its standardised distance
             mean = actions - off / scale
             mean -= reference
             mean *= (pull.anchor / len(gradients)) / self._anchor_variance
@@ -218,7 +226,7 @@ class _Gaussian:
 
 
 def _sum(terms: np.ndarray) -> np.ndarray:
-    """Return the sums over the width."""
+    """Return sums over the first axis."""
     result: np.ndarray = np.add.reduce(terms, axis=0)
     return result
 

@@ -1,8 +1,8 @@
-"""A policy of small layers in NumPy: forward, and gradients by hand.
+"""Small policy networks in NumPy, with hand-written gradients.
 
-Actor and critic have hidden layers of the same sizes, so both are computed together: arrays of a hidden layer have the
-shape `(2, n, units)`, the actor first. The last layers' outputs have the shape `(width, n)`, because sums over a few
-actions are fastest over the first axis.
+The hidden layers of actor and critic have the same sizes, so both are computed together: arrays of a hidden layer have
+the shape `(2, n, units)`, with the actor first. The output of the last layer has the shape `(width, n)`, because sums
+over a few actions are fastest over the first axis.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weights `(k, outputs, inputs)` and biases `(k, 1, outputs)` of `k` layers side by side, and their gradients."""
+    """`k` layers side by side: weights `(k, outputs, inputs)`, biases `(k, 1, outputs)`, and their gradients."""
 
     weights: np.ndarray
     biases: np.ndarray
@@ -41,8 +41,8 @@ class Towers:
     """Hidden layers of the actor, the critic, or both side by side.
 
     Args:
-        layers: From the inputs up.
-        relu: Whether they are rectified, instead of tanh.
+        layers: Layers in order, beginning at the inputs.
+        relu: Whether the activation is ReLU instead of tanh.
     """
 
     def __init__(self, layers: list[_Layer], relu: bool) -> None:
@@ -51,7 +51,10 @@ class Towers:
         self._spaces: dict[int, list[list[np.ndarray]]] = {}
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
-        """Return the last layer's output, shape `(k, n, units)`, for inputs `(n, width)`; overwritten by the next."""
+        """Return the output of the last layer, shape `(k, n, units)`, for inputs of shape `(n, width)`.
+
+        The next call overwrites it.
+        """
         below = inputs[None]
         outputs = self._space(len(inputs))[0]
         for layer, weights, output in zip(self._layers, self._transposed, outputs, strict=True):
@@ -65,15 +68,15 @@ class Towers:
         return below
 
     def top(self, inputs: np.ndarray) -> np.ndarray:
-        """Return again what `forward` returned for these inputs."""
+        """Return the last result of `forward`, which had these inputs."""
         return self._space(len(inputs))[0][-1] if self._layers else inputs[None]
 
     def above(self, rows: int) -> np.ndarray | None:
-        """Return where `backward` wants the gradient of the output of that many rows, or `None` without layers."""
+        """Return the array in which `backward` expects the gradient of the output, or `None` if there are no layers."""
         return self._space(rows)[1][-1] if self._layers else None
 
     def backward(self, inputs: np.ndarray) -> None:
-        """Set the gradients of the layers' parameters, after `forward` for the same inputs, from that in `above`."""
+        """Set the parameters' gradients from the gradient in `above`; call `forward` for the same inputs before."""
         outputs, gradients, scratch, (ones,) = self._space(len(inputs))
         for index in range(len(self._layers) - 1, -1, -1):
             layer, output, gradient, slope = self._layers[index], outputs[index], gradients[index], scratch[index]
@@ -85,13 +88,13 @@ class Towers:
             gradient *= slope
             below = outputs[index - 1] if index else inputs[None]
             np.matmul(gradient.transpose(0, 2, 1), below, out=layer.weight_gradients)
-            # A sum over rows, by the quicker way.
+            # A matrix product sums over rows faster than `sum`.
             np.matmul(ones, gradient, out=layer.bias_gradients)
             if index:
                 np.matmul(gradient, layer.weights, out=gradients[index - 1])
 
     def _space(self, rows: int) -> list[list[np.ndarray]]:
-        """Return memory for outputs, gradients and scratch of that many rows, and as many ones."""
+        """Return memory for outputs, gradients and intermediate results of so many rows, and a vector of ones."""
         if rows not in self._spaces:
             if len(self._spaces) > 8:
                 self._spaces.clear()
@@ -102,14 +105,15 @@ class Towers:
 
 
 class NumpyNetwork:
-    """A policy's layers, on memory that its torch parameters share.
+    """The layers of a policy, on memory shared with its torch parameters.
 
     Args:
-        policy: With vectors or numbers as observations, an extractor without parameters, and linear layers.
+        policy: Policy with linear layers, a features extractor without parameters, and vectors or numbers as
+            observations.
 
     Attributes:
-        flat: All parameters; the policy's are views of it from now on.
-        log_std: Of a continuous policy, shape `(width, 1)`, else `None`; with its gradient.
+        flat: All parameters. From now on, the policy's parameters are views of it.
+        log_std: Log standard deviations of a continuous policy, shape `(width, 1)`, and their gradient; else `None`.
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
@@ -139,11 +143,11 @@ class NumpyNetwork:
 
     @property
     def width(self) -> int:
-        """Outputs of the actor."""
+        """Number of outputs of the actor."""
         return len(self._action_weights)
 
     def act(self, inputs: np.ndarray, raw: np.ndarray) -> None:
-        """Write the actor's outputs for inputs `(n, inputs)` into `raw`, shape `(width, n)`."""
+        """Write the actor's outputs for inputs of shape `(n, inputs)` into `raw`, shape `(width, n)`."""
         np.matmul(self._action_weights, self._actor.forward(inputs)[0].T, out=raw)
         raw += self._action_biases
 
@@ -162,7 +166,7 @@ class NumpyNetwork:
         return np.concatenate(found) + self._value_bias if found else np.empty(0, np.float32)
 
     def forward(self, inputs: np.ndarray, raw: np.ndarray, values: np.ndarray) -> None:
-        """Write outputs and values for a batch, ahead of `backward`."""
+        """Write the outputs of actor and critic for a batch, as `backward` needs it."""
         tops = self.both.forward(inputs)
         np.matmul(self._action_weights, tops[0].T, out=raw)
         raw += self._action_biases
@@ -170,7 +174,13 @@ class NumpyNetwork:
         values += self._value_bias
 
     def backward(self, inputs: np.ndarray, raw_gradients: np.ndarray, value_gradients: np.ndarray) -> None:
-        """Set all gradients but that of `log_std`, from those of the outputs `(width, n)` and the values `(n,)`."""
+        """Set all gradients except that of `log_std`.
+
+        Args:
+            inputs: Inputs of the last call of `forward`.
+            raw_gradients: Gradient by the actor's outputs, shape `(width, n)`.
+            value_gradients: Gradient by the critic's values, shape `(n,)`.
+        """
         tops = self.both.top(inputs)
         np.matmul(raw_gradients, tops[0], out=self._action_weight_gradients)
         np.add.reduce(raw_gradients, axis=1, out=self._action_bias_gradients)
@@ -183,7 +193,7 @@ class NumpyNetwork:
             self.both.backward(inputs)
 
     def actor_backward(self, inputs: np.ndarray, raw_gradients: np.ndarray) -> None:
-        """Set the actor's gradients but that of `log_std`, after `act` for a batch, from those of its outputs."""
+        """Set the actor's gradients, except that of `log_std`, from the gradient by its outputs; call `act` before."""
         np.matmul(raw_gradients, self._actor.top(inputs)[0], out=self._action_weight_gradients)
         np.add.reduce(raw_gradients, axis=1, out=self._action_bias_gradients)
         above = self._actor.above(len(inputs))
@@ -192,7 +202,7 @@ class NumpyNetwork:
             self._actor.backward(inputs)
 
     def critic_step(self, inputs: np.ndarray, returns: np.ndarray) -> float:
-        """Set the critic's gradients of the mean squared error, and return the error."""
+        """Set the critic's gradients of the mean squared error, and return this error."""
         top = self._critic.forward(inputs)[0]
         off = top @ self._value_weights + self._value_bias - returns
         loss = float(np.dot(off, off)) / len(off)
@@ -207,14 +217,14 @@ class NumpyNetwork:
 
 
 def array_features(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from observations, first axis the rows, to what the first layers see, float32 `(n, width)`.
+    """Return a function from observations to the inputs of the first layers, float32 of shape `(n, width)`.
 
-    It holds the policy's observation statistics as they are now.
+    The function uses the policy's observation statistics as of this call.
     """
     space = policy.observation_space
     if isinstance(space, spaces.Discrete):
         table = np.eye(int(space.n), dtype=np.float32)
-        # Older buffers keep whole numbers as float32.
+        # Older buffers store integers as float32.
         return lambda observations: table[observations.reshape(-1).astype(np.int64, copy=False)]
     extractor = policy.features_extractor
     if not isinstance(extractor, NormalizedExtractor):
@@ -243,7 +253,7 @@ def _array(view: torch.Tensor) -> np.ndarray:
 
 
 def _pair(arrays: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Join the actor's and the critic's weights, and their biases, without a copy: they are evenly spaced."""
+    """Return the weights and the biases of actor and critic as one array each, without copying."""
     weights, other_weights, biases, other_biases = arrays
     return _stack(weights, other_weights), _stack(biases, other_biases)[:, None, :]
 

@@ -15,7 +15,11 @@ from rlstages.learners.algorithms.on_policy.protocol import NORM, refuse_not_fin
 
 
 class Rows(NamedTuple):
-    """Rows of a rollout: inputs `(n, inputs)`, actions and the anchor's outputs `(width, n)`, the rest `(n,)`."""
+    """Rows of a rollout.
+
+    `inputs` has the shape `(n, inputs)`, `actions` and `reference` (the outputs of the reference policy) have the shape
+    `(width, n)`, and all others `(n,)`.
+    """
 
     inputs: np.ndarray
     actions: np.ndarray
@@ -26,7 +30,7 @@ class Rows(NamedTuple):
     reference: np.ndarray | None
 
     def rows(self, rows: Any) -> Rows:
-        """Return some rows, in that order."""
+        """Select rows, in the given order."""
         reference = None if self.reference is None else self.reference[:, rows]
         return Rows(
             self.inputs[rows],
@@ -43,9 +47,9 @@ class DemonstratedRows(NamedTuple):
     """Demonstrated transitions, `m` of them for each gradient step.
 
     Attributes:
-        inputs: Shape `(steps, m, inputs)`.
-        actions: Shape `(width, steps, m)`.
-        weight: Of their mean negative log likelihood in the loss.
+        inputs: Inputs of the network, shape `(steps, m, inputs)`.
+        actions: Actions, shape `(width, steps, m)`.
+        weight: Weight of their mean negative log likelihood in the loss.
     """
 
     inputs: np.ndarray
@@ -54,7 +58,25 @@ class DemonstratedRows(NamedTuple):
 
 
 class Update:
-    """The gradient steps of one update."""
+    """The gradient steps of one update.
+
+    The loss of PPO is, with r = exp(log_prob - old_log_prob) and the standardised advantages A,
+
+        -mean(min(r * A, clip(r, 1 - clip_range, 1 + clip_range) * A))
+        + vf_coef * mean((returns - V)^2) - ent_coef * mean(entropy)
+        + anchor_kl * mean(KL(policy || reference)) - demonstration_loss * mean(log_prob of demonstrated actions)
+
+    With `clip_range_vf`, V moves at most this far from its old value. In A2C's loss, the first line is
+    -mean(A * log_prob), and A is not standardised.
+
+    Args:
+        network: Network whose parameters are changed.
+        head: Action distribution of the network.
+        optimizer: Flat form of the policy's optimiser.
+        settings: Settings of the algorithm; see `Engine.update`.
+        pull: Weights of the entropy bonus and of the KL divergence.
+        ppo: Whether to use PPO's loss instead of A2C's.
+    """
 
     def __init__(
         self,
@@ -73,15 +95,18 @@ class Update:
         self._batches, self._sums = 0, dict[str, float]()
 
     def means(self) -> dict[str, float]:
-        """Return diagnostics by name, means over the batches so far."""
+        """Return the diagnostics by name, as means over the minibatches so far."""
         return {name: value / self._batches for name, value in self._sums.items()}
 
     def epoch(self, data: Rows, shown: DemonstratedRows | None = None) -> bool:
-        """Go once through rows in their order; return whether to go on after them.
+        """Make one pass over the rows in their order.
 
         Args:
-            data: The rows.
-            shown: Adds its term to the loss.
+            data: Rows of the rollout.
+            shown: Demonstrations whose term is added to the loss, or `None`.
+
+        Returns:
+            Whether to continue with the next epoch; `False` after `target_kl` was exceeded.
         """
         size, network = len(data.returns), self._network
         length = self._settings["batch_size"] if self._ppo else size
@@ -92,7 +117,9 @@ class Update:
         done, going_on = 0, True
         try:
             for step, start in enumerate(range(0, size, length)):
+                # Demonstrations
                 more = None if shown is None else self._imitate(shown, step)
+                # Forward pass of the minibatch
                 rows = slice(start, min(start + length, size))
                 batch = data.rows(rows)
                 network.forward(batch.inputs, raw[:, rows], values[rows])
@@ -100,14 +127,17 @@ class Update:
                 weights[rows] = 1 / len(now)
                 done = rows.stop
                 self._batches += 1
+                # Early stop
                 if self._target is not None and self._ppo:
                     moved = now - batch.old_log_prob
                     if float(np.mean(np.exp(moved) - 1 - moved)) > 1.5 * self._target:
                         going_on = False
                         break
+                # Backward pass
                 self._gradients(batch, raw[:, rows], values[rows], now)
                 if more is not None:
                     self._network.flat.gradients.numpy()[:] += more.gradients
+                # Step
                 norm = self._optimizer.clip(self._settings["max_grad_norm"])
                 if not math.isfinite(norm):
                     losses = self._losses(batch, raw[:, rows], values[rows], now, weights[rows])
@@ -116,6 +146,7 @@ class Update:
                 self._optimizer.numpy_step()
         finally:
             self._optimizer.publish()
+        # Diagnostics
         seen = slice(0, done)
         losses = self._losses(data.rows(seen), raw[:, seen], values[seen], log_prob[seen], weights[seen])
         for name, value in losses.items():
@@ -124,13 +155,15 @@ class Update:
 
     def _gradients(self, batch: Rows, raw: np.ndarray, values: np.ndarray, log_prob: np.ndarray) -> None:
         size, advantages = len(values), batch.advantages
+        # Policy loss
         by_log_prob = advantages * (-1.0 / size)
         if self._ppo:
             ratio = np.exp(log_prob - batch.old_log_prob)
             by_log_prob *= ratio
-            # Where the clipped term is the smaller one, nothing moves.
+            # The gradient is zero where the clipped term is the smaller one.
             by_log_prob *= np.where(advantages > 0, ratio <= 1 + self._clip, ratio >= 1 - self._clip)
         by_raw = self._head.backward(by_log_prob, batch.actions, self._pull, batch.reference)
+        # Value loss
         by_value = self._near_old(values, batch.old_values) - batch.returns
         if self._clip_values is not None:
             by_value *= np.abs(values - batch.old_values) <= self._clip_values
@@ -138,7 +171,7 @@ class Update:
         self._network.backward(batch.inputs, by_raw, by_value)
 
     def _imitate(self, shown: DemonstratedRows, step: int) -> _Term:
-        """Return the demonstrations' term of a gradient step; the gradients are overwritten."""
+        """Return the demonstrations' loss term of one gradient step; this overwrites the gradients."""
         inputs, actions, gradients = shown.inputs[step], shown.actions[:, step], self._network.flat.gradients.numpy()
         raw = np.empty(actions.shape, np.float32)
         self._network.act(inputs, raw)
@@ -150,7 +183,7 @@ class Update:
         return _Term(shown.weight * unlikeliness, gradients.copy())
 
     def _near_old(self, values: np.ndarray, old: np.ndarray) -> np.ndarray:
-        """Return values that lie no further from what they were than `clip_range_vf`, where that is set."""
+        """Clip the change of values to `clip_range_vf`, if that is set."""
         if self._clip_values is None:
             return values
         moved: np.ndarray = old + np.clip(values - old, -self._clip_values, self._clip_values)
@@ -159,7 +192,7 @@ class Update:
     def _losses(
         self, rows: Rows, raw: np.ndarray, values: np.ndarray, log_prob: np.ndarray, weights: np.ndarray
     ) -> dict[str, float]:
-        """Return the loss's terms and what else is told of an update, as weighted sums over rows."""
+        """Return the loss terms and other diagnostics, as weighted sums over rows."""
         found: dict[str, np.ndarray] = {}
         if self._ppo:
             moved = log_prob - rows.old_log_prob
@@ -183,14 +216,14 @@ class Update:
 
 
 class _Term(NamedTuple):
-    """Something of the loss, and its gradients by all parameters."""
+    """A term of the loss, and its gradients by all parameters."""
 
     loss: float
     gradients: np.ndarray
 
 
 def standardized(advantages: np.ndarray, length: int) -> np.ndarray:
-    """Return advantages with mean 0 and spread 1 in each batch of `length`."""
+    """Standardise advantages to mean 0 and standard deviation 1 in each minibatch of `length`."""
     result = np.empty_like(advantages)
     whole = len(advantages) // length * length
     for part, target in ((advantages[:whole], result[:whole]), (advantages[whole:], result[whole:])):

@@ -1,1 +1,1 @@
-"""The engine for every policy and device, equal to stable-baselines3 to the last bit."""
+"""The torch engine, for every policy and device, which equals stable-baselines3 bit for bit."""

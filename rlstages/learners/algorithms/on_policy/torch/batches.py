@@ -1,4 +1,4 @@
-"""A rollout as tensors, in random batches."""
+"""Random minibatches of a rollout, as tensors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ FORWARD_ROWS = 4096
 
 
 class DemonstratedBatch(NamedTuple):
-    """DemonstrationLoss transitions: features and actions, `(m, width)`."""
+    """Demonstrated transitions: features and actions, shape `(m, width)`."""
 
     features: Any
     actions: torch.Tensor
 
 
 class Batch(NamedTuple):
-    """Rows of a rollout: features, actions and the anchor's outputs `(n, width)`, `shown` apart, the rest `(n,)`."""
+    """A minibatch of a rollout.
+
+    Features, actions and `reference` (the outputs of the reference policy) have the shape `(n, width)`, and all others
+    except `shown` have the shape `(n,)`.
+    """
 
     features: Any
     actions: torch.Tensor
@@ -40,14 +44,14 @@ class Batch(NamedTuple):
 
 
 class Minibatches:
-    """A rollout that batches are drawn from.
+    """A rollout from which minibatches are drawn.
 
     Args:
-        policy: Extracts the features: once, where no parameter goes into them.
-        head: Takes the actions.
-        buffer: A full rollout.
-        anchor: Its outputs are part of the batches.
-        demonstrated: Random rows of it are part of the batches.
+        policy: Policy that extracts the features. If no parameter is involved, it does so only once.
+        head: Action distribution, which converts the actions.
+        buffer: Full rollout.
+        anchor: Reference policy, whose outputs are part of the minibatches, or `None`.
+        demonstrated: Demonstrations, of which random rows are part of the minibatches, or `None`.
     """
 
     def __init__(
@@ -79,18 +83,18 @@ class Minibatches:
                 self._features = lambda features: features
 
     def draw(self, epochs: int, batch_size: int | None) -> Iterator[Batch]:
-        """Yield random batches, in the order that stable-baselines3's buffer draws from NumPy's generator.
+        """Yield random minibatches, in the order in which stable-baselines3 draws them from NumPy's generator.
 
         Args:
-            epochs: Passes over the rollout.
-            batch_size: Of each batch but the last; `None` stands for the whole rollout.
+            epochs: Number of passes over the rollout.
+            batch_size: Rows per minibatch, except perhaps the last; `None` for the whole rollout.
         """
         for _ in range(epochs):
             order = torch.as_tensor(np.random.permutation(self._size), device=self._columns.device)
             parts = torch.split(order, batch_size or self._size)
             shown: Sequence[np.ndarray | None] = [None] * len(parts)
             if self._demonstrated is not None:
-                # NumPy's global generator, like the order of the rows.
+                # Use NumPy's global generator, as for the order of the rows.
                 generator = np.random.Generator(np.random.get_bit_generator())  # type: ignore[attr-defined]
                 shown = list(self._demonstrated.draw(generator, len(parts), batch_size or self._size))
             yield from map(self._rows, parts, shown)
@@ -117,7 +121,7 @@ class Minibatches:
 
 
 def _outputs(policy: ActorCriticPolicy, observations: Any) -> torch.Tensor:
-    """Return what a policy's last layer gives."""
+    """Return the outputs of the actor's last layer."""
     features: Any = policy.extract_features(observations)
     return policy.action_net(policy.mlp_extractor.forward_actor(features))  # type: ignore[no-any-return]
 

@@ -1,8 +1,8 @@
-"""The reference engine: stable-baselines3's arithmetic in torch, for any policy, to the last bit.
+"""The torch engine: stable-baselines3's arithmetic for any policy, bit for bit.
 
-Left out is what it does besides: distribution objects, a number taken out of torch for each diagnostic and minibatch,
-copies of the buffer, and an optimiser that walks over the parameters one by one.
-tests/learners/test_engines_torch.py holds it to the weights of stable-baselines3's own `learn()`.
+It is faster because it leaves out distribution objects, one transfer out of torch for each diagnostic and minibatch,
+copies of the buffer, and the optimiser's loop over parameters. tests/learners/test_engines_torch.py compares its
+weights with those of stable-baselines3's own `learn()`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from rlstages.learners.algorithms.on_policy.torch.network import TorchNetwork, t
 
 
 class TorchEngine:
-    """Acts and learns with torch. It draws from torch's global generator, and permutes with NumPy's.
+    """Acts and learns with torch. It samples with torch's global generator, and shuffles with NumPy's.
 
     Args:
-        policy: Changed in place.
-        ppo: Whether it learns as PPO does, or as A2C.
+        policy: Policy, which is changed in place.
+        ppo: Whether to use PPO's loss instead of A2C's.
     """
 
     name = "torch"
@@ -61,25 +61,26 @@ class TorchEngine:
     # --- acting ------------------------------------------------------------------------------------------------
 
     def begin_rollout(self, buffer: Rollout) -> None:
-        """Make ready to play."""
+        """Prepare for a rollout."""
         self.policy.set_training_mode(False)
         self._buffer = buffer
         self._seen, self._raw = [], []
 
     def act(self, step: int, observations: Any) -> np.ndarray:
-        """Draw actions, and keep what the critic and the log probabilities are computed from."""
+        """Sample actions, and keep the features and the actor's outputs for `end_rollout`."""
         with torch.inference_mode():
             features = self._features(obs_as_tensor(observations, self._device))
             raw = self._actor(features)
-            # The environment may write its next observations into the same memory.
+            # Copy, because the environment may write its next observations into the same memory.
             self._seen.append(features.clone())
             self._raw.append(raw)
             return self._array(self._head.draw(self._head.distribution(raw, self.policy), None))
 
     def end_rollout(self, cut_short: Sequence[Any], last: Any) -> np.ndarray:
-        """Compute values step by step and those of single observations one by one, as stable-baselines3 does.
+        """Compute the values and log probabilities of the buffer; see `Engine.end_rollout`.
 
-        The rounding of matrix products depends on the number of rows; that of everything else does not.
+        Values are computed step by step, and one by one for single observations, as in stable-baselines3, because the
+        rounding of matrix products depends on the number of rows.
         """
         policy, buffer, device = self.policy, self._buffer, self._device
         with torch.no_grad():
@@ -95,7 +96,7 @@ class TorchEngine:
         return np.concatenate([value.cpu().numpy().reshape(-1) for value in ends])
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
-        """Return what acts as the policy does now; see `Engine.player`."""
+        """Return a function that acts like the current policy; see `Engine.player`."""
         self.policy.set_training_mode(False)
         generator = torch.Generator(self._device).manual_seed(seed)
 
@@ -120,6 +121,7 @@ class TorchEngine:
         anchor, demonstrated = term_of(terms, ReferenceKL), term_of(terms, DemonstrationLoss)
         policy = self.policy
         policy.set_training_mode(True)
+        # Settings of this update
         flat, network, optimizer = self._flattened_policy()
         for group in policy.optimizer.param_groups:
             group["lr"] = settings["learning_rate"]
@@ -127,16 +129,19 @@ class TorchEngine:
         epochs, batch_size = (settings["n_epochs"], settings["batch_size"]) if self._ppo else (1, None)
         try:
             for batch in Minibatches(policy, self._head, buffer, anchor, demonstrated).draw(epochs, batch_size):
+                # Loss
                 shown = None if batch.shown is None else batch.shown.features
                 loss = objective.loss(*network.forward(batch.features, shown), batch)
                 if loss is None:
                     break
                 refuse_not_finite(loss.item())
+                # Gradients
                 flat.zero_gradients()
                 network.backward(loss)
-                # As clip_grad_norm_ does: the norm of the parameters' norms.
+                # Clip, as clip_grad_norm_ does: by the norm of the parameters' norms.
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(flat.gradient_views, 2.0)), 2.0)
                 refuse_not_finite(norm.item(), NORM)
+                # Step
                 flat.gradients.mul_(torch.clamp(settings["max_grad_norm"] / (norm + 1e-6), max=1.0))
                 optimizer.step()
         finally:
@@ -163,11 +168,11 @@ class TorchEngine:
         return {"value_loss": float(np.mean(losses)), "explained_variance": explained(buffer)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the global generators' states are the learner's."""
+        """Return an empty state: the learner saves the global generators."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
     # --- pieces ------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What a policy's layers see of observations, in torch."""
+"""Features of observations in torch: the inputs of a policy's layers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rlstages.learners.normalizer import NormalizedExtractor
 
 
 def tensor_features(policy: ActorCriticPolicy) -> Callable[[Any], Any]:
-    """Return what a policy's extractor computes from observations."""
+    """Return the function that computes a policy's features from observations."""
     if sees_vectors(policy) and not isinstance(policy.features_extractor, NormalizedExtractor):
         return lambda observations: observations.float().flatten(1)
     return policy.extract_features
 
 
 def sees_vectors(policy: ActorCriticPolicy) -> bool:
-    """Say whether the features are vectors that no parameter goes into."""
+    """Return whether the features are vectors that are computed without parameters."""
     extractor: Any = policy.features_extractor
     if isinstance(extractor, NormalizedExtractor):
         extractor = extractor.inner

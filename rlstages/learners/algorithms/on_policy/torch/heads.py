@@ -1,7 +1,7 @@
 """Action distributions in torch, without distribution objects.
 
-The operations and their order are those of stable-baselines3 and torch.distributions, so that numbers, gradients and
-random draws are the same to the last bit; left out are the checks of arguments and everything computed but not used.
+The operations and their order are those of stable-baselines3 and torch.distributions, so numbers, gradients and random
+draws are bit-identical. Argument checks and unused results are left out.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _GAUSSIAN_ENTROPY = 0.5 + 0.5 * math.log(2 * math.pi)
 
 
 class TorchHead(Protocol):
-    """One kind of action distribution. `given` is what `distribution` returns: `(n, width)`, or parts of that."""
+    """One kind of action distribution. `given` is a result of `distribution`."""
 
     def distribution(self, raw: Tensor, policy: ActorCriticPolicy) -> Any:
-        """Return a policy's distributions, from what its last layer gives."""
+        """Return the distributions of a policy, from the outputs of its last layer."""
 
     def draw(self, given: Any, generator: torch.Generator | None) -> Tensor:
-        """Draw actions, shape `(n, ...)`, from a generator, or from torch's global one."""
+        """Sample actions, shape `(n, ...)`, with the given generator or torch's global one."""
 
     def likeliest(self, given: Any) -> Tensor:
         """Return the likeliest actions, shape `(n, ...)`."""
 
     def log_prob(self, given: Any, actions: Tensor) -> Tensor:
-        """Return the log probabilities of actions as `actions` gives them, shape `(n,)`."""
+        """Return the log probabilities of actions in the form of the method `actions`, shape `(n,)`."""
 
     def entropy(self, given: Any) -> Tensor:
         """Return the entropies, shape `(n,)`."""
 
     def divergence(self, given: Any, reference: Any) -> Tensor:
-        """Return KL(given || reference), shape `(n,)`, in nats, summed over action dimensions."""
+        """Return KL(given || reference) in nats, summed over action dimensions, shape `(n,)`."""
 
     def actions(self, stored: Tensor) -> Tensor:
-        """Return the actions of a rollout, shape `(n, width)`, as `log_prob` takes them."""
+        """Convert the actions of a rollout, shape `(n, width)`, to the form that `log_prob` takes."""
 
 
 def torch_head(space: spaces.Space[Any]) -> TorchHead:
@@ -61,17 +61,17 @@ class _Categorical:
     def distribution(self, raw: Tensor, policy: ActorCriticPolicy) -> Tensor:
         if raw.requires_grad:
             return raw - raw.logsumexp(dim=-1, keepdim=True)
-        # What logsumexp does, without its look for infinite numbers: of the operations of an action the dearest.
+        # The same as logsumexp without its search for infinite numbers, which is the slowest operation of an action.
         most = raw.amax(dim=-1, keepdim=True)
         return raw - (raw - most).exp_().sum(dim=-1, keepdim=True).log_().add_(most)
 
     def draw(self, given: Tensor, generator: torch.Generator | None) -> Tensor:
-        # As torch.multinomial does after its checks.
+        # The same as torch.multinomial without its checks.
         noise = torch.empty_like(given).exponential_(generator=generator)
         return torch.div(functional.softmax(given, dim=-1), noise, out=noise).argmax(dim=-1)
 
     def likeliest(self, given: Tensor) -> Tensor:
-        # Of probabilities: where rounding makes two of them the same, the first counts.
+        # Compare probabilities: if rounding makes two of them equal, the first counts.
         return functional.softmax(given, dim=-1).argmax(dim=-1)
 
     def log_prob(self, given: Tensor, actions: Tensor) -> Tensor:

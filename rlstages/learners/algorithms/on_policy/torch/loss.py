@@ -1,4 +1,4 @@
-"""The losses of PPO and A2C in torch, and what is told of an update."""
+"""The losses of PPO and A2C in torch, and the diagnostics of an update."""
 
 from __future__ import annotations
 
@@ -16,15 +16,24 @@ from rlstages.learners.algorithms.on_policy.torch.heads import TorchHead
 
 
 class Objective:
-    """What one update minimises.
+    """The loss that one update minimises.
+
+    PPO's loss is, with r = exp(log_prob - old_log_prob) and the advantages A standardised in each minibatch,
+
+        -mean(min(r * A, clip(r, 1 - clip_range, 1 + clip_range) * A))
+        + vf_coef * mean((returns - V)^2) - ent_coef * mean(entropy)
+        + anchor_kl * mean(KL(policy || reference)) - demonstration_loss * mean(log_prob of demonstrated actions)
+
+    With `clip_range_vf`, V moves at most this far from its old value. In A2C's loss, the first line is
+    -mean(A * log_prob), and A is not standardised.
 
     Args:
-        policy: That learns.
-        head: Of its action space.
-        settings: See `Engine.update`.
-        anchor: Adds its term.
-        demonstrated: Adds its term.
-        ppo: Whether it is PPO's loss, or A2C's.
+        policy: Policy that is trained.
+        head: Action distribution of the policy.
+        settings: Settings of the algorithm; see `Engine.update`.
+        anchor: Term for the reference policy, or `None`.
+        demonstrated: Term for demonstrations, or `None`.
+        ppo: Whether to use PPO's loss instead of A2C's.
     """
 
     def __init__(
@@ -45,18 +54,19 @@ class Objective:
         self._rows: dict[str, list[torch.Tensor]] = {}
 
     def loss(self, raw: torch.Tensor, values: torch.Tensor, batch: Batch) -> torch.Tensor | None:
-        """Return the loss, or `None` where the policy has moved so far that the update ends before this step.
+        """Return the loss, or `None` if the policy has moved further than `target_kl` allows and the update must end.
 
         Args:
-            raw: What the actor's last layer gives, shape `(n, width)`; for what was shown in `m` more rows.
-            values: Of the critic, shape `(n,)`.
-            batch: The rest.
+            raw: Outputs of the actor's last layer, shape `(n, width)`, with `m` more rows for demonstrations.
+            values: Values of the critic, shape `(n,)`.
+            batch: Minibatch.
         """
         settings = self._settings
         if sum(self._sizes) >= FORWARD_ROWS:
             self._measure()
         self._sizes.append(len(values))
         raw, shown = (raw, None) if batch.shown is None else (raw[: len(values)], raw[len(values) :])
+        # Policy loss, value loss and entropy bonus
         given = self._head.distribution(raw, self._policy)
         log_prob = self._head.log_prob(given, batch.actions)
         policy_loss, near = self._clipped_loss(log_prob, batch) if self._ppo else _plain_loss(log_prob, batch)
@@ -66,12 +76,14 @@ class Objective:
             loss = loss + settings["ent_coef"] * -torch.mean(self._head.entropy(given))
         loss = loss + settings["vf_coef"] * value_loss
         self._note(self._scalars, policy_loss=policy_loss, value_loss=value_loss)
+        # Reference policy
         if self._anchor is not None:
             assert batch.reference is not None
             reference = self._head.distribution(batch.reference, self._anchor.policy)
             divergence = self._head.divergence(given, reference).mean()
             loss = loss + self._anchor.weight * divergence
             self._note(self._scalars, anchor_kl=divergence)
+        # Demonstrations
         if self._demonstrated is not None:
             assert batch.shown is not None and shown is not None
             shown_given = self._head.distribution(shown, self._policy)
@@ -82,14 +94,14 @@ class Objective:
         return loss if near else None
 
     def means(self) -> dict[str, float]:
-        """Return diagnostics by name, means over the batches."""
+        """Return the diagnostics by name, as means over the minibatches."""
         self._measure()
         return {name: value / self._measured for name, value in self._sums.items()}
 
     # --- pieces ------------------------------------------------------------------------------------------------
 
     def _clipped_loss(self, log_prob: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, bool]:
-        """Return PPO's loss, and whether the policy is near enough to what it was to go on."""
+        """Return PPO's policy loss, and whether the policy has stayed within `target_kl`."""
         advantages, clip_range = batch.advantages, self._settings["clip_range"]
         if len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -104,12 +116,12 @@ class Objective:
         return -torch.min(advantages * ratio, clipped).mean(), near
 
     def _near_old(self, values: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-        """Return values that lie no further from what they were than `clip_range_vf`, where that is set."""
+        """Clip the change of values to `clip_range_vf`, if that is set."""
         most = self._settings.get("clip_range_vf")
         return values if most is None else old + torch.clamp(values - old, -most, most)
 
     def _measure(self) -> None:
-        """Add up what was noted of several batches; row by row at once, for each call of torch has its price."""
+        """Add up the diagnostics of several minibatches at once, because each call of torch costs time."""
         rows = {name: torch.cat(parts) for name, parts in self._rows.items()}
         each = np.repeat(1 / np.array(self._sizes), self._sizes).astype(np.float32)
         weights = torch.as_tensor(each, device=rows["raw"].device)
@@ -135,5 +147,5 @@ class Objective:
 
 
 def _plain_loss(log_prob: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, bool]:
-    """Return A2C's loss, which nothing ends."""
+    """Return A2C's policy loss, and `True`, because A2C has no `target_kl`."""
     return -(batch.advantages * log_prob).mean(), True

@@ -1,7 +1,7 @@
-"""Actor and critic in torch, and the gradients of their parameters: by autograd, or by hand where they are simple.
+"""Actor and critic in torch, with gradients by autograd or, for simple networks, by hand.
 
-By hand are autograd's own operations, in its order and to its bits, without a graph to build and walk over, and written
-where the optimiser reads them.
+The hand-written gradients use autograd's operations in autograd's order and are bit-identical. They need no graph, and
+are written to the memory that the optimiser reads.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ _ACTIVATIONS: dict[type[nn.Module], Layers] = {nn.Tanh: torch.tanh, nn.ReLU: tor
 
 
 class TorchNetwork(Protocol):
-    """What comes after the features."""
+    """The layers behind the features."""
 
     def forward(self, features: Any, shown: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what the actor's last layer gives, and the values, for a loss.
+        """Return the outputs of the actor's last layer and the critic's values, for a loss.
 
         Args:
-            features: Of `n` observations.
-            shown: Features of `m` more, which only the actor is asked about.
+            features: Features of `n` observations.
+            shown: Features of `m` more observations, for the actor only.
 
         Returns:
-            Shapes `(n + m, width)` and `(n,)`.
+            Outputs of shape `(n + m, width)`, and values of shape `(n,)`.
         """
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Set the parameters' gradients, which are zero, to those of a loss of what `forward` returned last."""
+        """Set the parameters' gradients, which must be zero before, to those of a loss of the last `forward` result."""
 
 
 def torch_network(policy: ActorCriticPolicy, flat: FlatParameters) -> TorchNetwork:
-    """Return a policy's network; its parameters are those of `flat`."""
+    """Return the network of a policy whose parameters are in `flat`."""
     towers = _towers(policy)
     known = all(type(module) in (nn.Linear, *_ACTIVATIONS) for tower in towers for module in tower)
     return _ByHand(policy, flat) if known and sees_vectors(policy) else _ByAutograd(policy)
 
 
 def towers_of(policy: ActorCriticPolicy) -> tuple[Layers, Layers]:
-    """Return what the actor and what the critic compute from features, each to its last layer."""
+    """Return two functions of features, which compute the outputs of the actor and of the critic."""
     actor, critic = map(_layers_of, _towers(policy))
     return actor, critic
 
 
 def _layers_of(modules: Iterable[nn.Module]) -> Layers:
-    """Return what a row of layers computes, without the modules' own bookkeeping where they are simple."""
+    """Return the function that consecutive layers compute, without the modules' overhead if they are simple."""
     steps: list[Layers] = []
     for module in modules:
         if type(module) is nn.Linear:
@@ -101,7 +101,7 @@ class _ByHand:
 
 
 class _Tower:
-    """Linear layers, and activations between them."""
+    """Linear layers with activations between them."""
 
     def __init__(self, modules: list[nn.Module], flat: FlatParameters) -> None:
         views = {id(parameter): view for parameter, view in zip(flat.parameters, flat.gradient_views, strict=True)}
@@ -136,7 +136,7 @@ class _Tower:
 
 
 def _towers(policy: ActorCriticPolicy) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return the layers of the actor and those of the critic, each to its end."""
+    """Return all layers of the actor and all layers of the critic, including the output layers."""
     extractor = policy.mlp_extractor
     return [*extractor.policy_net, policy.action_net], [*extractor.value_net, policy.value_net]
 
