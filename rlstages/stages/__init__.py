@@ -1,1 +1,1 @@
-"""What carries out a stage, step by step."""
+"""The runners, which carry out stages step by step."""

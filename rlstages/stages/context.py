@@ -1,4 +1,4 @@
-"""What a stage is given to run with."""
+"""The context of a stage: the argument of every runner."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rlstages.stages.path import Way, stem_of
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a runner is made with: the run as far as a stage may see it.
+    """The part of a run that a stage may use. Every runner is constructed with it.
 
     Attributes:
-        learner: Whose policy is trained.
-        seed: Of the run.
-        emit: Takes events.
-        run: The run directory.
-        stages: All of the curriculum.
-        way: The indices of the stages that were entered so far, its own last.
+        learner: Learner that owns the policy.
+        seed: Seed of the run.
+        emit: Function that takes events.
+        run: Run directory.
+        stages: All stages of the curriculum.
+        way: Indices of the stages that were entered so far, the current one last.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
     """
 
@@ -40,28 +40,28 @@ class StageContext:
 
     @property
     def spec(self) -> StageSpec:
-        """The stage under way."""
+        """The spec of the current stage."""
         return self.stages[self.way[-1]]
 
     @property
     def before(self) -> Sequence[StageSpec]:
-        """The stages before it in the curriculum."""
+        """The stages before the current one in the curriculum."""
         return self.stages[: self.way[-1]]
 
     @property
     def number(self) -> int:
-        """How many stages were entered before it: seeds of episodes are made from it, and differ in every visit."""
+        """Number of stages entered before. Seeds of episodes depend on it, so they differ between visits of a stage."""
         return len(self.way) - 1
 
     def demonstrated(self) -> tuple[Observations, np.ndarray]:
-        """Return the observations and actions that the run keeps of demonstrations, as the policy takes them.
+        """Return the demonstrations that the run has kept: observations and actions in the policy's form.
 
         Raises:
-            InputError: If there are none.
+            InputError: If the run has kept none.
         """
         spaces = self.learner.policy.observation_space, self.learner.action_space
         return demonstrated_transitions(self.run, *spaces)
 
     def file(self, folder: str, ending: str) -> Path:
-        """Return a file of the stage's own in a folder of the run directory; each visit has one."""
+        """Return the path of a file of this visit of the stage, in a folder of the run directory."""
         return self.run / folder / f"{stem_of(self.stages, self.way)}{ending}"

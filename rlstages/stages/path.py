@@ -1,4 +1,4 @@
-"""The way of a run through its stages: each once, or again where a stage collapsed and the run went back."""
+"""The path of a run through its stages. A stage occurs again if a later one collapsed and the run went back."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rlstages.storage.checkpoints import sha256
 from rlstages.storage.run_directory import slug
 
 Way = tuple[int, ...]
-"""The indices of the stages that were entered, in order, the one under way last."""
+"""Indices of the stages that were entered, in order, the current one last."""
 
 
 def way_from(data: Sequence[int], stages: Sequence[StageSpec]) -> Way:
-    """Read a way from a checkpoint.
+    """Read a path from a checkpoint.
 
     Raises:
-        ValueError: If no run can have gone it.
+        ValueError: If no run can have taken this path.
     """
     way = tuple(data)
     whole = all(type(stage) is int and 0 <= stage < len(stages) for stage in way)
@@ -31,17 +31,17 @@ def way_from(data: Sequence[int], stages: Sequence[StageSpec]) -> Way:
 
 
 def visit_of(way: Way) -> int:
-    """Return how often the stage under way was entered."""
+    """Return how often the current stage was entered."""
     return way.count(way[-1])
 
 
 def returns_from(way: Way, stage: int) -> int:
-    """Return how often the run went back from a stage."""
+    """Return how often the run went back from the given stage."""
     return sum(here == stage and there < here for here, there in pairwise(way))
 
 
 def start_of(stage: StageSpec, visit: int) -> StageStarted:
-    """Return what is told when a stage begins."""
+    """Return the event for the start of a stage."""
     until = stage.until
     return StageStarted(
         kind=type(stage).__name__,
@@ -63,7 +63,7 @@ def end_of(
     digest: str,
     parent: str | None,
 ) -> StageFinished | StageCollapsed:
-    """Return what is told when the stage under way ends."""
+    """Return the event for the end of the current stage."""
     common: dict[str, Any] = {
         "reason": result.reason,
         "stage_steps": stage_steps,
@@ -81,16 +81,16 @@ def end_of(
 
 
 def stem_of(stages: Sequence[StageSpec], way: Way) -> str:
-    """Return what the files of the stage under way are named after; each visit has a name of its own."""
+    """Return the common beginning of the current visit's file names."""
     stem = f"{way[-1]:02d}-{slug(stages[way[-1]].name)}"
     return stem if visit_of(way) == 1 else f"{stem}-{visit_of(way)}"
 
 
 def policy_file(stages: Sequence[StageSpec], way: Way) -> str:
-    """Return where the policy that leaves the stage under way is kept, relative to the run directory."""
+    """Return the path of the current stage's final policy, relative to the run directory."""
     return f"policies/{stem_of(stages, way)}.safetensors"
 
 
 def parent_of(run: Path, stages: Sequence[StageSpec], way: Way) -> str | None:
-    """Return the digest of the policy that entered the stage under way, or `None` for the first."""
+    """Return the digest of the policy that entered the current stage, or `None` for the first stage."""
     return sha256((run / policy_file(stages, way[:-1])).read_bytes()) if len(way) > 1 else None

@@ -1,4 +1,4 @@
-"""What the trainer asks of a stage while it runs."""
+"""The protocol of runners, and checks of what runners return."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Result:
     """How a stage ended.
 
     Attributes:
-        outcome: `"reached"` (its threshold), `"completed"` (it had none), `"missed"`, or `"collapsed"`.
-        reason: One sentence.
-        before: Score of the policy that entered, or `None`.
-        after: Score of the policy that left, or `None`.
-        verdict: Of its criterion, or `None`.
-        parent: SHA-256 of the demonstrations it learned from, or `None`.
-        decline: What was lost of the stage before, if the stage collapsed.
+        outcome: `"reached"` (its threshold), `"completed"` (without a threshold), `"missed"`, or `"collapsed"`.
+        reason: Reason in one sentence.
+        before: Score of the policy before the stage, or `None`.
+        after: Score of the policy after the stage, or `None`.
+        verdict: Verdict of the stage's criterion, or `None`.
+        parent: SHA-256 of the demonstrations that it learned from, or `None`.
+        decline: Loss of the skill of the stage before, if the stage collapsed.
     """
 
     outcome: Ending
@@ -48,14 +48,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a stage is checked against before step 0.
+    """The setting in which a stage is checked before step 0.
 
     Attributes:
-        observation_space: As the policy sees it.
-        action_space: Of the environments, in their own units.
-        agent: The agent.
-        gate: What its policy is asked for next, or `None`.
-        tried: Episodes of random actions in its environment.
+        observation_space: Observation space of the policy.
+        action_space: Action space of the environments, in their own units.
+        agent: Agent of the curriculum.
+        gate: Next criterion that the policy must meet, or `None`.
+        tried: Episodes of random actions in the stage's environment.
         trust_pickle: Whether an expert's model zip may be loaded.
     """
 
@@ -69,11 +69,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check before step 0 has found.
+    """The result of a check before step 0.
 
     Attributes:
-        doubts: Sentences on what will work, but not as well as a person may expect.
-        shown: Episodes of whoever shows, if any do.
+        doubts: Warnings for the user: sentences on what will work, but not well.
+        shown: Episodes of the expert, if the stage has one.
     """
 
     doubts: Sequence[str] = ()
@@ -81,37 +81,38 @@ class CheckResult:
 
 
 class StageRunner(Protocol):
-    """A stage while it runs. Between two steps nothing is half-done: there the trainer saves, stops and resumes.
+    """A stage while it runs. The trainer saves, stops and resumes between two steps, so no step leaves work half-done.
 
-    It is made with a `StageContext`. What its class has as `check(stage, setting)` is called before step 0, returns
-    a `CheckResult`, and raises an `InputError` for what cannot work.
+    The constructor takes a `StageContext`. The class may have a class method `check(stage, setting)`. It is called
+    before
+    step 0, returns a `CheckResult`, and raises `InputError` if the stage cannot work.
 
     Attributes:
-        stage_steps: Environment steps that it took so far.
-        result: How it ended, or `None` while it is under way.
+        stage_steps: Environment steps of the stage so far.
+        result: Result of the stage, or `None` while it is running.
     """
 
     stage_steps: int
     result: Result | None
 
     def step(self) -> None:
-        """Do one piece: an epoch, a rollout and its update, or a wave of evaluation episodes."""
+        """Do one piece of work: an epoch, a rollout and its update, or a wave of evaluation episodes."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that `step` depends on besides the learner, as arrays and JSON values."""
+        """Return everything besides the learner that `step` depends on, as arrays and JSON values."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
 
     def close(self) -> None:
-        """Let go of environments."""
+        """Close the environments."""
 
 
 def runner_of(stage: StageSpec) -> Any:
-    """Return the class that carries out a stage.
+    """Return the runner's class for a stage.
 
     Raises:
-        InputError: If there is none by the name that the stage's spec gives, or it lacks a method.
+        InputError: If the class that the stage's spec names does not exist or lacks a method.
     """
     module, _, name = stage.runner.partition(":")
     where = f"stage {stage.name!r}: its runner {stage.runner}"
@@ -128,10 +129,10 @@ def runner_of(stage: StageSpec) -> Any:
 
 
 def require_counters(stage: StageSpec, runner: StageRunner) -> None:
-    """Refuse a runner, as it is made, that does not say how far it is.
+    """Refuse a new runner without the attributes `stage_steps` and `result`.
 
     Raises:
-        Fault: If it does not.
+        Fault: If one of them is missing.
     """
     given = getattr(runner, "stage_steps", None)
     if type(given) is not int or not hasattr(runner, "result"):
@@ -145,15 +146,15 @@ def require_counters(stage: StageSpec, runner: StageRunner) -> None:
 
 
 def require_result(stage: StageSpec, result: Result, follows: bool) -> None:
-    """Refuse what a runner has as its result, where it is none.
+    """Refuse an invalid result of a runner.
 
     Args:
-        stage: Whose runner.
-        result: What it has.
-        follows: Whether a stage comes before it, which a collapse goes back to.
+        stage: Stage of the runner.
+        result: Result of the runner.
+        follows: Whether there is a stage before it, to which the run can go back.
 
     Raises:
-        Fault: Saying what is wrong.
+        Fault: If the result is invalid; the message says why.
     """
     where = f"Stage {stage.name!r}: the result of its runner {stage.runner}"
     if not isinstance(result, Result):
@@ -170,10 +171,10 @@ def require_result(stage: StageSpec, result: Result, follows: bool) -> None:
 
 
 def state_of_runner(stage: StageSpec, runner: StageRunner) -> Mapping[str, Any]:
-    """Return what a runner goes on from.
+    """Return the state of a runner.
 
     Raises:
-        Fault: If that is no dictionary.
+        Fault: If the state is not a dictionary.
     """
     state: object = runner.state_dict()
     if not isinstance(state, Mapping):

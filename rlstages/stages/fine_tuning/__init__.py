@@ -1,1 +1,1 @@
-"""The stage that trains with reinforcement learning, and what watches over it."""
+"""Fine-tuning stages, which train with reinforcement learning, and their gates and guards."""

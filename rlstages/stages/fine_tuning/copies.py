@@ -1,4 +1,4 @@
-"""The copies that a stage trains in: made, begun, saved, and brought back as they were."""
+"""The training environments of a stage: making, saving and restoring them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _NOT_AS_THEY_WERE = (
 
 
 class TrainingEnvs:
-    """The copies that a stage trains in, opened when they are first needed.
+    """The training environments of a stage. They are made when they are first needed.
 
     Args:
-        stage: Whose environment most copies run.
-        earlier: What the others rehearse in turn.
-        learner: Trains in them.
-        run_seed: Of the run.
-        index: Of the stage.
-        emit: Takes warnings.
+        stage: Stage whose environment most of them run.
+        earlier: Environments of earlier stages, which the others rehearse.
+        learner: Learner that trains in them.
+        run_seed: Seed of the run.
+        index: Number of stages entered before, for the seeds.
+        emit: Function that takes warnings.
 
     Attributes:
-        env: The copies, or `None` until they are opened.
+        env: Environments, or `None` before they are made.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TrainingEnvs:
         self._left_off: Mapping[str, Any] | None = None
 
     def open(self) -> VecEnv:
-        """Return those of the rollout before, new ones, or those of an interrupted session as it left them."""
+        """Return the environments. The first call makes new ones or restores those of an interrupted session."""
         if self.env is None:
             self.env = self._make()
         return self.env
@@ -77,17 +77,17 @@ class TrainingEnvs:
 
     @property
     def monitor(self) -> EpisodeMonitor:
-        """What counts the episodes of the stage's own environment."""
+        """The monitor of the environments that run the stage's own variant."""
         return monitor_of(parts_of(self.open())[0])
 
     def collect(self, *, for_critic: bool) -> tuple[Experience, list[Episode]]:
-        """Collect experience with the policy as it is.
+        """Collect experience with the current policy.
 
         Args:
-            for_critic: Whether only the critic learns from it.
+            for_critic: Whether only the critic will learn from it.
 
         Returns:
-            The experience, and the episodes that have ended in the stage's own environment.
+            Experience, and the episodes that have ended in the stage's own variant.
         """
         env = self.open()
         experience: Experience = self._learner.algorithm.collect(env, for_critic=for_critic)
@@ -95,21 +95,21 @@ class TrainingEnvs:
         return experience, own
 
     def state_dict(self) -> Mapping[str, Any] | None:
-        """Return where the copies are, or `None` if they were never opened."""
+        """Return the state of the environments, or `None` if they were never made."""
         return self._left_off if self.env is None else copies_state(self._learner.algorithm, self.env)
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Go on from what `state_dict` returned; the copies are brought back when they are next needed."""
+        """Restore what `state_dict` returned. The environments themselves are restored when they are next needed."""
         self._left_off = state
 
     def close(self) -> None:
-        """Close them."""
+        """Close the environments."""
         if self.env is not None:
             self.env.close()
 
 
 def copies_state(algorithm: Algorithm, env: VecEnv) -> dict[str, Any]:
-    """Return where all copies are between two rollouts, and the statistics of their returns."""
+    """Return the state of all environments between two rollouts, and the statistics of their returns."""
     returns = None
     if isinstance(env, VecNormalize):
         moments = {name: float(getattr(env.ret_rms, name)) for name in ("mean", "var", "count")}
@@ -122,15 +122,15 @@ def copies_state(algorithm: Algorithm, env: VecEnv) -> dict[str, Any]:
 
 
 def restore_copies(algorithm: Algorithm, env: VecEnv, state: Mapping[str, Any]) -> list[list[int]]:
-    """Let an algorithm train on in environments that are brought back to where they were.
+    """Restore new environments to a saved state, and let an algorithm continue training in them.
 
     Args:
-        algorithm: Goes on training.
-        env: New copies, made as those were.
-        state: What `copies_state` returned.
+        algorithm: Algorithm that continues training.
+        env: New environments, made in the same way as the saved ones.
+        state: Result of `copies_state`.
 
     Returns:
-        The copies of each part that did not come back as they were.
+        For each part, the indices of environments that could not be restored exactly.
     """
     parts = parts_of(env)
     with random_state_kept():

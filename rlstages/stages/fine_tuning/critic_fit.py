@@ -1,4 +1,4 @@
-"""The critic is fitted to a policy that it does not know, before that policy learns from it."""
+"""The critic fit: after a hand-over, the critic is trained before the policy learns from it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rlstages.learners.optimizers import load_optimizer_state, optimizer_state
 LEARNING_RATE = 1e-3
 AFTER_A_DROP_STEPS = 8_192
 EXPLAINED, RISE = 0.2, 0.05
-"""Of the returns' variance: the critic is fitted once it explains so much, or explains no more than it did."""
+"""The fit ends when the explained variance reaches the first number, or no longer rises by the second."""
 
 
 class CriticFit:
-    """Lets only the critic learn, until it explains the returns of a rollout that it has not learned from.
+    """Trains only the critic, until it explains the returns of a rollout that it has not been trained on.
 
     Args:
-        learner: Whose critic it is.
-        settings: In force in the stage.
+        learner: Learner that owns the critic.
+        settings: Settings of the algorithm in this stage.
 
     Attributes:
-        until: The stage's step at which it ends at the latest; 0 for no fit.
+        until: Step of the stage at which the fit ends at the latest; 0 for no fit.
     """
 
     def __init__(self, learner: Learner, settings: Mapping[str, Any]) -> None:
@@ -37,19 +37,19 @@ class CriticFit:
         self._optimizer: torch.optim.Optimizer | None = None
 
     def begin(self, until: int) -> None:
-        """Begin a fit that ends at this step of the stage at the latest."""
+        """Begin a fit that ends at the given step of the stage at the latest."""
         self.until, self._fitted, self._explained = until, 0, -math.inf
 
     def explained(self, experience: Any) -> float:
-        """Return the share of the returns' variance that the critic explains in experience."""
+        """Return the share of the returns' variance that the critic explains."""
         return self._algorithm.explained(experience)
 
     def is_done(self, known: float, stage_steps: int) -> bool:
-        """Whether the critic need not be fitted any more.
+        """Return whether the fit is finished.
 
         Args:
-            known: Share of the returns' variance that it explains in a rollout that it has not learned from.
-            stage_steps: Of the stage, that rollout included.
+            known: Explained variance of a rollout that the critic has not been trained on.
+            stage_steps: Environment steps of the stage so far, including that rollout.
         """
         stalled = self._fitted >= 2 and not known > self._explained + RISE
         done = known >= EXPLAINED or stalled or stage_steps > self.until
@@ -58,18 +58,18 @@ class CriticFit:
         return done
 
     def learn(self, experience: Any, known: float) -> dict[str, float]:
-        """Fit the critic to a rollout, in which it explained a share of the returns' variance; return the metrics."""
+        """Fit the critic to a rollout, whose explained variance was `known`; return the metrics."""
         self._explained = max(self._explained, known)
         self._fitted += 1
         optimizer = self._optimizer or self._make_optimizer()
         return self._algorithm.fit_critic(experience, optimizer, self._settings)
 
     def trust(self, experience: Any) -> None:
-        """Let the critic's own estimates count in experience that was collected to fit it."""
+        """Recompute the advantages of experience that was collected for the fit, with the critic's estimates."""
         self._algorithm.trust_critic(experience)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far it has come."""
+        """Return the progress of the fit."""
         return {
             "fit_until": self.until,
             "fitted": [self._fitted, None if math.isinf(self._explained) else self._explained],

@@ -1,8 +1,8 @@
-"""The guard of exploration: a policy that is certain of the wrong thing is made to try others, where evidence says so.
+"""The exploration guard: a policy that is certain of the wrong actions is made to explore, if the evidence says so.
 
-A clone's certainty costs nothing where the expert's way leads on, as in most curricula. It costs all there is to learn
-where a variant asks for another way. Two findings tell, beside the certainty itself: hardly any success in a variant
-from the start, or after a while, and no more than at the start.
+A clone's certainty does no harm where the expert's actions remain right, as in most curricula. It prevents all learning
+where a variant needs other actions. Besides the certainty itself there are two kinds of evidence: hardly any success in
+a variant at the start, or hardly any success after a while and no improvement.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from rlstages.specs.criteria.episodes import Episode, chance_of_less, episodes_o
 from rlstages.specs.stages.fine_tuning import FineTuning
 
 GIVEN_BACK, GIVEN_BACK_STD = 0.6, 1.0
-"""The share of random actions, and the noise of continuous ones as a share of half their range."""
+"""Share of random actions for discrete actions, and standard deviation for continuous ones (in half their range)."""
 HARDLY, TOO_LITTLE = 0.15, 0.5
-"""How far a policy has come to the threshold (`Criterion.progress`); the second where all episodes end alike."""
+"""Largest progress to the threshold (`Criterion.progress`) that counts as none. The second number is for policies
+whose episodes all have the same return."""
 PATIENCE_STEPS, PATIENCE_ROLLOUTS = 20_000, 10
 SUCCESS_LEVEL = 0.05
 LATEST = 0.75
-"""Share of a stage's steps; whoever is made to try more has to learn anew, and needs the rest for it."""
+"""Share of a stage's steps after which exploration is not restored, because too few remain to learn anew."""
 _ASKED_FOR = "exploration={share:g} is given"
 _NOTHING = "{what} {value} at the start and a certain policy: it is made to try other actions"
 _STILL = "{what} stands still at {value} and nothing is explored: the policy is made to try other actions"
@@ -37,17 +38,17 @@ _OFF_STILL = "{what} stands still at {value} and nothing is explored: " + _OFF
 
 
 class ExplorationGuard:
-    """Measures how much a policy explores as a stage begins, and gives exploration back once.
+    """Measures how much a policy explores at the start of a stage, and restores exploration at most once.
 
     Args:
-        stage: Says whether.
-        learner: Whose policy is guarded.
-        emit: Takes events.
-        seed: Of the order in which the policy learns to try more.
+        stage: Spec of the stage, which can switch the guard off.
+        learner: Learner that owns the policy.
+        emit: Function that takes events.
+        seed: Seed of the order in which the policy learns to explore.
 
     Attributes:
-        raised: Whether the policy was made to try more by evidence.
-        changed: Whether it was by whatever reason.
+        raised: Whether exploration was restored because of evidence.
+        changed: Whether exploration was restored for any reason.
     """
 
     def __init__(self, stage: FineTuning, learner: Learner, emit: Emit, seed: int) -> None:
@@ -61,19 +62,19 @@ class ExplorationGuard:
         self._done = False
 
     def begin(self, played: Sequence[Episode]) -> None:
-        """Take what the policy played before the stage; without episodes nothing is given back."""
+        """Take the policy's episodes before the stage. Without episodes, exploration is not restored."""
         self._before = list(played)
 
     def look(self, experience: Experience, recent: Sequence[Episode], stage_steps: int) -> bool:
-        """Look at a rollout that nothing was learned from yet.
+        """Examine a rollout before the policy learns from it, and restore exploration if necessary.
 
         Args:
-            experience: The rollout.
-            recent: The last training episodes.
-            stage_steps: Of the stage so far.
+            experience: Rollout.
+            recent: Latest training episodes.
+            stage_steps: Environment steps of the stage so far.
 
         Returns:
-            Whether the policy was changed, so that the rollout is another policy's.
+            Whether the policy was changed, so that the rollout no longer belongs to it.
         """
         self._rollouts += 1
         policy, first = self._learner.policy, self._rollouts == 1
@@ -103,11 +104,11 @@ class ExplorationGuard:
 
     @property
     def anchors(self) -> bool:
-        """Whether the policy that came of it is one to stay near: of a continuous one, only the noise has changed."""
+        """Whether the new policy becomes the reference policy. A continuous policy does not: only its noise has changed."""
         return self.raised and not self._continuous
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was played before, and the counters."""
+        """Return the episodes from before the stage, and the counters."""
         return {
             "raised": self.raised,
             "changed": self.changed,
@@ -123,23 +124,23 @@ class ExplorationGuard:
         self._before = episodes_of(state["before"])
 
     def _found(self, recent: Sequence[Episode], first: bool) -> str:
-        """Say why a certain policy should try more; empty if it need not."""
+        """Return the reason why a certain policy should explore more, or an empty string."""
         until = self._stage.until
         what, before, now = until.measure, self._values(self._before), self._values(recent)
         if not before:
             return ""
         start, level = sum(before) / len(before), sum(now) / max(1, len(now))
         if first:
-            # A return that is low at the start may be anything; that nothing succeeds is plain.
+            # At the start, a low return may have many causes, whereas a missing success is clear evidence.
             told = _NOTHING if what == "success" and until.progress(start) <= HARDLY else ""
         else:
-            # Whoever succeeds now and then has something to learn from, and would lose it.
+            # A policy that succeeds now and then has something to learn from, and would lose it.
             enough = TOO_LITTLE if len(set(now)) == 1 else HARDLY
             short = len(now) >= until.window and until.progress(level) <= enough
             told = _STILL if short and chance_of_less(before, now) > SUCCESS_LEVEL else ""
         if told and not self._stage.explore_again:
             told = _OFF_NOTHING if first else _OFF_STILL
-        # Of continuous actions it is the logarithm of their standard deviation.
+        # For continuous actions, `exploration` is the log standard deviation.
         remedy = math.log(GIVEN_BACK_STD) if self._continuous else GIVEN_BACK
         return told.format(what=what, value=shown(what, start if first else level), remedy=remedy)
 

@@ -1,13 +1,13 @@
-"""The gate of a stage: the episodes that it trains on decide whether it is done, so confirmations cost no steps.
+"""The gate of a stage: its training episodes decide whether it is done, so most confirmations need no extra steps.
 
-A confirmation is a sequential test of 'no policy since it began was better than threshold minus margin'. One begins
-with the stage, and another where recent episodes promise more than those under way say; all share one error budget.
-While a confirmation is under way the policy goes on learning. Once it is met, or so near that what it lacks are the
-episodes of a frozen policy, the policy that the stage would leave is frozen until it has played as many fresh ones as
-the criterion asks for. They are on-policy data as well: where the gate stays shut, one update learns from all of them.
+A confirmation is a sequential test of the null hypothesis 'no policy since it began was better than threshold minus
+margin'. One begins with the stage, and another when recent episodes promise more than those in progress. All of them
+share one error budget. The policy keeps learning during a confirmation. When the test is met, or when only the episodes
+of a frozen policy are missing, the policy is frozen until it has played as many fresh episodes as the criterion
+requires. These are on-policy data as well: if the gate stays shut, one update learns from all of them.
 
-Episodes count in the order of their beginning, and none before all that began earlier have ended: of those that end
-first, the short ones would be too many.
+Episodes count in the order in which they began, and only when all earlier ones have ended. Otherwise, short episodes
+would be overrepresented.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from rlstages.specs.criteria.episodes import Episode, episodes_of, rows_of, show
 from rlstages.specs.criteria.sequential import ALPHA
 
 Answer = Literal["open", "wait", "go on"]
-"""The gate opens; more episodes of the policy as it is would tell; it stays shut, and the policy goes on learning."""
+"""The gate opens; or it needs more episodes of the frozen policy; or it stays shut and the policy keeps learning."""
 AT_ONCE = 2
-"""Confirmations that may be under way at once."""
+"""Maximum number of simultaneous confirmations."""
 _FIRST_SHARES = (0.4, 0.3)
 _FROZEN = "; the last {n}, all of them of the policy as it is now, have {value}"
 
 
 class Gate:
-    """The gate of a stage whose training episodes are those of the policy that is judged.
+    """The gate of a stage that is judged by its training episodes.
 
     Args:
-        criterion: Of the stage.
+        criterion: Criterion of the stage.
 
     Attributes:
-        attempt: Number of the last confirmation that has begun; 0 before the first.
+        attempt: Number of the latest confirmation; 0 before the first.
     """
 
     def __init__(self, criterion: Criterion) -> None:
@@ -48,12 +48,12 @@ class Gate:
         self._episodes: list[Episode] = []
 
     def begin(self, step: int) -> None:
-        """Begin the next confirmation, with the episodes that begin at this step of the copies or later."""
+        """Begin the next confirmation, with the episodes that begin at this step of the environments or later."""
         self.attempt += 1
         self._begun[self.attempt] = step
 
     def propose(self, recent: Sequence[Episode], begins: np.ndarray, step: int) -> None:
-        """Begin a confirmation if recent training episodes promise more than those under way."""
+        """Begin a confirmation if recent training episodes promise more than the confirmations in progress."""
         window = recent[-self._criterion.window :]
         promising = len(window) == self._criterion.window and self._criterion.holds(window)
         if len(self._begun) < AT_ONCE and promising:
@@ -62,11 +62,11 @@ class Gate:
                 self.begin(step)
 
     def end(self) -> None:
-        """Break off what is under way: the policy that it was about is no more."""
+        """End all confirmations, because their policy no longer exists."""
         self._begun, self._episodes = {}, []
 
     def changed(self, step: int) -> None:
-        """Take note that the policy has been changed before this step of the copies."""
+        """Record that the policy was changed before this step of the environments."""
         self._changed = step
 
     def note(self, finished: Sequence[Episode]) -> None:
@@ -76,15 +76,16 @@ class Gate:
         self._episodes = sorted(kept, key=_place)
 
     def judge(self, begins: np.ndarray, last: bool) -> list[tuple[int, Verdict, Answer]]:
-        """Judge the episodes so far, by each confirmation under way; those that cannot be met any more end.
+        """Judge the episodes so far by each confirmation in progress, and end those that can no longer be met.
 
         Args:
-            begins: At which step of its copy each episode under way began.
-            last: Whether the policy as it is will not be changed any more.
+            begins: For each environment, the step at which its current episode began.
+            last: Whether the current policy is final, because the stage's steps are spent.
 
         Returns:
-            For each confirmation its number, its verdict, `met` only where the frozen policy bears the test out, and
-            what follows from it.
+            For each confirmation its number, its verdict and the answer. `met` is true only if the frozen policy
+            confirms
+            the test.
         """
         found = [(number, *self._judge(number, begins, last)) for number in self._begun]
         for number, verdict, _ in found:
@@ -93,16 +94,16 @@ class Gate:
         return found
 
     def frozen(self, number: int, begins: np.ndarray) -> list[Episode]:
-        """Return those episodes of a confirmation that the policy as it is has played from their beginning."""
+        """Return the episodes of a confirmation that the current policy has played completely."""
         return self._frozen_ones(self._in_order(self._begun[number], begins))
 
     @property
     def under_way(self) -> bool:
-        """Whether any confirmation is."""
+        """Whether any confirmation is in progress."""
         return bool(self._begun)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the confirmations under way."""
+        """Return the confirmations in progress."""
         return {
             "attempt": self.attempt,
             "begun": [list(pair) for pair in self._begun.items()],
@@ -123,8 +124,8 @@ class Gate:
         fresh = self._frozen_ones(episodes)
         missing = criterion.frozen_episodes - len(fresh)
         if not verdict.met:
-            # The test's last episodes are those that the frozen policy has to play in any case; what is needed is
-            # known once as many have been seen.
+            # The frozen policy's episodes are also the last episodes of the test. How many the test needs is known
+            # only after as many episodes have been seen.
             needed = verdict.episodes_needed
             near = needed is not None and 0 < needed <= min(missing, len(episodes)) and criterion.holds(episodes)
             return verdict, "wait" if (near or last) and not verdict.futile else "go on"
@@ -140,17 +141,17 @@ class Gate:
         return [episode for episode in episodes if episode.began >= self._changed]
 
     def _in_order(self, begun: int, begins: np.ndarray) -> list[Episode]:
-        """Return a confirmation's episodes in the order of their beginning, up to the first that has not ended."""
+        """Return the episodes of a confirmation in the order in which they began, up to the first unfinished one."""
         unfinished = ((step, copy) for copy, step in enumerate(begins.tolist()) if step >= begun)
         first = min(unfinished, default=None)
         return [e for e in self._episodes if e.began >= begun and (first is None or _place(e) < first)]
 
 
 def _place(episode: Episode) -> tuple[int, int]:
-    """Return where an episode stands in the order of beginning."""
+    """Return the sort key for the order in which episodes began."""
     return episode.began, episode.copy
 
 
 def share(number: int, alpha: float = ALPHA) -> float:
-    """Return the share of the error budget for a stage's confirmation with this number, from 1; all add up to it."""
+    """Return the share of the error budget for a confirmation, by its number from 1. All shares add up to `alpha`."""
     return spend(number, alpha, _FIRST_SHARES)

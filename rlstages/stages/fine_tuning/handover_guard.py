@@ -1,8 +1,9 @@
-"""The guard of the hand-over: if the first updates destroy what was cloned, the clone comes back and steps get smaller.
+"""The hand-over guard: if the first updates destroy the clone, it is restored and the next updates are smaller.
 
-Everything else that protects the hand-over (critic fit, kept noise, anchor) makes a fall unlikely. This notices one, in
-two steps as at a gate: training episodes only raise the suspicion, and fresh episodes of the frozen policy decide, wave
-by wave until there is no drop to be seen in them, or all that the clone has played are there to be compared.
+The other protections of the hand-over (critic fit, kept noise, KL term) make a drop unlikely; the guard detects one.
+Like a gate, it has two steps. Training episodes only raise a suspicion. Then the frozen policy plays fresh
+episodes, wave
+by wave, until they show no drop or until all of the clone's episodes can be compared.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rlstages.specs.criteria.episodes import Episode, episodes_of, rows_of, scor
 from rlstages.specs.stages.fine_tuning import FineTuning
 
 MARGIN = 0.05
-"""A smaller drop is none: in success, or as a share of the clone's mean return or of its spread, whichever is more."""
+"""Smallest drop that counts: in success, or as a share of the clone's mean return or its spread (the larger one)."""
 LEAST_SEEN = 16
 _FELL = (
     "The first updates took the clone from {before} to {after}, {again}; lower learning_rate, raise anchor_kl, or "
@@ -29,22 +30,24 @@ _FELL = (
 
 
 class HandoverGuard:
-    """Compares the policy after its first updates with the clone that it was.
+    """Compares the policy after its first updates with the clone.
 
-    Both play the same episodes' seeds, so the test is one of pairs. It is played only if training episodes are worse
-    than the clone's, or if they say nothing about the policy that is judged because that one acts deterministically.
-    After a drop the clone's weights and statistics are put back, with its critic as it was fitted, the noise of
-    continuous actions as it was cloned, and an optimiser that knows nothing; steps are then half as large and the
-    anchor pulls twice as much.
+    Both play episodes with the same seeds, so the test is paired. These episodes are played only if training
+    episodes are
+    worse than the clone's, or if the policy is judged by deterministic actions, about which training episodes say
+    nothing.
+    After a drop, the guard restores the clone's weights and statistics, its fitted critic and its exploration
+    noise, with
+    a new optimiser. Then learning rate and clip range are halved, and the weight of the KL term is doubled.
 
     Args:
-        stage: Says when to look, and how often the clone may come back.
-        learner: Whose policy is guarded.
-        emit: Takes events.
+        stage: Spec of the stage, which says when to compare and how often to restore the clone.
+        learner: Learner that owns the policy.
+        emit: Function that takes events.
 
     Attributes:
-        began: The stage's steps at which these updates began.
-        rollbacks: How often the clone came back.
+        began: Step of the stage at which the current series of updates began.
+        rollbacks: Number of times that the clone was restored.
     """
 
     def __init__(self, stage: FineTuning, learner: Learner, emit: Emit) -> None:
@@ -61,35 +64,35 @@ class HandoverGuard:
 
     @property
     def step_scale(self) -> float:
-        """What learning rate and clip range are multiplied by."""
+        """Factor of learning rate and clip range."""
         return 0.5**self.rollbacks
 
     @property
     def anchor_scale(self) -> float:
-        """What the anchor's weight is multiplied by."""
+        """Factor of the KL term's weight."""
         return 2.0**self.rollbacks
 
     @property
     def waves(self) -> int:
-        """How many waves of the look under way have been played."""
+        """Number of waves that have been played for the current comparison."""
         return len(self._played) // self._learner.agent.n_envs
 
     def begin(self, clone: Sequence[Episode], began: int) -> None:
-        """Watch over a policy that has just been cloned, before its noise is changed.
+        """Begin to guard a policy that has just been cloned, before its noise is changed.
 
         Args:
-            clone: What it played; nothing is watched without episodes.
-            began: The stage's steps at which the first update will be.
+            clone: Episodes of the clone. Without episodes, nothing is guarded.
+            began: Step of the stage at which the first update will be.
         """
         self.began = self._first = began
         if self._stage.guard_steps and clone:
             self._clone, self._kept = list(clone), self._learner.weights()
 
     def keep_critic(self, began: int) -> None:
-        """Let the clone that may come back have the critic, and the statistics, that were fitted to it.
+        """Store the fitted critic and the statistics with the clone that may be restored.
 
         Args:
-            began: The stage's steps at which the first update is.
+            began: Step of the stage at which the first update is.
         """
         self.began = began
         self._first = self._first if self.rollbacks else began
@@ -98,12 +101,15 @@ class HandoverGuard:
             self._kept = {**self._learner.weights(), **noise}
 
     def note(self, finished: Sequence[Episode]) -> None:
-        """Take the training episodes that a rollout has finished; those before the first update are the clone's."""
+        """Take the training episodes that a rollout has finished. Those before the first update belong to the clone."""
         if self._kept is not None and self._updated:
             self._seen += finished
 
     def wants_a_look(self, stage_steps: int) -> bool:
-        """Say after an update whether the policy should play; if training episodes do, tell that all is well."""
+        """Return, after an update, whether fresh episodes are needed for a comparison.
+
+        If the training episodes already show that there is no drop, an event says so.
+        """
         self._updated = True
         due = stage_steps - self.began >= self._stage.guard_steps and len(self._seen) >= LEAST_SEEN
         if self._kept is None or not due:
@@ -116,14 +122,14 @@ class HandoverGuard:
         return False
 
     def judge(self, played: Sequence[Episode], stage_steps: int) -> bool | None:
-        """Compare episodes of the policy with the clone's, of the same seeds.
+        """Compare episodes of the policy with the clone's episodes of the same seeds.
 
         Args:
-            played: One more wave, in the order of the clone's.
-            stage_steps: Of the stage so far, those of `played` included.
+            played: One more wave of episodes, in the order of the clone's.
+            stage_steps: Environment steps of the stage so far, including those of `played`.
 
         Returns:
-            Whether the clone came back; `None` if another wave should be played.
+            Whether the clone was restored, or `None` if another wave is needed.
         """
         self._played += played
         before, after = self._values(self._clone[: len(self._played)]), self._values(self._played)
@@ -143,25 +149,25 @@ class HandoverGuard:
         return False
 
     def settle(self, confirmed: Sequence[Episode], stage_steps: int) -> None:
-        """Tell that the gate has opened before it was time to look, with the episodes that opened it."""
+        """Emit the result of the guard if the gate opens before the comparison, from the confirming episodes."""
         if self._kept is not None:
             self._tell(confirmed, stage_steps, None)
             self._let_go()
 
     def stop(self, stage_steps: int) -> None:
-        """Watch no more: the policy has been changed on purpose; updates begin anew."""
+        """Stop guarding, because the policy was changed on purpose and updates begin anew."""
         self.began = stage_steps
         self._let_go()
 
     def look_for_recovery(self, recent: Sequence[Episode], stage_steps: int) -> None:
-        """Say so once recent training episodes are as good as the clone's were."""
+        """Emit an event once recent training episodes are as good as the clone's."""
         full = len(recent) >= self._stage.until.window
         if self._to_recover is not None and full and self._values(recent).mean() >= self._to_recover:
             self._to_recover = None
             self._emit(HandoverRecovered(stage_steps, stage_steps - self._first))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the clone that may come back, what it played, and the counters."""
+        """Return the stored clone, its episodes, and the counters."""
         return {
             "began": self.began,
             "first": self._first,
@@ -191,7 +197,7 @@ class HandoverGuard:
         self._seen, self._played = [], []
 
     def _let_go(self) -> None:
-        """Watch no more."""
+        """Stop guarding."""
         self._kept, self._clone, self._seen, self._played = None, [], [], []
 
     def _tell(
@@ -226,8 +232,8 @@ def p_value_of_drop(before: np.ndarray, after: np.ndarray) -> float:
     """Return the p-value of Student's paired one-sided test of 'the mean has not fallen'.
 
     Args:
-        before: Shape `(n,)`.
-        after: Likewise, in the same order of pairs.
+        before: Values before, shape `(n,)`.
+        after: Values after, in the same order, shape `(n,)`.
     """
     both = _near_one(np.stack([before, after]))
     change = _near_one(both[1] - both[0])
@@ -238,7 +244,7 @@ def p_value_of_drop(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def _near_one(values: np.ndarray) -> np.ndarray:
-    """Return values times the power of two that takes the largest to 0.5 to 1: no square overflows or vanishes."""
+    """Scale values by a power of two so that the largest lies in [0.5, 1] and no square overflows or underflows."""
     _, exponent = np.frexp(np.abs(values).max(initial=0.0))
     scaled: np.ndarray = np.ldexp(values, -exponent)
     return scaled

@@ -1,4 +1,4 @@
-"""The phases of fine-tuning in which the policy is judged and nothing is learned: functions of the stage under way."""
+"""The phases of fine-tuning in which the policy is judged and not trained. Each function makes one step."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _DEAR_LEVEL = (
 
 
 def start(runner: FineTuningRunner) -> None:
-    """Score the policy that comes in, and measure what it is to be held to."""
+    """Score the policy before the stage, and measure the level of the stage before."""
     if runner.stage.on_collapse == "return" and runner.parts.look_back is None:
         times = runner.stage.max_returns
         runner.emit(Warned(f"Stage {runner.stage.name!r} has gone back {times} times; now it goes on."))
     played = runner.parts.examiner.play(runner.stage.evaluation_episodes)
     runner.before = runner.parts.examiner.score("before", played)
-    # A network that nothing has trained yet is certain of nothing.
+    # An untrained network is not certain of anything.
     runner.parts.explorer.begin(played if runner.learner.objective is not None else [])
     if runner.parts.look_back is not None:
         spent = runner.parts.look_back.begin()
@@ -52,12 +52,12 @@ def start(runner: FineTuningRunner) -> None:
 
 
 def check_handover(runner: FineTuningRunner) -> None:
-    """Let the policy play what the clone has played, and go back to the clone after a significant drop."""
+    """Let the policy play the clone's episodes, and restore the clone after a significant drop."""
     played = runner.parts.examiner.play_again(runner.parts.guard.waves)
     runner.count(sum(episode.length for episode in played))
     back = runner.parts.guard.judge(played, runner.stage_steps)
     if back:
-        # Those were episodes of a policy that is no more.
+        # These episodes belong to a policy that no longer exists.
         runner.parts.recent.clear()
         runner.parts.gate.end()
         fits = CRITIC_FIT in runner.learner.agent.algorithm.supports
@@ -70,7 +70,7 @@ def check_handover(runner: FineTuningRunner) -> None:
 
 
 def confirm(runner: FineTuningRunner) -> None:
-    """Let the frozen policy, which acts deterministically, play one wave of a confirmation."""
+    """Play one wave of a confirmation with the frozen policy, which acts deterministically."""
     before = len(runner.parts.examiner.episodes)
     verdict = runner.parts.examiner.judge(runner.stage.until)
     runner.count(sum(episode.length for episode in runner.parts.examiner.episodes[before:]))
@@ -79,13 +79,13 @@ def confirm(runner: FineTuningRunner) -> None:
         runner.pass_gate(verdict, runner.parts.examiner.episodes)
     elif verdict.futile:
         runner.verdict = verdict
-        # The episodes that looked promising have been tested and are spent.
+        # The promising episodes have been used by the test and must not start another one.
         runner.parts.recent.clear()
         runner.go_on()
 
 
 def look_back(runner: FineTuningRunner) -> None:
-    """Play in the environment of the stage before, and leave the stage if what that had reached is lost."""
+    """Play in the environment of the stage before, and leave the stage if the skill of that stage is lost."""
     assert runner.parts.look_back is not None
     runner.count(runner.parts.look_back.play())
     decline, over = runner.parts.look_back.judge(runner.stage_steps)

@@ -1,4 +1,4 @@
-"""While a stage trains, the policy is looked at now and then in the environment of the stage before."""
+"""Look-backs: while a stage trains, the policy is tested now and then in the environment of the stage before."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rlstages.specs.stages.fine_tuning import FineTuning
 from rlstages.stages.path import Way, returns_from
 
 LOOK_SHARE = 0.05
-"""Steps of looks that find nothing, as a share of the stage's."""
+"""Steps of look-backs that find no loss, as a share of the stage's steps."""
 REFERENCE_EPISODES, LONGEST_LOOK = 48, 96
 ERROR = ALPHA / 2
-"""Of all looks together; the other half is that of the level, whose interval errs once in forty times."""
+"""Error probability of all look-backs together. The other half belongs to the interval of the level (2.5 %)."""
 
 
 def stage_to_look_back_at(stages: Sequence[StageSpec], way: Way) -> FineTuning | None:
-    """Return the stage that the run would go back to, if the stage under way may still do so."""
+    """Return the stage to which the run would go back, or `None` if the current stage may not go back."""
     stage = stages[way[-1]]
     if not isinstance(stage, FineTuning) or stage.on_collapse != "return":
         return None
@@ -35,18 +35,19 @@ def stage_to_look_back_at(stages: Sequence[StageSpec], way: Way) -> FineTuning |
 
 
 class LookBack:
-    """Finds out whether the policy has lost what the stage before had reached.
+    """Tests whether the policy has lost the skill of the stage before.
 
-    What that was is measured on the policy that enters, over a fixed number of episodes. A look is a sequential test of
-    its own, as the policy has changed since the one before; it takes an episode of each copy, and more only while
-    their mean is below the level. Looks share their error as a gate's confirmations do.
+    The level of this skill is measured at the start of the stage, over a fixed number of episodes. Each look-back is a
+    sequential test of its own, because the policy has changed since the last one. It plays one episode in each
+    environment, and more only while their mean is below the level. Look-backs share an error budget like the
+    confirmations of a gate.
 
     Args:
-        before: The stage before.
-        index: Of the stage under way.
-        learner: Whose policy is looked at; it is not changed.
-        run_seed: Of the run.
-        emit: Takes events.
+        before: Spec of the stage before.
+        index: Number of stages entered before the current one.
+        learner: Learner that owns the policy, which is not changed.
+        run_seed: Seed of the run.
+        emit: Function that takes events.
     """
 
     def __init__(self, before: FineTuning, index: int, learner: Learner, run_seed: int, emit: Emit) -> None:
@@ -58,7 +59,7 @@ class LookBack:
         self._episodes: list[Episode] = []
 
     def begin(self) -> int:
-        """Measure what was reached; return the environment steps that this took."""
+        """Measure the level, and return the number of environment steps that this took."""
         reference = self._examiner.screen(0, REFERENCE_EPISODES)
         steps = sum(episode.length for episode in reference)
         self._level = level_of(self._before.until, reference)
@@ -67,11 +68,11 @@ class LookBack:
         return steps
 
     def is_due(self, stage_steps: int) -> bool:
-        """Say whether it is time for a look."""
+        """Return whether the next look-back is due."""
         return self._level is not None and stage_steps >= self._due
 
     def play(self) -> int:
-        """Play one more episode in each copy; return the environment steps that this took."""
+        """Play one more episode in each environment, and return the number of environment steps that this took."""
         if not self._episodes:
             self._look += 1
         self._waves += 1
@@ -80,13 +81,13 @@ class LookBack:
         return sum(episode.length for episode in played)
 
     def judge(self, stage_steps: int) -> tuple[Decline, bool]:
-        """Judge this look's episodes so far.
+        """Judge the episodes of the current look-back.
 
         Args:
-            stage_steps: Of the stage so far, those of the look included.
+            stage_steps: Environment steps of the stage so far, including those of the look-back.
 
         Returns:
-            What they say, and whether the look is over.
+            Verdict on the decline, and whether the look-back is over.
         """
         assert self._level is not None
         decline = self._level.judge(self._episodes, spend(self._look, ERROR))
@@ -98,7 +99,7 @@ class LookBack:
         return decline, over
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the level, the counters and the look under way."""
+        """Return the level, the counters and the current look-back."""
         return {
             "level": None if self._level is None else list(astuple(self._level)),
             "interval": self._interval,
@@ -116,5 +117,5 @@ class LookBack:
         self._episodes = episodes_of(state["episodes"])
 
     def close(self) -> None:
-        """Close the copies."""
+        """Close the environments."""
         self._examiner.close()

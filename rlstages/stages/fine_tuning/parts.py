@@ -1,4 +1,4 @@
-"""What a fine-tuning stage works with."""
+"""The parts of a fine-tuning stage, each with a state of its own."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from rlstages.stages.fine_tuning.updates import Updates
 
 @dataclass
 class Parts:
-    """What a fine-tuning stage works with; each part has a state of its own.
+    """The parts of a fine-tuning stage.
 
     Attributes:
-        envs: The environments it trains in.
-        recent: The latest episodes.
-        gate: Judges training episodes.
-        examiner: Plays episodes that are not trained on.
-        critic: Fits the critic after a hand-over.
-        updates: Learns from rollouts.
-        guard: Watches the hand-over.
-        explorer: Watches exploration.
-        look_back: Watches what the stage before had reached, if the run may go back to it.
+        envs: Training environments.
+        recent: Window of the latest episodes.
+        gate: Gate that judges training episodes.
+        examiner: Examiner that plays episodes that are not trained on.
+        critic: Critic fit after a hand-over.
+        updates: Updates of the policy from rollouts.
+        guard: Guard of the hand-over.
+        explorer: Guard of exploration.
+        look_back: Look-backs at the stage before, if the run may go back to it.
     """
 
     envs: TrainingEnvs
@@ -47,7 +47,7 @@ class Parts:
     look_back: LookBack | None
 
     def stop_looking_back(self) -> None:
-        """Let the stage before be lost."""
+        """Make no more look-backs."""
         if self.look_back is not None:
             self.look_back.close()
             self.look_back = None
@@ -89,7 +89,7 @@ class Parts:
 
 
 def make_parts(context: StageContext) -> Parts:
-    """Return the parts of a stage that begins."""
+    """Make the parts of a new stage."""
     stage, learner, emit = cast(FineTuning, context.spec), context.learner, context.emit
     place = context.number, learner, context.seed, emit
     before = stage_to_look_back_at(context.stages, context.way)

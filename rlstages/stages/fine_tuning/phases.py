@@ -1,4 +1,4 @@
-"""The phases of fine-tuning in which something is learned, one step of each: functions of the stage under way."""
+"""The phases of fine-tuning in which the policy or the critic is trained. Each function makes one step."""
 
 from __future__ import annotations
 
@@ -22,58 +22,64 @@ _ENDLESS = (
 
 
 def fit_critic(runner: FineTuningRunner) -> None:
-    """Let only the critic learn from a rollout, or all of the policy if the critic is fitted."""
+    """Play a rollout and train only the critic on it, or the whole policy if the critic fit has finished."""
     started = time.perf_counter()
+    # Rollout
     experience = _collect(runner, for_critic=True)
     answer = _judge_rollout(runner, started)
     if answer == "open" or _explores_more(runner, experience, started):
         return
+    # Train the whole policy if the fit has finished
     known = runner.parts.critic.explained(experience)
     if answer != "wait" and runner.parts.critic.is_done(known, runner.stage_steps):
         runner.parts.guard.keep_critic(runner.stage_steps - experience.steps)
         runner.phase = "training"
-        # From here on the critic's own estimates count.
+        # From here on, advantages use the critic's estimates.
         runner.parts.critic.trust(experience)
         _train_on(runner, experience, started)
         return
+    # Train the critic
     metrics = runner.parts.critic.learn(experience, known)
-    # Statistics are part of the policy, which stands still while the gate waits.
+    # Observation statistics are part of the policy, which must not change while the gate waits.
     if answer != "wait" and runner.parts.updates.absorb(experience):
         runner.parts.gate.changed(runner.parts.envs.monitor.steps)
     runner.report("critic fit", metrics, started)
 
 
 def train(runner: FineTuningRunner) -> None:
-    """Play a rollout, let the gate judge it, and learn from it unless the gate waits."""
+    """Play a rollout, let the gate judge it, and train on it unless the gate waits."""
     started = time.perf_counter()
+    # Rollout
     experience = _collect(runner)
     answer = _judge_rollout(runner, started)
     if answer == "open":
         return
+    # Wait for the gate
     if answer == "wait":
-        # The policy stands still until it is known whether it leaves. Once the steps are spent it learns no more.
+        # The policy is frozen until the gate has decided. Once the steps are spent, it is not trained again.
         runner.phase = "confirming"
         if not runner.is_spent:
             runner.parts.updates.hold(experience)
         runner.report("confirming", {}, started)
         return
     if runner.stage_steps - experience.steps >= runner.stage.max_steps:
-        # These steps were played for the gate alone, which stays shut.
+        # These steps were played only for the gate, which stays shut.
         runner.report("confirming", {}, started)
         runner.go_on()
         return
+    # Train
     if _explores_more(runner, experience, started):
         return
     _train_on(runner, experience, started)
 
 
 def _explores_more(runner: FineTuningRunner, experience: Experience, started: float) -> bool:
-    """Have the policy explore more if it has to; whether it does, and the rollout is that of another policy."""
+    """Restore exploration if necessary, and return whether the policy was changed, so that the rollout is outdated."""
     if runner.deterministic or not runner.parts.explorer.look(
         experience, runner.parts.recent.episodes, runner.stage_steps
     ):
         return False
-    # What it was is not what is held on to, or come back to.
+    # The old policy is neither the reference policy any more, nor the one to restore.
     runner.parts.guard.stop(runner.stage_steps)
     if runner.parts.explorer.raised:
         runner.parts.updates.anchor_here()
@@ -88,17 +94,21 @@ def _explores_more(runner: FineTuningRunner, experience: Experience, started: fl
 
 
 def _train_on(runner: FineTuningRunner, experience: Experience, started: float) -> None:
-    """Learn from a rollout, and see what comes next."""
+    """Train on a rollout, and choose the next phase."""
     parts, until = runner.parts, runner.stage.until
+    # Update
     metrics = parts.updates.learn(experience, runner.stage_steps)
     monitor = parts.envs.monitor
     parts.gate.changed(monitor.steps)
     if not runner.deterministic and not runner.is_spent:
         parts.gate.propose(parts.recent.episodes, monitor.begins, monitor.steps)
+    # Log
     runner.report("training", metrics, started)
+    # Screening
     if runner.deterministic and parts.updates.number % SCREEN_EVERY == 0:
         parts.recent.episodes = parts.examiner.screen(parts.updates.number, until.window)
         runner.count(sum(episode.length for episode in parts.recent.episodes))
+    # Next phase
     parts.guard.look_for_recovery(parts.recent.episodes, runner.stage_steps)
     if parts.guard.wants_a_look(runner.stage_steps):
         runner.phase = "hand-over"
@@ -112,10 +122,10 @@ def _train_on(runner: FineTuningRunner, experience: Experience, started: float) 
 
 
 def _collect(runner: FineTuningRunner, *, for_critic: bool = False) -> Experience:
-    """Play one rollout with the policy as it is, and count its episodes."""
+    """Play one rollout with the current policy, and count its episodes."""
     experience, played = runner.parts.envs.collect(for_critic=for_critic)
     runner.count(experience.steps)
-    # Each copy's first episode is left out: of those, the short ones finish first.
+    # Leave out the first episode of each environment, because short ones finish first and would bias the mean.
     finished = [episode for episode in played if episode.number > 0]
     runner.parts.guard.note(finished)
     runner.parts.gate.note(played)
@@ -124,7 +134,7 @@ def _collect(runner: FineTuningRunner, *, for_critic: bool = False) -> Experienc
 
 
 def _judge_rollout(runner: FineTuningRunner, started: float) -> Answer:
-    """Let the episodes of a rollout, which nothing has been learned from yet, decide whether the stage is done."""
+    """Judge the episodes of a rollout before it is trained on, and return the gate's answer."""
     monitor = runner.parts.envs.monitor
     begins = monitor.begins
     answers: set[Answer] = set()
@@ -144,6 +154,6 @@ def _judge_rollout(runner: FineTuningRunner, started: float) -> Answer:
         if verdict.futile:
             runner.verdict = verdict
     if found and not runner.parts.gate.under_way:
-        # The episodes that looked promising have been tested and are spent.
+        # The promising episodes have been used by the test and must not start another one.
         runner.parts.recent.clear()
     return "wait" if "wait" in answers else "go on"

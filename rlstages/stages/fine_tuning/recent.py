@@ -1,4 +1,4 @@
-"""The latest episodes of a stage: what they are worth, and why they have not opened the gate."""
+"""The latest episodes of a stage: their scores, and why they have not opened the gate."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rlstages.specs.criteria.episodes import Episode, episodes_of, rows_of, scor
 from rlstages.specs.stages.fine_tuning import FineTuning
 
 COMPARED_AFTER = (100, 200, 400)
-"""Episodes of a stage after which the returns of solved and unsolved ones are compared."""
+"""Numbers of episodes after which the returns of solved and unsolved episodes are compared."""
 
 
 class Recent:
-    """A window of the latest episodes that a stage has played, and its very first ones.
+    """A window of the latest episodes of a stage, and its first episodes.
 
     Args:
-        stage: Whose criterion says how long the window is.
-        emit: Takes events.
+        stage: Spec of the stage, whose criterion gives the length of the window.
+        emit: Function that takes events.
 
     Attributes:
-        episodes: The window, oldest first.
+        episodes: Episodes in the window, oldest first.
     """
 
     def __init__(self, stage: FineTuning, emit: Emit) -> None:
@@ -36,12 +36,12 @@ class Recent:
         """Take the episodes of a rollout.
 
         Args:
-            finished: In the order of their ends.
-            counts: Whether they are of the policy that is judged, and belong into the window.
+            finished: Episodes in the order in which they ended.
+            counts: Whether they belong into the window, because the policy is judged by training episodes.
         """
         before = len(self._first)
         self._first += finished[: COMPARED_AFTER[-1] - before]
-        # Solved episodes that bring less return than others are told of once.
+        # Warn once if solved episodes have lower returns than unsolved ones.
         if any(before < number <= len(self._first) for number in COMPARED_AFTER):
             for sentence in doubts_about_reward(self._stage.environment, self._first, STRICT_LEVEL):
                 self._emit(Warned(sentence))
@@ -49,20 +49,20 @@ class Recent:
             self.episodes = (self.episodes + list(finished))[-self._stage.until.window :]
 
     def clear(self) -> None:
-        """Empty the window: its episodes were tested and are spent, or are of a policy that is no more."""
+        """Empty the window, because its episodes were used by a test or belong to a policy that no longer exists."""
         self.episodes = []
 
     def report(
         self, phase: str, stage_steps: int, metrics: dict[str, float], steps_per_second: float, waiting_for: str = ""
     ) -> None:
-        """Tell of a rollout.
+        """Emit the event for a rollout.
 
         Args:
-            phase: What it was for.
-            stage_steps: The stage's, with those of the rollout.
-            metrics: Of the update.
-            steps_per_second: Of the rollout and its update.
-            waiting_for: Why the gate has not opened, if it is not for what these episodes say.
+            phase: Phase of the stage in which it was played.
+            stage_steps: Environment steps of the stage so far, including those of the rollout.
+            metrics: Metrics of the update.
+            steps_per_second: Speed of the rollout and its update.
+            waiting_for: Reason why the gate has not opened, if it is another than these episodes.
         """
         value, threshold = self._stage.until.summary(self.episodes)
         window = score(self.episodes) if self.episodes else None
@@ -83,10 +83,10 @@ class Recent:
         )
 
     def shortfall(self, refused: Verdict | None) -> str:
-        """Say what the steps were not enough for, beside the threshold.
+        """Return what was missing when the steps were spent, as half a sentence.
 
         Args:
-            refused: What the last confirmation found that was given up, or `None`.
+            refused: Verdict of the last confirmation that could no longer be met, or `None`.
         """
         number, until = len(self.episodes), self._stage.until
         if number < until.window:
@@ -107,7 +107,7 @@ class Recent:
         self._first = episodes_of(state.get("first_episodes", ()))
 
     def _waiting(self) -> str:
-        """Say why the gate has not opened."""
+        """Return the reason why the gate has not opened."""
         number, until = len(self.episodes), self._stage.until
         if number < until.window:
             return f"{number} of {until.window} fresh episodes seen"

@@ -1,4 +1,4 @@
-"""Fine-tuning: PPO or A2C goes on with the learner's own policy until the gate opens."""
+"""The runner of fine-tuning, which trains the learner's policy with PPO or A2C until the gate opens."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from rlstages.stages.runner import CheckResult, Result, Setting
 
 
 class FineTuningRunner:
-    """Runs a `FineTuning` stage: score before, critic fit, rollouts and updates, look at the hand-over, confirmations.
+    """Runs a `FineTuning` stage: score before, critic fit, rollouts and updates, hand-over guard, confirmations.
 
-    Where the policy samples its actions, rollouts are what confirmations judge (`Gate`). Where it acts
-    deterministically, training episodes say nothing about it, and the frozen policy plays others in waves (`Examiner`).
+    If the policy is judged by sampled actions, confirmations judge the rollouts (`Gate`). If it is judged by
+    deterministic
+    actions, training episodes say nothing about it, and the frozen policy plays other episodes in waves (`Examiner`).
 
     Args:
-        context: What to do, with whose policy.
+        context: Context of the stage.
 
     Attributes:
-        parts: What it works with.
-        phase: What the next step does.
-        before: Score of the policy that came in.
-        verdict: Of the last confirmation that could not be met any more.
-        cloned: Whether the policy came from a hand-over.
+        parts: Parts of the stage.
+        phase: Phase of the next step.
+        before: Score of the policy before the stage.
+        verdict: Verdict of the last confirmation that could no longer be met.
+        cloned: Whether the stage began with a hand-over.
     """
 
     def __init__(self, context: StageContext) -> None:
@@ -49,10 +50,10 @@ class FineTuningRunner:
 
     @classmethod
     def check(cls, stage: FineTuning, setting: Setting) -> CheckResult:
-        """Refuse an `exploration` that means nothing where actions are not continuous.
+        """Refuse a value of `exploration` that does not fit the action space.
 
         Raises:
-            InputError: See there.
+            InputError: If the value is out of range, or has no effect.
         """
         asked = stage.exploration
         if asked is not None and not isinstance(setting.action_space, spaces.Box):
@@ -69,7 +70,7 @@ class FineTuningRunner:
         return CheckResult()
 
     def step(self) -> None:
-        """Score the policy, play one rollout and learn from it, or play one wave of a confirmation."""
+        """Make one step of the current phase, such as a rollout and its update, or one wave of a confirmation."""
         work: dict[str, Callable[[FineTuningRunner], None]] = {
             "before": judging.start,
             "critic fit": phases.fit_critic,
@@ -106,12 +107,12 @@ class FineTuningRunner:
 
     @property
     def is_spent(self) -> bool:
-        """Whether its steps are spent."""
+        """Whether the steps of the stage are spent."""
         return self.stage_steps >= self.stage.max_steps
 
     @property
     def deterministic(self) -> bool:
-        """Whether the policy is judged by actions that are not sampled."""
+        """Whether the policy is judged by deterministic actions."""
         return self.learner.agent.action_mode == "deterministic"
 
     def count(self, steps: int) -> None:
@@ -120,7 +121,13 @@ class FineTuningRunner:
         self.learner.global_step += steps
 
     def report(self, phase: str, metrics: dict[str, float], started: float) -> None:
-        """Tell of a rollout that began at this moment of `time.perf_counter`."""
+        """Emit the event for a rollout.
+
+        Args:
+            phase: Phase in which it was played.
+            metrics: Metrics of the update.
+            started: Value of `time.perf_counter` at its beginning.
+        """
         speed, waiting_for = self.learner.agent.rollout_steps / (time.perf_counter() - started), ""
         if self.phase == "critic fit":
             left = max(0, self.parts.critic.until - self.stage_steps)
@@ -128,7 +135,7 @@ class FineTuningRunner:
         self.parts.recent.report(phase, self.stage_steps, metrics, speed, waiting_for)
 
     def go_on(self) -> None:
-        """Train on, or give up if all steps are spent and the gate is not still judging."""
+        """Continue training, or end the stage if its steps are spent and no confirmation is in progress."""
         self.phase = "training"
         if self.is_spent and not self.parts.gate.under_way:
             after = self.parts.examiner.score("after", self.parts.examiner.play(self.stage.evaluation_episodes))
@@ -140,11 +147,16 @@ class FineTuningRunner:
             self.result = Result("missed", reason, self.before, after, self.verdict)
 
     def pass_gate(self, verdict: Verdict, played: Sequence[Episode]) -> None:
-        """Leave the stage with the policy as it is, which has played these episodes."""
+        """End the stage with the current policy.
+
+        Args:
+            verdict: Verdict that opened the gate.
+            played: Episodes of the current policy.
+        """
         if self.parts.updates.number:
             self.parts.guard.settle(played, self.stage_steps)
         elif self.cloned and not self.parts.explorer.changed:
-            # The clone leaves as it came, and the next stage is the first to train it.
+            # The clone is unchanged, so the hand-over will take place in the next stage.
             self.learner.objective = "cloning"
         self.learner.trust()
         self.result = Result("reached", f"{verdict.reason}.", self.before, score(played), verdict)

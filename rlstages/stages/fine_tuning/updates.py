@@ -1,4 +1,4 @@
-"""What a stage learns from its rollouts, and what holds its updates back."""
+"""The updates of a fine-tuning stage, with their settings and additional loss terms."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from rlstages.stages.fine_tuning.exploration_guard import ExplorationGuard
 from rlstages.stages.fine_tuning.handover_guard import HandoverGuard
 
 MOST_HELD = 2**26
-"""Bytes of rollouts that wait to be learned from, and travel in each checkpoint; what is played beyond is lost."""
+"""Maximum size in bytes of rollouts that wait for an update. Each checkpoint holds them; further rollouts are lost."""
 
 
 class Updates:
-    """Learns from rollouts, together with those that were held while the policy stood still.
+    """Trains the policy on rollouts, including those that were held while the policy was frozen.
 
     Args:
-        stage: Says what holds updates back.
-        learner: Whose policy learns.
-        emit: Takes warnings.
-        guard: Says by how much a drop has slowed them down.
-        explorer: Says whether the reference policy is needed for what was made to explore.
-        shown: Observations and actions of demonstrations that updates are held to, or `None`.
+        stage: Spec of the stage.
+        learner: Learner that owns the policy.
+        emit: Function that takes warnings.
+        guard: Guard of the hand-over, which scales steps and the KL term after a drop.
+        explorer: Guard of exploration, which may require the KL term.
+        shown: Observations and actions for the demonstration loss, or `None`.
 
     Attributes:
-        number: How many there were.
+        number: Number of updates so far.
     """
 
     def __init__(
@@ -55,26 +55,26 @@ class Updates:
         self._reference = learner.reference_policy()
 
     def hold(self, experience: Experience) -> None:
-        """Keep a rollout of the frozen policy to learn from later, if there is room for it."""
+        """Keep a rollout of the frozen policy for the next update, if there is room for it."""
         rollout = experience.taken()
         if sum(map(_size_of, [*self._held, rollout])) <= MOST_HELD:
             self._held.append(rollout)
 
     def anchor_here(self) -> None:
-        """Hold updates to the policy as it is now, and forget rollouts of the one before."""
+        """Make the current policy the reference policy."""
         self._learner.trust()
         self._reference = self._learner.reference_policy()
 
     def forget_held(self) -> None:
-        """Drop the rollouts that wait: they are of a policy that is no more."""
+        """Drop the rollouts that wait, because they belong to a policy that no longer exists."""
         self._held = []
 
     def learn(self, experience: Experience, stage_steps: int) -> dict[str, float]:
-        """Learn from a rollout; return the metrics of the update.
+        """Train on a rollout, and return the metrics of the update.
 
         Args:
-            experience: The rollout.
-            stage_steps: The stage's, with those of the rollout.
+            experience: Rollout.
+            stage_steps: Environment steps of the stage so far, including those of the rollout.
         """
         # Schedules count from the beginning of the rollout.
         began = stage_steps - experience.steps
@@ -90,16 +90,16 @@ class Updates:
         return metrics
 
     def absorb(self, experience: Experience) -> bool:
-        """Move the observation statistics: after an update and before the next rollout, never in between.
+        """Update the observation statistics. Call this only between an update and the next rollout.
 
         Returns:
-            Whether there are any.
+            Whether the policy has observation statistics.
         """
         normalizer = normalizer_of(self._learner.policy)
         if normalizer is None:
             return False
         first = normalizer.is_empty
-        # The update's minibatches have joined the axes of steps and copies in place.
+        # The update has merged the axes of steps and environments in place.
         normalizer.absorb(experience.observations)
         constants = normalizer.constants() if first else None
         if constants is not None:
@@ -107,7 +107,7 @@ class Updates:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rollouts that wait, and how many updates there were."""
+        """Return the rollouts that wait, and the number of updates."""
         return {"updates": self.number, "held": [dict(rollout) for rollout in self._held]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -115,10 +115,10 @@ class Updates:
         self.number, self._held = state["updates"], list(state["held"])
 
     def _terms(self, began: int) -> list[LossTerm]:
-        """Return what keeps an update near the reference policy and the demonstrations, as far as it has not faded.
+        """Return the additional loss terms whose weights have not decayed to 0.
 
         Args:
-            began: The stage's steps at which its rollout began.
+            began: Step of the stage at which the rollout began.
         """
         stage, steps = self._stage, began - self._guard.began
         needed = self._explorer.anchors or self._guard.rollbacks > 0
@@ -133,6 +133,6 @@ class Updates:
 
 
 def _size_of(kept: Mapping[str, Any]) -> int:
-    """Return the bytes of a rollout's arrays."""
+    """Return the size of a rollout's arrays in bytes."""
     values = [part for array in kept.values() for part in (array.values() if isinstance(array, dict) else [array])]
     return sum(part.nbytes for part in values)
