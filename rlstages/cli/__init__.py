@@ -11,7 +11,7 @@ from rlstages.errors import ExitCode
 
 
 def main() -> None:
-    """Run the command line; a person's mistakes become one sentence and exit code 2."""
+    """Run the command line; an input error becomes one sentence and exit code 2."""
     from rlstages.cli.app import app
     from rlstages.environments.watchdog import watching
     from rlstages.errors import Fault, InputError

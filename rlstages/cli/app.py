@@ -47,23 +47,25 @@ def train_command(
     source: Source,
     more: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="[NAME=VALUE]...", help="Parameters as of -p, also as --NAME=VALUE: for 'wandb agent'."),
+        typer.Argument(
+            metavar="[NAME=VALUE]...", help="Parameters like those of -p, also as --NAME=VALUE, for 'wandb agent'."
+        ),
     ] = None,
     parameters: Parameters = None,
-    seed: Annotated[int, typer.Option(help="Decides every random draw.", min=0)] = 0,
-    out: Annotated[Optional[Path], typer.Option(help="Run directory to make; default a free one in runs/.")] = None,  # noqa: UP045
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="Random seed of the run.", min=0)] = 0,
+    out: Annotated[Optional[Path], typer.Option(help="New run directory. Default: an unused name in runs/.")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="Torch device: cpu, cuda, cuda:1, mps or auto.")] = None,  # noqa: UP045
     track: Tracking = "auto",
     track_system: TrackSystem = False,
     track_code: TrackCode = False,
-    notes: Annotated[Optional[str], typer.Option(help="Of the run, at Weights & Biases.")] = None,  # noqa: UP045
+    notes: Annotated[Optional[str], typer.Option(help="Notes of the run at Weights & Biases.")] = None,  # noqa: UP045
     tag: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Of the run, at Weights & Biases; repeatable."),
+        typer.Option(help="Tag of the run at Weights & Biases; repeatable."),
     ] = None,
     from_run: From = None,
     go_on: Annotated[
-        bool, typer.Option("--go-on", help="Go on with the run in --out if there is one: for schedulers that restart.")
+        bool, typer.Option("--go-on", help="Resume the run in --out if there is one, for schedulers that restart jobs.")
     ] = False,
     trust_pickle: TrustPickle = False,
 ) -> None:
@@ -84,10 +86,10 @@ def resume_command(
     parameters: Parameters = None,
     max_steps: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="A larger step limit for the stage that the run stopped in.", min=1),
+        typer.Option(help="Larger step limit for the stage in which the run stopped.", min=1),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on although files of the curriculum have changed.")
+        bool, typer.Option("--force", help="Resume even though files of the curriculum have changed.")
     ] = False,
     track: Tracking = "auto",
     track_system: TrackSystem = False,
@@ -95,7 +97,7 @@ def resume_command(
     trust_pickle: TrustPickle = False,
     trust_imports: TrustImports = False,
 ) -> None:
-    """Go on with a run that was interrupted, crashed, or missed a threshold."""
+    """Continue a run that was interrupted, crashed, or missed a threshold."""
     from rlstages.cli.resuming import go_on
 
     also = also_sent(track_system, track_code)
@@ -115,7 +117,7 @@ def show_command(
     json: Json = False,
     trust_pickle: TrustPickle = False,
 ) -> None:
-    """Print a curriculum's plan and check it, or how far a run has come; nothing is trained."""
+    """Print and check a curriculum's plan, or print the progress of a run; nothing is trained."""
     from rlstages.cli.showing import refuse_directory, show_curriculum, show_run
 
     if (Path(source) / "run.json").is_file():
@@ -129,7 +131,7 @@ def show_command(
 
 @app.command()
 def curricula() -> None:
-    """List the curricula that have names, with their parameters."""
+    """List the named curricula and their parameters."""
     from rlstages.cli.showing import list_curricula
 
     list_curricula()
@@ -137,7 +139,7 @@ def curricula() -> None:
 
 @app.command("settings")
 def settings_command(json: Json = False) -> None:
-    """List every setting of agents, algorithms and stages: its default, its range, and what it is."""
+    """List every setting of agents, algorithms and stages, with its default, range and meaning."""
     from rlstages.cli.settings import settings_page, settings_schema
     from rlstages.specs.serialization import dumps
 
@@ -150,7 +152,7 @@ def evaluate_command(
     source: OfRun = None,
     parameters: Parameters = None,
     episodes: Episodes = 100,
-    seed: Annotated[int, typer.Option(help="Of the episodes.", min=0)] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="Random seed of the episodes.", min=0)] = 1_000_000,
     json: Json = False,
     trust_imports: TrustImports = False,
 ) -> None:
@@ -166,7 +168,7 @@ def export_command(
     out: Annotated[Path, typer.Option(help="File to write.")],
     form: Annotated[
         Optional[Literal["sb3", "safetensors"]],  # noqa: UP045
-        typer.Option("--format", help="A stable-baselines3 .zip, or plain weights; default what --out ends in."),
+        typer.Option("--format", help="A stable-baselines3 zip, or plain weights. Default: by the ending of --out."),
     ] = None,
 ) -> None:
     """Write a run's final policy to a file."""
@@ -180,11 +182,11 @@ def track_command(
     run: Run,
     mode: Annotated[
         Literal["auto", "online", "offline"],
-        typer.Option(help="auto is online where a key is configured, else offline."),
+        typer.Option(help="Where to write. auto: online if a key is configured, else offline."),
     ] = "auto",
-    project: Annotated[Optional[str], typer.Option(help="Weights & Biases' project; default rlstages.")] = None,  # noqa: UP045
+    project: Annotated[Optional[str], typer.Option(help="Project at Weights & Biases. Default: rlstages.")] = None,  # noqa: UP045
 ) -> None:
-    """Give Weights & Biases what it lacks of a finished or interrupted run, from the run's event log."""
+    """Upload what Weights & Biases is missing of a finished or interrupted run."""
     from rlstages.cli.tracking import track_run
 
     track_run(run, mode, project)
@@ -195,17 +197,19 @@ def compare_command(
     source: Source,
     parameters: Parameters = None,
     seeds: Seeds = "0:5",
-    arms: Annotated[Optional[str], typer.Option(help="Names of arms, separated by commas; default all.")] = None,  # noqa: UP045
+    arms: Annotated[Optional[str], typer.Option(help="Names of arms, separated by commas. Default: all.")] = None,  # noqa: UP045
     arm: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="'NAME: P=V'", help="An arm with other parameters of the curriculum; repeatable."),
+        typer.Option(metavar="'NAME: P=V'", help="Additional arm with other parameters of the curriculum; repeatable."),
     ] = None,
     steps: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Environment steps of every run; default what the curriculum needs at most.", min=1),
+        typer.Option(
+            help="Environment steps of every run. Default: the most that a run of the curriculum needs.", min=1
+        ),
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes for a final score.", min=4)] = 200,
-    out: Annotated[Optional[Path], typer.Option(help="Its directory; default runs/compare-NAME.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Directory to make. Default: runs/compare-NAME.")] = None,  # noqa: UP045
     on: On = "local",
     jobs: Jobs = None,
     track: Tracking = "auto",
@@ -214,9 +218,9 @@ def compare_command(
     dry_run: DryRun = False,
     trust_pickle: TrustPickle = False,
 ) -> None:
-    """Train a curriculum and what is left of it without its parts, at equal cost, and say which wins.
+    """Train a curriculum and its ablations at equal cost, and report which one wins.
 
-    The same command goes on with a comparison that was interrupted, and adds seeds or arms to one that is done.
+    Given again, the command continues an interrupted comparison, or adds seeds or arms to a finished one.
     """
     from rlstages.cli.comparing import compare_arms, load_plan, print_jobs
     from rlstages.cli.launching import read_seeds
@@ -243,15 +247,15 @@ def compare_command(
 
 @app.command("compare-run")
 def compare_run_command(
-    plan: Annotated[Path, typer.Argument(help="The plan-ID.json in a comparison's directory.")],
-    run: Annotated[str, typer.Option(metavar="ARM/SEED", help="Which of its runs.")],
+    plan: Annotated[Path, typer.Argument(help="File plan-ID.json in the comparison's directory.")],
+    run: Annotated[str, typer.Option(metavar="ARM/SEED", help="Arm and seed of the run.")],
     steps: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Environment steps to spend; default those that its own stages take.", min=1),
+        typer.Option(help="Environment steps to spend. Default: as many as its stages take.", min=1),
     ] = None,
     trust_imports: TrustImports = False,
 ) -> None:
-    """Make one run of a comparison, or go on with it: what 'rlstages compare --dry-run' prints."""
+    """Make or continue one run of a comparison; 'rlstages compare --dry-run' prints these commands."""
     from rlstages.cli.comparing import run_one
 
     run_one(plan, run, steps, trust_imports)
@@ -265,7 +269,7 @@ def sweep_command(
         typer.Option("-p", "--parameter", metavar="NAME=A,B,C", help="Values of a parameter; repeatable."),
     ] = None,
     seeds: Seeds = "0:5",
-    out: Annotated[Optional[Path], typer.Option(help="Directory of the runs; default runs/sweep-NAME.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Directory of the runs. Default: runs/sweep-NAME.")] = None,  # noqa: UP045
     on: On = "local",
     jobs: Jobs = None,
     track: Tracking = "auto",
@@ -276,7 +280,7 @@ def sweep_command(
 ) -> None:
     """Train a curriculum with several seeds and values of its parameters.
 
-    The same command goes on with a sweep that was interrupted.
+    Given again, the command continues an interrupted sweep.
     """
     from rlstages.cli.sweeping import sweep_parameters
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def load_plan(
     source: str, parameters: Mapping[str, str], arms: Sequence[str] | None, own_arms: Sequence[str], **settings: Any
 ) -> Plan:
-    """Load a curriculum, and those of own arms, and make the plan of their comparison.
+    """Load a curriculum and those of additional arms, and make the plan of the comparison.
 
     Args:
         source: File or name of the curriculum.
@@ -67,7 +67,7 @@ def read_arm(text: str) -> tuple[str, dict[str, str]]:
 
 
 def print_jobs(plan: Plan, out: Path | None) -> None:
-    """Print the commands of the runs that can be made now."""
+    """Print the commands of the runs that can start now."""
     from rlstages.experiments.compare.comparison import next_jobs
     from rlstages.experiments.compare.directory import directory_of
 
@@ -79,7 +79,7 @@ def print_jobs(plan: Plan, out: Path | None) -> None:
 
 
 def compare_arms(plan: Plan, out: Path | None, on: str, jobs: int | None) -> None:
-    """Make what is missing of a comparison, and print its outcome."""
+    """Make the missing runs of a comparison, and print its outcome."""
     from rlstages.experiments.compare.compare import compare_plan
     from rlstages.experiments.compare.figure import INSTALL_MATPLOTLIB, can_draw
     from rlstages.experiments.compare.table import print_summary
@@ -94,7 +94,7 @@ def compare_arms(plan: Plan, out: Path | None, on: str, jobs: int | None) -> Non
 
 
 def run_one(file: Path, which: str, steps: int | None, trust_imports: bool) -> None:
-    """Make one run of a comparison, or go on with it.
+    """Make or continue one run of a comparison.
 
     Args:
         file: With the comparison's plan, in its directory.

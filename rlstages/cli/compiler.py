@@ -18,7 +18,7 @@ _KEPT_FROM_IT = ("add_param_group", "load_state_dict", "state_dict", "zero_grad"
 
 
 def leave_compiler_out() -> None:
-    """Let optimisers be made, saved and loaded without importing torch's compiler, for as long as nobody else has."""
+    """Avoid the import of torch's compiler by optimisers, unless other code has imported it."""
     if _COMPILER in sys.modules:
         return
     for name in _KEPT_FROM_IT:

@@ -30,7 +30,7 @@ def record_demonstrations(
     arguments: Mapping[str, str],
     trust_pickle: bool,
 ) -> None:
-    """Let an expert play and write the file."""
+    """Record an expert's episodes, and write the file."""
     sentence = f"--out is {out.name}; give a name that ends in .safetensors."
     require(out.suffix == ".safetensors", sentence, "option-invalid", name="--out", value=out.name)
     require(not out.exists(), f"{out} is there already; give another --out.", "out-taken", out)
@@ -60,7 +60,7 @@ def record_demonstrations(
 
 
 def inspect_demonstrations(file: Path, as_json: bool) -> None:
-    """Print what a file holds."""
+    """Print the contents of a file."""
     shown = load_demonstrations(file)
     lengths = [len(episode) for episode in shown.episodes]
     returns = [episode.total_reward for episode in shown.episodes]
@@ -96,7 +96,7 @@ def _arrays(shown: Demonstrations) -> dict[str, str]:
 
 
 def _named(text: str) -> str:
-    """Turn FILE.py:name into the name of the module that the file becomes."""
+    """Import FILE.py of FILE.py:name, and return the reference `module:name`."""
     path, colon, name = text.rpartition(":")
     return f"{load_file(Path(path)).__name__}:{name}" if colon and path.endswith(".py") else text
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def export_policy(run: Path, out: Path, form: Form | None) -> None:
-    """Write a run's final policy, and say how the file is loaded."""
+    """Write a run's final policy, and print how to load the file."""
     leave_compiler_out()
     from rlstages.play.exporting import export
 

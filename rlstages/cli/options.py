@@ -10,26 +10,28 @@ import typer
 
 from rlstages.errors import InputError, require
 
-Source = Annotated[str, typer.Argument(help="A curriculum: a Python file, or a name that 'rlstages curricula' lists.")]
-Run = Annotated[Path, typer.Argument(help="A run directory.")]
+Source = Annotated[str, typer.Argument(help="Curriculum: a Python file, or a name that 'rlstages curricula' lists.")]
+Run = Annotated[Path, typer.Argument(help="Run directory.")]
 Parameters = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer on Python 3.10 reads this form)
-    typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the curriculum; repeatable."),
+    typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Parameter of the curriculum; repeatable."),
 ]
 Tracking = Annotated[
     Literal["auto", "online", "offline", "none"],
     typer.Option(
         metavar="MODE",
-        help="Weights & Biases: online, offline, none, or auto: online where a key is configured, else offline.",
+        help="Mode of Weights & Biases: online, offline, none or auto (online if a key is configured, else offline).",
     ),
 ]
 TrackSystem = Annotated[
-    bool, typer.Option("--track-system", help="Also send Weights & Biases what is measured of the machine.")
+    bool, typer.Option("--track-system", help="Also send measurements of the machine to Weights & Biases.")
 ]
-TrackCode = Annotated[bool, typer.Option("--track-code", help="Also send Weights & Biases the curriculum's files.")]
+TrackCode = Annotated[bool, typer.Option("--track-code", help="Also send the curriculum's files to Weights & Biases.")]
 OfRun = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Argument(metavar="FILE", help="The curriculum of a run that somebody else made: what it names is imported."),
+    typer.Argument(
+        metavar="FILE", help="Curriculum of a run that somebody else made; only code that it names is imported."
+    ),
 ]
 
 
@@ -51,7 +53,7 @@ TrustPickle = Annotated[
     bool,
     typer.Option(
         "--trust-pickle",
-        help="Load model zips of experts, which can run any code hidden in them.",
+        help="Load model zips of experts, although they can run any code hidden in them.",
         callback=_risky_pickle,
     ),
 ]
@@ -59,33 +61,35 @@ TrustImports = Annotated[
     bool,
     typer.Option(
         "--trust-imports",
-        help="Import whatever a run names, though somebody else made it.",
+        help="Import all code that a run names, although somebody else made it.",
         callback=_risky_imports,
     ),
 ]
-Seeds = Annotated[str, typer.Option(help="0:5 for 0 to 4, or 1,4,7.")]
+Seeds = Annotated[str, typer.Option(help="Random seeds: 0:5 for 0 to 4, or 1,4,7.")]
 Jobs = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(help="Runs at a time; default one for each core, or what Ray has room for.", min=1),
+    typer.Option(help="Number of simultaneous runs. Default: one per core, or as many as Ray has room for.", min=1),
 ]
-On = Annotated[str, typer.Option(metavar="local|ray[=ADDRESS]", help="Where runs are made: here, or on a Ray cluster.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command of each run, and run nothing.")]
+On = Annotated[
+    str, typer.Option(metavar="local|ray[=ADDRESS]", help="Where to run: on this machine, or on a Ray cluster.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print the command of each run.")]
 Episodes = Annotated[int, typer.Option(help="Episodes to play in each environment.", min=1)]
 From = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--from", metavar="RUN", help="Start from its final policy (and demonstrations)."),
+    typer.Option("--from", metavar="RUN", help="Start from the final policy (and the demonstrations) of this run."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def also_sent(system: bool, code: bool) -> list[Literal["system", "code"]]:
-    """Return what Weights & Biases is sent besides, as `train` takes it."""
+    """Return what else to send to Weights & Biases, in the form that `train` takes."""
     asked: dict[Literal["system", "code"], bool] = {"system": system, "code": code}
     return [name for name in asked if asked[name]]
 
 
 def parameter(text: str) -> str:
-    """Return the NAME=VALUE of what a sweep's agent gives as an option; refuse what only looks like one."""
+    """Return NAME=VALUE of a parameter that a sweep's agent gives as an option; refuse other options."""
     plain = text.removeprefix("--")
     wanted = "=" in plain and not plain.startswith("-")
     advice = "'rlstages train --help' lists the options, and a parameter is given as -p NAME=VALUE or --NAME=VALUE"
@@ -97,7 +101,7 @@ def pairs(given: list[str] | None) -> dict[str, str]:
     """Read texts of the form NAME=VALUE.
 
     Raises:
-        InputError: If one is not, or a name is given twice.
+        InputError: If a text has another form, or a name is given twice.
     """
     found = {}
     for text in given or []:

@@ -25,7 +25,7 @@ def go_on(
     trust_pickle: bool,
     trust_imports: bool,
 ) -> None:
-    """Resume and exit with the code that says how it ended."""
+    """Resume a run, and exit with the code of its outcome."""
     require((run / "run.json").is_file(), f"{run} is not a run directory: it has no run.json.", "file-missing", run)
     curriculum = None if source is None else load_curriculum(source, parameters)
     from rlstages.cli.compiler import leave_compiler_out
@@ -60,7 +60,7 @@ def go_on_with(
     also: Sequence[Extra],
     trust_pickle: bool,
 ) -> None:
-    """Go on with a run of this curriculum and seed, and exit; return if there is none yet."""
+    """Resume a run of this curriculum and seed, and exit; return if there is none yet."""
     if run is None:
         raise InputError("--go-on needs --out: the run directory to go on with.", "option-invalid", name="--go-on")
     if not (run / "run.json").is_file():

@@ -21,7 +21,7 @@ def settings_page() -> str:
 
 
 def settings_schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of each, by name."""
+    """Return the JSON schemas (draft 2020-12) of all settings, by class."""
     return {cls.__name__: schema_of(cls) for cls in _specs()}
 
 

@@ -31,7 +31,7 @@ from rlstages.tracking.wandb.tracker import place_lines, place_of
 def show_curriculum(
     source: str, parameters: Mapping[str, str], initial: Path | None, as_json: bool, trust_pickle: bool
 ) -> None:
-    """Print a curriculum and check it as `train` would."""
+    """Print a curriculum, and check it like `train`."""
     from rlstages.environments.spaces import describe_space
     from rlstages.learners.algorithms.base import implementation_of
     from rlstages.training.start import check
@@ -52,7 +52,7 @@ def show_curriculum(
 
 
 def refuse_directory(source: str) -> None:
-    """Refuse what is meant as a run directory and is none."""
+    """Refuse a path that looks like a run directory and is none."""
     path = Path(source)
     if path.suffix == ".py" or source in named_curricula():
         return
@@ -67,7 +67,7 @@ def refuse_directory(source: str) -> None:
 
 
 def show_run(run: Path, as_json: bool) -> None:
-    """Print how far a run has come."""
+    """Print the progress of a run."""
     seen = show(run)
     record, state, outcome, reason = seen.record, seen.state, seen.outcome, seen.reason
     current = state.current

@@ -28,7 +28,7 @@ def sweep_parameters(
     dry_run: bool,
     trust_pickle: bool,
 ) -> None:
-    """Make the runs that are missing, and print how all ended."""
+    """Make the missing runs, and print the outcomes of all."""
     load_factory(source)
     values = {name: [part.strip() for part in text.split(",")] for name, text in parameters.items()}
     for name, parts in values.items():

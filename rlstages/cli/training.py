@@ -37,7 +37,7 @@ def start_training(
     initial: Path | None,
     trust_pickle: bool,
 ) -> None:
-    """Train and exit with the code that says how it ended."""
+    """Train, and exit with the code of the outcome."""
     curriculum, given = load_for(source, parameters, device)
     # The imports and checks that follow take seconds.
     count = len(curriculum.stages)
@@ -65,7 +65,7 @@ def start_training(
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Say what a second Ctrl-C costs; typer would say nothing."""
+    """Print what a second Ctrl-C costs, because typer prints nothing."""
     try:
         yield
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def stopping_at_once() -> Iterator[None]:
 
 
 def load_for(source: str, parameters: Mapping[str, str], device: str | None) -> tuple[Curriculum, dict[str, Any]]:
-    """Return a curriculum with the device that was asked for, and the values of its parameters."""
+    """Return a curriculum for the given device, and the values of its parameters."""
     curriculum, given = load_with_parameters(source, parameters)
     if device is not None:
         curriculum = replace(curriculum, agent=replace(curriculum.agent, device=device))
@@ -82,7 +82,7 @@ def load_for(source: str, parameters: Mapping[str, str], device: str | None) -> 
 
 
 def what_next(outcome: str, run: Path, stage: StageSpec | None) -> list[str]:
-    """Return how a run goes on that has not reached its end, in at most one line.
+    """Return how to continue an unfinished run, in at most one line.
 
     Args:
         outcome: As `RunFinished` says, or `"unfinished"` where a log ends without it.
@@ -98,7 +98,7 @@ def what_next(outcome: str, run: Path, stage: StageSpec | None) -> list[str]:
 
 
 def end_with(result: RunResult) -> None:
-    """Exit with the code that says how a run ended; why it did, the console has just said."""
+    """Exit with the code of a run's outcome; the console has already printed the reason."""
     stages = {stage.name: stage for stage in read_record(result.path).curriculum.stages}
     stage = stages[list(result.stages)[-1]] if result.outcome == "missed" else None
     lines = [

@@ -41,7 +41,7 @@ class Agent:
     algorithm: Any = field(
         default=PPO(),
         metadata=about(
-            'The algorithm with its settings, such as `PPO(n_steps=256)`, or its name for the defaults: `"PPO"`, '
+            'Algorithm with its settings, such as `PPO(n_steps=256)`, or its name for the defaults: `"PPO"`, '
             '`"A2C"`, or one that an installed package adds.'
         ),
     )
@@ -49,37 +49,38 @@ class Agent:
     policy: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = field(
         default="MlpPolicy",
         metadata=about(
-            "stable-baselines3's policy: `MlpPolicy` for vectors, `CnnPolicy` for images, `MultiInputPolicy` for "
-            "dictionaries."
+            "Policy class of stable-baselines3: `MlpPolicy` for vectors, `CnnPolicy` for images, "
+            "`MultiInputPolicy` for dictionaries."
         ),
     )
     network: tuple[int, ...] = field(
-        default=(64, 64), metadata=about("Units of the hidden layers, of actor and critic each.", least=1)
+        default=(64, 64), metadata=about("Sizes of the hidden layers, which actor and critic each have.", least=1)
     )
     activation: Literal["tanh", "relu"] = field(
         default="tanh", metadata=about("Activation function of the hidden layers.")
     )
-    n_envs: int = field(default=16, metadata=about("Environments that are stepped side by side.", least=1))
+    n_envs: int = field(default=16, metadata=about("Number of parallel environments.", least=1))
     normalize_observations: bool = field(
         default=False,
         metadata=about(
-            "Standardise observations by running statistics that live inside the policy. An input that has never "
-            "varied counts as 0."
+            "Whether to standardise observations with running statistics, which are part of the policy. An input "
+            "that has never varied counts as 0."
         ),
     )
     normalize_rewards: bool = field(
         default=False,
         metadata=about(
-            "Scale rewards by the running standard deviation of the discounted return, afresh in each stage."
+            "Whether to divide rewards by the running standard deviation of the discounted return. Each stage "
+            "begins with new statistics."
         ),
     )
     log_std_init: float = field(
         default=0.0,
-        metadata=about("Initial log standard deviation of a continuous policy, as a share of half an action's range."),
+        metadata=about("Initial log standard deviation of a continuous policy, for actions scaled to [-1, 1]."),
     )
     action_mode: Literal["stochastic", "deterministic"] = field(
         default="stochastic",
-        metadata=about("How actions are chosen wherever the policy is judged: gates, evaluations and reports alike."),
+        metadata=about("How actions are chosen whenever the policy is judged: in gates, evaluations and reports."),
     )
     device: str = field(
         default="cpu",
@@ -88,17 +89,18 @@ class Agent:
     threads: int | None = field(
         default=None,
         metadata=about(
-            "CPU threads of torch and NumPy. `None` stands for 1, with which small networks are fastest, and for "
-            "torch's own choice with `CnnPolicy`. Another number gives other last bits.",
+            "CPU threads of torch and NumPy. `None` means 1, which is fastest for small networks, and with "
+            "`CnnPolicy` torch's own choice. Another number changes the last bits of the results.",
             least=1,
         ),
     )
     engine: Literal["auto", "torch", "numpy"] = field(
         default="auto",
         metadata=about(
-            "What computes the actions and gradients of PPO and A2C: `torch`, for any policy, to the last bit as "
-            "stable-baselines3 does; `numpy`, several times faster for small networks of vectors on the CPU, with "
-            "random draws of its own; or `auto`, which chooses and says why. The network is the same."
+            "Engine that computes actions and gradients of PPO and A2C. `torch` supports every policy and equals "
+            "stable-baselines3 bit for bit. `numpy` is several times faster for small networks on vector "
+            "observations on the CPU, and draws other random numbers. `auto` chooses one and says why. The network "
+            "is the same."
         ),
     )
 

@@ -36,49 +36,56 @@ class BehaviorCloning(StageSpec):
     demonstrates: ClassVar[bool] = True
     left_out_in: ClassVar[frozenset[str]] = frozenset({"no-cloning", "scratch"})
 
-    name: str = field(metadata=about("Shown everywhere; unique in its curriculum."))
-    environment: Environment = field(metadata=about("Where the expert shows and the clone is scored."))
+    name: str = field(metadata=about("Name of the stage in all output; unique in its curriculum."))
+    environment: Environment = field(metadata=about("Environment of the expert, in which the clone is scored."))
     _: KW_ONLY
-    expert: Expert | None = field(default=None, metadata=about("Who shows. Give this or `demonstrations`."))
+    expert: Expert | None = field(default=None, metadata=about("Expert to clone. Give this or `demonstrations`."))
     demonstrations: str | os.PathLike[str] | None = field(
-        default=None, metadata=about("A file of recorded episodes (`rlstages demos record` writes them).")
+        default=None, metadata=about("File of recorded episodes to clone (`rlstages demos record` writes such files).")
     )
     until: Criterion | None = field(
         default=None,
         metadata=about(
-            "What the clone must score before the next stage may start. If it is missed, the run stops and says so, "
-            "unless `on_failure` is `advance`."
+            "Criterion that the clone must meet before the next stage may start. If it does not, the run stops and "
+            "says so, unless `on_failure` is `advance`."
         ),
     )
     on_failure: Literal["stop", "advance"] = field(
-        default="stop", metadata=about("What happens when the threshold is missed: `stop` the run, or `advance`.")
+        default="stop",
+        metadata=about(
+            "What to do if the clone does not meet `until`: `stop` the run, or `advance` to the next stage."
+        ),
     )
-    max_epochs: int = field(default=30, metadata=about("Passes over the demonstrations, at most.", least=1))
-    learning_rate: float = field(default=1e-3, metadata=about("Adam's step size.", above=0.0))
-    batch_size: int = field(default=64, metadata=about("Observations per gradient step.", least=1))
+    max_epochs: int = field(default=30, metadata=about("Maximum number of passes over the demonstrations.", least=1))
+    learning_rate: float = field(default=1e-3, metadata=about("Learning rate of Adam.", above=0.0))
+    batch_size: int = field(default=64, metadata=about("Observations per minibatch.", least=1))
     entropy_weight: float = field(default=1e-3, metadata=about("Weight of the entropy bonus in the loss.", least=0.0))
     l2_weight: float = field(
         default=0.0, metadata=about("Weight of the squared norm of the parameters in the loss.", least=0.0)
     )
     held_out: float = field(
-        default=0.1, metadata=about("Share of the episodes that is only used to measure.", least=0.0, most=0.9)
+        default=0.1, metadata=about("Share of the episodes that is used only for validation.", least=0.0, most=0.9)
     )
     patience: int = field(
-        default=5, metadata=about("Epochs without improvement on the held-out episodes before training stops.", least=1)
+        default=5,
+        metadata=about(
+            "Training stops after this many epochs without a lower loss on the validation episodes.", least=1
+        ),
     )
     best: int | None = field(
-        default=None, metadata=about("Keep only this many episodes, those of the highest return.", least=1)
+        default=None, metadata=about("Keep only this many episodes, those with the highest return.", least=1)
     )
     min_return: float | None = field(default=None, metadata=about("Keep only episodes with at least this return."))
     min_log_std: float = field(
         default=-2.0,
         metadata=about(
-            "Floor of a continuous policy's log standard deviation, as a share of half an action's range. A "
-            "deterministic expert drives it down without limit, and with it the exploration that fine-tuning needs."
+            "Lower bound of a continuous policy's log standard deviation, for actions scaled to [-1, 1]. Without "
+            "it, a deterministic expert would drive the standard deviation to 0, and fine-tuning would not explore."
         ),
     )
     evaluation_episodes: int = field(
-        default=48, metadata=about("Played before and after cloning to score the policy; 0 plays none.", least=0)
+        default=48,
+        metadata=about("Number of episodes that score the policy, before and after cloning; 0 for none.", least=0),
     )
 
     def __post_init__(self) -> None:

@@ -63,32 +63,32 @@ class FineTuning(StageSpec):
     reinforces: ClassVar[bool] = True
     left_out_in: ClassVar[frozenset[str]] = frozenset({"no-curriculum", "scratch", "clone-only"})
 
-    name: str = field(metadata=about("Shown everywhere; unique in its curriculum."))
-    environment: Environment = field(metadata=about("The variant to train in."))
+    name: str = field(metadata=about("Name of the stage in all output; unique in its curriculum."))
+    environment: Environment = field(metadata=about("Environment to train in."))
     _: KW_ONLY
-    until: Criterion = field(metadata=about("When the stage is done."))
+    until: Criterion = field(metadata=about("Criterion that ends the stage."))
     max_steps: int = field(
         metadata=about(
-            "Environment steps this stage may take, those of its confirmations included; a confirmation that is under "
-            "way when they are spent is played to its end.",
+            "Maximum number of environment steps, including those of confirmations. A confirmation that has begun "
+            "before is completed.",
             least=1,
         )
     )
     settings: Mapping[str, Any] = field(
-        default=FrozenDict(), metadata=about("The algorithm's settings that differ from the agent's in this stage.")
+        default=FrozenDict(), metadata=about("Settings of the algorithm that differ from the agent's in this stage.")
     )
     on_timeout: Literal["stop", "advance"] = field(
         default="stop",
         metadata=about(
-            "What happens when `max_steps` are spent first: `stop` the run, or `advance` to the next stage."
+            "What to do if `max_steps` are spent before `until` is met: `stop` the run, or `advance` to the next stage."
         ),
     )
     rehearse: float = field(
         default=0.0,
         metadata=about(
-            "Share of the environments that are those of earlier stages instead, so that these are not forgotten: each "
-            "one of them, the latest first. Their steps count; their episodes are neither shown nor judged. 0 is off, "
-            "and more is at least one environment.",
+            "Share of the environments that run variants of earlier stages, so that these are not forgotten: each "
+            "earlier variant in turn, the latest first. Their steps count. Their episodes are neither shown nor "
+            "judged. 0 is off; any other value means at least one environment.",
             least=0.0,
             most=0.9,
         ),
@@ -96,57 +96,60 @@ class FineTuning(StageSpec):
     on_collapse: Literal["go on", "return"] = field(
         default="go on",
         metadata=about(
-            "What happens when the policy has lost what the fine-tuning stage before had reached: `go on`, or `return` "
-            "to that stage with the policy as it is. To find out, 48 episodes and then 5 % of the stage's steps are "
-            "played in the environment of the stage before."
+            "What to do if the policy has lost the skill of the fine-tuning stage before: `go on`, or `return` to "
+            "that stage with the current policy. To find out, the policy plays 48 episodes in the environment of "
+            "that stage at the start, and tests take 5 % of the stage's steps."
         ),
     )
     max_returns: int = field(
-        default=2, metadata=about("How often in a run this stage may go back; then it goes on.", least=1)
+        default=2,
+        metadata=about(
+            "Maximum number of times in a run that this stage may go back. After that, it goes on.", least=1
+        ),
     )
     critic_fit_steps: int | None = field(
         default=None,
         metadata=about(
-            "Environment steps, at most, during which only the critic learns, if the policy comes from cloning: a "
-            "critic that knows nothing sends the first updates in random directions (DPPO, arXiv:2409.00588). It ends "
-            "as soon as the critic explains the returns of a rollout that it has not learned from. `None` stands for "
-            "0, and for 8,192 once the guard has brought the clone back.",
+            "Maximum number of environment steps after a hand-over in which only the critic learns, because an "
+            "untrained critic sends the first updates in random directions (DPPO, arXiv:2409.00588). The fit ends "
+            "as soon as the critic explains the returns of a rollout that it has not been trained on. `None` means "
+            "0, and 8,192 after the guard has restored the clone.",
             least=0,
         ),
     )
     anchor_kl: float | None = field(
         default=None,
         metadata=about(
-            "Weight of the KL divergence (summed over action dimensions) from the reference policy, which is the last "
-            "policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` stands for 0, and with "
-            "PPO for 0.1 once the guard has brought the clone back, or exploration of actions that are not continuous "
-            "was given back.",
+            "Weight of the KL divergence (summed over action dimensions) from the reference policy, which is the "
+            "last policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` means 0. With "
+            "PPO it means 0.1 after the guard has restored the clone, or after exploration of discrete actions was "
+            "restored.",
             least=0.0,
         ),
     )
     anchor_steps: int = field(
         default=40_000,
-        metadata=about("Environment steps over which that weight falls to 0 in a straight line.", least=0),
+        metadata=about("Environment steps over which the weight `anchor_kl` decays linearly to 0.", least=0),
     )
     demonstration_loss: float = field(
         default=0.0,
         metadata=about(
-            "Weight of the mean negative log likelihood of demonstrated actions: each gradient step takes it over a "
-            "random batch, as large as its own, of what the last cloning stage had to learn from (DAPG, "
+            "Weight of the mean negative log likelihood of demonstrated actions. Each gradient step adds it for a "
+            "random batch, as large as its minibatch, of the last cloning stage's demonstrations (DAPG, "
             "arXiv:1709.10087; arXiv:1709.10089). 0 is off.",
             least=0.0,
         ),
     )
     demonstration_steps: int = field(
         default=40_000,
-        metadata=about("Environment steps over which that weight falls to 0 in a straight line.", least=0),
+        metadata=about("Environment steps over which the weight `demonstration_loss` decays linearly to 0.", least=0),
     )
     exploration: float | None = field(
         default=None,
         metadata=about(
-            "How much the policy tries at the stage's start; `None` keeps what the stage before left. Of a continuous "
-            "policy the log standard deviation, as a share of half an action's range; of all others the share, from 0 "
-            "to 1, in which each state's distribution is mixed with the uniform one.",
+            "Exploration at the start of the stage; `None` keeps that of the stage before. For continuous actions, "
+            "the log standard deviation of actions scaled to [-1, 1]. For all others, a share from 0 to 1: each "
+            "state's distribution is mixed with this share of the uniform one.",
             least=-10.0,
             most=2.0,
         ),
@@ -154,28 +157,31 @@ class FineTuning(StageSpec):
     explore_again: bool = field(
         default=True,
         metadata=about(
-            "Give exploration back, once, where a policy that is certain of its actions gets nowhere: it starts with "
-            "hardly any success in this variant, or has hardly any and no more after 20 thousand steps. 0.6 of it is "
-            "uniform then, and the reference policy is the one after that; a continuous policy gets half an action's "
-            "range as its standard deviation, and no reference."
+            "Restore exploration, at most once, if a policy that is certain of its actions hardly succeeds, at the "
+            "start or without progress after 20,000 steps. Each state's distribution is mixed with 0.6 of the "
+            "uniform one, and the result is the new reference policy. For continuous actions, the standard "
+            "deviation is set to half an action's range instead, and there is no reference policy."
         ),
     )
     guard_steps: int = field(
         default=8_192,
         metadata=about(
-            "If the policy comes from cloning: environment steps of updates after which it is compared with the clone. "
-            "If its training episodes are worse, it plays the `evaluation_episodes` that the clone has played; after a "
-            "significant drop the clone comes back, and goes on with half the learning rate and clip range and twice "
-            "the weight of the KL divergence. 0 is off.",
+            "Environment steps of updates after which the hand-over guard compares the policy with the clone. If "
+            "the training episodes are worse than the clone's, the policy plays the clone's `evaluation_episodes`. "
+            "After a significant drop the clone is restored, and training continues with half the learning rate "
+            "and clip range and twice the weight of the KL divergence. 0 is off.",
             least=0,
         ),
     )
-    guard_rollbacks: int = field(default=5, metadata=about("How often the clone may come back; 0 only looks.", least=0))
+    guard_rollbacks: int = field(
+        default=5,
+        metadata=about("Maximum number of times that the guard restores the clone. With 0, it only reports.", least=0),
+    )
     evaluation_episodes: int = field(
         default=48,
         metadata=about(
-            "Played before the stage, and after it if its threshold was missed, to score the policy; 0 plays none, and "
-            "then nothing is guarded.",
+            "Number of episodes that score the policy before the stage, and after it if the threshold was missed. "
+            "0 plays none, and switches the guard off.",
             least=0,
         ),
     )

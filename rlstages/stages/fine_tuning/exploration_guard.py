@@ -104,7 +104,7 @@ class ExplorationGuard:
 
     @property
     def anchors(self) -> bool:
-        """Whether the new policy becomes the reference policy. A continuous policy does not: only its noise has changed."""
+        """Whether the new policy becomes the reference policy; a continuous one does not: only its noise changed."""
         return self.raised and not self._continuous
 
     def state_dict(self) -> dict[str, Any]:
