@@ -1,1 +1,1 @@
-"""Whoever acts without learning: policies, experts and chance; their episodes, recorded and scored."""
+"""Acting without learning: policies, experts and random actions; recording and scoring their episodes."""

@@ -1,4 +1,4 @@
-"""Chance and the expert play in an environment, so that scores there can be put on one scale."""
+"""Random actions and the expert play in an environment, which gives the scale for normalised scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEED = 3_000_000
 
 
 def acting_at_random() -> Show:
-    """Return an 'expert' that draws its actions at random, from where its first episode begins the same ones."""
+    """Return an 'expert' that draws random actions, seeded by the start of its first episode."""
     seeded = False
 
     def act_at_random(env: gym.Env[Any, Any]) -> Act:
@@ -36,7 +36,7 @@ def acting_at_random() -> Show:
 
 
 def play_at_random(environment: Environment, episodes: int, seed: int, stage: int) -> Demonstrations:
-    """Let chance play; the same seed and index of a stage play the same episodes."""
+    """Play episodes with random actions. The same seed and index of a stage give the same episodes."""
     chance = Expert(f"{__name__}:{acting_at_random.__name__}", episodes=episodes)
     return record(environment, chance, acting_at_random(), seed, stage)
 
@@ -49,13 +49,13 @@ def expert_of(stages: Sequence[StageSpec]) -> Expert | None:
 def measure_baselines(
     environment: Environment, expert: Expert | None, episodes: int, index: int, trust_pickle: bool
 ) -> Baselines:
-    """Score chance and the expert in an environment, in the same episodes every time.
+    """Score random actions and the expert in an environment, always in the same episodes.
 
     Args:
-        environment: Where.
-        expert: Who shows, if anyone does.
-        episodes: How many each plays.
-        index: Of the environment, which decides the episodes' seeds.
+        environment: Environment to play in.
+        expert: Expert, or `None`.
+        episodes: Number of episodes of each.
+        index: Index of the environment, on which the episodes' seeds depend.
         trust_pickle: Whether an expert's model zip may be loaded.
     """
     at_random = play_at_random(environment, episodes, SEED, index).score()

@@ -1,7 +1,7 @@
-"""What is allowed and yet hardly meant: experts that cannot do it, clones that fell short, reward against success.
+"""Warnings about what is allowed but hardly intended: weak experts, weak clones, rewards that contradict success.
 
-Each function returns sentences for a person. A sentence found in preflight and again in the run is told once: what
-comes before `FIRST` is the same both times.
+Each function returns sentences for the user. A sentence that occurs in the preflight and again in the run is shown
+once: the part before `FIRST` is the same both times.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from rlstages.specs.criteria.episodes import Episode, Score, chance_of_less, sco
 from rlstages.specs.environment import Environment
 
 LEAST = 5
-"""Episodes of an expert, and of random play, below which nothing is said of them."""
+"""Minimum number of an expert's episodes, and of random episodes, for a warning."""
 LEAST_OF_EACH = 8
-"""Solved and unsolved episodes, below which their returns are not compared."""
+"""Minimum number of solved and of unsolved episodes for a comparison of their returns."""
 ABLE = 0.9
-"""Success from which an expert is one, however easy the task is."""
+"""Success rate above which an expert is never called weak."""
 DOUBT_LEVEL, STRICT_LEVEL = 0.05, 0.001
 FALLING = 0.02
-"""Share by which a held-out loss has fallen over the last epochs where it is called still falling."""
+"""Relative fall of the validation loss over the last epochs above which it counts as still falling."""
 
 
 def doubts_about_expert(
@@ -34,15 +34,15 @@ def doubts_about_expert(
     gate: Criterion | None = None,
     remedy: str = "",
 ) -> list[str]:
-    """Return why cloning these demonstrations will hardly help.
+    """Return reasons why cloning these demonstrations will hardly help.
 
     Args:
-        name: Of the expert, or of the file.
-        environment: Where they were shown.
-        shown: Whole episodes.
-        chance: Episodes of random actions there.
-        gate: What the clone, or the next stage in the same environment, is asked for.
-        remedy: What else may be wrong with this kind of expert, as half a sentence.
+        name: Name of the expert or of the file.
+        environment: Environment of the demonstrations.
+        shown: Complete demonstrated episodes.
+        chance: Episodes of random actions in the environment.
+        gate: Criterion of the clone, or of the next stage in the same environment.
+        remedy: Another possible cause for this kind of expert, as half a sentence.
     """
     if len(shown) < LEAST:
         return []
@@ -74,12 +74,12 @@ def doubts_about_expert(
 def doubts_about_reward(
     environment: Environment, episodes: Sequence[Episode], level: float = DOUBT_LEVEL / 5
 ) -> list[str]:
-    """Return that solved episodes bring less return than others, where that is beyond luck.
+    """Return a warning if solved episodes have significantly lower returns than unsolved ones.
 
     Args:
-        environment: Where they were played.
-        episodes: By whomever.
-        level: Probability of saying so where it is not true.
+        environment: Environment of the episodes.
+        episodes: Episodes of any policy or expert.
+        level: Significance level.
     """
     solved = [e.total_reward for e in episodes if e.success]
     others = [e.total_reward for e in episodes if e.success is not None and not e.success]
@@ -93,13 +93,13 @@ def doubts_about_reward(
 
 
 def doubts_about_clone(before: Score | None, after: Score, expert: Score, losses: Sequence[float]) -> list[str]:
-    """Return that a clone is far below its expert, and what to try next.
+    """Return a warning if a clone is far below its expert, and what to try next.
 
     Args:
-        before: Of the policy before it was cloned, or `None`.
-        after: Of the clone.
-        expert: Of the demonstrations.
-        losses: The losses that the epochs were judged by, in their order, if all epochs were spent; else none.
+        before: Score of the policy before cloning, or `None`.
+        after: Score of the clone.
+        expert: Score of the demonstrations.
+        losses: Validation losses of the epochs, in order, if all epochs were spent; else empty.
     """
     if expert.success is not None and after.success is not None:
         assert expert.success_low is not None and after.success_high is not None
@@ -148,7 +148,7 @@ def doubts_about_convergence(after: Score, expert: Score, losses: Sequence[float
 
 
 def _short_of(result: Score, gate: Criterion | None) -> str | None:
-    """Return the score in words where it is below a gate beyond luck, or `None`."""
+    """Return the score in words if it is significantly below a gate, else `None`."""
     if isinstance(gate, SuccessThreshold) and result.success_high is not None:
         short = result.success_high < gate.threshold - gate.margin
         return f"success {result.success:.2f}" if short else None

@@ -1,4 +1,4 @@
-"""The frozen policy is examined in copies of its own: scored, or judged by a stage's criterion."""
+"""The examiner: scores the frozen policy, or judges it by a stage's criterion, in separate environments."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rlstages.specs.environment import Environment
 
 
 class Examiner:
-    """Plays a stage's environment with the policy as it is, and never changes it.
+    """Plays episodes of a stage's environment with the current policy, without changing it.
 
     Args:
-        environment: Of the stage.
-        stage: Its index.
-        learner: Whose policy is examined.
-        run_seed: Of the run.
-        emit: Takes events.
+        environment: Environment of the stage.
+        stage: Index of the stage.
+        learner: Learner that owns the policy.
+        run_seed: Seed of the run.
+        emit: Function that takes events.
 
     Attributes:
-        attempt: Number of the confirmation under way, or 0 before the first.
-        episodes: What it has played so far.
+        attempt: Number of the current confirmation; 0 before the first.
+        episodes: Episodes of the current confirmation so far.
     """
 
     def __init__(self, environment: Environment, stage: int, learner: Learner, run_seed: int, emit: Emit) -> None:
@@ -40,7 +40,7 @@ class Examiner:
         self._env: VecEnv | None = None
 
     def play(self, episodes: int) -> list[Episode]:
-        """Play at least `episodes` episodes, of the same seeds every time."""
+        """Play at least `episodes` episodes, with the same seeds every time."""
         if episodes == 0:
             return []
         return play_episodes(
@@ -48,11 +48,11 @@ class Examiner:
         )
 
     def play_again(self, number: int) -> list[Episode]:
-        """Play the wave with this number, from 0, of those that `play` plays."""
+        """Play one of the waves of `play`, by its number from 0."""
         return self._wave(Purpose.EVALUATION, 0, number)
 
     def score(self, purpose: str, played: Sequence[Episode]) -> Score | None:
-        """Tell the score of what was played; `None` if that is nothing."""
+        """Emit and return the score of episodes; return `None` if there are none."""
         if not played:
             return None
         result = score(played)
@@ -72,21 +72,21 @@ class Examiner:
         self.episodes = []
 
     def judge(self, criterion: Criterion) -> Verdict:
-        """Play one more episode in each copy and judge all of this attempt's."""
+        """Play one more episode in each environment, and judge all episodes of the confirmation."""
         self.episodes += self._wave(Purpose.CONFIRMATION, self.attempt, len(self.episodes))
         return criterion.judge(self.episodes, spend(self.attempt))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the confirmation under way."""
+        """Return the state of the current confirmation."""
         return {"attempt": self.attempt, "episodes": rows_of(self.episodes)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with a confirmation."""
+        """Restore the current confirmation."""
         self.attempt = state["attempt"]
         self.episodes = episodes_of(state["episodes"])
 
     def close(self) -> None:
-        """Close the copies."""
+        """Close the environments."""
         if self._env is not None:
             self._env.close()
 

@@ -1,4 +1,4 @@
-"""Who shows a task: a scripted expert, the policy of another run, or a trained stable-baselines3 model."""
+"""Experts: functions, the policies of other runs, and trained stable-baselines3 models."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MOST_ABOUT = 2**24
 
 
 def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
-    """Return what makes an expert's function from observation to action, given its environment.
+    """Return a function that takes an environment and returns the expert's function from observations to actions.
 
     Args:
-        expert: Who shows.
-        trust_pickle: Whether a model's zip file, which can run any code when it is loaded, may be loaded.
+        expert: Spec of the expert.
+        trust_pickle: Whether a model's zip file may be loaded, although this can run any code.
 
     Raises:
         InputError: If the expert does not exist or may not be loaded.
@@ -56,7 +56,7 @@ def showing(expert: Expert, *, trust_pickle: bool = False) -> Show:
 
 
 def remedy_for(expert: Expert | None) -> str:
-    """Return what may be wrong with an expert where it cannot do the task, as half a sentence, or nothing."""
+    """Return a possible cause if an expert cannot do its task, as half a sentence, or an empty string."""
     if expert is None or expert.kind != "model" or expert.normalize is not None:
         return ""
     beside = statistics_beside(Path(expert.source))
@@ -66,7 +66,7 @@ def remedy_for(expert: Expert | None) -> str:
 
 
 def unused_statistics(expert: Expert | None) -> list[str]:
-    """Return that statistics of observations lie beside an expert's model and are not used."""
+    """Return a warning if observation statistics lie beside an expert's model and are not used."""
     if expert is None or expert.kind != "model" or expert.normalize is not None:
         return []
     beside = statistics_beside(Path(expert.source))
@@ -78,9 +78,9 @@ def unused_statistics(expert: Expert | None) -> list[str]:
 
 
 def statistics_beside(model: Path) -> Path | None:
-    """Return the file of a `VecNormalize` beside a model's, or in a folder there, where RL Zoo puts it.
+    """Return the file of a `VecNormalize` beside a model's file, or in a folder there, as RL Zoo saves it.
 
-    Of several, as stable-baselines3's checkpoints leave them, it is the one whose name is most like the model's.
+    If there are several, as beside stable-baselines3's checkpoints, it is the one with the most similar name.
     """
     found = [*sorted(model.parent.glob("*.pkl")), *sorted(model.parent.glob("*/*.pkl"))]
     named = [path for path in found if "norm" in path.name.lower()]
@@ -116,14 +116,14 @@ def _acting(policy: Any, deterministic: bool, prepare: Callable[[Any], Any] = la
 
 
 def _of_contrib(path: Path, algorithm: str) -> str | None:
-    """Return the class of sb3-contrib's that a zip file is of, by what was asked for, or by its policy."""
+    """Return the class of sb3-contrib to which a zip file belongs, by the requested algorithm or its policy."""
     if algorithm in CONTRIB:
         return algorithm
     try:
         with zipfile.ZipFile(path) as file:
             about = loads(file.read("data")) if file.getinfo("data").file_size <= MOST_ABOUT else {}
     except (KeyError, OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        # What is wrong with the file is said when it is loaded.
+        # A damaged file is reported when it is loaded.
         return None
     policy = about.get("policy_class") if isinstance(about, dict) else None
     module = policy.get("__module__") if isinstance(policy, dict) else None
@@ -151,7 +151,7 @@ def _load_model(expert: Expert, trust_pickle: bool) -> Any:
     known = isinstance(algorithm, type) and issubclass(algorithm, BaseAlgorithm)
     sentence = f"stable-baselines3 has no algorithm {expert.algorithm!r}."
     require(known, sentence, "name-unknown", "Expert", "algorithm", expert.algorithm)
-    # The one place that unpickles, and only when --trust-pickle is given.
+    # This is the only place that unpickles, and only with --trust-pickle.
     load: Any = BaseAlgorithm.load  # noqa: TID251
     try:
         with random_state_kept():

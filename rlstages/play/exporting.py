@@ -1,4 +1,4 @@
-"""A run's final policy as a file of its own: `rlstages.export`."""
+"""Export of a run's final policy to a file: `rlstages.export`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ENDINGS: dict[str, Form] = {".zip": "sb3", ".safetensors": "safetensors"}
 
 @dataclass(frozen=True)
 class Exported:
-    """A policy that was written to a file.
+    """An exported policy.
 
     Attributes:
-        path: The file.
-        form: `"sb3"`, a model of stable-baselines3, or `"safetensors"`, the weights of its policy.
+        path: Path of the file.
+        form: `"sb3"` for a model of stable-baselines3, or `"safetensors"` for the weights of its policy.
         algorithm: Class of stable-baselines3 whose `load` reads the model.
-        digest: SHA-256 of the weights in a safetensors file; of a model `None`.
-        needs_rlstages: Whether a model can only be loaded where rlstages is installed.
+        digest: SHA-256 of the weights in a safetensors file, or `None` for a model.
+        needs_rlstages: Whether a model can be loaded only if rlstages is installed.
     """
 
     path: Path
@@ -37,15 +37,15 @@ class Exported:
 
 @one_at_a_time("the export of a policy")
 def export(run: Path | str, out: Path | str, form: Form | None = None) -> Exported:
-    """Write a run's final policy to a file; it acts in the environment's own units.
+    """Write a run's final policy to a file. The exported policy acts in the environment's own units.
 
     Args:
-        run: A run directory.
-        out: The file to write; its ending is `.zip` or `.safetensors`.
-        form: What the file is to be; default what its ending says.
+        run: Run directory.
+        out: File to write, with the ending `.zip` or `.safetensors`.
+        form: Form of the file. By default it follows from the ending.
 
     Raises:
-        InputError: If the file is there already or its ending does not fit, or no stage has ended in the run.
+        InputError: If the file exists, its ending does not fit the form, or no stage of the run has ended.
     """
     run, out = Path(run), Path(out)
     require(not out.exists(), f"{out} is there already; give another --out.", "out-taken", out)

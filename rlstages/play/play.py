@@ -1,4 +1,4 @@
-"""A frozen policy plays episodes of its own, and is scored."""
+"""Playing complete episodes with a frozen policy."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from rlstages.specs.criteria.episodes import MAX_EPISODE_STEPS, Episode
 
 
 class Actor(Protocol):
-    """Acts with a policy; an algorithm does."""
+    """An object that acts with a policy, such as an algorithm."""
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
-        """Return a function from the observations of all copies to actions; its draws depend on the seed alone."""
+        """Return a function from the observations of all environments to actions; its draws depend only on the seed."""
 
 
 def play_wave(
     actor: Actor, env: VecEnv, seed: int, deterministic: bool, start: EpisodeStart = OWN_START
 ) -> list[Episode]:
-    """Play one whole episode in each copy.
+    """Play one complete episode in each environment.
 
-    One episode per copy, counted by its start: to take the first to finish would favour short ones.
+    Taking the first episodes to finish instead would favour short ones.
 
     Args:
-        actor: Plays; its policy is not changed.
-        env: Its copies are reset first.
-        seed: Copy `i` gets `seed + i`, and the actions are drawn from it.
-        deterministic: Whether the policy takes its likeliest action instead of sampling.
+        actor: Object that acts. Its policy is not changed.
+        env: Environments, which are reset first.
+        seed: Seed of the actions. Environment `i` gets `seed + i`.
+        deterministic: Whether to take the likeliest action instead of sampling.
         start: Options and actions with which all episodes begin.
 
     Returns:
-        The episodes in the order of their copies.
+        Episodes in the order of the environments.
 
     Raises:
-        InputError: If the environment's episodes cannot begin so.
+        InputError: If episodes cannot begin with `start`.
         Fault: If an episode does not end.
     """
     act = actor.player(seed, deterministic)
@@ -73,7 +73,7 @@ def play_episodes(
     deterministic: bool,
     start: EpisodeStart = OWN_START,
 ) -> list[Episode]:
-    """Play at least `episodes` episodes, in waves of one per copy; the same numbers give the same seeds and draws."""
+    """Play at least `episodes` episodes, in waves. The same arguments give the same seeds and draws."""
     played: list[Episode] = []
     wave = 0
     while len(played) < episodes:

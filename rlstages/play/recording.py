@@ -1,4 +1,4 @@
-"""An expert in an environment becomes demonstrations."""
+"""Recording an expert's episodes as demonstrations."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Show = Callable[[gym.Env[Any, Any]], Act]
 
 
 class Budget(NamedTuple):
-    """How much play a trial may take: whichever of the two is spent first.
+    """Limits of a trial, which ends when either is reached.
 
     Attributes:
-        steps: Of the environment.
-        seconds: Of wall-clock time.
+        steps: Environment steps.
+        seconds: Seconds of wall-clock time.
     """
 
     steps: int
@@ -50,16 +50,16 @@ def record(
     stage: int = 0,
     level: Mapping[str, Any] | None = None,
 ) -> Demonstrations:
-    """Let an expert play.
+    """Record episodes of an expert.
 
     Args:
-        environment: Where it plays, one copy.
-        expert: Who plays, and how many episodes.
-        show: Makes the expert's function from observation to action, given the copy (`experts.showing`). It is called
-            for every episode, after the reset.
-        run_seed: Of the run; with `stage` and the episode's number it seeds every episode.
+        environment: Environment, of which one instance is made.
+        expert: Spec of the expert, with the number of episodes.
+        show: Function that takes the environment and returns the expert's function from observations to actions
+            (`experts.showing`). It is called for every episode, after the reset.
+        run_seed: Seed of the run. Every episode's seed depends on it, on `stage` and on the episode's number.
         stage: Index of the stage.
-        level: Options that every episode starts with.
+        level: Options with which every episode starts.
 
     Raises:
         InputError: If the expert does not exist, fails or leaves the action space, or its episodes do not end.
@@ -68,19 +68,19 @@ def record(
 
 
 def rehearse(environment: Environment, expert: Expert, show: Show, budget: Budget) -> Demonstrations:
-    """Let an expert play for a while, as it will when it is recorded, so that what fails then fails now.
+    """Let an expert play for a short time in the same way as `record`, to find errors early.
 
     Args:
-        environment: Where it plays.
-        expert: Who plays, at most as many episodes as it is asked for.
-        show: As in `record`.
-        budget: When it stops.
+        environment: Environment to play in.
+        expert: Spec of the expert, with the maximum number of episodes.
+        show: Same as for `record`.
+        budget: Limits of the trial.
 
     Returns:
-        The whole episodes.
+        Complete episodes.
 
     Raises:
-        InputError: As `record` does.
+        InputError: In the same cases as `record`.
     """
     return _record(environment, expert, show, (0, 0, Purpose.TRIAL), None, budget)
 
@@ -115,7 +115,7 @@ def _record(
 
 
 class _Play:
-    """Plays episodes of an expert in one copy of an environment."""
+    """Plays episodes of an expert in one environment."""
 
     def __init__(self, environment: Environment, expert: Expert, env: gym.Env[Any, Any], show: Show) -> None:
         self._environment, self._expert, self._env, self._show = environment, expert, env, show
@@ -127,7 +127,7 @@ class _Play:
             self._masks = env.get_wrapper_attr("action_masks")
 
     def __call__(self, start: EpisodeStart, budget: Budget | None) -> Demonstration | None:
-        """Play one whole episode; `None` if the budget is spent before it ends."""
+        """Play one complete episode; return `None` if the budget is spent before it ends."""
         expert, space, seed = self._expert, self._env.action_space, start.seed
         observation, info, act = self._begin(start)
         seen: list[Any] = [observation]
@@ -173,7 +173,7 @@ class _Play:
         )
 
     def _allowed(self, info: dict[str, Any], place: str) -> np.ndarray | None:
-        """Return which actions are allowed, as `action_masks()` of the environment or else its info says."""
+        """Return the mask of allowed actions, from the environment's `action_masks()` or else from its info."""
         try:
             with self._limit:
                 return _mask(info.get("action_mask") if self._masks is None else self._masks())
@@ -182,7 +182,7 @@ class _Play:
             raise InputError(said, "environment-invalid", self._environment, trace=traceback_of(error)) from error
 
     def _holds(self, info: dict[str, Any], total: float, length: int, seed: int | None) -> bool:
-        """Say whether the episode would count as solved if it ended here, where that matters or costs nothing."""
+        """Return whether the episode would count as solved if it ended now, if that matters or costs nothing."""
         if self._environment.success_at == "any":
             return bool(self._judge(info, total, length, seed))
         return self._key is not None and is_true(info.get(self._key, False))
@@ -196,7 +196,7 @@ class _Play:
             raise InputError(sentence, "environment-invalid", self._environment, "success") from error
 
     def _begin(self, start: EpisodeStart) -> tuple[Any, dict[str, Any], Act]:
-        """Reset the environment and have the expert look at the new episode."""
+        """Reset the environment, and make the expert's function for the new episode."""
         try:
             observation, info = self._copy.reset(seed=start.seed, options=thaw(start.options) or None)
         except CopyError as error:
@@ -207,11 +207,11 @@ class _Play:
             return observation, info, self._show(self._env)
 
     def _ask(self, act: Act, observation: Any, place: str) -> Any:
-        """Return the expert's action; neither its arrays nor those that it was given are shared."""
+        """Return the expert's action. Arrays are copied in both directions."""
         try:
             with self._limit:
                 action = detached(act(detached(observation)))
-            # Twice a list is a longer one, and an environment expects an array.
+            # Convert lists to arrays, which environments expect: a list times two is a longer list.
             return np.asarray(action) if isinstance(action, (list, tuple)) else action
         except InputError:
             raise
@@ -240,7 +240,7 @@ class _Play:
 
 
 def _mask(given: Any) -> np.ndarray | None:
-    """Return a mask of actions in an array of its own; `None` if something else is given."""
+    """Return a copy of an action mask, or `None` if the value is not a mask."""
     try:
         mask = np.array(given)
     except ValueError:
@@ -249,16 +249,16 @@ def _mask(given: Any) -> np.ndarray | None:
 
 
 def _stacked(masks: list[np.ndarray | None]) -> np.ndarray | None:
-    """Return the masks of an episode as one array, or `None` if a step has none, or one of another length."""
+    """Return the masks of an episode as one array, or `None` if they are incomplete or differ in length."""
     told = [mask for mask in masks if mask is not None]
     return np.stack(told) if len(told) == len(masks) and len({len(mask) for mask in told}) == 1 else None
 
 
 def _checked(expert: Expert, action: Any, space: gym.Space[Any], place: str) -> np.ndarray:
-    """Return an action in its space's type.
+    """Return an action in the type of its space.
 
     Raises:
-        InputError: If it is not in the space, naming the number that is wrong.
+        InputError: If the action is not in the space; the message names the wrong number.
     """
     given: Any = None
     try:
@@ -267,7 +267,7 @@ def _checked(expert: Expert, action: Any, space: gym.Space[Any], place: str) -> 
             stored: np.ndarray = given.astype(space.dtype)
         fits = given.dtype.kind in "fiub" and given.shape == space.shape
         if stored.dtype.kind != "f":
-            # No whole float: an environment may use the action as an index.
+            # Refuse integer-valued floats, because an environment may use the action as an index.
             fits = fits and np.can_cast(given.dtype, stored.dtype, "same_kind") and np.array_equal(stored, given)
     except (TypeError, ValueError, OverflowError):
         fits = False

@@ -1,8 +1,8 @@
-"""What the policy that leaves a stage can do elsewhere: it plays in every environment of the curriculum.
+"""Retention: after a stage, the policy is scored in every environment of the curriculum.
 
-Nothing that is trained depends on it: it has copies and random draws of its own. Its cost is bounded in environment
-steps and not in seconds, so that a run tells the same scores on every machine, and after every kill; what it took in
-seconds is told beside it.
+The training does not depend on it: it has environments and random generators of its own. Its cost is limited in
+environment steps instead of seconds, so that a run reports the same scores on every machine and after every kill. The
+seconds are reported too.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from rlstages.specs.variants import Variant, is_scored_next, variants_of
 
 WAVE, MOST_EPISODES = 8, 48
 FREE_STEPS = 10_000
-"""What a run may take where its share is less: clones are scored before any step is trained, and short runs have few.
+"""Steps that a run may take if its share is smaller, because clones are scored before any training step.
 
-It is at most the share of all steps that its stages may take, and of that the part for the stages that have ended. The
-last policy's first waves are played whatever was taken before: it is the one that a run is made for.
+The limit is also at most the share of all steps that the stages may take, in proportion to the stages that have ended.
+The first waves of the final policy are played in any case, because the run is made for this policy.
 """
 
 
 class Retention:
-    """Scores the policy that leaves a stage, piece by piece; see `step`.
+    """Scores the policy after a stage, piece by piece; see `step`.
 
     Args:
-        curriculum: Says where, and which share of the run's steps it may take.
-        learner: Whose policy plays; it is not changed.
-        run_seed: Of the run.
-        emit: Takes events.
+        curriculum: Curriculum, with the environments and the share of the run's steps for retention.
+        learner: Learner that owns the policy, which is not changed.
+        run_seed: Seed of the run.
+        emit: Function that takes events.
         trust_pickle: Whether an expert's model zip may be loaded.
 
     Attributes:
-        steps: Environment steps it took so far, in all stages, those of copies that wait for others included.
-        seconds: Likewise.
+        steps: Environment steps of all scoring so far, including those of environments that waited for others.
+        seconds: Seconds of all scoring so far.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Retention:
         return self._stage is not None
 
     def begin(self, stage: int, own: Score | None) -> None:
-        """Have the policy scored that leaves a stage.
+        """Begin to score the current policy.
 
         Args:
-            stage: Its index.
-            own: The policy's score in that stage's own environment, where it need not play again.
+            stage: Index of the stage that has ended.
+            own: Score of the policy in that stage's environment, if it is known.
         """
         if self._curriculum.retention_share > 0.0:
             self._stage, self._own = stage, own
@@ -86,7 +86,7 @@ class Retention:
                 self._wave_steps[variant.index] = WAVE * own.steps // own.episodes
 
     def step(self) -> None:
-        """Play one wave of episodes, or let chance and the expert play in one environment, or tell the scores."""
+        """Play one wave of episodes, or measure the baselines in one environment, or emit the scores."""
         started = time.perf_counter()
         with random_state_kept():
             done = not self._work()
@@ -95,7 +95,7 @@ class Retention:
             self._tell()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was played so far, but for the seconds it took."""
+        """Return the episodes so far, without the seconds."""
         return {
             "steps": self.steps,
             "baselines": [to_data(one, nan_as_null=True) for one in self._baselines],
@@ -120,20 +120,20 @@ class Retention:
         self._copies.clear()
 
     def _work(self) -> bool:
-        """Do the next piece that there are steps for; return whether there was one."""
+        """Do the next piece of work for which there are steps; return whether there was one."""
         assert self._stage is not None
         share = self._curriculum.retention_share * self._learner.global_step
         free = self._free * (self._stage + 1) / len(self._curriculum.stages)
         elsewhere = [variant for variant in self._variants if not self._is_scored(variant)]
         unplayed = [variant for variant in elsewhere if not self._played[variant.index]]
         if unplayed and (self._is_last or self.steps < max(share, free)):
-            # No environment goes without a score because others come before it.
+            # Play first waves everywhere before further waves anywhere.
             self._play(min(unplayed, key=lambda variant: self._wave_steps[variant.index] > 0))
             return True
         left = share - self.steps - self._reserve()
         lacking = [variant for variant in self._variants if self._baselines[variant.index] is None]
         expected = [2 * self._wave_steps[variant.index] for variant in lacking]
-        # A table is normalised as a whole or not at all, so some of them would be of no use.
+        # A table is normalised as a whole or not at all, so baselines of only some environments would be useless.
         if lacking and min(expected) > 0 and sum(expected) <= left:
             self._measure(lacking[0])
             return True
@@ -148,12 +148,12 @@ class Retention:
         return self._stage == len(self._curriculum.stages) - 1
 
     def _reserve(self) -> int:
-        """Return the steps to keep for the last policy's first waves, by the waves that were played so far."""
+        """Return the number of steps to reserve for the first waves of the final policy, estimated from earlier waves."""
         known = max(self._wave_steps)
         return 0 if self._is_last else sum(steps or known for steps in self._wave_steps)
 
     def _is_scored(self, variant: Variant) -> bool:
-        """Whether the policy need not play there: the stage that it left has scored it, or the next one will."""
+        """Return whether the policy need not play in a variant, because the last or the next stage scores it there."""
         assert self._stage is not None
         return self._is_own(variant) or is_scored_next(self._curriculum, self._stage, variant.environment)
 

@@ -1,4 +1,4 @@
-"""The policies that runs left behind: loaded, scored, exported."""
+"""Loading, scoring and exporting the policies of runs."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ POLICY_ACTION = "policy_action"
 
 @one_at_a_time("load_policy()")
 def load_policy(run: Path | str) -> ActorCriticPolicy:
-    """Return the policy at the end of a run's last finished stage, ready for `policy.predict(observation)`.
+    """Return the policy of a run's last finished stage, ready for `policy.predict(observation)`.
 
-    It acts in the environment's own units, within its bounds. Nothing that the run names is imported, so the run may be
-    anybody's.
+    It acts in the environment's own units, within its bounds. No code that the run names is imported, so runs of
+    strangers
+    are safe.
 
     Args:
-        run: A run directory.
+        run: Run directory.
 
     Raises:
-        InputError: If it is no run directory, or no stage has ended in it.
+        InputError: If this is not a run directory, or no stage has ended in it.
     """
     policy = model_in_own_units(load_learner(Path(run))).policy
     policy.set_training_mode(False)
@@ -54,12 +55,12 @@ def load_policy(run: Path | str) -> ActorCriticPolicy:
 
 
 def model_in_own_units(learner: Learner) -> OnPolicyAlgorithm:
-    """Return a learner's model acting in the environment's own units, as plain stable-baselines3 runs it.
+    """Return a learner's model for actions in the environment's own units, as plain stable-baselines3 needs it.
 
-    Where the policy acts in [-1, 1] instead (`rlstages.environments.action_units`), this is a model of its own: what
-    turns those actions into the environment's is part of its last layer and its `log_std`, exactly but for rounding,
-    and its optimiser is a new one. In dimensions whose bounds are equal the noise stays as it is, for clipping takes
-    all of it away.
+    If the policy acts in [-1, 1] instead (`rlstages.environments.action_units`), the result is a new model with a new
+    optimiser. The conversion of actions is part of its last layer and its `log_std`, exact up to rounding. In
+    dimensions
+    whose bounds are equal the noise stays as it is, because clipping removes all of it.
     """
     own = learner.action_space
     if unit_space(own) is own:
@@ -68,7 +69,7 @@ def model_in_own_units(learner: Learner) -> OnPolicyAlgorithm:
     half, middle = (torch.as_tensor(numbers) for numbers in scale_of(own))
     weights = learner.weights()
     kinds = {name: value.dtype for name, value in weights.items()}
-    # On the CPU, because not every device has float64.
+    # Compute on the CPU, because not every device supports float64.
     last, bias, noise = (weights[name].cpu().double() for name in ("action_net.weight", "action_net.bias", "log_std"))
     weights["action_net.weight"], weights["action_net.bias"] = last * half[:, None], bias * half + middle
     weights["log_std"] = noise + torch.where(half > 0, half, 1.0).log()
@@ -79,10 +80,10 @@ def model_in_own_units(learner: Learner) -> OnPolicyAlgorithm:
 
 
 def load_learner(run: Path) -> Learner:
-    """Return a learner with the policy at the end of a run's last finished stage.
+    """Return a learner with the policy of a run's last finished stage.
 
     Raises:
-        InputError: If it is no run directory, or no stage has ended in it.
+        InputError: If this is not a run directory, or no stage has ended in it.
     """
     record, weights = read_record(run), final_weights(run)
     learner = learner_of(record, weights)
@@ -91,11 +92,12 @@ def load_learner(run: Path) -> Learner:
 
 
 def learner_of(record: RunRecord, weights: Mapping[str, torch.Tensor] | None = None) -> Learner:
-    """Build the learner that a run's record describes, with fresh weights.
+    """Build the learner that a run's record describes, with new weights.
 
     Args:
-        record: What `run.json` says.
-        weights: What the learner is built for: a network of another size is not even made, for it may be of any size.
+        record: Record of the run (`run.json`).
+        weights: Weights that will be loaded. A network of another size is refused before it is built, because it may be
+            huge.
     """
     observation_space, action_space = spaces_of(record)
     agent = record.curriculum.agent
@@ -116,7 +118,7 @@ def spaces_of(record: RunRecord) -> tuple[gym.Space[Any], gym.Space[Any]]:
     """Return the observation space of a run, and its action space in the environment's own units.
 
     Raises:
-        InputError: If the run's policy acts in other units than policies do now.
+        InputError: If the run's policy acts in other units than current policies.
     """
     observation, action = (space_from_data(record.spaces.get(name, {})) for name in ("observation", "action"))
     acts_in = space_from_data(record.spaces[POLICY_ACTION]) if POLICY_ACTION in record.spaces else action
@@ -129,14 +131,14 @@ def spaces_of(record: RunRecord) -> tuple[gym.Space[Any], gym.Space[Any]]:
 
 
 def spaces_to_data(observation: gym.Space[Any], action: gym.Space[Any]) -> dict[str, Any]:
-    """Return what a run's record says of its spaces: its own, and the policy's where that acts in other units."""
+    """Return the spaces as data for a run's record, with the policy's action space if it acts in other units."""
     own = {"observation": space_to_data(observation), "action": space_to_data(action)}
     units = unit_space(action)
     return own if units is action else {**own, POLICY_ACTION: space_to_data(units)}
 
 
 def last_finished(run: Path) -> tuple[int, StageFinished]:
-    """Return the index of the last finished stage, and how it ended.
+    """Return the index of the last finished stage, and its event.
 
     Raises:
         InputError: If no stage has ended.
@@ -150,7 +152,7 @@ def last_finished(run: Path) -> tuple[int, StageFinished]:
 
 
 def final_policy_file(run: Path) -> Path:
-    """Return the file of the policy at the end of the last finished stage.
+    """Return the policy file of the last finished stage.
 
     Raises:
         InputError: If no stage has ended.
@@ -159,16 +161,16 @@ def final_policy_file(run: Path) -> Path:
 
 
 def final_weights(run: Path) -> Weights:
-    """Return the weights of that policy, as they were written.
+    """Return the weights in the policy file of the last finished stage.
 
     Raises:
-        InputError: If no stage has ended, or the file has changed since.
+        InputError: If no stage has ended, or the file has changed.
     """
     return read_policy(final_policy_file(run), last_finished(run)[1].digest)
 
 
 class Scored(NamedTuple):
-    """What a policy scores in an environment."""
+    """The score of a policy in an environment."""
 
     environment: Environment
     score: Score
@@ -184,15 +186,15 @@ def evaluate(
     curriculum: Curriculum | None = None,
     trust_imports: bool = False,
 ) -> list[Scored]:
-    """Score a run's final policy, in every environment of its curriculum if no others are given.
+    """Score a run's final policy in environments.
 
     Args:
-        run: A run directory.
-        episodes: How many to score in each environment.
-        seed: Of the episodes.
-        environments: Where; default every environment of the curriculum and its held-out ones, each once.
-        curriculum: A curriculum whose environments may be imported, where the run was made by somebody else.
-        trust_imports: Whether everything that the run names may be imported.
+        run: Run directory.
+        episodes: Number of episodes in each environment.
+        seed: Seed of the episodes.
+        environments: Environments. By default, all of the curriculum and its held-out ones, each once.
+        curriculum: Curriculum whose environments may be imported if somebody else made the run.
+        trust_imports: Whether all code that the run names may be imported.
 
     Raises:
         InputError: If the run names code that may not be imported.
@@ -219,6 +221,6 @@ def evaluate(
                 )
             finally:
                 env.close()
-            # Waves are whole; of the last one those count that began first, however long they took.
+            # Waves are complete. Of the last one, the episodes that began first count, whatever their length.
             scores.append(Scored(environment, score(played[:episodes])))
     return scores

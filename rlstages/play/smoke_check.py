@@ -1,4 +1,4 @@
-"""What episodes of random actions, and some of an expert, tell of an environment before step 0."""
+"""Checks of an environment before step 0, by episodes of random actions and of the expert."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ TRIAL = Budget(steps=2_000, seconds=2.0)
 TRIAL_EPISODES = 40
 EXPERT_TRIAL = Budget(steps=2_000, seconds=1.0)
 ENDLESS = 20_000
-"""Steps of random actions after which an episode without a known limit counts as one that does not end."""
+"""Number of random steps after which an episode without a known limit counts as endless."""
 LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps", "max_path_length", "horizon")
-"""Attributes that hold a limit of steps: gymnasium's TimeLimit, its batches, minigrid, Meta-World, robosuite."""
+"""Attributes with a step limit: in gymnasium's TimeLimit and vector environments, minigrid, Meta-World, robosuite."""
 
 
 class Trial(NamedTuple):
-    """What came out of episodes of random actions.
+    """The result of episodes of random actions.
 
     Attributes:
-        episodes: Those that ended.
-        step_seconds: Median wall-clock time of a step: one that compiles, or waits for another process, says nothing.
-        unended: Steps after which the first episode had not ended, where no limit of its steps is known; else 0.
+        episodes: Episodes that ended.
+        step_seconds: Median wall-clock time of a step, which ignores single steps that compile or wait.
+        unended: Number of steps after which the first episode had not ended, if its step limit is unknown; else 0.
     """
 
     episodes: tuple[Episode, ...]
@@ -43,15 +43,15 @@ class Trial(NamedTuple):
 
     @property
     def silent(self) -> bool:
-        """Whether episodes ended, and none of them said whether it had succeeded."""
+        """Whether episodes ended, but none of them reported success or failure."""
         return bool(self.episodes) and all(episode.success is None for episode in self.episodes)
 
 
 def try_episodes(environment: Environment) -> Trial:
-    """Play episodes at random, for a while.
+    """Play episodes with random actions, for a short time.
 
     Raises:
-        InputError: If one fails, gives a reward that is not finite, or its rule of success fails.
+        InputError: If an episode fails, has a non-finite reward, or its success function fails.
     """
     env = Guarded(make_environment(environment), 0, environment.step_timeout)
     episodes: list[Episode] = []
@@ -75,7 +75,7 @@ def try_episodes(environment: Environment) -> Trial:
 def _play_at_random(
     environment: Environment, env: Guarded, number: int, budget: Budget, seconds: list[float]
 ) -> Episode | None:
-    """Play one episode, and add each step's time to `seconds`; `None` if the budget is spent before it ends."""
+    """Play one episode, and add each step's time to `seconds`; return `None` if the budget is spent before."""
     solved = success_rule(environment.success)
     total, step, held, started = 0.0, 0, False, time.monotonic()
     try:
@@ -115,19 +115,19 @@ def _play_at_random(
 
 
 def try_expert(environment: Environment, expert: Expert, show: Show) -> Demonstrations:
-    """Let the expert play for a while, as it will when it is recorded.
+    """Let the expert play for a short time, in the same way as when it is recorded.
 
     Returns:
-        The whole episodes that it played, if there was time for any.
+        Complete episodes, if there was time for any.
 
     Raises:
-        InputError: If the expert fails, its action does not fit, or the environment fails with it.
+        InputError: If the expert fails, its action does not fit the space, or the environment fails.
     """
     return rehearse(environment, expert, show, EXPERT_TRIAL)
 
 
 def limit_of(env: gym.Env[Any, Any]) -> int | None:
-    """Return the number of steps after which an environment ends its episodes, where it is known, else `None`."""
+    """Return the step limit of an environment's episodes, or `None` if it is unknown."""
     inside: Any = env
     while inside is not None:
         for name in LIMITS:

@@ -1,8 +1,8 @@
-"""The observation statistics of a `VecNormalize` that stable-baselines3 has pickled, read without running any of it.
+"""A safe reader for the observation statistics of a pickled `VecNormalize`.
 
-A pickle names functions, which Python calls when it is loaded. Here a name stands for an inert object of ours, and only
-names that such a file has are known at all: nothing is imported, nothing is called, and no array is made but from the
-bytes in the file.
+A pickle names functions, and Python calls them when it loads the file. This reader replaces each name by an inert
+object, and accepts only names that occur in such files. Nothing is imported or called, and arrays are made only from
+the bytes in the file.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _BUILTINS = {"set", "frozenset", "slice", "complex", "bytearray", "object", "get
 
 @dataclass(frozen=True)
 class ObservationStatistics:
-    """What `VecNormalize` does to observations.
+    """The observation statistics of a `VecNormalize`.
 
     Attributes:
-        moments: Mean and variance, for each key of a `Dict` observation that is normalised, or under `None`.
-        epsilon: Added to the variance.
+        moments: Mean and variance by key of a `Dict` observation, or under the key `None`.
+        epsilon: Number that is added to the variance.
         clip: Limit of the standardised numbers, in standard deviations.
     """
 
@@ -44,7 +44,7 @@ class ObservationStatistics:
     clip: float
 
     def apply(self, observation: Any) -> Any:
-        """Return an observation as the model was trained to see it."""
+        """Return a normalised observation, as the model saw it in training."""
         if not self.moments:
             return observation
         if None in self.moments:
@@ -52,7 +52,7 @@ class ObservationStatistics:
         return {k: self._standardize(k, part) if k in self.moments else part for k, part in observation.items()}
 
     def require_fit(self, path: str, space: gym.Space[Any]) -> None:
-        """Refuse statistics of other observations than those of a space.
+        """Refuse statistics that do not fit an observation space.
 
         Raises:
             InputError: If keys or shapes differ.
@@ -79,7 +79,7 @@ def read_statistics(path: Path) -> ObservationStatistics:
     """Read a file that `VecNormalize.save` wrote.
 
     Raises:
-        InputError: If it is missing, something else, or names what such a file does not.
+        InputError: If the file is missing, has another format, or names anything unexpected.
     """
     require(path.is_file(), f"There are no statistics at {path}.", "file-missing", path)
     try:
@@ -92,14 +92,14 @@ def read_statistics(path: Path) -> ObservationStatistics:
     except InputError as error:
         raise InputError(f"{path} cannot be read: {error}", "file-damaged", path) from error
     except Exception as error:
-        # Whatever a damaged pickle makes its reader raise.
+        # A damaged pickle can make its reader raise anything.
         raise InputError(
             f"{path} is no file that VecNormalize.save wrote: {text_of(error)}.", "file-damaged", path
         ) from error
 
 
 def _require_small(content: bytes) -> None:
-    """Refuse a pickle that would take far more memory than it has bytes: by many objects, or a place far out."""
+    """Refuse a pickle that would need far more memory than its size, through many objects or a large memo index."""
     for number, (operation, given, _) in enumerate(pickletools.genops(content)):
         require_sound(number < MAX_OPERATIONS, f"it has more than {MAX_OPERATIONS:,} objects.")
         require_sound("PUT" not in operation.name or cast(int, given) <= MAX_OPERATIONS, "it is damaged.")
@@ -131,7 +131,7 @@ def _number(value: Any) -> Any:
 
 
 class _Inert:
-    """Stands for whatever a pickle names: keeps what it is called with and what it is given as its state."""
+    """A stand-in for any name in a pickle, which stores its arguments and its state."""
 
     def __init__(self, name: str, given: tuple[Any, ...] = ()) -> None:
         self.name, self.given = name, given
@@ -144,13 +144,13 @@ class _Inert:
         self.held = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Take an item of a mapping that the pickle fills."""
+        """Store an item of a mapping that the pickle fills."""
 
     def append(self, value: Any) -> None:
-        """Take an item of a list that the pickle fills."""
+        """Store an item of a list that the pickle fills."""
 
     def array(self) -> np.ndarray:
-        """Return the array that NumPy's pickles describe: a type, a shape and bytes."""
+        """Return the array that NumPy's pickle describes by a type, a shape and bytes."""
         if self.name.endswith(("multiarray.scalar", "scalar")):
             dtype, content = self.given
             return np.frombuffer(_bytes(content), _dtype(dtype)).reshape(())
@@ -165,7 +165,7 @@ class _Inert:
 
 def _bytes(content: Any) -> bytes:
     if isinstance(content, _Inert):
-        # Protocol 2 writes bytes as text: _codecs.encode(text, "latin1").
+        # Protocol 2 stores bytes as text: _codecs.encode(text, "latin1").
         content = str(content.given[0]).encode("latin1")
     require_sound(isinstance(content, (bytes, bytearray)), "its arrays are damaged.")
     return bytes(content)
@@ -186,7 +186,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _stand_in(name: str) -> Any:
-    """Return a class of its own: pickles call it, and make objects of it without calling it."""
+    """Return a new stand-in class. Pickles call it, or make objects of it without calling it."""
 
     def new(cls: Any, *given: Any, **named: Any) -> _Inert:
         if name.startswith("copyreg.") and given and isinstance(given[0], type):
