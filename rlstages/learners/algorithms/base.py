@@ -126,16 +126,12 @@ class Algorithm(Protocol):
     Attributes:
         model: Algorithm of stable-baselines3 that holds the network, for export.
         policy: Network of actor and critic.
-        optimizers: Optimisers of the network's parameters, by name.
     """
 
     model: BaseAlgorithm
 
     @property
     def policy(self) -> ActorCriticPolicy: ...  # noqa: D102
-
-    @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]: ...  # noqa: D102
 
     @classmethod
     def check(cls, agent: Agent, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> str:

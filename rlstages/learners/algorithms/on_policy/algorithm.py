@@ -68,11 +68,6 @@ class OnPolicy:
         ppo = isinstance(self._agent.algorithm, PPO)
         return NumpyEngine(self.policy, ppo, self._seed) if choice.name == "numpy" else TorchEngine(self.policy, ppo)
 
-    @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """The single optimiser, which has all parameters."""
-        return {"policy": self.policy.optimizer}
-
     # --- acting ------------------------------------------------------------------------------------------------
 
     def begin(self, env: VecEnv, state: Any = None) -> None:
