@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from rlstages.environments.batched_vec_env import BatchedVecEnv
 from rlstages.environments.guard import CopyError
 from rlstages.environments.in_process import InProcess
-from rlstages.environments.replayed import Played, different_copies
+from rlstages.environments.replayed import Replayed, different_copies
 from rlstages.environments.reports import Counts, Reports, Warn, log_warning
 from rlstages.environments.seeding import OWN_START, EpisodeStart
 from rlstages.environments.subprocesses import Workers
@@ -39,6 +39,7 @@ class EpisodeMonitor(VecEnvWrapper):
 
     Attributes:
         finished: Episodes that ended since they were last taken, in the order of their end.
+        counts: How far each copy is in its episode.
     """
 
     venv: BatchedVecEnv | InProcess | Workers
@@ -46,14 +47,14 @@ class EpisodeMonitor(VecEnvWrapper):
     def __init__(self, venv: BatchedVecEnv | InProcess | Workers, spec: Environment, warn: Warn = log_warning) -> None:
         super().__init__(venv)
         self.finished: list[Episode] = []
-        self._counts = Counts(self.num_envs)
-        self._reports = Reports(spec, venv.observation_space, self._counts, warn)
-        self._success = SuccessJudge(self._counts, self._reports)
-        self._played = Played()
+        self.counts = Counts(self.num_envs)
+        self._reports = Reports(spec, venv.observation_space, self.counts, warn)
+        self._success = SuccessJudge(self.counts, self._reports)
         self._starts = [OWN_START] * self.num_envs
         self._coming = self._starts.copy()
         self._last: Any = None
         self._batched = venv if isinstance(venv, BatchedVecEnv) else None
+        self._inside = venv if isinstance(venv, BatchedVecEnv) else Replayed(venv, spec, self.counts)
 
     def begin_with(self, starts: Sequence[EpisodeStart]) -> None:
         """Let the coming episodes of each copy start in the way given for it, until others are given.
@@ -89,10 +90,9 @@ class EpisodeMonitor(VecEnvWrapper):
         except CopyError as error:
             raise self._reports.failure(error, 0) from error
         self._starts = list(self.venv.starts)
-        self._counts.clear()
+        self.counts.clear()
         self._success.held[:] = False
         self.finished.clear()
-        self._played.clear()
         self._reports.pass_on(self.venv.notes, begun=True)
         self._reports.check(observations)
         self._last = observations
@@ -104,8 +104,8 @@ class EpisodeMonitor(VecEnvWrapper):
         Raises:
             EnvironmentFault: If a copy's process has died.
         """
-        if self._batched is None:
-            self._played.add(actions, self._counts.lengths)
+        if isinstance(self._inside, Replayed):
+            self._inside.add(actions)
         try:
             # A copy: the environment may write into its actions, and the caller may keep these.
             self.venv.step_async(np.array(actions))
@@ -122,7 +122,7 @@ class EpisodeMonitor(VecEnvWrapper):
             observations, rewards, dones, infos = self.venv.step_wait()
         except CopyError as error:
             raise self._reports.failure(error, 1) from error
-        counts, reports, idle = self._counts, self._reports, self.idle
+        counts, reports, idle = self.counts, self._reports, self.idle
         counts.steps += 1
         counts.lengths += 1
         if idle is not None:
@@ -139,11 +139,6 @@ class EpisodeMonitor(VecEnvWrapper):
         return observations, rewards, dones, infos
 
     @property
-    def steps(self) -> int:
-        """Steps of every copy since all were reset."""
-        return self._counts.steps
-
-    @property
     def idle(self) -> np.ndarray | None:
         """Which copies' last step was a reset and no step of an episode; see `BatchedVecEnv.idle`."""
         return None if self._batched is None else self._batched.idle
@@ -156,14 +151,8 @@ class EpisodeMonitor(VecEnvWrapper):
     @property
     def lengths(self) -> np.ndarray:
         """Steps of each copy's episode so far, shape `(num_envs,)`, in an array of the caller's own."""
-        lengths: np.ndarray = self._counts.lengths.copy()
+        lengths: np.ndarray = self.counts.lengths.copy()
         return lengths
-
-    @property
-    def begins(self) -> np.ndarray:
-        """At which of its steps each copy's episode under way began, shape `(num_envs,)`."""
-        begins: np.ndarray = self.steps - self._counts.lengths
-        return begins
 
     def take(self) -> list[Episode]:
         """Return the finished episodes and forget them."""
@@ -175,7 +164,7 @@ class EpisodeMonitor(VecEnvWrapper):
 
         Nothing may be left in `finished`.
         """
-        counts, batched = self._counts, self._batched
+        counts = self.counts
         return {
             "numbers": counts.numbers.copy(),
             "starts": [start.to_data() for start in self._starts],
@@ -184,7 +173,7 @@ class EpisodeMonitor(VecEnvWrapper):
             "lengths": counts.lengths.copy(),
             "held": self._success.held.copy(),
             "steps": counts.steps,
-            "inside": self._played.so_far(counts.lengths) if batched is None else batched.state_dict(),
+            "inside": self._inside.state_dict(),
             "observations": self._last,
         }
 
@@ -195,16 +184,12 @@ class EpisodeMonitor(VecEnvWrapper):
             The observations, and the copies that did not come back as they were: they go on from where replay led, or
             with their next episode where that one could not be played up to there.
         """
-        self._counts.restore(state)
+        self.counts.restore(state)
         self._success.held[:] = state["held"]
-        numbers = self._counts.numbers.tolist()
         starts = [EpisodeStart.from_data(start) for start in state["starts"]]
         self.begin_with([EpisodeStart.from_data(start) for start in state["coming"]])
-        if isinstance(self.venv, BatchedVecEnv):
-            observations, ended = self.venv.load_state_dict(state["inside"], numbers, starts, state["observations"])
-        else:
-            given = list(zip(numbers, starts, state["inside"], strict=True))
-            observations, ended = self._played.replay(self.venv, self._reports.environment, given)
+        given = self.counts.numbers.tolist(), starts, state["observations"]
+        observations, ended = self._inside.load_state_dict(state["inside"], *given)
         self._begin(ended)
         self._last = observations
         return observations, sorted({*ended, *different_copies(observations, state["observations"])})
@@ -216,7 +201,7 @@ class EpisodeMonitor(VecEnvWrapper):
             parts = last if isinstance(last, dict) else {None: last}
             alone: Any = {key: np.asarray(part)[None] for key, part in parts.items()}
             self._reports.check(alone.get(None, alone), copy)
-        counts = self._counts
+        counts = self.counts
         for copy in copies:
             solved = self._success.ended(copy, infos[copy])
             total, length = float(counts.returns[copy]), int(counts.lengths[copy])
@@ -229,4 +214,4 @@ class EpisodeMonitor(VecEnvWrapper):
         """Begin the next episodes of some copies."""
         self._starts = list(self.venv.starts)
         self._success.held[copies] = False
-        self._counts.next(copies)
+        self.counts.next(copies)

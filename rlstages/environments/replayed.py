@@ -9,7 +9,7 @@ import numpy as np
 
 from rlstages.environments.guard import CopyError
 from rlstages.environments.in_process import InProcess
-from rlstages.environments.reports import EnvironmentFault
+from rlstages.environments.reports import Counts, EnvironmentFault
 from rlstages.environments.seeding import EpisodeStart
 from rlstages.environments.spaces import stack
 from rlstages.environments.subprocesses import Workers
@@ -18,66 +18,63 @@ from rlstages.specs.environment import Environment
 _LEAST_REMEMBERED = 64
 
 
-class Played:
-    """The last actions of all copies, at least those of the episodes under way."""
+class Replayed:
+    """Copies whose state is their episodes' starts and actions; a batch has its state in itself, under the same names.
 
-    def __init__(self) -> None:
+    Args:
+        venv: The copies.
+        spec: What they are copies of.
+        counts: Where each copy is.
+    """
+
+    def __init__(self, venv: InProcess | Workers, spec: Environment, counts: Counts) -> None:
+        self._venv, self._spec, self._counts = venv, spec, counts
+        # The last actions of all copies, at least those of the episodes under way.
         self._actions: list[np.ndarray] = []
         self._most = _LEAST_REMEMBERED
 
-    def clear(self) -> None:
-        """Forget them: all copies were reset."""
-        self._actions.clear()
-
-    def add(self, actions: np.ndarray, lengths: np.ndarray) -> None:
-        """Remember actions, and forget those that belong to no episode under way.
-
-        Args:
-            actions: Of the coming step, one per copy; kept as they are.
-            lengths: Steps of each copy's episode before that step, shape `(copies,)`.
-        """
+    def add(self, actions: np.ndarray) -> None:
+        """Remember the actions of the coming step, and forget those that belong to no episode under way."""
         self._actions.append(np.array(actions))
         if len(self._actions) > self._most:
-            longest = int(lengths.max())
+            longest = int(self._counts.lengths.max())
             del self._actions[: -1 - longest]
             self._most = 2 * longest + _LEAST_REMEMBERED
 
-    def so_far(self, lengths: np.ndarray) -> list[np.ndarray]:
-        """Return each copy's actions since its episode began, `lengths` steps ago."""
-        end = len(self._actions)
-        starts = (end - int(length) for length in lengths)
+    def state_dict(self) -> list[np.ndarray]:
+        """Return each copy's actions since its episode began."""
+        starts = (len(self._actions) - int(length) for length in self._counts.lengths)
         return [np.array([actions[copy] for actions in self._actions[start:]]) for copy, start in enumerate(starts)]
 
-    def replay(
-        self, venv: InProcess | Workers, spec: Environment, given: Sequence[tuple[int, EpisodeStart, np.ndarray]]
+    def load_state_dict(
+        self, state: Sequence[np.ndarray], numbers: Sequence[int], starts: Sequence[EpisodeStart], seen: Any
     ) -> tuple[Any, list[int]]:
-        """Play the copies' episodes again, and remember their actions.
+        """Play the copies' episodes again.
 
         Args:
-            venv: The copies.
-            spec: What they are copies of.
-            given: The number of each copy's episode, its start and its actions so far.
+            state: What `state_dict` returned.
+            numbers: Of the episode that each copy is in.
+            starts: Of these episodes.
+            seen: What the copies' observations were.
 
         Returns:
-            The observations, and the copies whose episode ended before its actions did.
+            Their observations, and the copies whose episode ended before its actions did.
 
         Raises:
             EnvironmentFault: If a copy fails, dies or hangs.
         """
         try:
-            observations, whole = zip(*venv.replay(given), strict=True)
+            observations, whole = zip(*self._venv.replay(list(zip(numbers, starts, state, strict=True))), strict=True)
         except CopyError as error:
-            place = f"when its episode {given[error.copy or 0][0]} was played again"
-            sentence = f"{spec}: copy {error.copy} {error.what}, {place}."
-            raise EnvironmentFault(sentence, where=spec, trace=error.trace) from error
-        so_far = [actions for _, _, actions in given]
-        longest = max(so_far, key=len)
-        played = np.zeros((len(longest), len(given), *longest.shape[1:]), longest.dtype)
-        for copy, actions in enumerate(so_far):
+            what = f"copy {error.copy} {error.what}, when its episode {numbers[error.copy or 0]} was played again"
+            raise EnvironmentFault(f"{self._spec}: {what}.", where=self._spec, trace=error.trace) from error
+        longest = max(state, key=len)
+        played = np.zeros((len(longest), len(state), *longest.shape[1:]), longest.dtype)
+        for copy, actions in enumerate(state):
             if len(actions):
                 played[len(longest) - len(actions) :, copy] = actions
         self._actions = list(played)
-        return stack(observations, venv.observation_space), [copy for copy, kept in enumerate(whole) if not kept]
+        return stack(observations, self._venv.observation_space), [c for c, kept in enumerate(whole) if not kept]
 
 
 def different_copies(observations: Any, others: Any) -> list[int]:

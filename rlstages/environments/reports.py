@@ -49,6 +49,12 @@ class Counts:
         self.lengths = np.zeros(copies, dtype=np.int64)
         self.numbers = np.zeros(copies, dtype=np.int64)
 
+    @property
+    def begins(self) -> np.ndarray:
+        """At which of its steps each copy's episode under way began, shape `(copies,)`."""
+        begins: np.ndarray = self.steps - self.lengths
+        return begins
+
     def clear(self) -> None:
         """Count from nothing again."""
         self.steps = 0

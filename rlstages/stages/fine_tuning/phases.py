@@ -42,7 +42,7 @@ def fit_critic(runner: FineTuningRunner) -> None:
     metrics = runner.parts.critic.learn(experience, known)
     # Observation statistics are part of the policy, which must not change while the gate waits.
     if answer != "wait" and runner.parts.updates.absorb(experience):
-        runner.parts.gate.changed(runner.parts.envs.monitor.steps)
+        runner.parts.gate.changed(runner.parts.envs.monitor.counts.steps)
     runner.report("critic fit", metrics, started)
 
 
@@ -86,7 +86,7 @@ def _explores_more(runner: FineTuningRunner, experience: Experience, started: fl
         runner.parts.stop_looking_back()
     runner.parts.recent.clear()
     runner.parts.updates.forget_held()
-    runner.parts.gate.changed(runner.parts.envs.monitor.steps)
+    runner.parts.gate.changed(runner.parts.envs.monitor.counts.steps)
     runner.report("exploring", {}, started)
     if runner.phase != "critic fit":
         runner.go_on()
@@ -98,10 +98,10 @@ def _train_on(runner: FineTuningRunner, experience: Experience, started: float) 
     parts, until = runner.parts, runner.stage.until
     # Update
     metrics = parts.updates.learn(experience, runner.stage_steps)
-    monitor = parts.envs.monitor
-    parts.gate.changed(monitor.steps)
+    counts = parts.envs.monitor.counts
+    parts.gate.changed(counts.steps)
     if not runner.deterministic and not runner.is_spent:
-        parts.gate.propose(parts.recent.episodes, monitor.begins, monitor.steps)
+        parts.gate.propose(parts.recent.episodes, counts.begins, counts.steps)
     # Log
     runner.report("training", metrics, started)
     # Screening
@@ -135,12 +135,12 @@ def _collect(runner: FineTuningRunner, *, for_critic: bool = False) -> Experienc
 
 def _judge_rollout(runner: FineTuningRunner, started: float) -> Answer:
     """Judge the episodes of a rollout before it is trained on, and return the gate's answer."""
-    monitor = runner.parts.envs.monitor
-    begins = monitor.begins
+    counts = runner.parts.envs.monitor.counts
+    begins = counts.begins
     answers: set[Answer] = set()
     copy = int(begins.argmin())
     waits = runner.parts.gate.under_way and (runner.phase == "confirming" or runner.is_spent)
-    if waits and monitor.steps - int(begins[copy]) > MAX_EPISODE_STEPS:
+    if waits and counts.steps - int(begins[copy]) > MAX_EPISODE_STEPS:
         raise Fault(_ENDLESS.format(copy=copy, steps=MAX_EPISODE_STEPS), "episode-endless")
     found = runner.parts.gate.judge(begins, last=runner.is_spent)
     if any(answer == "open" for *_, answer in found):
