@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, Literal
 
 from rlstages.errors import require
@@ -12,7 +12,7 @@ from rlstages.specs.algorithms.base import AlgorithmSpec, algorithm_named, owner
 from rlstages.specs.algorithms.ppo import PPO
 from rlstages.specs.plain import settle
 from rlstages.specs.serialization import serializable
-from rlstages.specs.settings import about, check_settings, documented, per_stage
+from rlstages.specs.settings import check_settings, documented, per_stage, setting
 from rlstages.specs.unknown import refusing_unknown
 
 
@@ -38,70 +38,51 @@ class Agent:
     `Agent("A2C", n_steps=16)` is short for `Agent(A2C(n_steps=16))`.
     """
 
-    algorithm: Any = field(
-        default=PPO(),
-        metadata=about(
-            'Algorithm with its settings, such as `PPO(n_steps=256)`, or its name for the defaults: `"PPO"`, '
-            '`"A2C"`, or one that an installed package adds.'
-        ),
+    algorithm: Any = setting(
+        PPO(),
+        'Algorithm with its settings, such as `PPO(n_steps=256)`, or its name for the defaults: `"PPO"`, '
+        '`"A2C"`, or one that an installed package adds.',
     )
     _: KW_ONLY
-    policy: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = field(
-        default="MlpPolicy",
-        metadata=about(
-            "Policy class of stable-baselines3: `MlpPolicy` for vectors, `CnnPolicy` for images, "
-            "`MultiInputPolicy` for dictionaries."
-        ),
+    policy: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = setting(
+        "MlpPolicy",
+        "Policy class of stable-baselines3: `MlpPolicy` for vectors, `CnnPolicy` for images, "
+        "`MultiInputPolicy` for dictionaries.",
     )
-    network: tuple[int, ...] = field(
-        default=(64, 64), metadata=about("Sizes of the hidden layers, which actor and critic each have.", least=1)
+    network: tuple[int, ...] = setting(
+        (64, 64), "Sizes of the hidden layers, which actor and critic each have.", least=1
     )
-    activation: Literal["tanh", "relu"] = field(
-        default="tanh", metadata=about("Activation function of the hidden layers.")
+    activation: Literal["tanh", "relu"] = setting("tanh", "Activation function of the hidden layers.")
+    n_envs: int = setting(16, "Number of parallel environments.", least=1)
+    normalize_observations: bool = setting(
+        False,
+        "Whether to standardise observations with running statistics, which are part of the policy. An input "
+        "that has never varied counts as 0.",
     )
-    n_envs: int = field(default=16, metadata=about("Number of parallel environments.", least=1))
-    normalize_observations: bool = field(
-        default=False,
-        metadata=about(
-            "Whether to standardise observations with running statistics, which are part of the policy. An input "
-            "that has never varied counts as 0."
-        ),
+    normalize_rewards: bool = setting(
+        False,
+        "Whether to divide rewards by the running standard deviation of the discounted return. Each stage "
+        "begins with new statistics.",
     )
-    normalize_rewards: bool = field(
-        default=False,
-        metadata=about(
-            "Whether to divide rewards by the running standard deviation of the discounted return. Each stage "
-            "begins with new statistics."
-        ),
+    log_std_init: float = setting(
+        0.0, "Initial log standard deviation of a continuous policy, for actions scaled to [-1, 1]."
     )
-    log_std_init: float = field(
-        default=0.0,
-        metadata=about("Initial log standard deviation of a continuous policy, for actions scaled to [-1, 1]."),
+    action_mode: Literal["stochastic", "deterministic"] = setting(
+        "stochastic", "How actions are chosen whenever the policy is judged: in gates, evaluations and reports."
     )
-    action_mode: Literal["stochastic", "deterministic"] = field(
-        default="stochastic",
-        metadata=about("How actions are chosen whenever the policy is judged: in gates, evaluations and reports."),
+    device: str = setting("cpu", "`cpu`, `cuda`, `cuda:1`, `mps` or `auto`. Small networks are fastest on the CPU.")
+    threads: int | None = setting(
+        None,
+        "CPU threads of torch and NumPy. `None` means 1, which is fastest for small networks, and with "
+        "`CnnPolicy` torch's own choice. Another number changes the last bits of the results.",
+        least=1,
     )
-    device: str = field(
-        default="cpu",
-        metadata=about("`cpu`, `cuda`, `cuda:1`, `mps` or `auto`. Small networks are fastest on the CPU."),
-    )
-    threads: int | None = field(
-        default=None,
-        metadata=about(
-            "CPU threads of torch and NumPy. `None` means 1, which is fastest for small networks, and with "
-            "`CnnPolicy` torch's own choice. Another number changes the last bits of the results.",
-            least=1,
-        ),
-    )
-    engine: Literal["auto", "torch", "numpy"] = field(
-        default="auto",
-        metadata=about(
-            "Engine that computes actions and gradients of PPO and A2C. `torch` supports every policy and equals "
-            "stable-baselines3 bit for bit. `numpy` is several times faster for small networks on vector "
-            "observations on the CPU, and draws other random numbers. `auto` chooses one and says why. The network "
-            "is the same."
-        ),
+    engine: Literal["auto", "torch", "numpy"] = setting(
+        "auto",
+        "Engine that computes actions and gradients of PPO and A2C. `torch` supports every policy and equals "
+        "stable-baselines3 bit for bit. `numpy` is several times faster for small networks on vector "
+        "observations on the CPU, and draws other random numbers. `auto` chooses one and says why. The network "
+        "is the same.",
     )
 
     def __post_init__(self) -> None:

@@ -49,6 +49,11 @@ def about(text: str, **limits: Any) -> Mapping[str, About]:
     return {_KEY: About(text, **limits)}
 
 
+def setting(default: Any, text: str, **limits: Any) -> Any:
+    """Return a dataclass field that is a setting with a default; see `about`."""
+    return dataclasses.field(default=default, metadata=about(text, **limits))
+
+
 def documented(cls: _T) -> _T:
     """Class decorator: add the section `Args` to a dataclass's docstring, made from the texts of its fields."""
     lines = ["", "Args:"]

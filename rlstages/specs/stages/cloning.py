@@ -15,7 +15,7 @@ from rlstages.specs.environment import Environment
 from rlstages.specs.expert import Expert
 from rlstages.specs.plain import settle
 from rlstages.specs.serialization import unusual
-from rlstages.specs.settings import about, check_settings, documented
+from rlstages.specs.settings import about, check_settings, documented, setting
 from rlstages.specs.stages.base import AGENT_SETTINGS, StageSpec, require_criterion, require_environment
 from rlstages.specs.unknown import refusing_unknown
 
@@ -39,53 +39,36 @@ class BehaviorCloning(StageSpec):
     name: str = field(metadata=about("Name of the stage in all output; unique in its curriculum."))
     environment: Environment = field(metadata=about("Environment of the expert, in which the clone is scored."))
     _: KW_ONLY
-    expert: Expert | None = field(default=None, metadata=about("Expert to clone. Give this or `demonstrations`."))
-    demonstrations: str | os.PathLike[str] | None = field(
-        default=None, metadata=about("File of recorded episodes to clone (`rlstages demos record` writes such files).")
+    expert: Expert | None = setting(None, "Expert to clone. Give this or `demonstrations`.")
+    demonstrations: str | os.PathLike[str] | None = setting(
+        None, "File of recorded episodes to clone (`rlstages demos record` writes such files)."
     )
-    until: Criterion | None = field(
-        default=None,
-        metadata=about(
-            "Criterion that the clone must meet before the next stage may start. If it does not, the run stops and "
-            "says so, unless `on_failure` is `advance`."
-        ),
+    until: Criterion | None = setting(
+        None,
+        "Criterion that the clone must meet before the next stage may start. If it does not, the run stops and "
+        "says so, unless `on_failure` is `advance`.",
     )
-    on_failure: Literal["stop", "advance"] = field(
-        default="stop",
-        metadata=about(
-            "What to do if the clone does not meet `until`: `stop` the run, or `advance` to the next stage."
-        ),
+    on_failure: Literal["stop", "advance"] = setting(
+        "stop", "What to do if the clone does not meet `until`: `stop` the run, or `advance` to the next stage."
     )
-    max_epochs: int = field(default=30, metadata=about("Maximum number of passes over the demonstrations.", least=1))
-    learning_rate: float = field(default=1e-3, metadata=about("Learning rate of Adam.", above=0.0))
-    batch_size: int = field(default=64, metadata=about("Observations per minibatch.", least=1))
-    entropy_weight: float = field(default=1e-3, metadata=about("Weight of the entropy bonus in the loss.", least=0.0))
-    l2_weight: float = field(
-        default=0.0, metadata=about("Weight of the squared norm of the parameters in the loss.", least=0.0)
+    max_epochs: int = setting(30, "Maximum number of passes over the demonstrations.", least=1)
+    learning_rate: float = setting(1e-3, "Learning rate of Adam.", above=0.0)
+    batch_size: int = setting(64, "Observations per minibatch.", least=1)
+    entropy_weight: float = setting(1e-3, "Weight of the entropy bonus in the loss.", least=0.0)
+    l2_weight: float = setting(0.0, "Weight of the squared norm of the parameters in the loss.", least=0.0)
+    held_out: float = setting(0.1, "Share of the episodes that is used only for validation.", least=0.0, most=0.9)
+    patience: int = setting(
+        5, "Training stops after this many epochs without a lower loss on the validation episodes.", least=1
     )
-    held_out: float = field(
-        default=0.1, metadata=about("Share of the episodes that is used only for validation.", least=0.0, most=0.9)
+    best: int | None = setting(None, "Keep only this many episodes, those with the highest return.", least=1)
+    min_return: float | None = setting(None, "Keep only episodes with at least this return.")
+    min_log_std: float = setting(
+        -2.0,
+        "Lower bound of a continuous policy's log standard deviation, for actions scaled to [-1, 1]. Without "
+        "it, a deterministic expert would drive the standard deviation to 0, and fine-tuning would not explore.",
     )
-    patience: int = field(
-        default=5,
-        metadata=about(
-            "Training stops after this many epochs without a lower loss on the validation episodes.", least=1
-        ),
-    )
-    best: int | None = field(
-        default=None, metadata=about("Keep only this many episodes, those with the highest return.", least=1)
-    )
-    min_return: float | None = field(default=None, metadata=about("Keep only episodes with at least this return."))
-    min_log_std: float = field(
-        default=-2.0,
-        metadata=about(
-            "Lower bound of a continuous policy's log standard deviation, for actions scaled to [-1, 1]. Without "
-            "it, a deterministic expert would drive the standard deviation to 0, and fine-tuning would not explore."
-        ),
-    )
-    evaluation_episodes: int = field(
-        default=48,
-        metadata=about("Number of episodes that score the policy, before and after cloning; 0 for none.", least=0),
+    evaluation_episodes: int = setting(
+        48, "Number of episodes that score the policy, before and after cloning; 0 for none.", least=0
     )
 
     def __post_init__(self) -> None:

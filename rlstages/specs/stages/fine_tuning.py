@@ -23,7 +23,7 @@ from rlstages.specs.environment import Environment
 from rlstages.specs.plain import FrozenDict, settle
 from rlstages.specs.schedules import Linear
 from rlstages.specs.serialization import unusual
-from rlstages.specs.settings import about, check_settings, documented, per_stage
+from rlstages.specs.settings import about, check_settings, documented, per_stage, setting
 from rlstages.specs.stages.base import AGENT_SETTINGS, StageSpec, require_criterion, require_environment
 from rlstages.specs.stages.sequence import earlier_environments
 from rlstages.specs.unknown import refusing_unknown
@@ -74,116 +74,90 @@ class FineTuning(StageSpec):
             least=1,
         )
     )
-    settings: Mapping[str, Any] = field(
-        default=FrozenDict(), metadata=about("Settings of the algorithm that differ from the agent's in this stage.")
+    settings: Mapping[str, Any] = setting(
+        FrozenDict(), "Settings of the algorithm that differ from the agent's in this stage."
     )
-    on_timeout: Literal["stop", "advance"] = field(
-        default="stop",
-        metadata=about(
-            "What to do if `max_steps` are spent before `until` is met: `stop` the run, or `advance` to the next stage."
-        ),
+    on_timeout: Literal["stop", "advance"] = setting(
+        "stop",
+        "What to do if `max_steps` are spent before `until` is met: `stop` the run, or `advance` to the next stage.",
     )
-    rehearse: float = field(
-        default=0.0,
-        metadata=about(
-            "Share of the environments that run variants of earlier stages, so that these are not forgotten: each "
-            "earlier variant in turn, the latest first. Their steps count. Their episodes are neither shown nor "
-            "judged. 0 is off; any other value means at least one environment.",
-            least=0.0,
-            most=0.9,
-        ),
+    rehearse: float = setting(
+        0.0,
+        "Share of the environments that run variants of earlier stages, so that these are not forgotten: each "
+        "earlier variant in turn, the latest first. Their steps count. Their episodes are neither shown nor "
+        "judged. 0 is off; any other value means at least one environment.",
+        least=0.0,
+        most=0.9,
     )
-    on_collapse: Literal["go on", "return"] = field(
-        default="go on",
-        metadata=about(
-            "What to do if the policy has lost the skill of the fine-tuning stage before: `go on`, or `return` to "
-            "that stage with the current policy. To find out, the policy plays 48 episodes in the environment of "
-            "that stage at the start, and tests take 5 % of the stage's steps."
-        ),
+    on_collapse: Literal["go on", "return"] = setting(
+        "go on",
+        "What to do if the policy has lost the skill of the fine-tuning stage before: `go on`, or `return` to "
+        "that stage with the current policy. To find out, the policy plays 48 episodes in the environment of "
+        "that stage at the start, and tests take 5 % of the stage's steps.",
     )
-    max_returns: int = field(
-        default=2,
-        metadata=about(
-            "Maximum number of times in a run that this stage may go back. After that, it goes on.", least=1
-        ),
+    max_returns: int = setting(
+        2, "Maximum number of times in a run that this stage may go back. After that, it goes on.", least=1
     )
-    critic_fit_steps: int | None = field(
-        default=None,
-        metadata=about(
-            "Maximum number of environment steps after a hand-over in which only the critic learns, because an "
-            "untrained critic sends the first updates in random directions (DPPO, arXiv:2409.00588). The fit ends "
-            "as soon as the critic explains the returns of a rollout that it has not been trained on. `None` means "
-            "0, and 8,192 after the guard has restored the clone.",
-            least=0,
-        ),
+    critic_fit_steps: int | None = setting(
+        None,
+        "Maximum number of environment steps after a hand-over in which only the critic learns, because an "
+        "untrained critic sends the first updates in random directions (DPPO, arXiv:2409.00588). The fit ends "
+        "as soon as the critic explains the returns of a rollout that it has not been trained on. `None` means "
+        "0, and 8,192 after the guard has restored the clone.",
+        least=0,
     )
-    anchor_kl: float | None = field(
-        default=None,
-        metadata=about(
-            "Weight of the KL divergence (summed over action dimensions) from the reference policy, which is the "
-            "last policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` means 0. With "
-            "PPO it means 0.1 after the guard has restored the clone, or after exploration of discrete actions was "
-            "restored.",
-            least=0.0,
-        ),
+    anchor_kl: float | None = setting(
+        None,
+        "Weight of the KL divergence (summed over action dimensions) from the reference policy, which is the "
+        "last policy that was cloned or passed a gate (VPT, arXiv:2206.11795). 0 is off. `None` means 0. With "
+        "PPO it means 0.1 after the guard has restored the clone, or after exploration of discrete actions was "
+        "restored.",
+        least=0.0,
     )
-    anchor_steps: int = field(
-        default=40_000,
-        metadata=about("Environment steps over which the weight `anchor_kl` decays linearly to 0.", least=0),
+    anchor_steps: int = setting(
+        40_000, "Environment steps over which the weight `anchor_kl` decays linearly to 0.", least=0
     )
-    demonstration_loss: float = field(
-        default=0.0,
-        metadata=about(
-            "Weight of the mean negative log likelihood of demonstrated actions. Each gradient step adds it for a "
-            "random batch, as large as its minibatch, of the last cloning stage's demonstrations (DAPG, "
-            "arXiv:1709.10087; arXiv:1709.10089). 0 is off.",
-            least=0.0,
-        ),
+    demonstration_loss: float = setting(
+        0.0,
+        "Weight of the mean negative log likelihood of demonstrated actions. Each gradient step adds it for a "
+        "random batch, as large as its minibatch, of the last cloning stage's demonstrations (DAPG, "
+        "arXiv:1709.10087; arXiv:1709.10089). 0 is off.",
+        least=0.0,
     )
-    demonstration_steps: int = field(
-        default=40_000,
-        metadata=about("Environment steps over which the weight `demonstration_loss` decays linearly to 0.", least=0),
+    demonstration_steps: int = setting(
+        40_000, "Environment steps over which the weight `demonstration_loss` decays linearly to 0.", least=0
     )
-    exploration: float | None = field(
-        default=None,
-        metadata=about(
-            "Exploration at the start of the stage; `None` keeps that of the stage before. For continuous actions, "
-            "the log standard deviation of actions scaled to [-1, 1]. For all others, a share from 0 to 1: each "
-            "state's distribution is mixed with this share of the uniform one.",
-            least=-10.0,
-            most=2.0,
-        ),
+    exploration: float | None = setting(
+        None,
+        "Exploration at the start of the stage; `None` keeps that of the stage before. For continuous actions, "
+        "the log standard deviation of actions scaled to [-1, 1]. For all others, a share from 0 to 1: each "
+        "state's distribution is mixed with this share of the uniform one.",
+        least=-10.0,
+        most=2.0,
     )
-    explore_again: bool = field(
-        default=True,
-        metadata=about(
-            "Restore exploration, at most once, if a policy that is certain of its actions hardly succeeds, at the "
-            "start or without progress after 20,000 steps. Each state's distribution is mixed with 0.6 of the "
-            "uniform one, and the result is the new reference policy. For continuous actions, the standard "
-            "deviation is set to half an action's range instead, and there is no reference policy."
-        ),
+    explore_again: bool = setting(
+        True,
+        "Restore exploration, at most once, if a policy that is certain of its actions hardly succeeds, at the "
+        "start or without progress after 20,000 steps. Each state's distribution is mixed with 0.6 of the "
+        "uniform one, and the result is the new reference policy. For continuous actions, the standard "
+        "deviation is set to half an action's range instead, and there is no reference policy.",
     )
-    guard_steps: int = field(
-        default=8_192,
-        metadata=about(
-            "Environment steps of updates after which the hand-over guard compares the policy with the clone. If "
-            "the training episodes are worse than the clone's, the policy plays the clone's `evaluation_episodes`. "
-            "After a significant drop the clone is restored, and training continues with half the learning rate "
-            "and clip range and twice the weight of the KL divergence. 0 is off.",
-            least=0,
-        ),
+    guard_steps: int = setting(
+        8_192,
+        "Environment steps of updates after which the hand-over guard compares the policy with the clone. If "
+        "the training episodes are worse than the clone's, the policy plays the clone's `evaluation_episodes`. "
+        "After a significant drop the clone is restored, and training continues with half the learning rate "
+        "and clip range and twice the weight of the KL divergence. 0 is off.",
+        least=0,
     )
-    guard_rollbacks: int = field(
-        default=5,
-        metadata=about("Maximum number of times that the guard restores the clone. With 0, it only reports.", least=0),
+    guard_rollbacks: int = setting(
+        5, "Maximum number of times that the guard restores the clone. With 0, it only reports.", least=0
     )
-    evaluation_episodes: int = field(
-        default=48,
-        metadata=about(
-            "Number of episodes that score the policy before the stage, and after it if the threshold was missed. "
-            "0 plays none, and switches the guard off.",
-            least=0,
-        ),
+    evaluation_episodes: int = setting(
+        48,
+        "Number of episodes that score the policy before the stage, and after it if the threshold was missed. "
+        "0 plays none, and switches the guard off.",
+        least=0,
     )
 
     def __post_init__(self) -> None:
