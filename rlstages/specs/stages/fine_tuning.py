@@ -45,6 +45,11 @@ def _fold(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         return given
     settings = {**stated, **{name: given[name] for name in folded if given[name] is not None}}
     kept = {name: value for name, value in given.items() if name not in folded}
+    settings = given.get("settings", {})
+    if not isinstance(settings, Mapping):
+        # For the stage's checks to refuse.
+        return kept
+    settings = {**settings, **{name: given[name] for name in folded if given[name] is not None}}
     return {**kept, "settings": settings} if settings else kept
 
 
