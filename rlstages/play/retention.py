@@ -148,7 +148,7 @@ class Retention:
         return self._stage == len(self._curriculum.stages) - 1
 
     def _reserve(self) -> int:
-        """Return the steps to reserve for the first waves of the final policy, estimated from earlier waves."""
+        """Return the number of steps to reserve for the final policy's first waves, estimated from earlier waves."""
         known = max(self._wave_steps)
         return 0 if self._is_last else sum(steps or known for steps in self._wave_steps)
 

@@ -1,1 +1,1 @@
-"""What a person writes down, as frozen data: no torch, no gymnasium."""
+"""Everything that a user writes, as frozen data: no torch, no gymnasium."""

@@ -17,7 +17,7 @@ from rlstages.specs.unknown import refusing_unknown
 
 
 def _fold(cls: type, given: dict[str, Any]) -> dict[str, Any]:
-    """Put settings of the algorithm that were given to the agent where they belong: into the algorithm."""
+    """Move settings of the algorithm that were given to the agent into the algorithm."""
     own = {spec_field.name for spec_field in fields(cls)}
     folded = [name for name in given if name not in own and owner_of(name, stages=False) is not None]
     named = given.get("algorithm", "PPO")
@@ -102,12 +102,16 @@ class Agent:
 
     @property
     def rollout_steps(self) -> int:
-        """Environment steps, over all environments, between two updates."""
+        """Number of environment steps between two updates, over all environments."""
         spec: AlgorithmSpec = self.algorithm
         return spec.steps_between_updates(self.n_envs)
 
     def settings(self, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the algorithm's settings that stages may change, as they are in force: a stage's, or the agent's."""
+        """Return the current values of the algorithm's settings that stages may change.
+
+        Args:
+            overrides: Settings of a stage, which replace the agent's.
+        """
         spec: AlgorithmSpec = replace(self.algorithm, **(overrides or {}))
         found = {name: getattr(spec, name) for name in per_stage(type(spec))}
         return {name: value for name, value in found.items() if value is not None}

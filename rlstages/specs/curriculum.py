@@ -1,4 +1,4 @@
-"""A curriculum: one agent and its stages, as frozen data; its JSON, its digest, and how it reads."""
+"""Curricula: one agent and its stages, as frozen data."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from rlstages.specs.unknown import refusing_unknown
 @refusing_unknown()
 @dataclass(frozen=True)
 class Curriculum:
-    """What a run does: one agent through an ordered list of stages.
+    """A curriculum: one agent that goes through an ordered list of stages.
 
     Args:
-        name: Of the curriculum; runs are named after it.
-        agent: The one learner that goes through all stages.
-        stages: In order.
-        held_out: Environments that are never trained in: policies are scored there, and no gate looks at it.
-        retention_share: At the end of each stage the policy plays in the environments of all stages and in those held
-            out. This takes at most this share of the run's steps so far, and 10,000 steps in short runs; the last
-            policy is scored everywhere once all the same (docs/keeping.md). 0 is off.
+        name: Name of the curriculum, after which runs are named.
+        agent: Agent that goes through all stages.
+        stages: Stages in order.
+        held_out: Environments in which policies are scored but never trained. Gates do not use these scores.
+        retention_share: Maximum cost of retention, as a share of the run's steps so far (10,000 steps in short
+            runs). At
+            the end of each stage the policy plays in the environments of all stages and in the held-out ones. The final
+            policy is scored everywhere once in any case (docs/keeping.md). 0 switches retention off.
     """
 
     name: str
@@ -80,19 +81,19 @@ class Curriculum:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON."""
+        """The SHA-256 of the canonical JSON."""
         return digest(self)
 
     def to_json(self) -> str:
-        """Return the curriculum as JSON; `from_json` gives an equal one."""
+        """Return the curriculum as JSON, from which `from_json` makes an equal one."""
         return json.dumps(to_data(self), indent=1, allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> Curriculum:
-        """Read a curriculum that `to_json` wrote.
+        """Read a curriculum from the result of `to_json`.
 
         Raises:
-            InputError: If the text is not such a curriculum.
+            InputError: If the text is not the JSON of a curriculum.
         """
         try:
             found = from_data(loads(text))

@@ -1,4 +1,4 @@
-"""Where a stage trains: an environment variant, as frozen data."""
+"""Environment variants, as frozen data."""
 
 from __future__ import annotations
 
@@ -26,28 +26,29 @@ Wrapper = str | Callable[..., Any]
 @serializable
 @dataclass(frozen=True, init=False)
 class Environment:
-    """An environment variant that a stage trains or clones in.
+    """An environment variant in which a stage clones or trains.
 
     Args:
-        id: A registered id (`"CartPole-v1"`, `"module:Id-v0"`, the module is imported first), or a function or class
-            that returns a gymnasium environment, itself or as `"module:name"`. One that takes `num_envs` returns a
-            `gymnasium.vector.VectorEnv` with that many copies, such as a `BatchedEnv`.
-        wrappers: Applied from left to right to each copy: functions or classes `wrapper(env) -> env`, themselves or
-            as `"module:name"`.
-        success: What counts as solved. A word is a key of the last step's `info` (default `"is_success"`), whose value
-            must be a boolean, 0 or 1; where it is missing, the episode is not solved. A number is a return that must
-            be reached. A function, itself or as `"module:name"`, is called as
+        id: Registered id (`"CartPole-v1"`, or `"module:Id-v0"` to import a module first), or a function or class that
+            returns a gymnasium environment, given itself or as `"module:name"`. If it takes `num_envs`, it returns a
+            `gymnasium.vector.VectorEnv` with so many environments, such as a `BatchedEnv`.
+        wrappers: Wrappers, applied to each environment from left to right: functions or classes
+            `wrapper(env) -> env`, given themselves or as `"module:name"`.
+        success: Rule for solved episodes. A text is a key of the last step's `info` (default `"is_success"`), whose
+            value must be a boolean, 0 or 1; if it is missing, the episode is not solved. A number is a return to reach.
+            A function, given itself or as `"module:name"`, is called as
             `success(info, episode_return, length) -> bool`.
-        success_at: When it must hold: in the `"end"`, or in `"any"` step of the episode, as benchmarks count it whose
-            flag falls again (Meta-World).
-        vectorize: `"in-process"`, `"subprocess"` (one process per copy), `"batched"` (the environment steps all
-            copies in one call: it takes `num_envs`, or its id has a `vector_entry_point`), or `"auto"`: batched where
-            that leaves each episode a seed of its own or there is no other form, else in-process.
-        step_timeout: Seconds that one reset or step of a copy, or making it, may take before the run is stopped. In
-            this process only Python code can be stopped by it; `vectorize="subprocess"` stops anything.
-        kwargs: Keyword arguments of the environment whose names are taken here.
-        **more: All other keyword arguments go to the environment: `Environment("CartPole-v1", render_mode=None)`.
-            Each copy gets them as they were written, in lists and dictionaries of its own.
+        success_at: When the rule must hold: at the `"end"`, or in `"any"` step of the episode, for benchmarks whose
+            flag
+            may be reset before the end (Meta-World).
+        vectorize: `"in-process"`, `"subprocess"` (one process per environment), `"batched"` (all environments are
+            stepped in one call: the id takes `num_envs`, or has a `vector_entry_point`), or `"auto"`. The latter means
+            batched if then each episode has a seed of its own or there is no other form, else in-process.
+        step_timeout: Maximum duration in seconds of one reset or step, or of making the environment, before the run
+            stops. In this process it can interrupt only Python code; with `vectorize="subprocess"`, any code.
+        kwargs: Keyword arguments of the environment whose names are parameters here.
+        **more: All other keyword arguments of the environment, as in `Environment("CartPole-v1", render_mode=None)`.
+            Each environment gets lists and dictionaries of its own.
 
     Raises:
         InputError: If something is not as described, or an argument is not plain data.

@@ -1,4 +1,4 @@
-"""Who shows the task, as frozen data."""
+"""Experts, as frozen data."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from rlstages.specs.unknown import refusing_unknown
 @refusing_unknown()
 @dataclass(frozen=True, init=False)
 class Expert:
-    """Who shows the task, by name, and how many episodes.
+    """An expert that demonstrates the task, and the number of its episodes.
 
     Args:
-        source: A function `expert(env) -> act(obs)`, itself or as `"module:name"`, which is called for every episode
-            after its reset; or a run directory, whose final policy shows; or the zip file of a trained
+        source: Function `expert(env) -> act(obs)`, given itself or as `"module:name"`, which is called for every
+            episode
+            after its reset; or a run directory, whose final policy is the expert; or the zip file of a trained
             stable-baselines3 model.
-        episodes: How many episodes to record.
-        algorithm: Only for a zip file: the class that saved it, such as `"PPO"`.
-        normalize: Only for a zip file: the file of the `VecNormalize` that the model was trained behind, whose
-            observation statistics it needs.
+        episodes: Number of episodes to record.
+        algorithm: Class that saved the zip file, such as `"PPO"`. Only for zip files.
+        normalize: File of the `VecNormalize` behind which the model was trained, because the model needs its
+            observation statistics. Only for zip files.
     """
 
     source: str
@@ -78,7 +79,7 @@ class Expert:
 
     @property
     def name(self) -> str:
-        """Who shows, in a word."""
+        """A short name of the expert."""
         return self.source.rsplit(":", 1)[-1] if self.kind == "function" else self.source
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Curricula from files and by name, with parameters."""
+"""Loading of curricula from files and by name, with parameters."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Factory = Callable[..., Curriculum]
 
 
 def named_curricula() -> dict[str, importlib.metadata.EntryPoint]:
-    """Return the curricula that installed packages offer, by name."""
+    """Return the curricula of installed packages, by name."""
     found = importlib.metadata.entry_points(group=ENTRY_POINTS)
     return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
 
 
 def load_factory(source: str) -> Factory:
-    """Return the function `curriculum` of a file, or the one with a name.
+    """Return the function `curriculum` of a file, or of a named curriculum.
 
     Args:
         source: Path of a Python file, or the name of an installed curriculum.
@@ -54,11 +54,11 @@ def load_factory(source: str) -> Factory:
 
 
 def load_curriculum(source: str, parameters: Mapping[str, Any] | None = None) -> Curriculum:
-    """Load a curriculum by file or name.
+    """Load a curriculum from a file or by name.
 
     Args:
         source: Path of a Python file, or the name of an installed curriculum.
-        parameters: Values for the parameters of its function; text is read according to the annotations.
+        parameters: Values of the function's parameters. Text is converted according to the annotations.
 
     Raises:
         InputError: If the file, a parameter or the curriculum itself is wrong.
@@ -67,7 +67,7 @@ def load_curriculum(source: str, parameters: Mapping[str, Any] | None = None) ->
 
 
 def load_with_parameters(source: str, parameters: Mapping[str, str] | None = None) -> tuple[Curriculum, dict[str, Any]]:
-    """Load a curriculum as `load_curriculum` does, and return the given parameters as its function got them.
+    """Load a curriculum like `load_curriculum`, and also return the converted parameters.
 
     Raises:
         InputError: If the file, a parameter or the curriculum itself is wrong.
@@ -82,11 +82,11 @@ def load_with_parameters(source: str, parameters: Mapping[str, str] | None = Non
 
 
 def parameters_of(factory: Factory) -> dict[str, inspect.Parameter]:
-    """Return the named parameters of a curriculum's function, with their annotations resolved where they can be."""
+    """Return the named parameters of a curriculum's function, with annotations resolved if possible."""
     try:
         found = inspect.signature(factory, eval_str=True)
     except Exception:
-        # An annotation that only a type checker can resolve.
+        # The annotation can be resolved only by a type checker.
         found = inspect.signature(factory)
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {name: parameter for name, parameter in found.parameters.items() if parameter.kind not in variadic}
@@ -124,7 +124,7 @@ def _read_parameter(where: str, value: Any, parameter: inspect.Parameter) -> Any
 
 
 def _guarded(path: Path, run: Callable[[], Any]) -> Any:
-    """Run a user's code; what goes wrong in it becomes one sentence with file and line."""
+    """Run a user's code, and turn any exception into one sentence with file and line."""
     try:
         return run()
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""The modules beside a file: which of them it imports, found in its text without running it, and how they are found."""
+"""Modules beside a file: finding those that it imports without running it, and importing them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OWN_PACKAGES = ("rlstages", "rlstages_envs")
 
 
 def neighbours(name: str, path: Path) -> dict[str, Path]:
-    """Return the modules beside a file that it imports or names, in functions too, and those that they import.
+    """Return the modules beside a file that it imports or names (in functions too), directly or indirectly.
 
     Args:
-        name: Of the file's module, with its packages.
-        path: The file.
+        name: Full name of the file's module.
+        path: Path of the file.
 
     Returns:
-        Files by the names of their modules.
+        Files by module name.
     """
     folder, found, waiting = folder_of(name, path), dict[str, Path](), [(name, path)]
     while waiting:
@@ -38,19 +38,19 @@ def neighbours(name: str, path: Path) -> dict[str, Path]:
 
 
 def folder_of(name: str, path: Path) -> Path:
-    """Return the folder that a module's first name is found in."""
+    """Return the folder in which a module's top-level name is found."""
     return path.parents[name.count(".") + (path.name == INIT)]
 
 
 def file_of(folder: Path, name: str) -> Path | None:
-    """Return the file of a module that is found in a folder, if there is one."""
+    """Return the file of a module in a folder, or `None`."""
     base = folder.joinpath(*name.split("."))
     files = (base / INIT, base.with_name(f"{base.name}.py"))
     return next((file for file in files if file.is_file()), None)
 
 
 def _imports(name: str, path: Path) -> Iterator[str]:
-    """Yield the names of what a file imports; some may be functions and classes rather than modules."""
+    """Yield the names that a file imports. Some may be functions and classes instead of modules."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -70,10 +70,10 @@ def _imports(name: str, path: Path) -> Iterator[str]:
 
 
 class KnownFiles(MetaPathFinder):
-    """Finds modules whose files are known.
+    """A finder of modules whose files are known.
 
     Args:
-        known: Returns these files by their modules' names.
+        known: Function that returns these files by module name.
     """
 
     def __init__(self, known: Callable[[], MutableMapping[str, Path]]) -> None:
@@ -82,25 +82,25 @@ class KnownFiles(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where a module is that is in no package."""
+        """Return the spec of a top-level module."""
         file = self._known().get(fullname) if path is None else None
         return None if file is None else _spec_at(fullname, file)
 
 
 class KnownFolders(KnownFiles):
-    """Finds modules beside known files, which then are known themselves; it is asked after all others."""
+    """A finder of modules beside known files, which then become known. It is used after all other finders."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where a module is that is in no package."""
+        """Return the spec of a top-level module."""
         known = self._known() if path is None else {}
         for folder in dict.fromkeys(folder_of(name, file) for name, file in known.items()):
             file = file_of(folder, fullname)
             if file is not None:
                 known[fullname] = file
                 return _spec_at(fullname, file)
-            # Not any folder: Weights & Biases and others leave some that are called as packages are.
+            # Ignore other folders: Weights & Biases and others leave folders with the names of packages.
             if (folder / fullname).is_dir() and any(name.startswith(f"{fullname}.") for name in known):
                 spec = ModuleSpec(fullname, None, is_package=True)
                 spec.submodule_search_locations = [str(folder / fullname)]

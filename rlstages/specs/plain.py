@@ -1,4 +1,4 @@
-"""Plain data: values of other libraries as Python's own, and frozen forms that keep what was written."""
+"""Plain data: conversion of other libraries' values to Python's own, and immutable forms."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from enum import Enum
 from typing import Any
 
 _NO_LISTS = ("builtins", "array", "collections")
-"""Modules whose other sequences that can be changed (bytearray, array, deque) are no lists to those who use them."""
+"""Modules whose other mutable sequences (bytearray, array, deque) do not count as lists."""
 
 
 class FrozenList(tuple[Any, ...]):
-    """A list that cannot be changed: hashable, and equal to a tuple of the same items."""
+    """An immutable, hashable list, which equals a tuple of the same items."""
 
     __slots__ = ()
 
@@ -46,10 +46,10 @@ class FrozenDict(Mapping[Any, Any]):
 
 
 def freeze(value: Any) -> Any:
-    """Return an immutable form of plain data, from which `thaw` makes it again.
+    """Return an immutable form of plain data; `thaw` reverses it.
 
-    Lists become `FrozenList`, mappings `FrozenDict`, tuples stay tuples. Containers of configuration libraries that
-    behave as lists and dictionaries count as these.
+    Lists become `FrozenList`, mappings become `FrozenDict`, and tuples stay tuples. Containers of configuration
+    libraries that behave like lists and dictionaries are treated like them.
     """
     if isinstance(value, Mapping) and not isinstance(value, FrozenDict):
         return FrozenDict(value)
@@ -61,7 +61,7 @@ def freeze(value: Any) -> Any:
 
 
 def thaw(value: Any) -> Any:
-    """Return what was frozen, in dictionaries and lists of the caller's own."""
+    """Return frozen data as new dictionaries and lists."""
     if isinstance(value, FrozenDict):
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, FrozenList):
@@ -70,13 +70,13 @@ def thaw(value: Any) -> Any:
 
 
 def is_list(value: Any) -> bool:
-    """Say whether something is a list, or takes a list's place, as those of configuration libraries do."""
+    """Return whether a value is a list or a list-like container of a configuration library."""
     listed = isinstance(value, MutableSequence) and type(value).__module__ not in _NO_LISTS
     return listed or isinstance(value, list)
 
 
 def plain(value: Any) -> Any:
-    """Return the Python value in a NumPy scalar, or in an enum's member that is text or a number; else the value."""
+    """Convert a NumPy scalar, or an enum member that is text or a number, to Python's value; return others as is."""
     if isinstance(value, Enum) and isinstance(value, (str, int, float)):
         return value.value
     if not hasattr(value, "item") or getattr(value, "shape", None) != ():
@@ -86,13 +86,13 @@ def plain(value: Any) -> Any:
 
 
 def whole(value: Any) -> Any:
-    """Return the int in a NumPy integer or in a float without a fraction (1e5); anything else as `plain` does."""
+    """Convert integers, NumPy integers and whole floats (1e5) to int; return anything else like `plain`."""
     value = plain(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def items_of(value: Any) -> Any:
-    """Return a list, tuple, range or array of one axis as a tuple of plain values; anything else as it is."""
+    """Convert a list, tuple, range or one-dimensional array to a tuple of plain values; return others as is."""
     if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist"):
         value = value.tolist()
     listed = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
@@ -100,10 +100,10 @@ def items_of(value: Any) -> Any:
 
 
 def settle(spec: Any) -> None:
-    """Turn the fields of a frozen dataclass, as it is made, into Python's own values where they stand for these.
+    """Convert the fields of a new frozen dataclass to Python's own values.
 
-    NumPy's numbers become Python's, whole floats become ints in fields that take no other number, and lists of any
-    kind become tuples. What does not fit is left for the checks to refuse.
+    NumPy's numbers become Python's, whole floats become ints in fields that take only ints, and lists of any kind
+    become tuples. Other values are left for the checks to refuse.
     """
     for name, (takes_int, is_sequence) in _kinds(type(spec)).items():  # type: ignore[arg-type]
         given = getattr(spec, name)
@@ -116,7 +116,7 @@ def settle(spec: Any) -> None:
 
 @functools.cache
 def _kinds(cls: Any) -> dict[str, tuple[bool, bool]]:
-    """Return of each field whether it takes ints and no other number, and whether it is a list of ints."""
+    """Return, for each field, whether it takes only ints, and whether it is a list of ints."""
     hints = typing.get_type_hints(cls)
     found = {}
     for field in dataclasses.fields(cls):

@@ -1,8 +1,8 @@
-"""Functions and classes by name: `module:qualname`, so that specs serialise and workers can find them.
+"""References to functions and classes as `module:qualname`, which specs store and worker processes resolve.
 
-A curriculum file counts as a module of its own, named after the file. `load_file` brings it in; `sources` says where
-such modules came from, so that a worker process can bring them in too. Modules beside such a file can be imported like
-those of a script: in it, in worker processes, and when its run is resumed. What is installed goes before them.
+A curriculum file is a module named after the file. `load_file` imports it, and `sources` returns the files of such
+modules, so that worker processes can import them too. Modules beside such a file can be imported like those of a
+script: in the file, in worker processes, and when the run is resumed. Installed packages take precedence.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _LOADING = threading.local()
 
 
 def reference(where: str, value: str | Callable[..., Any]) -> str:
-    """Return the `module:qualname` of a function or class, or check one that is given as such.
+    """Return the `module:qualname` of a function or class, or check a given one.
 
     Args:
-        where: What the reference belongs to, for the error message.
-        value: The function or class itself, or its name.
+        where: Owner of the reference, for the error message.
+        value: Function or class, or its name.
 
     Raises:
-        InputError: If the object has no importable name (a lambda, or defined inside a function).
+        InputError: If the object has no importable name, like a lambda or a function in a function.
     """
     if isinstance(value, str):
         module, colon, qualname = value.partition(":")
@@ -46,7 +46,7 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
     named = named and (
         isinstance(value, type) or isinstance(getattr(value, "__self__", None), (type(None), type, ModuleType))
     )
-    # Without the address that Python shows for a function.
+    # Remove the address that Python shows for a function.
     shown = qualname.rpartition(".")[2] or repr(value)
     shown = "a lambda" if shown == "<lambda>" else shown
     sentence = f"{where}: {shown} has no name to import it by; define it with def or class at top level."
@@ -65,11 +65,11 @@ def class_at(what: str, name: str) -> Any:
     """Return the class that a spec names as `"module:Class"`.
 
     Args:
-        what: What it is to the spec, for the error message.
-        name: Of it.
+        what: Role of the class in the spec, for the error message.
+        name: Name of the class.
 
     Raises:
-        InputError: If it cannot be imported.
+        InputError: If the class cannot be imported.
     """
     module, _, qualname = name.partition(":")
     try:
@@ -81,16 +81,16 @@ def class_at(what: str, name: str) -> Any:
 
 
 def is_reference(text: str) -> bool:
-    """Say whether a text is `module:qualname`, and not `module:Id-v0`, which names an entry of gymnasium's registry."""
+    """Return whether a text is `module:qualname` instead of `module:Id-v0`, an id in gymnasium's registry."""
     _, colon, name = text.partition(":")
     return bool(colon) and all(part.isidentifier() for part in name.split("."))
 
 
 def resolve(name: str) -> Any:
-    """Import what `module:qualname` names.
+    """Import the object that `module:qualname` names.
 
     Raises:
-        InputError: If the module or the name in it does not exist, or importing the module fails.
+        InputError: If the module or the name in it does not exist, or the import fails.
     """
     reference("a reference", name)
     module_name, _, qualname = name.partition(":")
@@ -104,7 +104,7 @@ def resolve(name: str) -> Any:
 
 
 def _imported(module: str, wanted: str) -> ModuleType:
-    """Import a module for what is wanted of it; what goes wrong becomes one sentence."""
+    """Import a module, and turn any exception into one sentence that names the wanted object."""
     try:
         return _module(module)
     except InputError:
@@ -122,7 +122,7 @@ def _imported(module: str, wanted: str) -> ModuleType:
 
 
 def _module(name: str) -> ModuleType:
-    """Import a module, from the file that is known for it rather than from one of the same name elsewhere."""
+    """Import a module, preferably from its known file."""
     if name in _SOURCES and name not in sys.modules:
         path = _SOURCES[name]
         gone = f"The file {path}, which the module {name!r} came from, is gone"
@@ -142,10 +142,10 @@ def _walk(found: Any, qualname: str) -> Any:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a Python file as a module named after it; a second call returns the same module.
+    """Import a Python file as a module named after it. A second call returns the same module.
 
     Raises:
-        InputError: If the file's name is no Python name, or hides a module that is already there.
+        InputError: If the file's name is not a Python name, or is the name of another module.
     """
     path = path.resolve()
     name = path.stem
@@ -180,15 +180,15 @@ def load_file(path: Path) -> ModuleType:
 
 
 def loading() -> Path | None:
-    """Return the file that this thread is bringing in, or `None`."""
+    """Return the file that this thread is importing, or `None`."""
     return getattr(_LOADING, "file", None)
 
 
 def _usable_neighbours(name: str, path: Path) -> dict[str, Path]:
-    """Return the modules beside a file that its imports will find.
+    """Return the modules beside a file that its imports can find.
 
     Raises:
-        InputError: If one has the name of a module that was brought in from beside another file.
+        InputError: If one has the name of a module that was imported from beside another file.
     """
     found = neighbours(name, path)
     for module, file in found.items():
@@ -202,7 +202,7 @@ def _usable_neighbours(name: str, path: Path) -> dict[str, Path]:
 
 
 def hidden() -> list[str]:
-    """Return a sentence for each file that is not what is imported by its name from beside it."""
+    """Return a warning for each file that is hidden by an installed module of the same name."""
     found = {}
     for name, path in _SOURCES.items():
         for module, file in neighbours(name, path).items():
@@ -216,18 +216,18 @@ def hidden() -> list[str]:
 
 
 def _top(module: str, file: Path) -> tuple[str, Path]:
-    """Return the first name of a module, and its file, or its folder where that has no file of its own."""
+    """Return the top-level name of a module, and its file, or its folder if that has no `__init__.py`."""
     top = module.partition(".")[0]
     folder = folder_of(module, file)
     return top, file_of(folder, top) or folder / top
 
 
 def _is_free(name: str, path: Path) -> bool:
-    """Say whether a module's first name stands for nothing yet, or for this file."""
+    """Return whether a module's top-level name is unused, or belongs to this file."""
     loaded = sys.modules.get(name)
     if loaded is not None:
         file = getattr(loaded, "__file__", None)
-        # A folder without __init__.py gives way to any file; what is built in has none either.
+        # Namespace packages yield to any file; built-in modules have no file either.
         return _is_at(file, path) or (file is None and hasattr(loaded, "__path__"))
     for finder in sys.meta_path:
         with suppress(Exception):
@@ -246,12 +246,12 @@ def _is_at(file: str | None, path: Path) -> bool:
 
 
 def sources() -> dict[str, Path]:
-    """Return where the modules that came from files are: name to absolute path."""
+    """Return the absolute paths of modules that were imported from files, by name."""
     return dict(_SOURCES)
 
 
 def add_sources(paths: Mapping[str, Path]) -> None:
-    """Let `resolve` find modules in these files; they are run when first needed. A loaded module stays as it is."""
+    """Let `resolve` find modules in these files, which are run when first needed. Loaded modules do not change."""
     _SOURCES.update({name: Path(path).resolve() for name, path in paths.items() if name not in sys.modules})
 
 
@@ -271,7 +271,7 @@ def note_package(module: str) -> None:
 
 
 def files_behind(names: Iterable[str]) -> dict[str, Path]:
-    """Return the files that modules came from, and the modules beside them that they import, as far as known."""
+    """Return the files of modules, and of modules beside them that they import, as far as known."""
     found: dict[str, Path] = {}
     for name in set(names) & set(_SOURCES):
         beside = {
@@ -282,12 +282,12 @@ def files_behind(names: Iterable[str]) -> dict[str, Path]:
 
 
 def import_registering() -> None:
-    """Import the files that are known, but not loaded yet, and that speak of registering: environments, most likely.
+    """Import known files that are not loaded yet and contain 'register', because they probably register environments.
 
-    An id is no name of a module, so nothing else tells which of them brings it in.
+    The id of an environment does not name a module, so there is no other way to find the file that registers it.
 
     Raises:
-        InputError: If one cannot be imported.
+        InputError: If a file cannot be imported.
     """
     for name, path in sources().items():
         if name not in sys.modules and path.is_file() and b"register" in path.read_bytes():
@@ -295,7 +295,7 @@ def import_registering() -> None:
 
 
 def modules_named(data: Any) -> set[str]:
-    """Return the modules of all `module:name` texts in plain data."""
+    """Return the modules in all `module:name` texts of plain data."""
     if isinstance(data, Mapping):
         data = list(data.values())
     if isinstance(data, (list, tuple)):
@@ -304,7 +304,7 @@ def modules_named(data: Any) -> set[str]:
 
 
 def _name_main_module(where: str) -> str:
-    """Make the running script importable under its file's name."""
+    """Make the running script importable under the name of its file."""
     main = sys.modules["__main__"]
     started_as = getattr(getattr(main, "__spec__", None), "name", None)
     if started_as is not None:
@@ -324,9 +324,9 @@ def _name_main_module(where: str) -> str:
 
 
 def _note_beside_main(name: str) -> None:
-    """Remember where a loaded module is, if that is beside the running script or notebook.
+    """Record the file of a loaded module that lies beside the running script or notebook.
 
-    Python finds it there by itself, but not in a process that goes on with the run.
+    Python finds it there in this process, but not in a process that resumes the run.
     """
     main, top = sys.modules["__main__"], name.partition(".")[0]
     if name in _SOURCES or top in OWN_PACKAGES or getattr(main, "__spec__", None) is not None:
@@ -338,6 +338,6 @@ def _note_beside_main(name: str) -> None:
 
 
 def _worker_main(path: Path) -> ModuleType | None:
-    """Return the script that a worker process has imported already, if this is its file."""
+    """Return the script that a worker process has already imported, if this is its file."""
     main = sys.modules.get("__mp_main__")
     return main if _is_at(getattr(main, "__file__", None), path) else None

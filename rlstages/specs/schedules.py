@@ -1,4 +1,4 @@
-"""Values that move over the steps of a stage."""
+"""Schedules: values that change over the steps of a stage."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rlstages.specs.serialization import serializable
 @serializable
 @dataclass(frozen=True)
 class Linear:
-    """A value that moves in a straight line over the steps of one stage: `Linear(3e-4, 1e-5)`.
+    """A value that changes linearly over the steps of one stage: `Linear(3e-4, 1e-5)`.
 
     Args:
-        start: At the stage's first step.
-        end: When the stage's `max_steps` are spent.
+        start: Value at the first step of the stage.
+        end: Value when the stage's `max_steps` are spent.
     """
 
     start: float
@@ -29,7 +29,7 @@ class Linear:
         require_number("Linear", "end", self.end, least=0.0)
 
     def at(self, progress: float) -> float:
-        """Return the value at a progress between 0 and 1."""
+        """Return the value at a progress from 0 to 1."""
         return self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
 
     def __str__(self) -> str:
@@ -40,5 +40,5 @@ Schedule = float | Linear
 
 
 def value_at(schedule: Schedule, progress: float) -> float:
-    """Return a schedule's value at a progress between 0 and 1."""
+    """Return the value of a schedule or a constant at a progress from 0 to 1."""
     return schedule.at(progress) if isinstance(schedule, Linear) else schedule

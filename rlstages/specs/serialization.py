@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain JSON data and back to equal objects."""
+"""Conversion of frozen dataclasses to plain JSON data and back."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from rlstages.specs.plain import FrozenDict, FrozenList, plain
 
 TAG = "$type"
 TUPLE, PAIRS = "tuple", "dict"
-"""What JSON has no form for, in keyword arguments: tuples beside lists, and dictionaries whose keys are not texts."""
+"""Markers in keyword arguments for what JSON lacks: tuples, and dictionaries with keys other than strings."""
 ADDED: dict[tuple[Any, str], Any] = {("Environment", "success_at"): "end", ("Expert", "normalize"): None}
-"""Fields that came later, and the values with which a digest leaves them out: it is that of before."""
+"""Later fields with their defaults. A digest leaves them out at these values, so old digests stay valid."""
 MAX_DEPTH, MAX_DIGITS = 64, 400
 GROUPS = ("rlstages.stages", "rlstages.algorithms", "rlstages.events")
-"""Groups of entry points with classes that packages add, each under its own name."""
+"""Entry-point groups for classes of other packages."""
 _CLASSES: dict[str, type] = {}
 _T = TypeVar("_T", bound=type)
 
 
 def serializable(cls: _T) -> _T:
-    """Class decorator: let `to_data` and `from_data` handle this dataclass."""
+    """Register a dataclass for `to_data` and `from_data` (class decorator)."""
     _CLASSES[cls.__name__] = cls
     return cls
 
 
 def to_data(value: Any, *, nan_as_null: bool = False) -> Any:
-    """Turn a spec or an event into plain JSON data.
+    """Convert a spec or an event to plain JSON data.
 
     Args:
-        value: A serializable dataclass, or plain data.
-        nan_as_null: Turn numbers that are not finite into null, where they would else be refused.
+        value: Serialisable dataclass, or plain data.
+        nan_as_null: Whether to convert non-finite numbers to null instead of refusing them.
 
     Raises:
-        InputError: If something in it is not plain data: a number that is not finite, a set, an open file, ...
+        InputError: If a part is not plain data, such as a non-finite number, a set or an open file.
     """
     if dataclasses.is_dataclass(value) and type(value).__name__ in _CLASSES:
         fields = {f.name: to_data(getattr(value, f.name), nan_as_null=nan_as_null) for f in dataclasses.fields(value)}
@@ -69,7 +69,7 @@ def to_data(value: Any, *, nan_as_null: bool = False) -> Any:
 
 
 def _frozen_to_data(value: Any) -> Any:
-    """Turn frozen data into JSON data that still says what was a tuple, and which keys were no texts."""
+    """Convert frozen data to JSON data, with markers for tuples and for keys other than strings."""
     if isinstance(value, FrozenDict):
         if TAG not in value and all(isinstance(key, str) for key in value):
             return {key: _frozen_to_data(item) for key, item in value.items()}
@@ -82,7 +82,7 @@ def _frozen_to_data(value: Any) -> Any:
 
 
 def _instead(value: Any) -> str:
-    """Say what to write for something that is not plain data."""
+    """Return advice on what to write instead of a value that is not plain data."""
     if hasattr(value, "tolist"):
         return "write a list: its .tolist()"
     if isinstance(value, os.PathLike):
@@ -93,10 +93,10 @@ def _instead(value: Any) -> str:
 
 
 def from_data(data: Any) -> Any:
-    """Turn the data of `to_data` into an object equal to the first one.
+    """Convert the result of `to_data` back to an equal object.
 
     Raises:
-        InputError: If the data names an unknown type, has fields that the type does not take, or is nested too deep.
+        InputError: If the data names an unknown type, has unknown fields, or is nested too deeply.
     """
     try:
         return _from_data(data, FrozenList)
@@ -105,7 +105,7 @@ def from_data(data: Any) -> Any:
 
 
 def _from_data(data: Any, listed: type) -> Any:
-    """Turn data into an object; a list becomes what is right where it stands: a spec's fields hold tuples."""
+    """Convert data to an object. Lists become tuples in fields of specs."""
     if isinstance(data, list):
         return listed(_from_data(item, listed) for item in data)
     if not isinstance(data, dict):

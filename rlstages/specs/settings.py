@@ -22,13 +22,13 @@ _WIDTH = 112
 
 @dataclass(frozen=True)
 class About:
-    """What a field says of its setting, besides name, type and default.
+    """The description of a setting, besides name, type and default of its field.
 
     Attributes:
         text: One or more sentences for help and reference pages.
-        least: The smallest value.
-        most: The largest value.
-        above: What the value must exceed.
+        least: Smallest allowed value.
+        most: Largest allowed value.
+        above: Exclusive lower limit.
         per_stage: Whether a stage may set another value than the agent; see `rlstages.specs.algorithms.base`.
     """
 
@@ -44,7 +44,7 @@ def about(text: str, **limits: Any) -> Mapping[str, About]:
 
     Args:
         text: One or more sentences for help and reference pages.
-        **limits: The other attributes of `About`.
+        **limits: Other attributes of `About`.
     """
     return {_KEY: About(text, **limits)}
 
@@ -55,7 +55,7 @@ def setting(default: Any, text: str, **limits: Any) -> Any:
 
 
 def documented(cls: _T) -> _T:
-    """Class decorator: add the section `Args` to a dataclass's docstring, made from the texts of its fields."""
+    """Add the section `Args` to a dataclass's docstring, from the texts of its fields (class decorator)."""
     lines = ["", "Args:"]
     for field in _fields(cls):
         text = f"{field.name}: {' '.join(field.metadata[_KEY].text.split())}"
@@ -65,30 +65,30 @@ def documented(cls: _T) -> _T:
 
 
 def check_settings(where: str, spec: Any) -> None:
-    """Refuse a dataclass whose settings have wrong types or are out of range.
+    """Refuse a dataclass whose settings have the wrong type or are out of range.
 
     Args:
-        where: What the spec is, at the beginning of the sentence: `"Agent"`, `"stage 'walk'"`.
-        spec: A dataclass. Fields without `about` are not looked at.
+        where: Beginning of the error message, such as `"Agent"` or `"stage 'walk'"`.
+        spec: Dataclass. Fields without `about` are not checked.
 
     Raises:
-        InputError: Naming the setting, its value and what to give.
+        InputError: If a value is invalid. The message names the setting, its value and what to give.
     """
     for field in _fields(type(spec)):
         check_setting(where, type(spec), field.name, getattr(spec, field.name))
 
 
 def check_setting(where: str, cls: type, name: str, value: Any) -> None:
-    """Refuse a value that a setting of a dataclass cannot have.
+    """Refuse an invalid value of a setting.
 
     Args:
-        where: See `check_settings`.
-        cls: The dataclass.
-        name: Of the field.
-        value: Of it.
+        where: Beginning of the error message; see `check_settings`.
+        cls: Dataclass of the setting.
+        name: Name of the field.
+        value: Value of the field.
 
     Raises:
-        InputError: Naming the setting, its value and what to give.
+        InputError: If a value is invalid. The message names the setting, its value and what to give.
     """
     said, kinds = _about(cls, name), kinds_of(cls)[name]
     changing = f"{where}: {name} is a function; write Linear(start, end) for what changes over a stage."
@@ -118,18 +118,18 @@ def _require_ints(where: str, name: str, value: Any, said: About) -> None:
 
 
 def per_stage(cls: type) -> list[str]:
-    """Return the settings that a stage may have otherwise than the agent."""
+    """Return the names of the settings that a stage may change."""
     return [field.name for field in _fields(cls) if field.metadata[_KEY].per_stage]
 
 
 def scheduled(cls: type) -> list[str]:
-    """Return the settings that may move over a stage, as `Linear`."""
+    """Return the names of the settings that may be schedules."""
     return [name for name, kinds in kinds_of(cls).items() if Linear in kinds]
 
 
 @functools.cache
 def kinds_of(cls: Any) -> dict[str, tuple[Any, ...]]:
-    """Return the types that each field takes: those of a union one by one."""
+    """Return the types of each field, with unions split into their members."""
     hints = typing.get_type_hints(cls)
     unions = (typing.Union, types.UnionType)
     return {
@@ -140,7 +140,7 @@ def kinds_of(cls: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def listing_of(cls: type) -> str:
-    """Return a dataclass's settings as a Markdown list: name, default, range and text of each."""
+    """Return a dataclass's settings as a Markdown list with name, default, range and text."""
     items = []
     for field in _fields(cls):
         told = [_default(field), _range(cls, field)]

@@ -1,4 +1,4 @@
-"""Settings that are not known here, in the words of stable-baselines3 for those who come from there."""
+"""Advice for unknown settings, in particular those of stable-baselines3."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WORDS = {
 
 
 class UnknownSetting(InputError, TypeError):
-    """An argument that a spec does not take."""
+    """An argument that a spec does not have."""
 
     code: Code = "setting-unknown"
 
@@ -50,12 +50,12 @@ Fold = Callable[[type, dict[str, Any]], dict[str, Any]]
 
 
 def refusing_unknown(*agents: str, fold: Fold | None = None, also: Sequence[str] = ()) -> Callable[[_T], _T]:
-    """Class decorator: refuse keyword arguments that a spec does not take, saying what to write instead.
+    """Refuse unknown keyword arguments of a spec, with advice on what to write instead (class decorator).
 
     Args:
-        *agents: Names that belong to the agent, where the spec is of a stage.
-        fold: Puts short forms among the arguments, given by name, where they belong.
-        also: Names that the short forms have.
+        *agents: Names that belong to the agent, if the spec is a stage.
+        fold: Function that moves short forms among the keyword arguments to their places.
+        also: Names of the short forms.
     """
 
     def wrap(cls: _T) -> _T:

@@ -1,4 +1,4 @@
-"""The environments of a curriculum, each once and with a name, as retention matrices show them."""
+"""The distinct environments of a curriculum, with names, as in retention matrices."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from rlstages.specs.stages.base import StageSpec
 
 @dataclass(frozen=True)
 class Variant:
-    """An environment that policies are scored in.
+    """An environment in which policies are scored.
 
     Attributes:
-        name: Shown for it: the stage that fine-tunes there first, or else clones there; the environment itself where
-            none does.
-        environment: Where they play.
-        measure: What its stage's criterion looks at; of one held out, what the last stage's does.
-        index: From 0.
+        name: Name for tables: the first stage that fine-tunes there, or else clones there; else the environment itself.
+        environment: Environment to play in.
+        measure: Measure of the stage's criterion, or of the last stage's criterion if it is held out.
+        index: Index from 0.
         held_out: Whether it is never trained in.
     """
 
@@ -32,13 +31,13 @@ class Variant:
 
 
 def is_scored_next(curriculum: Curriculum, stage: int, environment: Environment) -> bool:
-    """Whether the stage after this one scores the policy in an environment, before it begins."""
+    """Return whether the next stage scores the policy in an environment before it begins."""
     following = curriculum.stages[stage + 1 : stage + 2]
     return any(spec.environment == environment and spec.evaluation_episodes > 0 for spec in following)
 
 
 def variants_of(curriculum: Curriculum) -> tuple[Variant, ...]:
-    """Return the environments of all stages in their order, then those that are held out."""
+    """Return the environments of all stages in order, followed by the held-out ones."""
     stages: dict[Environment, StageSpec] = {}
     for stage in sorted(curriculum.stages, key=lambda stage: not stage.reinforces):
         stages.setdefault(stage.environment, stage)
@@ -49,7 +48,7 @@ def variants_of(curriculum: Curriculum) -> tuple[Variant, ...]:
         stage = stages.get(environment, curriculum.stages[-1])
         name = stage.name if environment in stages else str(environment)
         names[name] += 1
-        # Environments that differ in their wrappers alone look the same.
+        # Environments that differ only in their wrappers look the same.
         name += f" ({names[name]})" if names[name] > 1 else ""
         measure: Measure = "success" if stage.until is None else stage.until.measure
         variants.append(Variant(name, environment, measure, index, environment not in stages))

@@ -31,5 +31,5 @@ class A2C(AlgorithmSpec):
     )
 
     def steps_between_updates(self, n_envs: int) -> int:
-        """Return the environment steps of a rollout, over all environments."""
+        """Return the number of environment steps of a rollout, over all environments."""
         return n_envs * self.n_steps

@@ -1,4 +1,4 @@
-"""What everyone else needs to know of an algorithm, whichever it is."""
+"""The base class of algorithm specs, and their lookup by name."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from rlstages.specs.settings import check_setting, check_settings, kinds_of, per
 _S = TypeVar("_S", bound="AlgorithmSpec")
 GROUP = "rlstages.algorithms"
 CLONING, CRITIC_FIT, REFERENCE_KL, DEMONSTRATION_LOSS = "cloning", "critic fit", "reference KL", "demonstration loss"
-"""What an algorithm may support."""
+"""Features that an algorithm may support."""
 
 
 class AlgorithmSpec:
-    """An algorithm: a frozen dataclass of its settings that derives from this class.
+    """The base class of algorithm specs, which are frozen dataclasses of settings.
 
-    Each field is a setting with a default, and says in its metadata what it is (`rlstages.specs.settings.about`). All
-    algorithms have a discount, `gamma`.
+    Each field is a setting with a default. Its metadata describes it (`rlstages.specs.settings.about`). All algorithms
+    have a discount factor `gamma`.
 
     Attributes:
-        implementation: What carries it out, as `"module:Class"`; see `rlstages.learners.algorithms.base`.
-        supports: Which of `"cloning"`, `"critic fit"`, `"reference KL"` and `"demonstration loss"` it can do. Stages
-            that ask for another are refused.
-        kl_when_needed: Weight of the KL divergence from the reference policy, in a stage that does not say it, once
-            something has shown that the policy must be held back.
+        implementation: Live class as `"module:Class"`; see `rlstages.learners.algorithms.base`.
+        supports: Supported features, of `"cloning"`, `"critic fit"`, `"reference KL"` and `"demonstration loss"`. A
+            stage
+            that asks for another feature is refused.
+        kl_when_needed: Weight of the KL divergence from the reference policy after evidence that it is needed, in
+            stages
+            that do not set the weight.
     """
 
     if TYPE_CHECKING:
-        # A field of the algorithms; as an attribute of this class it would be the field's default.
+        # Only annotated, because a value here would become the default of the subclasses' field.
         @property
         def gamma(self) -> float: ...  # noqa: D102
 
@@ -46,32 +48,32 @@ class AlgorithmSpec:
         serializable(cls)
 
     def __post_init__(self) -> None:
-        """Refuse settings of wrong types or out of range."""
+        """Refuse settings of the wrong type or out of range."""
         settle(self)
         check_settings(self.name, self)
 
     @property
     def name(self) -> str:
-        """Its name, as `Agent(NAME)` takes it."""
+        """The name of the algorithm, for `Agent(NAME)`."""
         return type(self).__name__
 
     def steps_between_updates(self, n_envs: int) -> int:
-        """Return the environment steps, over all environments, between two updates."""
+        """Return the number of environment steps between two updates, over all environments."""
         return n_envs
 
     def check(self, where: str, n_envs: int) -> None:
         """Refuse settings that do not fit each other or the number of environments.
 
         Args:
-            where: At the beginning of the sentence.
-            n_envs: Environments that are stepped side by side.
+            where: Beginning of the error message.
+            n_envs: Number of environments.
 
         Raises:
-            InputError: If they do not.
+            InputError: If the settings do not fit.
         """
 
     def with_settings(self: _S, where: str, settings: Mapping[str, Any]) -> _S:
-        """Return it with a stage's settings instead of its own.
+        """Return a copy with a stage's settings.
 
         Raises:
             InputError: If there is no such setting, or its value is out of range.
@@ -101,10 +103,10 @@ def refuse_foreign(where: str, cls: type[AlgorithmSpec], settings: Mapping[str, 
 
 
 def algorithm_named(name: Any) -> type[AlgorithmSpec]:
-    """Return an algorithm's dataclass, whose package is imported if an installed one adds it under this name.
+    """Return the spec class of an algorithm, from this package or another installed one.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no algorithm of this name.
     """
     if isinstance(name, str) and name in built_in():
         return built_in()[name]
@@ -123,13 +125,13 @@ def algorithm_named(name: Any) -> type[AlgorithmSpec]:
 
 
 def known_algorithms() -> list[str]:
-    """Return the names of all algorithms: the built-in ones, then those that installed packages add."""
+    """Return the names of all algorithms: the built-in ones, then those of other installed packages."""
     return list(dict.fromkeys([*built_in(), *(entry.name for entry in entry_points(group=GROUP))]))
 
 
 @functools.cache
 def built_in() -> dict[str, type[AlgorithmSpec]]:
-    """Return the algorithms of this package by their names."""
+    """Return the algorithms of this package by name."""
     from rlstages.specs.algorithms.a2c import A2C
     from rlstages.specs.algorithms.ppo import PPO
 
@@ -137,11 +139,11 @@ def built_in() -> dict[str, type[AlgorithmSpec]]:
 
 
 def owner_of(name: str, *, stages: bool) -> type[AlgorithmSpec] | None:
-    """Return an algorithm that has a setting of this name: a built-in one, or one that a package adds.
+    """Return an algorithm that has a setting of this name, or `None`.
 
     Args:
-        name: Of the setting.
-        stages: Whether it must be one that stages may have otherwise than the agent.
+        name: Name of the setting.
+        stages: Whether stages must be allowed to change the setting.
     """
     for cls in map(algorithm_named, known_algorithms()):
         if name in (per_stage(cls) if stages else _names(cls)):
@@ -150,10 +152,10 @@ def owner_of(name: str, *, stages: bool) -> type[AlgorithmSpec] | None:
 
 
 def stage_settings(where: str, settings: Any) -> FrozenDict:
-    """Return a stage's settings of the algorithm as plain data.
+    """Return a stage's settings of the algorithm as frozen plain data.
 
     Raises:
-        InputError: If no algorithm has one of them, or its value is out of range.
+        InputError: If no algorithm has such a setting, or a value is out of range.
     """
     sentence = f"{where}: settings is {settings!r}; give a dictionary, or name=value."
     require(isinstance(settings, Mapping), sentence, "setting-type", where, "settings", settings)

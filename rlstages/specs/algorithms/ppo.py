@@ -51,7 +51,7 @@ class PPO(AlgorithmSpec):
     )
 
     def steps_between_updates(self, n_envs: int) -> int:
-        """Return the environment steps of a rollout, over all environments."""
+        """Return the number of environment steps of a rollout, over all environments."""
         return n_envs * self.n_steps
 
     def check(self, where: str, n_envs: int) -> None:

@@ -1,4 +1,4 @@
-"""When a stage is done: thresholds, and the sequential tests that decide whether they are really met."""
+"""Criteria that end stages: thresholds, and the sequential tests that decide whether they are really met."""
 
 from rlstages.specs.criteria.criterion import AllOf, AnyOf, Criterion, Verdict, spend
 from rlstages.specs.criteria.thresholds import RewardThreshold, SuccessThreshold

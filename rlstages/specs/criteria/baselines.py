@@ -1,4 +1,4 @@
-"""What scores are measured against: chance and the expert, as 0 and 1 of one scale for all environments."""
+"""Baselines of normalised scores: random actions score 0, the expert scores 1."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rlstages.specs.serialization import serializable
 @serializable
 @dataclass(frozen=True)
 class Baselines:
-    """Scores in one environment.
+    """Baseline scores in one environment.
 
     Attributes:
-        random: Of actions drawn at random.
-        expert: Of the curriculum's expert, or `None` if it has none, or it cannot play there.
-        reason: Why there is no expert's score, as half a sentence, or `None`.
+        random: Score of random actions.
+        expert: Score of the curriculum's expert, or `None` if there is no expert or it cannot play in the environment.
+        reason: Reason why the expert's score is missing, as half a sentence, or `None`.
     """
 
     random: Score
@@ -25,7 +25,7 @@ class Baselines:
     reason: str | None = None
 
     def ends(self, measure: str) -> tuple[float, float] | None:
-        """Return what counts as 0 and as 1, or `None` if the expert is missing or no better than chance.
+        """Return the values that count as 0 and as 1, or `None` without an expert that is better than that.
 
         Args:
             measure: `"success"` or `"return"`.
@@ -37,7 +37,7 @@ class Baselines:
 
 
 def value_of(score: Score, measure: str) -> float:
-    """Return success or return; NaN where success is not defined."""
+    """Return the success rate or the mean return; NaN if success is not defined."""
     value = score.success if measure == "success" else score.mean_return
     return math.nan if value is None else value
 

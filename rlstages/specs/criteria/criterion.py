@@ -1,9 +1,9 @@
-"""What decides that a stage is done: a criterion judges episodes and returns a verdict.
+"""The base class of criteria, which judge episodes and return a verdict.
 
-A window of recent episodes opens gates by luck (a lucky stretch of 20 episodes passes a 0.9 threshold at a true
-success of 0.8 sooner or later, every time). Here episodes have to reject 'the true value is below threshold minus
-margin'. That test may be looked at after every episode (it is a sequential test), and may be begun again later: the
-attempts share the error budget (`spend`). Which episodes these are is the gate's affair (`stages/fine_tuning/gate.py`).
+A mean over recent episodes opens gates by luck: with a true success rate of 0.8, some stretch of 20 episodes passes a
+threshold of 0.9 sooner or later. Here the episodes must reject the null hypothesis 'the true value is below threshold
+minus margin'. The test is sequential, so it may be evaluated after every episode. It may also be begun again; all
+attempts share one error budget (`spend`). The gate decides which episodes are tested (`stages/fine_tuning/gate.py`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ FIRST_ATTEMPT = 0.8
 @serializable
 @dataclass(frozen=True)
 class Verdict:
-    """What a criterion says of some episodes.
+    """The verdict of a criterion on some episodes.
 
     Attributes:
-        met: The threshold is reached, beyond luck.
-        futile: More episodes of this policy would hardly change the answer 'not met'.
-        value: The measured mean.
-        bound: Lower bound of the true value that holds at all looks together.
-        threshold: What was asked for.
-        episodes: Episodes judged.
-        episodes_needed: Estimate of the further episodes needed if they go on like these; `None` if no number would do.
-        reason: One sentence for a person.
+        met: Whether the threshold is significantly reached.
+        futile: Whether more episodes of this policy would hardly change the answer 'not met'.
+        value: Measured mean.
+        bound: Lower bound of the true value, valid over all looks together.
+        threshold: Threshold of the criterion.
+        episodes: Number of judged episodes.
+        episodes_needed: Estimated number of further episodes until it is met, or `None` if no number would suffice.
+        reason: One sentence for the user.
     """
 
     met: bool
@@ -53,36 +53,37 @@ class Criterion(ABC):
 
     @abstractmethod
     def promising(self, recent: Sequence[Episode]) -> bool:
-        """Say whether recent episodes, oldest first, make a confirmation worth its cost: a whole window of them."""
+        """Return whether recent episodes, oldest first, fill a window and justify the cost of a confirmation."""
 
     @abstractmethod
     def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Verdict:
-        """Test episodes, in the order in which they were started.
+        """Test episodes.
 
         Args:
-            episodes: All episodes of this attempt so far; the test may be repeated whenever one is added.
-            alpha: Probability, over all looks, of calling the criterion met when no policy that played them has a true
-                value of threshold minus margin or more.
+            episodes: All episodes of this attempt so far, in the order in which they began. The test may be repeated
+                whenever one is added.
+            alpha: Error probability over all looks: the probability that the criterion is called met although no policy
+                that played the episodes has a true value of threshold minus margin or more.
         """
 
     @abstractmethod
     def holds(self, fresh: Sequence[Episode]) -> bool:
-        """Say whether some fresh episodes of the frozen policy, at least one, are not below threshold minus margin."""
+        """Return whether the mean of fresh episodes of the frozen policy is not below threshold minus margin."""
 
     @property
     @abstractmethod
     def frozen_episodes(self) -> int:
-        """How many fresh episodes the policy that leaves must play as it is, once training episodes have decided."""
+        """Number of fresh episodes that the frozen policy must play after the test of training episodes."""
 
     @property
     @abstractmethod
     def window(self) -> int:
-        """How many recent training episodes are looked at."""
+        """Number of recent training episodes in the window."""
 
     @property
     @abstractmethod
     def max_episodes(self) -> int:
-        """How many episodes one confirmation may take."""
+        """Maximum number of episodes of one confirmation."""
 
     @property
     @abstractmethod
@@ -91,20 +92,20 @@ class Criterion(ABC):
 
     @property
     def measure(self) -> Measure:
-        """What `summary` is about; of two combined criteria, what the first looks at."""
+        """The measure of `summary`: success or return. For combined criteria, that of the first."""
         return "success" if self.needs_success else "return"
 
     @abstractmethod
     def fewest_episodes(self, alpha: float = ALPHA) -> int | None:
-        """Return the number of perfect episodes that would meet it, or `None` if none would."""
+        """Return the number of perfect episodes that would meet the criterion, or `None` if no number would."""
 
     @abstractmethod
     def summary(self, recent: Sequence[Episode]) -> tuple[float, float]:
-        """Return the mean of recent episodes (NaN when there are none) and the threshold it is measured against."""
+        """Return the mean of recent episodes (NaN if there are none), and the threshold."""
 
     @abstractmethod
     def progress(self, value: float) -> float:
-        """Return how far a mean has come to the threshold: 1 is there, 0 the worst that is expected."""
+        """Return the progress of a mean to the threshold: 1 at the threshold, 0 at the worst expected value."""
 
     def __and__(self, other: Criterion) -> AllOf:
         return AllOf(self, other)
@@ -114,13 +115,13 @@ class Criterion(ABC):
 
 
 def spend(attempt: int, alpha: float = ALPHA, first: Sequence[float] = (FIRST_ATTEMPT,)) -> float:
-    """Return the share of the error budget for the confirmation with this number (from 1).
+    """Return the share of the error budget for one confirmation.
 
     Args:
-        attempt: The number.
-        alpha: The budget.
-        first: Shares of it that the first confirmations have; those of all others add up to the rest. Where one is
-            begun only after another has failed, most goes to the first, which is the last in most stages.
+        attempt: Number of the confirmation, from 1.
+        alpha: Error budget.
+        first: Shares of the first confirmations. The shares of all others add up to the rest. If a confirmation begins
+            only after another has failed, most of the budget goes to the first, because most stages need only one.
     """
     if attempt <= len(first):
         return first[attempt - 1] * alpha
@@ -168,7 +169,7 @@ class _Pair(Criterion):
 @serializable
 @dataclass(frozen=True)
 class AllOf(_Pair):
-    """Both criteria are met. Each is tested at the full `alpha`: the chance that both err is no greater."""
+    """Both criteria must be met. Each is tested at the full `alpha`, because both err with at most this probability."""
 
     def __str__(self) -> str:
         return f"{self.first} and {self.second}"
@@ -193,7 +194,7 @@ class AllOf(_Pair):
 @serializable
 @dataclass(frozen=True)
 class AnyOf(_Pair):
-    """Either criterion is met. Each is tested at half of `alpha`."""
+    """At least one of two criteria must be met. Each is tested at half of `alpha`."""
 
     def __str__(self) -> str:
         return f"{self.first} or {self.second}"

@@ -1,8 +1,8 @@
-"""Whether a policy has lost what a stage had reached: a gate's test, turned upside down.
+"""A test whether a policy has lost the skill of a stage: the test of a gate with reversed hypotheses.
 
-A gate opens when 'the true value is below threshold minus margin' is rejected. Here 'it is still at a level' is tested,
-and the level lies a margin below both what the gate asked for and what was measured when the stage was left. So no
-policy is good enough for the gate and bad enough to be sent back, but for luck.
+A gate opens when 'the true value is below threshold minus margin' is rejected. Here the null hypothesis is 'the true
+value is still at the level'. The level lies a margin below both the gate's requirement and the score at the end of the
+stage. So, apart from errors of the tests, no policy is good enough for the gate and bad enough to be sent back.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from rlstages.specs.criteria.thresholds import RewardThreshold, SuccessThreshold
 from rlstages.specs.serialization import serializable
 
 HYSTERESIS = 0.05
-"""In success, or as a share of the mean return or of the returns' spread, whichever is more."""
+"""Margin in success, or as a share of the mean return or of the returns' standard deviation (the larger one)."""
 
 
 @serializable
 @dataclass(frozen=True)
 class Decline:
-    """What episodes of a policy say about a level that it was above.
+    """The result of testing episodes against a level.
 
     Attributes:
-        lost: The true value is below the level, beyond luck.
+        lost: Whether the true value is significantly below the level.
         measure: `"success"` or `"return"`.
-        value: The measured mean.
-        bound: Upper bound of the true value that holds at all looks together.
-        level: What it is tested against.
-        episodes: How many were played.
+        value: Measured mean.
+        bound: Upper bound of the true value, valid over all looks together.
+        level: Level that was tested.
+        episodes: Number of episodes.
     """
 
     lost: bool
@@ -53,12 +53,12 @@ class Decline:
 
 @dataclass(frozen=True)
 class Level:
-    """What may not be lost.
+    """The level of a skill that must be kept.
 
     Attributes:
         measure: `"success"` or `"return"`.
-        value: Below it, what was reached is lost.
-        best: The most that an episode brings: 1 for success, and the highest return seen at the hand-over.
+        value: Value below which the skill counts as lost.
+        best: Largest value of an episode: 1 for success, else the highest return when the level was measured.
     """
 
     measure: str
@@ -68,11 +68,11 @@ class Level:
     def judge(self, episodes: Sequence[Episode], alpha: float = ALPHA) -> Decline:
         """Test 'the true mean is at the level or above it' by betting on each episode to fall short of it.
 
-        Returns are assumed to exceed the level by no more than the highest one seen, then or now, does.
+        No return is assumed to exceed the highest one seen so far.
 
         Args:
-            episodes: At least one, of a frozen policy; the test may be repeated whenever one is added.
-            alpha: Probability, over all looks, of calling lost what is at the level or above.
+            episodes: Episodes of a frozen policy, at least one. The test may be repeated whenever one is added.
+            alpha: Error probability over all looks: that of calling a skill lost which is at the level or above.
         """
         values = values_of(self.measure, episodes)
         best, mean, goal = max(self.best, float(values.max())), float(values.mean()), math.log(1 / alpha)
@@ -81,16 +81,16 @@ class Level:
 
 
 def level_of(criterion: Criterion, episodes: Sequence[Episode]) -> Level | None:
-    """Return what a stage had reached, less a margin: as its criterion asked for, or as measured, whichever is lower.
+    """Return the level of a stage's skill: the lower of its requirement and its measured score, minus a margin.
 
-    Of two combined criteria the first one's measure counts, as it does wherever one number is shown.
+    For combined criteria, the measure of the first counts.
 
     Args:
-        criterion: Of that stage.
-        episodes: Some number of them that does not depend on their outcome, of the policy that left the stage.
+        criterion: Criterion of the stage.
+        episodes: Episodes of the policy after the stage. Their number must not depend on their outcome.
 
     Returns:
-        `None` if nothing was reached that could be lost.
+        Level, or `None` if there is no skill that could be lost.
     """
     while isinstance(criterion, (AllOf, AnyOf)):
         criterion = criterion.first
@@ -111,7 +111,7 @@ def level_of(criterion: Criterion, episodes: Sequence[Episode]) -> Level | None:
 
 
 def _evidence(values: np.ndarray, level: float, best: float) -> float:
-    """Return the log wealth of betting against 'the mean is at this level'; it rises with the level."""
+    """Return the log wealth of betting against 'the mean is at this level', which rises with the level."""
     return bet(level - values, best - level)
 
 

@@ -1,4 +1,4 @@
-"""What finished episodes say: their outcomes, and a score with intervals. NumPy and SciPy only."""
+"""Outcomes of finished episodes, and scores with confidence intervals. Needs only NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlstages.specs.plain import freeze, thaw
 from rlstages.specs.serialization import serializable
 
 MAX_EPISODE_STEPS = 100_000
-"""Where a whole episode is waited for, it has this many steps to end."""
+"""Maximum length of an episode whose end must be awaited."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Episode:
     """One finished episode.
 
     Attributes:
-        copy: Which copy of the environment played it.
-        number: Its number in that copy since the stage began, from 0.
-        total_reward: Sum of rewards, not discounted, not normalised (the return).
-        length: Environment steps.
-        success: Whether it counts as solved, or `None` where the environment defines no success.
-        began: Steps that its copy had taken since all copies were reset, when it began.
-        level: The options that it was started with, or `None` without any.
+        copy: Index of the environment that played it.
+        number: Number of the episode in its environment since the stage began, from 0.
+        total_reward: Undiscounted, unnormalised sum of rewards (the return).
+        length: Number of environment steps.
+        success: Whether it counts as solved, or `None` if the environment does not define success.
+        began: Number of steps of its environment, since all environments were reset, at which it began.
+        level: Options with which it started, or `None`.
     """
 
     copy: int
@@ -41,30 +41,31 @@ class Episode:
 
 
 def rows_of(episodes: Iterable[Episode]) -> list[list[Any]]:
-    """Return episodes as JSON values, for a checkpoint; a level only where there is one."""
+    """Return episodes as JSON values for a checkpoint, without the level if it is `None`."""
     rows = ([getattr(episode, field.name) for field in fields(Episode)] for episode in episodes)
     return [row[:-1] if row[-1] is None else [*row[:-1], thaw(row[-1])] for row in rows]
 
 
 def episodes_of(rows: Iterable[Sequence[Any]]) -> list[Episode]:
-    """Return the episodes that `rows_of` was given."""
+    """Return episodes from the result of `rows_of`."""
     return [Episode(*row[:6], *map(freeze, row[6:])) for row in rows]
 
 
 @serializable
 @dataclass(frozen=True)
 class Score:
-    """Mean outcome of a set of episodes, with 95 % intervals for a fixed number of episodes.
+    """The mean outcome of a fixed number of episodes, with 95 % confidence intervals.
 
     Attributes:
-        episodes: How many.
-        steps: Environment steps they took in all.
+        episodes: Number of episodes.
+        steps: Total number of environment steps.
         mean_return: Mean return.
-        return_low: Lower end of the t interval of the mean return.
-        return_high: Upper end.
-        success: Share solved, or `None` where no episode tells; where some do, the others count as not solved.
-        success_low: Lower end of the Wilson interval.
-        success_high: Upper end.
+        return_low: Lower end of Student's t interval of the mean return.
+        return_high: Upper end of Student's t interval of the mean return.
+        success: Share of solved episodes, or `None` if no episode reports success. If some do, the others count as
+            unsolved.
+        success_low: Lower end of Wilson's interval of the success rate.
+        success_high: Upper end of Wilson's interval of the success rate.
     """
 
     episodes: int
@@ -87,8 +88,8 @@ def score(episodes: Iterable[Episode], confidence: float = 0.95) -> Score:
     """Summarise episodes.
 
     Args:
-        episodes: At least one.
-        confidence: Of the two-sided intervals: Student's t for the return, Wilson's for success.
+        episodes: Episodes, at least one.
+        confidence: Confidence level of the two-sided intervals.
 
     Raises:
         ValueError: If there is no episode.
@@ -100,7 +101,7 @@ def score(episodes: Iterable[Episode], confidence: float = 0.95) -> Score:
     n, mean = len(returns), float(returns.mean())
     half = 0.0
     if n > 1:
-        # SciPy takes longer to import than most commands take that score nothing.
+        # Import late, because SciPy takes longer than most commands that need no score.
         from scipy.special import stdtrit
 
         half = float(stdtrit(n - 1, 0.5 + confidence / 2) * returns.std(ddof=1) / np.sqrt(n))
@@ -113,27 +114,27 @@ def score(episodes: Iterable[Episode], confidence: float = 0.95) -> Score:
 
 
 def shown(measure: str, value: float) -> str:
-    """Return a mean as sentences show it: shares with two decimals, a third if it says more, and returns as `.3g`."""
+    """Format a mean for sentences: success with two decimals (three if necessary), returns as `.3g`."""
     if measure != "success":
         return f"{value:.3g}"
     return f"{value:.3f}".removesuffix("0")
 
 
 def values_of(measure: str, episodes: Iterable[Episode]) -> np.ndarray:
-    """Return each episode's success, as 0 or 1, or its return; shape `(n,)`."""
+    """Return each episode's success (0 or 1) or its return, shape `(n,)`."""
     if measure == "success":
         return np.array([float(bool(episode.success)) for episode in episodes])
     return np.array([episode.total_reward for episode in episodes], dtype=np.float64)
 
 
 def chance_of_less(low: Sequence[float], high: Sequence[float]) -> float:
-    """Return the p-value of 'the first are not lower': Mann and Whitney's rank test, one-sided.
+    """Return the p-value of Mann and Whitney's one-sided rank test of 'the first values are not lower'.
 
-    By the normal approximation with the correction for ties, which is good from about five values each.
+    It uses the normal approximation with the correction for ties, which is accurate from about five values each.
 
     Args:
         low: Values that may be lower, at least one.
-        high: Those that they are compared with, at least one.
+        high: Values to compare with, at least one.
     """
     both = np.concatenate([np.asarray(low, np.float64), np.asarray(high, np.float64)])
     _, places, counts = np.unique(both, return_inverse=True, return_counts=True)
@@ -146,7 +147,7 @@ def chance_of_less(low: Sequence[float], high: Sequence[float]) -> float:
 
 
 def wilson_interval(solved: int, n: int, confidence: float) -> tuple[float, float]:
-    """Return Wilson's interval of a share (1927), which keeps its level for few episodes and for shares near 0 or 1."""
+    """Return Wilson's interval of a share (1927), which is accurate for few episodes and for shares near 0 or 1."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     middle, half = 2 * solved + z * z, z * math.sqrt(z * z + 4 * solved * (n - solved) / n)
     low, high = ((middle + side) / (2 * (n + z * z)) for side in (-half, half))

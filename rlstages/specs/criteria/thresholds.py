@@ -1,4 +1,4 @@
-"""Thresholds on what a policy's episodes achieve: the share that succeeds, or the mean return."""
+"""Thresholds on the success rate or the mean return of a policy's episodes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from rlstages.specs.serialization import serializable
 from rlstages.specs.unknown import refusing_unknown
 
 ASSUMED_REACH = 1.5
-"""A lander that crashes for -100 at a threshold of 200 falls this far below it, in thresholds."""
+"""Assumed distance of the worst episode below the null value, in thresholds. An example is a lander that crashes with
+a return of -100 at a threshold of 200."""
 FROZEN_EPISODES = 16
 _MARGIN = 0.05
 
@@ -27,21 +28,22 @@ _MARGIN = 0.05
 @refusing_unknown()
 @dataclass(frozen=True)
 class SuccessThreshold(Criterion):
-    """The share of solved episodes reaches a threshold.
+    """The criterion that the share of solved episodes reaches a threshold.
 
-    The test (`sequential.ShareTest`) tells `threshold - margin` from `threshold + 0.02`, or from a share nearer to the
-    threshold where there is no room below 1. Its type I error holds at all looks together. A policy that clears the
-    threshold by 0.02 passes within 300 episodes in nine cases of ten at thresholds of 0.9 and above, and within 600
-    below (docs/gates.md).
+    The test (`sequential.ShareTest`) distinguishes `threshold - margin` from `threshold + 0.02`, or from a smaller
+    success rate if `threshold + 0.02` is not below 1. Its type I error holds over all looks together. A policy that
+    exceeds the threshold by 0.02 passes in nine cases of ten: within 300 episodes at thresholds of 0.9 and above, and
+    within 600 below (docs/gates.md).
 
     Args:
-        threshold: In (0, 1].
-        margin: The gate may open when the true share is within this below the threshold.
-        window: Recent training episodes that are looked at. Another confirmation begins if their mean is not below
-            threshold minus margin; where the policy acts deterministically, the first one if it reaches the threshold.
-        max_episodes: The most episodes one confirmation may take.
-        frozen_episodes: Fresh episodes that the policy must play as it is, not trained further, once training episodes
-            have decided; the gate opens if their mean is not below threshold minus margin.
+        threshold: Success rate to reach, in (0, 1].
+        margin: Largest distance below the threshold at which the gate may open.
+        window: Number of recent training episodes in the window. Another confirmation begins if their mean is not below
+            threshold minus margin. If the policy acts deterministically, the first one begins if it reaches the
+            threshold.
+        max_episodes: Maximum number of episodes of one confirmation.
+        frozen_episodes: Number of fresh episodes that the frozen policy must play after the test of training episodes.
+            The gate opens if their mean is not below threshold minus margin.
     """
 
     threshold: float
@@ -108,7 +110,7 @@ class SuccessThreshold(Criterion):
 
 
 def _episodes_to_pass(test: ShareTest, share: float, alpha: float) -> int | None:
-    """Return after how many episodes a policy that solves exactly this share passes, or `None` if it never does."""
+    """Return the number of episodes after which a policy with exactly this success rate passes, or `None`."""
 
     def passes(n: int) -> bool:
         solved = round(share * n)
@@ -132,27 +134,28 @@ def _lower_bound(test: ShareTest, solved: int, failed: int, goal: float) -> floa
 @refusing_unknown()
 @dataclass(frozen=True)
 class RewardThreshold(Criterion):
-    """The mean return of an episode reaches a threshold.
+    """The criterion that the mean return reaches a threshold.
 
-    The test is a bet against 'the true mean is threshold minus margin', whose stakes are such that one episode at the
-    lowest possible return would lose nearly all. Its type I error holds at all looks together if no episode can fall
-    below `worst`; the verdict says so where one fell below what was assumed. A test that trusts the spread of the
-    returns seen would take a policy that crashes once in thirty episodes for one that never does.
+    The test is a bet against 'the true mean is threshold minus margin'. Its stakes are chosen so that one episode with
+    the lowest possible return would lose nearly everything. The type I error holds over all looks together if no
+    episode can fall below `worst`; the verdict says so if one fell below the assumption. A test that trusts the
+    observed spread would mistake a policy that crashes once in thirty episodes for one that never does.
 
     Args:
-        threshold: In the environment's own reward units.
-        margin: The gate may open when the true mean is within this below the threshold. `None` stands for 5 % of the
-            threshold's size, and at least 5 % of the returns' standard deviation.
-        worst: The lowest return an episode can have. `None` assumes that no episode falls further below threshold
-            minus margin than one and a half times the threshold's size, or than the episodes seen. Give it where
-            failing costs more, as in tasks that end early on success (Acrobot: -500), and where it costs less: fewer
-            episodes are needed then (CartPole: 0). A threshold of 0 has no size, so it needs one.
-        window: Recent training episodes that are looked at. Another confirmation begins if their mean is not below
-            threshold minus margin; where the policy acts deterministically, the first one if it reaches the threshold.
-        min_episodes: The fewest episodes a confirmation takes.
-        max_episodes: The most.
-        frozen_episodes: Fresh episodes that the policy must play as it is, not trained further, once training episodes
-            have decided; the gate opens if their mean is not below threshold minus margin.
+        threshold: Mean return to reach, in the environment's own reward units.
+        margin: Largest distance below the threshold at which the gate may open. `None` means 5 % of the threshold's
+            absolute value, and at least 5 % of the returns' standard deviation.
+        worst: Lowest possible return of an episode. `None` assumes that no episode falls further below threshold minus
+            margin than 1.5 times the threshold's absolute value, or than the episodes seen. Set it if failures cost
+            more, as in tasks that end early on success (Acrobot: -500). Also set it if they cost less, because fewer
+            episodes are needed then (CartPole: 0). A threshold of 0 requires it.
+        window: Number of recent training episodes in the window. Another confirmation begins if their mean is not below
+            threshold minus margin. If the policy acts deterministically, the first one begins if it reaches the
+            threshold.
+        min_episodes: Minimum number of episodes of one confirmation.
+        max_episodes: Maximum number of episodes of one confirmation.
+        frozen_episodes: Number of fresh episodes that the frozen policy must play after the test of training episodes.
+            The gate opens if their mean is not below threshold minus margin.
     """
 
     threshold: float
@@ -214,7 +217,7 @@ class RewardThreshold(Criterion):
         reach = self._reach(returns - null, null)
         evidence, enough = bet(returns - null, reach), n >= self.min_episodes
         met = enough and evidence >= goal
-        # As surely below the threshold; to ask for less would spend a stage's steps on a policy at its null.
+        # The same significance as for passing, so that a policy at its null value does not use up the stage's steps.
         hopeless = enough and mean + spread * width(n, FUTILITY) < self.threshold
         futile = not met and (hopeless or n == self.max_episodes)
         bound = self._lower_bound(returns, mean, reach, goal) if enough else -math.inf
@@ -235,11 +238,11 @@ class RewardThreshold(Criterion):
         return 1 - (self.threshold - value) / self._assumed_reach(self.threshold)
 
     def _null(self, spread: float) -> float:
-        """Return threshold minus margin, for returns with this standard deviation."""
+        """Return threshold minus margin for returns with the standard deviation `spread`."""
         return self.threshold - (0.05 * max(abs(self.threshold), spread) if self.margin is None else self.margin)
 
     def _reach(self, gains: np.ndarray, null: float) -> float:
-        """Return how far below the tested value an episode may fall."""
+        """Return the largest assumed distance of an episode below the tested value."""
         return max(self._assumed_reach(null), float(np.abs(gains).max(initial=0.0)))
 
     def _assumed_reach(self, null: float) -> float:
@@ -253,7 +256,7 @@ class RewardThreshold(Criterion):
 
 
 def _crossing(evidence: Callable[[float], float], goal: float, low: float, high: float) -> float:
-    """Return by bisection where evidence that falls from `low` to `high` falls below a goal."""
+    """Return, by bisection, the point between `low` and `high` at which falling evidence crosses a goal."""
     for _ in range(40):
         middle = (low + high) / 2
         if evidence(middle) >= goal:
@@ -272,7 +275,7 @@ def _mean_return(episodes: Sequence[Episode]) -> float:
 
 
 def _returns(episodes: Sequence[Episode]) -> np.ndarray:
-    """Return the episodes' returns, and refuse what no threshold can be compared with.
+    """Return the episodes' returns, and refuse values that are not finite.
 
     Raises:
         Fault: If a return is not finite.
@@ -297,7 +300,7 @@ def _sentence(
     futile: bool,
     needed: int | None,
 ) -> str:
-    """Say what episodes have shown, and what is asked for: a threshold, and what is left of it less the margin."""
+    """Return a sentence on the result of episodes, the threshold, and threshold minus margin."""
     if n == 0:
         return f"no episode judged yet; at least {needed} needed"
     threshold, null = (shown(what, each) for each in asked)

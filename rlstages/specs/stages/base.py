@@ -1,4 +1,4 @@
-"""What everyone else needs to know of a stage, whatever its kind."""
+"""The base class of stage specs, and the checks of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlstages.specs.serialization import serializable, unusual
 
 _S = TypeVar("_S", bound="StageSpec")
 NEEDED = ("name", "environment", "until", "evaluation_episodes", "runner")
-"""What every kind of stage has, the first four as fields."""
+"""Attributes that every kind of stage has, the first four as fields."""
 DECLARED = {
     "runner": "str",
     "reinforces": "bool",
@@ -26,29 +26,30 @@ DECLARED = {
     "demonstrates": "bool",
     "left_out_in": "frozenset[str]",
 }
-"""Class attributes of a kind, with their types: as fields, a run's files would say what they are."""
+"""Class attributes of a kind, with their types. As fields, their values would come from a run's files."""
 AGENT_SETTINGS = [field.name for field in (*fields(Agent), *fields(PPO))]
-"""What no stage takes but where it says so, because all stages share it."""
+"""Settings that stages refuse unless they declare them, because they belong to the agent."""
 
 
 class StageSpec:
-    """A kind of stage: a frozen dataclass that derives from this class, and says what it needs and leaves behind.
+    """The base class of stage specs, which are frozen dataclasses.
 
-    Its fields are its settings. It has the fields `name`, `environment`, `until` (a criterion or `None`) and
-    `evaluation_episodes` (how many score the policy before it begins). A kind that trains by reward has `max_steps`
-    besides. What a kind does not override is as it is for a stage that prepares a policy.
+    The fields are the settings of the stage. Every kind has the fields `name`, `environment`, `until` (a criterion or
+    `None`) and `evaluation_episodes` (number of episodes that score the policy before the stage). A kind that trains on
+    rewards also has `max_steps`. The defaults of this class suit a stage that trains without rewards.
 
     Attributes:
-        runner: What carries it out, as `"module:Class"`, which is imported when a run comes to the stage.
-        reinforces: Whether it trains by reward, in environment steps. After one that does not, the policy is handed
+        runner: Class of the runner as `"module:Class"`, which is imported when a run comes to the stage.
+        reinforces: Whether it trains on rewards, in environment steps. After a stage that does not, the policy is
+            handed
             over to reinforcement learning.
-        activity: What the console says it does, in a word or two, while it is under way and nothing closer is known.
+        activity: One or two words for the console while no rollout has been reported.
         demonstrates: Whether it learns from demonstrations, and keeps them for later stages.
         left_out_in: Arms of a comparison that leave it out.
     """
 
     if TYPE_CHECKING:
-        # Fields of the kinds; as attributes of this class they would be the fields' defaults.
+        # Only annotated, because values here would become the defaults of the subclasses' fields.
         @property
         def name(self) -> str: ...  # noqa: D102
         @property
@@ -59,7 +60,7 @@ class StageSpec:
         def evaluation_episodes(self) -> int: ...  # noqa: D102
 
     def __init_subclass__(cls) -> None:
-        # dataclass would take them for fields, and blame a field that comes after them.
+        # Otherwise, dataclass would make them fields, and report an error at a later field.
         for name, hint in get_annotations(cls).items():
             declared = name not in DECLARED or "ClassVar" in str(hint)
             wanted = f"write '{name}: ClassVar[{DECLARED.get(name)}] = ...', or leave the type out"
@@ -79,89 +80,89 @@ class StageSpec:
 
     @property
     def environments(self) -> tuple[Environment, ...]:
-        """All that it makes; a run that somebody else made may name only some (`storage/trust.py`)."""
+        """All environments of the stage, for the check of what a run may import (`storage/trust.py`)."""
         return (self.environment,)
 
     @property
     def experts(self) -> tuple[Expert, ...]:
-        """All that it asks; a run that somebody else made may name only some."""
+        """All experts of the stage, for the check of what a run may import."""
         return ()
 
     @property
     def step_limit(self) -> int | None:
-        """Environment steps after which it ends, or `None` where it is not counted in these."""
+        """Maximum number of environment steps, or `None` if it is not measured in steps."""
         return None
 
     @property
     def epoch_limit(self) -> int | None:
-        """Passes over its data after which it ends, or `None` where it is not counted in these."""
+        """Maximum number of passes over its data, or `None` if it is not measured in passes."""
         return None
 
     @property
     def goes_on_when_missed(self) -> bool:
-        """Whether the next stage follows where this one misses its threshold."""
+        """Whether the run continues with the next stage if this one misses its threshold."""
         return False
 
     @property
     def remedy(self) -> str:
-        """What a person may do where it has missed its threshold, and has no limit of steps to raise; a sentence."""
+        """Advice if the stage misses its threshold and has no step limit to raise, as a sentence."""
         return "Change its settings, or ask less of it, and train again."
 
     @property
     def demonstrations_needed(self) -> str:
-        """The setting that needs demonstrations of an earlier stage, as it is written; empty if none does."""
+        """The setting that needs demonstrations of an earlier stage, as it is written; empty if there is none."""
         return ""
 
     def in_force(self, agent: Agent) -> dict[str, Any]:
-        """Return the agent's settings as they are in this stage, as far as it has a say in them."""
+        """Return the settings of the agent that this stage may change, with their values in this stage."""
         return {}
 
     def with_step_limit(self: _S, steps: int) -> _S:
-        """Return it with another limit of environment steps, where it is counted in these."""
+        """Return the stage with another step limit."""
         limit: dict[str, Any] = {"max_steps": steps}
         return replace(self, **limit)  # type: ignore[type-var]
 
     def check_place(self, before: Sequence[StageSpec], agent: Agent) -> None:
-        """Refuse its place in a curriculum.
+        """Refuse an impossible place in a curriculum.
 
         Args:
-            before: The stages before it.
-            agent: Whose settings it has to fit.
+            before: Stages before this one.
+            agent: Agent of the curriculum.
 
         Raises:
-            InputError: If it cannot follow them.
+            InputError: If the stage cannot follow those before it.
         """
 
     def trained_in(self, before: Sequence[StageSpec]) -> tuple[Environment, ...]:
-        """Return the environments that its policy learns in by reward, those of the stages before it included."""
+        """Return the environments in which the stage trains on rewards, including rehearsed ones."""
         return (self.environment,) if self.reinforces else ()
 
     # --- in the arms of a comparison -------------------------------------------------------------------------------
 
     def possible_after(self: _S, before: Sequence[StageSpec]) -> _S:
-        """Return it without what needs stages before it that an arm has left out."""
+        """Return the stage without settings that need earlier stages which an arm leaves out."""
         return self
 
     def patient(self: _S) -> _S:
-        """Return it so that the next stage follows where its threshold is missed."""
+        """Return the stage with the setting that the run continues if its threshold is missed."""
         return self
 
     def unprotected(self: _S, before: Sequence[StageSpec], agent: Agent) -> _S:
-        """Return it with nothing that holds its updates back, or takes them back."""
+        """Return the stage without protections of the hand-over."""
         return self
 
     def endless(self: _S, before: Sequence[StageSpec], agent: Agent) -> _S:
-        """Return a stage that trains on where this one ends, without end.
+        """Return a stage that continues the training of this one without end.
 
         Raises:
-            InputError: If it cannot.
+            InputError: If this is impossible.
         """
         sentence = f"stage {self.name!r} is a {type(self).__name__}, which cannot be the last of a comparison."
         raise InputError(sentence, "comparison-invalid", f"stage {self.name!r}")
 
 
 def require_environment(where: str, environment: object) -> None:
-    """Refuse what is no `Environment`."""
+    """Refuse a value that is not an `Environment`."""
     sentence = f"{where}: the environment is {environment!r}; wrap it as Environment('module:Id-v0', ...)."
     require(isinstance(environment, Environment), sentence, "setting-type", where, "environment", environment)
 
@@ -175,15 +176,15 @@ def require_criterion(where: str, until: object, optional: bool = False) -> None
 
 
 def require_stage(where: str, number: int, stage: object) -> None:
-    """Refuse what is no stage, and a stage of a kind that does not say what others ask of every kind.
+    """Refuse a value that is not a stage, or whose kind lacks a required attribute.
 
     Args:
-        where: Of the curriculum.
-        number: Of the stage in it, from 1.
-        stage: What was given.
+        where: Name of the curriculum, for the error message.
+        number: Number of the stage, from 1.
+        stage: Value to check.
 
     Raises:
-        InputError: If it is none.
+        InputError: If the value is not a valid stage.
     """
     given = f"{where}: number {number} in stages is {in_short(stage)}"
     kinds = "a StageSpec such as BehaviorCloning(...) or FineTuning(...)"
@@ -193,7 +194,7 @@ def require_stage(where: str, number: int, stage: object) -> None:
     lacks = [name for name in NEEDED if not hasattr(stage, name)]
     sentence = f"{where}: {kind} has no {' and no '.join(lacks)}, which every kind of stage needs."
     require(not lacks, sentence, "kind-invalid", where, kind)
-    # As a field it would be read from a run's files, and what a stranger writes there be imported.
+    # A field's value would come from a run's files, so a stranger could choose what is imported.
     named = [name for name in DECLARED if name in vars(stage)]
     sentence = f"{where}: {''.join(named[:1])} is a field of {kind}; declare it as a ClassVar."
     require(not named, sentence, "kind-invalid", where, kind)
@@ -205,7 +206,7 @@ def require_stage(where: str, number: int, stage: object) -> None:
 
 
 def _require_answers(where: str, stage: StageSpec) -> None:
-    """Refuse answers of other types than `StageSpec` says."""
+    """Refuse attributes and properties of other types than `StageSpec` declares."""
     kind = type(stage).__name__
     require_environment(where, stage.environment)
     require_criterion(where, stage.until, optional=True)

@@ -1,4 +1,4 @@
-"""The stage that copies an expert, as frozen data."""
+"""Cloning stages, as frozen data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from rlstages.specs.unknown import refusing_unknown
 @documented
 @dataclass(frozen=True)
 class BehaviorCloning(StageSpec):
-    """Train the learner's policy to act as demonstrations do.
+    """Train the policy to imitate demonstrations (behaviour cloning).
 
-    The loss is the negative log likelihood of the demonstrated actions (Pomerleau 1991, as `imitation` implements
-    it). Whole episodes are held out; training stops when their loss has not fallen for `patience` epochs, and the
-    best epoch's weights are kept.
+    The loss is the negative log likelihood of the demonstrated actions (Pomerleau 1991, as implemented by `imitation`).
+    Some episodes are used for validation. Training stops when their loss has not fallen for `patience` epochs, and the
+    weights of the best epoch are kept.
     """
 
     runner: ClassVar[str] = "rlstages.stages.cloning:CloningRunner"
@@ -105,33 +105,33 @@ class BehaviorCloning(StageSpec):
 
     @property
     def source(self) -> str:
-        """The expert or the file that it copies, as it was written."""
+        """The expert or the file of demonstrations, as it was written."""
         return str(self.expert.source if self.expert else self.demonstrations)
 
     @property
     def shower(self) -> str:
-        """Who shows, at the beginning of a sentence."""
+        """The name of the expert or the file, for the beginning of a sentence."""
         if self.expert is not None:
             return f"The expert {self.expert.name}"
         return os.path.basename(str(self.demonstrations))
 
     @property
     def experts(self) -> tuple[Expert, ...]:
-        """The one that it asks, if it asks any."""
+        """The expert of the stage, if it has one."""
         return () if self.expert is None else (self.expert,)
 
     @property
     def epoch_limit(self) -> int:
-        """Passes over the demonstrations after which it ends."""
+        """Maximum number of passes over the demonstrations."""
         return self.max_epochs
 
     @property
     def goes_on_when_missed(self) -> bool:
-        """Whether the next stage follows where this one misses its threshold."""
+        """Whether the run continues with the next stage if this one misses its threshold."""
         return self.on_failure == "advance"
 
     def check_place(self, before: Sequence[StageSpec], agent: Agent) -> None:
-        """Refuse an algorithm whose policy cannot be cloned into."""
+        """Refuse an algorithm that does not support cloning."""
         algorithm: AlgorithmSpec = agent.algorithm
         sentence = (
             f"stage {self.name!r}: {algorithm.name} has no cloning; choose another algorithm, or leave the stage out."
@@ -140,11 +140,11 @@ class BehaviorCloning(StageSpec):
 
     @property
     def remedy(self) -> str:
-        """What a person may do where the clone has missed its threshold."""
+        """Advice if the clone misses its threshold, as a sentence."""
         return "Give the clone more or better demonstrations, or ask less of it, and train again."
 
     def patient(self) -> BehaviorCloning:
-        """Return it so that the next stage follows where its threshold is missed."""
+        """Return the stage with the setting that the run continues if its threshold is missed."""
         return replace(self, on_failure="advance")
 
     def __str__(self) -> str:

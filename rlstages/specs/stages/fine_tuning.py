@@ -1,4 +1,4 @@
-"""The stage that trains with reinforcement learning, as frozen data."""
+"""Fine-tuning stages, as frozen data."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from rlstages.specs.stages.sequence import earlier_environments
 from rlstages.specs.unknown import refusing_unknown
 
 UNLIMITED_STEPS = 10**12
-"""The limit of a stage that goes on until whoever watches the run has seen enough, as those of comparisons do."""
+"""Step limit of a stage that runs until it is stopped from outside, as in comparisons."""
 UNREACHABLE = RewardThreshold(1e300)
 GOING_ON = "going on"
 UNPROTECTED: dict[str, Any] = {"critic_fit_steps": 0, "anchor_kl": 0.0, "demonstration_loss": 0.0}
-"""Settings of a stage whose updates nothing holds back."""
+"""Settings of a stage without protections of its updates."""
 
 
 def _fold(cls: type, given: dict[str, Any]) -> dict[str, Any]:
-    """Put the algorithm's settings that a stage was given by name into `settings`."""
+    """Move the algorithm's settings that a stage was given by name into `settings`."""
     own = {setting.name for setting in fields(cls)}
     folded = [name for name in given if name not in own and owner_of(name, stages=True) is not None]
     stated = given.get("settings", {})
@@ -59,8 +59,9 @@ def _fold(cls: type, given: dict[str, Any]) -> dict[str, Any]:
 class FineTuning(StageSpec):
     """Train the same policy further with reinforcement learning until a threshold is really reached.
 
-    The protections of the hand-over are on by default and can be switched off one by one. What each of them is worth is
-    measured by benchmarks/handover.py (docs/handover.md). `FineTuning(..., learning_rate=1e-4)` is short for
+    The protections of the hand-over are on by default, and each can be switched off. benchmarks/handover.py
+    measures the
+    effect of each (docs/handover.md). `FineTuning(..., learning_rate=1e-4)` is short for
     `FineTuning(..., settings={"learning_rate": 1e-4})`.
     """
 
@@ -184,48 +185,47 @@ class FineTuning(StageSpec):
         return f"train in {self.environment} until {self.until}, {limit}{rehearsing}{settings}"
 
     def rehearsal_copies(self, n_envs: int) -> int:
-        """Return how many of so many copies rehearse."""
+        """Return how many of `n_envs` environments rehearse."""
         return max(1, math.floor(self.rehearse * n_envs + 0.5)) if self.rehearse else 0
 
     def anchor_weight(self, algorithm: AlgorithmSpec, steps: int, needed: bool = False) -> float:
         """Return the weight of the KL term.
 
         Args:
-            algorithm: Of the agent.
-            steps: Of the stage, since the updates began that it holds back.
-            needed: Whether something has shown that it is needed.
+            algorithm: Algorithm of the agent.
+            steps: Environment steps of the stage since the updates began.
+            needed: Whether there is evidence that the term is needed.
         """
         start = self.anchor_kl if self.anchor_kl is not None else algorithm.kl_when_needed if needed else 0.0
         return _faded(start, steps, self.anchor_steps)
 
     def demonstration_weight(self, steps: int) -> float:
-        """Return the weight of the demonstrations' term after this many steps of the stage."""
+        """Return the weight of the demonstration loss after so many steps of the stage."""
         return _faded(self.demonstration_loss, steps, self.demonstration_steps)
 
     @property
     def demonstrations_needed(self) -> str:
-        """The setting that needs demonstrations of an earlier stage, as it is written; empty if none does."""
+        """The setting that needs demonstrations of an earlier stage, as it is written; empty if there is none."""
         return f"demonstration_loss={self.demonstration_loss:g}" if self.demonstration_weight(0) > 0 else ""
 
     @property
     def step_limit(self) -> int:
-        """Environment steps after which it ends."""
+        """Maximum number of environment steps."""
         return self.max_steps
 
     @property
     def goes_on_when_missed(self) -> bool:
-        """Whether the next stage follows where this one misses its threshold."""
+        """Whether the run continues with the next stage if this one misses its threshold."""
         return self.on_timeout == "advance"
 
     def in_force(self, agent: Agent) -> dict[str, Any]:
-        """Return the agent's settings as they are in this stage, and the weight of the KL term."""
+        """Return the settings of the agent in this stage, and the weight of the KL term."""
         return {**agent.settings(self.settings), "anchor_kl": self.anchor_weight(agent.algorithm, 0)}
 
     def check_place(self, before: Sequence[StageSpec], agent: Agent) -> None:
-        """Refuse settings that the agent or the stages before make impossible, and too few steps to learn in.
+        """Refuse settings that do not fit the agent or the stages before, and too small step limits.
 
-        A stage needs ten rollouts, and its critic fit if the policy is handed over: with less, no update could show in
-        its score.
+        A stage needs ten rollouts, and its critic fit after a hand-over. With less, updates could not affect its score.
         """
         where = f"stage {self.name!r}"
         algorithm, rollout = agent.algorithm.with_settings(where, self.settings), agent.rollout_steps
@@ -289,14 +289,14 @@ class FineTuning(StageSpec):
         )
 
     def trained_in(self, before: Sequence[StageSpec]) -> tuple[Environment, ...]:
-        """Return its environment, and those that it rehearses."""
+        """Return the stage's environment, and those that it rehearses."""
         rehearsed = earlier_environments(before, self.environment) if self.rehearse else ()
         return (self.environment, *rehearsed)
 
     # --- in the arms of a comparison -------------------------------------------------------------------------------
 
     def possible_after(self, before: Sequence[StageSpec]) -> FineTuning:
-        """Return it without what needs stages before it that an arm has left out."""
+        """Return the stage without settings that need earlier stages which an arm leaves out."""
         follows = bool(before) and before[-1].reinforces
         shown = any(stage.demonstrates for stage in before)
         return replace(
@@ -307,14 +307,15 @@ class FineTuning(StageSpec):
         )
 
     def patient(self) -> FineTuning:
-        """Return it so that the next stage follows where its threshold is missed."""
+        """Return the stage with the setting that the run continues if its threshold is missed."""
         return replace(self, on_timeout="advance")
 
     def unprotected(self, before: Sequence[StageSpec], agent: Agent) -> FineTuning:
-        """Return it with nothing that holds its updates back, or takes them back.
+        """Return the stage without protections of the hand-over.
 
-        The first one after cloning starts with the exploration noise of a policy that is built anew,
-        `Agent.log_std_init`, as it does where a clone's network is put into a new PPO.
+        The first stage after cloning then starts with the exploration noise of a new policy, `Agent.log_std_init`,
+        as in
+        a script that puts the clone's network into a new PPO.
         """
         handed_over = bool(before) and not before[-1].reinforces
         noise = agent.log_std_init if handed_over else self.exploration
@@ -322,15 +323,15 @@ class FineTuning(StageSpec):
         return replace(self, exploration=noise, **UNPROTECTED, **guards)
 
     def endless(self, before: Sequence[StageSpec], agent: Agent) -> FineTuning:
-        """Return a stage that trains on where this one ends, without end.
+        """Return a stage that continues the training of this one without end.
 
-        Nothing is handed over there, so there is no critic fit, no KL term and no demonstration loss; schedules stay
-        at their ends, or where these are 0, which no setting may be, at what the stage's last update has.
+        It has no hand-over, and so no critic fit, no KL term and no demonstration loss. Schedules stay at their end
+        values, or, if those are 0 (which is not allowed), at the value of the stage's last update.
         """
         rollout = agent.rollout_steps
         progress = (self.max_steps - 1) // rollout * rollout / self.max_steps
         settings: dict[str, Any] = {
-            # A schedule that is 0 all along stays one.
+            # A schedule that is always 0 stays 0.
             name: value.end or value.at(progress) or value
             for name, value in agent.settings(self.settings).items()
             if isinstance(value, Linear)

@@ -1,4 +1,4 @@
-"""What holds between the stages of a curriculum: what one has from those before it, and is asked for after it."""
+"""Relations between the stages of a curriculum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlstages.specs.stages.base import StageSpec
 
 
 def gate_after(stages: Sequence[StageSpec], index: int) -> Criterion | None:
-    """Return what a cloned policy is asked for next: by its own stage, or by the next one in the same environment."""
+    """Return the next criterion for a cloned policy: of its own stage, or of the next one in the same environment."""
     own = stages[index].until
     if own is not None or index + 1 == len(stages) or stages[index + 1].environment != stages[index].environment:
         return own
@@ -19,19 +19,19 @@ def gate_after(stages: Sequence[StageSpec], index: int) -> Criterion | None:
 
 
 def earlier_environments(before: Sequence[StageSpec], environment: Environment) -> list[Environment]:
-    """Return the environments of the stages before one, without its own and each once, the latest first."""
+    """Return the distinct environments of earlier stages, except the given one, the latest first."""
     earlier = dict.fromkeys(stage.environment for stage in reversed(before))
     return [other for other in earlier if other != environment]
 
 
 def undemonstrated(stages: Sequence[StageSpec]) -> list[StageSpec]:
-    """Return the stages that need demonstrations, and have no stage before them to have these from."""
+    """Return the stages that need demonstrations and have no earlier stage that provides them."""
     first = next((index for index, stage in enumerate(stages) if stage.demonstrates), len(stages))
     return [stage for stage in stages[:first] if stage.demonstrations_needed]
 
 
 def refuse_undemonstrated(stages: Sequence[StageSpec]) -> None:
-    """Refuse a stage that needs demonstrations where nothing before it has any."""
+    """Refuse a stage that needs demonstrations if no earlier stage provides them."""
     for stage in undemonstrated(stages):
         sentence = (
             f"stage {stage.name!r}: {stage.demonstrations_needed}, but no stage before it learns from demonstrations, "
