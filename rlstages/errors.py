@@ -79,7 +79,7 @@ class CodedError(Exception):
         where: What it belongs to: `Agent`, `stage 'walk'`, a file.
         name: The setting, option or key that is wrong.
         value: What was given for it.
-        trace: The traceback of the user's own code that raised, or nothing.
+        trace: Traceback of the user's own code that raised, or nothing.
     """
 
     code: Code = "other"

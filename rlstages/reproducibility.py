@@ -91,8 +91,8 @@ class _Turn:
 
     Attributes:
         lock: Held for as long as a turn lasts.
-        thread: The thread that has it, or `None`.
-        name: Of what it does.
+        thread: Thread that has it, or `None`.
+        name: Name of what it does.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ def one_at_a_time(name: str, *, inside: bool = True) -> Iterator[None]:
     It decorates a function as well.
 
     Args:
-        name: Of what is to be done, as a person calls it.
+        name: Name of what is to be done, as a person calls it.
         inside: Whether it may be done by what is called during a turn, such as an expert.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What an expert has shown: episodes in memory, files of them, and what a run keeps."""
+"""Demonstrations: episodes in memory, in files, and in run directories."""

@@ -1,4 +1,4 @@
-"""Demonstrated episodes: in memory, in files without pickle, checked, filtered and split."""
+"""Demonstrated episodes: in memory and in files without pickle; filtering and splitting them."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ class Demonstration:
     """One demonstrated episode of `T` steps.
 
     Attributes:
-        observations: Shape `(T + 1, ...)`, the last one included; a dictionary of such for `Dict` spaces.
-        actions: Shape `(T, ...)`.
-        rewards: Shape `(T,)`.
-        success: Whether it counts as solved, or `None` where that is not known.
-        solved_before: Whether its rule of success held in an earlier step, where the last one decides. Not in files.
-        terminated: Whether the task ended the episode, or `None` where that is not known.
-        truncated: Whether it was cut off, as by a time limit, or `None` where that is not known.
-        seed: That it was started with, or `None` where that is not known.
-        options: That it was started with, or `None` where that is not known.
-        action_masks: Which actions were allowed in each step, shape `(T, actions)`, bool; or `None` without masks.
+        observations: Observations including the last one, shape `(T + 1, ...)`; for `Dict` spaces, a dictionary of
+            them.
+        actions: Actions, shape `(T, ...)`.
+        rewards: Rewards, shape `(T,)`.
+        success: Whether it counts as solved, or `None` if unknown.
+        solved_before: Whether the success rule held in an earlier step, if the last step decides. Not in files.
+        terminated: Whether the task ended the episode, or `None` if unknown.
+        truncated: Whether it was truncated, for example by a time limit, or `None` if unknown.
+        seed: Seed with which it was started, or `None` if unknown.
+        options: Options with which it was started, or `None` if unknown.
+        action_masks: Masks of the allowed actions, shape `(T, actions)`, bool; or `None` without masks.
     """
 
     observations: Observations
@@ -74,15 +75,15 @@ class Demonstrations:
 
     @property
     def steps(self) -> int:
-        """Steps in all episodes together."""
+        """Total number of steps."""
         return sum(len(episode) for episode in self.episodes)
 
     def score(self) -> Score:
-        """Summarise what was shown."""
+        """Return the score of the episodes."""
         return score(Episode(0, i, e.total_reward, len(e), e.success) for i, e in enumerate(self.episodes))
 
     def filtered(self, best: int | None = None, min_return: float | None = None) -> Demonstrations:
-        """Keep episodes with at least `min_return`, and of these the `best` by return, in their order."""
+        """Return the episodes with at least `min_return`, and of these the `best` by return, in their order."""
         kept = [e for e in self.episodes if min_return is None or e.total_reward >= min_return]
         if best is not None and best < len(kept):
             ranked = sorted(range(len(kept)), key=lambda i: (-kept[i].total_reward, i))[:best]
@@ -90,11 +91,11 @@ class Demonstrations:
         return Demonstrations(tuple(kept))
 
     def split(self, held_out: float, seed: int) -> tuple[Demonstrations, Demonstrations]:
-        """Divide whole episodes into those to learn from and those to measure on.
+        """Split the episodes into training and validation episodes.
 
         Args:
-            held_out: Share to measure on; at least one episode if it is above 0 and there are two.
-            seed: Of the shuffle.
+            held_out: Share of validation episodes; at least one episode if it is above 0 and there are two.
+            seed: Seed of the shuffle.
         """
         order = np.random.default_rng(seed).permutation(len(self))
         count = min(max(1, round(held_out * len(self))), len(self) - 1) if held_out else 0
@@ -105,7 +106,7 @@ class Demonstrations:
         )
 
     def transitions(self) -> tuple[Observations, np.ndarray]:
-        """Return the observations in which an action was taken and the actions, over all episodes."""
+        """Return the observations in which actions were taken, and the actions, over all episodes."""
         actions = np.concatenate([e.actions for e in self.episodes])
         first = self.episodes[0].observations
         if isinstance(first, dict):
@@ -185,7 +186,7 @@ def load_demonstrations(path: Path | str) -> Demonstrations:
 
 
 def _other_folder(path: Path) -> str:
-    """Say what a folder is that holds no demonstrations that can be read, and what to do."""
+    """Return advice for a folder that does not contain readable demonstrations."""
     if (path / "run.json").is_file():
         return f"a run directory; write Expert({str(path)!r}), which lets its policy show."
     if any((place / MINARI).is_file() for place in (path, path / "data")):

@@ -1,4 +1,4 @@
-"""Demonstrations fitted to the spaces of an environment: checked, and in the form in which a policy takes them."""
+"""Fitting demonstrations to the spaces of an environment: checks, and conversion to the policy's form."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from rlstages.errors import InputError, require
 def place_demonstrations(
     name: str, kept: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any]
 ) -> Demonstrations:
-    """Return demonstrations as a policy takes them: images with channels first, and actions in [-1, 1].
+    """Convert demonstrations to the policy's form: images with channels first, and actions in [-1, 1].
 
     The units of actions are those of `rlstages.environments.action_units`. Actions of a Box become flat, shape
     `(T, numbers)`, as a policy's distribution takes them.
 
     Args:
-        name: Of the demonstrations, for messages.
-        kept: The episodes.
+        name: Name of the demonstrations, for messages.
+        kept: Episodes.
         observation_space: As the policy sees it.
-        action_space: Of the environment, in its own units.
+        action_space: Action space of the environment, in its own units.
 
     Raises:
         InputError: If they do not fit the spaces; see `check_demonstrations`.
@@ -50,12 +50,12 @@ def place_demonstrations(
 
 
 def doubtful(shown: Demonstrations, space: gym.Space[Any], action_space: gym.Space[Any]) -> Iterator[str]:
-    """Say what in demonstrations is allowed and yet hardly meant, once for each array: another type or scale.
+    """Yield warnings about demonstrations that are allowed but hardly intended: another type or scale.
 
     Args:
-        shown: The episodes.
-        space: Of the observations, as the policy sees them.
-        action_space: Of the environment, in its own units.
+        shown: Episodes.
+        space: Space of the observations, as the policy sees them.
+        action_space: Action space of the environment, in its own units.
     """
     ranges = Ranges(space)
     parts = space.spaces if isinstance(space, spaces.Dict) else {SINGLE: space}
@@ -72,7 +72,7 @@ def doubtful(shown: Demonstrations, space: gym.Space[Any], action_space: gym.Spa
 
 
 def _channels_first(shown: Demonstrations, space: gym.Space[Any]) -> Demonstrations:
-    """Return the demonstrations with images as the policy sees them."""
+    """Return the demonstrations with channels first in images."""
 
     def place(array: np.ndarray, part: gym.Space[Any]) -> np.ndarray:
         if array.ndim == 4 and array.shape[1:] != part.shape:
@@ -119,8 +119,8 @@ def _typed(
 
     Args:
         demonstrations: Episodes that `check_demonstrations` has let pass.
-        observation_space: Of the observations; a Box keeps its numbers as they are.
-        action_space: Of the actions.
+        observation_space: Observation space of the observations; a Box keeps its numbers as they are.
+        action_space: Action space of the actions.
     """
 
     def cast_to(array: np.ndarray, space: gym.Space[Any]) -> np.ndarray:

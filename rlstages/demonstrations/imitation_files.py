@@ -19,12 +19,12 @@ from rlstages.storage.untrusted import MAX_RANK, inside, open_regular, read_byte
 STATE_FILE, INFO = "state.json", "dataset_info.json"
 TERMINAL = "terminal"
 COLUMNS = {"obs": "observations", "acts": "actions", "rews": "rewards"}
-# Earlier ones unpickle what a file's schema says: CVE-2023-47248.
+# Earlier versions of pyarrow unpickle data in a file's schema: CVE-2023-47248.
 LEAST_PYARROW = (14, 0, 1)
 
 
 def is_folder_of_trajectories(path: Path) -> bool:
-    """Say whether a path looks like what imitation saves trajectories to."""
+    """Return whether a path looks like a folder of trajectories that imitation saved."""
     return (path / STATE_FILE).is_file() and (path / INFO).is_file()
 
 
@@ -32,7 +32,7 @@ def read_trajectories(path: Path, most: int) -> dict[str, np.ndarray]:
     """Return the arrays of a folder of trajectories, as `load_demonstrations` describes them.
 
     Args:
-        path: The folder.
+        path: Folder.
         most: Bytes that each of its tables may have.
 
     Raises:
@@ -41,7 +41,7 @@ def read_trajectories(path: Path, most: int) -> dict[str, np.ndarray]:
     try:
         return _join([_read_table(inside(path, name), most) for name in _tables(path)])
     except Exception as error:
-        # Arrow's exceptions are many, and few are its own.
+        # Arrow raises many kinds of exceptions, and few are its own.
         reason = text_of(error)
         raise InputError(
             f"{path} is not a readable folder of imitation's trajectories: {reason}.", "demonstrations-invalid", path
@@ -69,7 +69,7 @@ def _read_table(file: Path, most: int) -> dict[str, np.ndarray]:
         require_sound(len(set(names)) == len(names), "two of its columns have the same name")
         stream.seek(0)
         table = pa.ipc.open_stream(stream, options=pa.ipc.IpcReadOptions(included_fields=wanted)).read_all()
-    # Places in the table that point out of it are found only here.
+    # Offsets that point out of the table are detected only here.
     table.validate(full=True)
     require_sound({"obs", "acts"} <= set(names), "it has no columns 'obs' and 'acts'")
     columns = {name: _flatten(table.column(name)) for name in names if name in COLUMNS}
@@ -82,7 +82,7 @@ def _read_table(file: Path, most: int) -> dict[str, np.ndarray]:
 
 
 def _ends(column: Any, episodes: int) -> dict[str, np.ndarray]:
-    """Return how episodes ended: imitation tells of those that were cut off, and not which of the others were."""
+    """Return which episodes were truncated, as far as imitation records it."""
     import pyarrow as pa
 
     fits = pa.types.is_boolean(column.type) and column.null_count == 0 and len(column) == episodes

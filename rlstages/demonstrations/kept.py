@@ -1,4 +1,4 @@
-"""The demonstrations that a run keeps: for its later stages, and for the runs that start from its policy."""
+"""The demonstrations that a run keeps, for later stages and for runs that start from its policy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Kept:
 
 
 def kept_demonstrations(run: Path) -> Kept | None:
-    """Return what the last cloning stage that has ended in a run learned from, or else what the run began with."""
+    """Return the demonstrations of the last finished cloning stage, or else those that the run began with."""
     kept, ready = None, None
     for event in read_events(run):
         if isinstance(event.payload, DemonstrationsReady):
@@ -88,12 +88,12 @@ def inherited(stages: Sequence[StageSpec], run: Path) -> Kept | None:
 def demonstrated_transitions(
     run: Path, observation_space: gym.Space[Any], action_space: gym.Space[Any]
 ) -> tuple[Observations, np.ndarray]:
-    """Return the observations and actions that a run's fine-tuning stage under way holds its policy to.
+    """Return the observations and actions for the demonstration loss of a run's current stage.
 
     Args:
-        run: The run directory.
+        run: Run directory.
         observation_space: As the policy sees it.
-        action_space: Of the environment, in its own units.
+        action_space: Action space of the environment, in its own units.
 
     Raises:
         InputError: If they are not there any more.

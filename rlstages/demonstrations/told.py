@@ -1,12 +1,12 @@
-"""What a file of demonstrations tells of each episode besides its steps: how it began, how it ended, what was allowed.
+"""Optional data of demonstrated episodes in files: seeds, options, endings, success and action masks.
 
-All of it may be missing, for some episodes or for all. As arrays, with one entry for each episode:
+Each of them may be missing, for some episodes or for all. There are arrays with one entry for each episode:
 
 - `success`, `terminated`, `truncated`: true, false, or -1 where that is not known;
 - `seeds`: -1 where not known;
 - `options`: the UTF-8 bytes of a JSON list of dictionaries, with null where not known.
 
-And with one row for each step: `action_masks`, where an episode without any allows all actions.
+There is one array with a row for each step: `action_masks`. An episode without masks allows all actions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_OPTIONS = 2**26
 
 
 def told_as_arrays(episodes: Sequence[Demonstration]) -> dict[str, np.ndarray]:
-    """Return what is known of episodes, without the arrays that would hold nothing."""
+    """Return the optional data of episodes as arrays, without empty ones."""
     arrays: dict[str, np.ndarray] = {}
     for name in FLAGS:
         flags = [getattr(episode, name) for episode in episodes]
@@ -53,11 +53,11 @@ def told_as_arrays(episodes: Sequence[Demonstration]) -> dict[str, np.ndarray]:
 def told_in(
     path: Path, layouts: Mapping[str, Layout], read: Callable[[str], np.ndarray], lengths: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Return what a file tells of each episode, as fields of `Demonstration`.
+    """Return the optional data of a file for each episode, as fields of `Demonstration`.
 
     Args:
-        path: The file, for messages.
-        layouts: Of all its arrays.
+        path: File, for messages.
+        layouts: Layouts of all its arrays.
         read: Reads one.
         lengths: Steps of each episode.
 

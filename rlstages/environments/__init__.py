@@ -1,1 +1,1 @@
-"""From an `Environment` to its copies: made, seeded, stepped, watched, and guarded against their faults."""
+"""Live environments: making, seeding, stepping and monitoring them, and handling their faults."""

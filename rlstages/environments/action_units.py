@@ -1,7 +1,8 @@
-"""Units of actions: a policy acts in [-1, 1] in every dimension of a Box, an environment within its own bounds.
+"""Action units: a policy acts in [-1, 1] in every dimension of a Box, an environment within its own bounds.
 
-Noise, its floor, the loss of cloning and the network's first outputs are all of order 1. In units of a robot, such as 0
-to 2000 newtons or 1 mm, a policy could neither reach most actions nor tell them from its own noise.
+Exploration noise, its floor, the cloning loss and the initial outputs of the network are all of order 1. In the units
+of a robot, such as 0 to 2000 newtons or 1 mm, a policy could either not reach most actions, or not distinguish them
+from its noise.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from rlstages.environments.spaces import describe_space, spell_space
 from rlstages.errors import require
 
 MOST_WIDTH = 1e12
-"""Distance of the bounds from which one of them is a placeholder rather than a limit."""
+"""Distance of the bounds above which one of them counts as a placeholder."""
 FEWEST_STEPS = 256
-"""Numbers that float32, or the space's own coarser type, must tell apart between the bounds."""
+"""Minimum number of values between the bounds that float32, or the space's coarser type, must distinguish."""
 NARROW = 1e-3
-"""Share of a dimension's range; demonstrations that use less of it drown in a policy's noise."""
+"""Share of a dimension's range. Demonstrations that use less are hidden by the exploration noise."""
 RESOLVED_WIDTH = 2.0**24
-"""Distance of the bounds from which float32 cannot tell whole numbers between them apart."""
+"""Distance of the bounds above which float32 cannot distinguish the integers between them."""
 ONLY_BOUNDS = (
     "only the bounds differ, but a policy acts in shares of them, so one output would mean two actions; give both "
     "common bounds (gymnasium.wrappers.RescaleAction)"
@@ -31,18 +32,18 @@ ONLY_BOUNDS = (
 
 
 def unit_space(space: gym.Space[Any]) -> gym.Space[Any]:
-    """Return the space that a policy acts in: [-1, 1] as float32 for a Box with other bounds, else the space itself."""
+    """Return the action space of a policy: [-1, 1] as float32 for a Box with other bounds, else the space itself."""
     if not isinstance(space, spaces.Box) or bool((space.low == -1).all() and (space.high == 1).all()):
         return space
     return spaces.Box(-1.0, 1.0, space.shape, np.float32)
 
 
 def from_units(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
-    """Return a policy's actions in an environment's own units.
+    """Convert a policy's actions to an environment's own units.
 
     Args:
         actions: Shape `(n, *space.shape)`; -1 stands for the lower bound, 1 for the upper one, exactly.
-        space: The environment's own Box.
+        space: Environment's own Box.
 
     Returns:
         The same shape, in the space's type and within its bounds.
@@ -54,7 +55,7 @@ def from_units(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
 
 
 def to_units(actions: np.ndarray, space: gym.Space[Any]) -> np.ndarray:
-    """Return an environment's actions as its policy gives them; see `from_units`.
+    """Convert actions in an environment's own units to those of its policy; see `from_units`.
 
     Dimensions whose bounds are equal become 0. Actions that need no conversion are returned as they are.
     """
@@ -68,20 +69,20 @@ def to_units(actions: np.ndarray, space: gym.Space[Any]) -> np.ndarray:
 
 
 def scale_of(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Return half the width and the middle of each dimension of a Box, flat, in float64."""
+    """Return half the width and the centre of each dimension of a Box, flat, in float64."""
     low, high = _bounds(space)
     return ((high - low) / 2).reshape(-1), (low / 2 + high / 2).reshape(-1)
 
 
 def rounding(space: spaces.Box) -> np.ndarray:
-    """Return how far out of its bounds an action may be by rounding alone, in each dimension: 1e-6 for [-1, 1]."""
+    """Return how far rounding alone may move an action out of its bounds, in each dimension: 1e-6 for [-1, 1]."""
     low, high = _bounds(space)
     spare: np.ndarray = np.maximum(1e-6 * (high - low) / 2, np.finfo(np.float32).eps * np.maximum(abs(low), abs(high)))
     return spare
 
 
 def outside(values: np.ndarray, space: spaces.Box) -> tuple[int, str] | None:
-    """Find the first number that is out of the bounds of a Box by more than rounding.
+    """Find the first number that exceeds the bounds of a Box by more than rounding.
 
     Args:
         values: Shape `(n, *space.shape)`.
@@ -103,18 +104,18 @@ def outside(values: np.ndarray, space: spaces.Box) -> tuple[int, str] | None:
 
 
 def differ_in_bounds_only(one: gym.Space[Any], other: gym.Space[Any]) -> bool:
-    """Say whether two spaces are Boxes of one shape with different bounds, so that -1 and 1 mean other actions."""
+    """Return whether two spaces are Boxes that differ only in their bounds, so that -1 and 1 mean other actions."""
     if not (isinstance(one, spaces.Box) and isinstance(other, spaces.Box)) or one.shape != other.shape:
         return False
     return not all(np.array_equal(*ends) for ends in zip(_bounds(one), _bounds(other), strict=True))
 
 
 def require_bounds(one: str, known: gym.Space[Any], other: str, given: gym.Space[Any]) -> None:
-    """Refuse a policy where -1 and 1 mean other actions than it has learned.
+    """Refuse a policy if -1 and 1 mean other actions than in its training.
 
     Args:
         one: Whose policy acts, as the begin of a sentence.
-        known: The actions that it has learned, in the environment's own units.
+        known: Actions that it has learned, in the environment's own units.
         other: Whose actions are asked for.
         given: These.
 
@@ -126,7 +127,7 @@ def require_bounds(one: str, known: gym.Space[Any], other: str, given: gym.Space
 
 
 def require_range(space: spaces.Box) -> None:
-    """Refuse a Box of actions with bounds that no policy can act between.
+    """Refuse a Box of actions whose bounds no policy can use.
 
     Raises:
         InputError: Naming the dimension, its bounds and what to do, if they are not finite, too far apart, or so close
@@ -151,7 +152,7 @@ def require_range(space: spaces.Box) -> None:
 
 
 def doubts_about_range(space: gym.Space[Any]) -> Iterator[str]:
-    """Say which dimension of a Box of actions is so wide that a policy cannot give it whole numbers."""
+    """Yield a warning for each dimension of a Box of actions that is too wide for exact integers."""
     if not isinstance(space, spaces.Box):
         return
     wide = [found for found in _dimensions(space) if found[2] - found[1] > RESOLVED_WIDTH]
@@ -165,11 +166,11 @@ def doubts_about_range(space: gym.Space[Any]) -> Iterator[str]:
 
 
 def narrow_actions(actions: np.ndarray, space: gym.Space[Any]) -> Iterator[str]:
-    """Say in which dimension demonstrated actions differ, but use hardly anything of their Box.
+    """Yield a warning for each dimension in which demonstrated actions vary, but use hardly any of their range.
 
     Args:
         actions: In the environment's own units, shape `(n, *space.shape)`.
-        space: Of the actions.
+        space: Space of the actions.
     """
     if not isinstance(space, spaces.Box):
         return

@@ -1,4 +1,4 @@
-"""How the copies of a batch come to their next episodes: the one place that knows how gymnasium's versions say so."""
+"""Autoreset modes of vector environments, for all versions of gymnasium."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Autoreset(Enum):
     DISABLED = "disabled"
     """Nothing: it is reset by `reset(seed=..., options={"reset_mask": mask})`."""
     NEXT_STEP = "nextstep"
-    """It resets the copy in the next step, whatever the action."""
+    """It resets the environment in the next step, whatever the action."""
     OTHER = "other"
     """Something else, such as a reset in the same step, or it does not say, as in gymnasium before 1.1."""
 

@@ -1,4 +1,4 @@
-"""The batched environment: many copies of one task, stepped by one call.
+"""The batched environment: many environments of one task, stepped by one call.
 
 A batched environment is a `gymnasium.vector.VectorEnv` that never resets a copy by itself. The caller sees the
 last observation of an episode as `step` returned it, and starts the next one with
@@ -21,7 +21,7 @@ from rlstages.environments.autoreset import DISABLED
 from rlstages.errors import require
 
 ALL = slice(None)
-"""The index of all copies."""
+"""The index of all environments."""
 
 
 class BatchedEnv(gym.vector.VectorEnv):
@@ -31,7 +31,7 @@ class BatchedEnv(gym.vector.VectorEnv):
     writes `start`, `advance`, `observe` and, if it can be drawn, `draw`.
 
     Args:
-        num_envs: How many copies are stepped together.
+        num_envs: How many environments are stepped together.
         render_mode: `None` or `"rgb_array"`.
 
     Attributes:
@@ -61,16 +61,17 @@ class BatchedEnv(gym.vector.VectorEnv):
         """Begin new episodes.
 
         Args:
-            copies: Indices of the copies to start, shape `(k,)`, int64.
+            copies: Indices of the environments to start, shape `(k,)`, int64.
             seeds: One seed for each of them, shape `(k,)`, uint64; the episode depends on nothing else.
 
         A subclass whose episodes take options gives it the parameter `options: Sequence[Mapping[str, Any]] = ()`: one
-        dictionary for each of the copies to start, empty where nothing is asked for. The episode depends on it too.
+        dictionary for each of the environments to start, empty where nothing is asked for. The episode depends on it
+        too.
         """
         raise NotImplementedError
 
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step every copy once.
+        """Step every environment once.
 
         Args:
             actions: Shape `(num_envs, *action_shape)`.
@@ -85,8 +86,8 @@ class BatchedEnv(gym.vector.VectorEnv):
         """Return the observations of some copies.
 
         Args:
-            copies: Which ones, as an index into arrays of all copies: `slice(None)` for all of them, or the numbers
-                of those that have just begun, shape `(k,)`, int64.
+            copies: Which ones, as an index into arrays of all environments: `slice(None)` for all of them, or the
+                numbers of those that have just begun, shape `(k,)`, int64.
 
         Returns:
             Shape `(k, *observation_shape)`, in a fresh array.
@@ -94,7 +95,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         raise NotImplementedError
 
     def draw(self, copy: int) -> np.ndarray:
-        """Return a picture of one copy, shape `(height, width, 3)`, uint8."""
+        """Return a picture of one environment, shape `(height, width, 3)`, uint8."""
         raise NotImplementedError
 
     def state(self) -> dict[str, np.ndarray]:
@@ -105,7 +106,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         """Go on from what `state` returned, here or in another instance made with the same arguments.
 
         Returns:
-            The observations of all copies.
+            The observations of all environments.
         """
         for name, value in state.items():
             setattr(self, name, np.array(value))
@@ -116,15 +117,15 @@ class BatchedEnv(gym.vector.VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start new episodes in all copies, or in those that `options["reset_mask"]` marks.
+        """Start new episodes in all environments, or in those that `options["reset_mask"]` marks.
 
         Args:
-            seed: One seed per copy; a single number `s` stands for `s, s + 1, ...`; `None` draws fresh ones.
-            options: `"reset_mask"`, a boolean mask of shape `(num_envs,)`, default all copies; and `"copy_options"`,
-                the options of each copy's new episode, `num_envs` dictionaries, default none.
+            seed: One seed per environment; a single number `s` stands for `s, s + 1, ...`; `None` draws fresh ones.
+            options: `"reset_mask"`, a boolean mask of shape `(num_envs,)`, default all environments; and
+                `"copy_options"`, the options of each environment's new episode, `num_envs` dictionaries, default none.
 
         Returns:
-            The observations of all copies, in an array of their own, and an empty info.
+            The observations of all environments, in an array of their own, and an empty info.
 
         Raises:
             InputError: If episodes are given options and take none.
@@ -143,12 +144,12 @@ class BatchedEnv(gym.vector.VectorEnv):
         return self._seen, {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step every copy once; a copy whose episode ended must be reset before it is stepped again."""
+        """Step every environment once; a copy whose episode ended must be reset before it is stepped again."""
         rewards, terminated, truncated, infos = self.advance(np.asarray(actions))
         return self._look(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """Return one picture per copy, or `None` without a render mode."""
+        """Return one picture per environment, or `None` without a render mode."""
         return tuple(self.draw(copy) for copy in range(self.num_envs)) if self.render_mode else None
 
     def close(self, **kwargs: Any) -> None:
@@ -175,7 +176,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         return self._seen
 
     def _episode_seeds(self, seed: int | Sequence[int | None] | None, copies: np.ndarray) -> np.ndarray:
-        """Return the seeds of the copies' next episodes, drawing those that are not given."""
+        """Return the seeds of the environments' next episodes, drawing those that are not given."""
         if isinstance(seed, (int, np.integer)):
             return np.asarray(copies.astype(np.uint64) + np.uint64(seed))
         seeds: np.ndarray = self._seeds.random_raw(len(copies)) >> np.uint64(1)
@@ -211,7 +212,7 @@ def _is_state(name: str, value: Any) -> bool:
 
 
 def info_of(infos: Mapping[str, Any], copy: int) -> dict[str, Any]:
-    """Return one copy's part of a batch's infos: arrays by key, and under `_key` which copies have an entry there.
+    """Return one environment's part of a batch's infos: arrays by key, with masks under `_key` of who has an entry.
 
     Source: https://gymnasium.farama.org/api/vector/#gymnasium.vector.VectorEnv.step
     """
@@ -225,12 +226,12 @@ def info_of(infos: Mapping[str, Any], copy: int) -> dict[str, Any]:
 
 
 class SingleEnv(gym.Env):
-    """One copy of a batched environment behind gymnasium's single-environment interface.
+    """One environment of a batched environment behind gymnasium's single-environment interface.
 
     Both forms run the same code, so they agree step for step when they are given the same seeds and actions.
 
     Args:
-        batched: A `gymnasium.vector.VectorEnv` with one copy.
+        batched: A `gymnasium.vector.VectorEnv` with one environment.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}
@@ -257,7 +258,7 @@ class SingleEnv(gym.Env):
         return _first(observations), info_of(infos, 0)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Step the one copy."""
+        """Step the one environment."""
         observations, rewards, terminated, truncated, infos = self.batched.step(np.asarray(action)[None])
         return _first(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info_of(infos, 0)
 

@@ -26,22 +26,23 @@ class BatchedVecEnv(VecEnv):
     """A natively batched environment behind stable-baselines3's interface.
 
     Copies begin their next episodes in one of two ways (https://farama.org/Vector-Autoreset-Mode). A batch that never
-    resets by itself is told which copies to reset, and with which seeds, as soon as their episodes have ended. One that
-    resets by itself does it in the step after: what that step returns for these copies is no transition, and `idle`
-    tells which they are.
+    resets by itself is told which environments to reset, and with which seeds, as soon as their episodes have ended.
+    One that resets by itself does it in the step after: what that step returns for these environments is no transition,
+    and `idle` tells which they are.
 
     Args:
-        batched: A `gymnasium.vector.VectorEnv`. What a resumed run needs to find its copies as they were is what its
-            `state` returns and `restore` takes, as of `rlstages.BatchedEnv`, or else a snapshot.
-        seeds: One source of episode seeds per copy.
+        batched: A `gymnasium.vector.VectorEnv`. What a resumed run needs to find its environments as they were is what
+            its `state` returns and `restore` takes, as of `rlstages.BatchedEnv`, or else a snapshot.
+        seeds: One source of episode seeds per environment.
         timeout: Seconds that a reset or a step may take.
 
     Attributes:
-        infos: What the last step told of all copies: arrays by key, as gymnasium's vector environments give them. They
-            are borrowed from the batch, which may write into them in its next step.
-        idle: Which copies' last step was no step but a reset, shape `(num_envs,)`, or `None` where all have stepped.
+        infos: What the last step told of all environments: arrays by key, as gymnasium's vector environments give them.
+            They are borrowed from the batch, which may write into them in its next step.
+        idle: Which environments' last step was no step but a reset, shape `(num_envs,)`, or `None` where all have
+            stepped.
         notes: Always empty; see `InProcess`.
-        starts: How each copy's episode under way started, where the batch does not reset itself.
+        starts: How each environment's episode under way started, where the batch does not reset itself.
         resets_itself: Whether the batch is of the second kind.
     """
 
@@ -63,7 +64,7 @@ class BatchedVecEnv(VecEnv):
         self.reset_infos = self._no_infos.copy()
 
     def begin_with(self, starts: Sequence[EpisodeStart]) -> None:
-        """Let the coming episodes of each copy start in the way given for it.
+        """Let the coming episodes of each environment start in the way given for it.
 
         Raises:
             InputError: If the batch resets itself, takes no options that are given, or is given a prefix.
@@ -79,7 +80,7 @@ class BatchedVecEnv(VecEnv):
         self._coming = list(starts)
 
     def reset(self) -> Any:
-        """Start an episode in each copy, with the seeds and options that `seed` and `set_options` have set."""
+        """Start an episode in each environment, with the seeds and options that `seed` and `set_options` have set."""
         refuse_options(self.batched, self._options)
         given = zip(self._episode_seeds, self._coming, self._seeds, self._options, strict=True)
         self.starts = [
@@ -99,7 +100,7 @@ class BatchedVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> Any:
-        """Step all copies, and start new episodes where one ended."""
+        """Step all environments, and start new episodes where one ended."""
         observations, rewards, terminated, truncated, more = self._guard("step", self.batched.step, self._actions)
         self.infos = more
         dones = np.asarray(terminated | truncated)
@@ -127,7 +128,7 @@ class BatchedVecEnv(VecEnv):
         return _arrays(observations), rewards, dones, infos
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the state of all copies, or `None` if the environment does not give it away."""
+        """Return the state of all environments, or `None` if the environment does not give it away."""
         if callable(getattr(self.batched, "restore", None)):
             return dict(detached(self.batched.state()))
         inside = snapshot(self.batched)
@@ -137,16 +138,16 @@ class BatchedVecEnv(VecEnv):
     def load_state_dict(
         self, state: Mapping[str, Any] | None, numbers: Sequence[int], starts: Sequence[EpisodeStart], seen: Any
     ) -> tuple[Any, list[int]]:
-        """Put all copies back; without a state, each begins its next episode.
+        """Put all environments back; without a state, each begins its next episode.
 
         Args:
-            state: What `state_dict` returned.
-            numbers: Of the episode that each copy is in.
-            starts: Of these episodes.
-            seen: What the copies' observations were.
+            state: Result of `state_dict`.
+            numbers: Numbers of the episode that each environment is in.
+            starts: Starts of these episodes.
+            seen: What the environments' observations were.
 
         Returns:
-            Their observations, and the copies that have begun another episode.
+            Their observations, and the environments that have begun another episode.
         """
         for seeds, number in zip(self._episode_seeds, numbers, strict=True):
             seeds.number = number + 1
@@ -166,19 +167,19 @@ class BatchedVecEnv(VecEnv):
         self.batched.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute, once per copy."""
+        """Return an attribute, once per environment."""
         return [getattr(self.batched, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Refuse: the copies share their attributes."""
+        """Refuse: the environments share their attributes."""
         raise NotImplementedError("the copies of a batched environment share their attributes")
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Refuse: the copies have no methods of their own."""
+        """Refuse: the environments have no methods of their own."""
         raise NotImplementedError("the copies of a batched environment have no methods of their own")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Return that no copy is wrapped."""
+        """Return that no environment is wrapped."""
         return [False] * len(list(self._get_indices(indices)))
 
     def _begin(self, seeds: Any, options: dict[str, Any]) -> Any:
@@ -206,7 +207,7 @@ def _arrays(observations: Any) -> Any:
 
 
 def row_of(observations: Any, copy: int) -> Any:
-    """Return one copy's observation, on its own."""
+    """Return one environment's observation, on its own."""
     if isinstance(observations, dict):
         return {key: part[copy].copy() for key, part in observations.items()}
     return np.array(observations[copy])

@@ -1,8 +1,8 @@
-"""Whether an environment depends on its seed and its actions alone: found out by trying, never assumed.
+"""A test whether an environment depends only on its seed and its actions.
 
-A run that is started again with its seed, or brought back from a checkpoint, rests on that. A checkpoint keeps each
-episode's seed and actions so far, or the arrays that a batched environment gives away. That a pickle or a deep copy of
-an environment 'works' says nothing: MuJoCo's loses the state without a word.
+Repeating a run with its seed, and resuming it from a checkpoint, both rely on that. A checkpoint holds each episode's
+seed and actions so far, or the arrays that a batched environment returns as its state. Pickles and deep copies of an
+environment are unreliable: MuJoCo's lose the state without an error.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from rlstages.reproducibility import random_state_kept
 from rlstages.specs.environment import Environment
 
 EPISODES, HALFWAY = 3, 10
-"""Episodes that each copy lives through, and steps that it is under way in the next one, when it is interrupted."""
+"""Number of complete episodes before the simulated interruption, and steps in the next episode."""
 BEFORE, AFTER = 2_000, 300
-"""Steps after which it is interrupted all the same, and steps that are compared."""
+"""Maximum number of steps before the interruption, and number of steps that are compared."""
 SECONDS = 1.0
 """How long either of these may take, as a `stopwatch` tells."""
 
@@ -36,16 +36,16 @@ SECONDS = 1.0
 def doubts_about(environment: Environment, *, trained: bool = True, warn: Warn = log_warning) -> list[str]:
     """Return why a run in this environment is less exact than others, in sentences; none if it is as exact as any.
 
-    One pair of copies lives through whole episodes and into others. A new pair is brought to the same point as a
+    One pair of environments lives through whole episodes and into others. A new pair is brought to the same point as a
     resumed run would bring it. From there both have to see the same. Where they do not, or where a copy sees something
-    else when another is stepped in between, new copies tell which it is: copies that share a state, a seed that does
-    not decide what an episode is, or earlier episodes that leak into later ones. Copies that are to run in processes
-    of their own are made so only if they fail in this process. An environment that fails is not judged.
+    else when another is stepped in between, new environments tell which it is: copies that share a state, a seed that
+    does not decide what an episode is, or earlier episodes that leak into later ones. Copies that are to run in
+    processes of their own are made so only if they fail in this process. An environment that fails is not judged.
 
     Args:
         environment: Which.
         trained: Whether it is trained in, so that an interruption can come in the midst of its episodes.
-        warn: Takes a sentence about what is doubtful in the copies' numbers, one for each kind.
+        warn: Function that takes a sentence about what is doubtful in the environments' numbers, one for each kind.
     """
     noted: set[str] = set()
 
@@ -68,7 +68,7 @@ def doubts_about(environment: Environment, *, trained: bool = True, warn: Warn =
 
 
 def doubt_about_seeds(environment: Environment) -> str | None:
-    """Return in a sentence that episodes of equal seeds differ, if they do; one that fails is not judged."""
+    """Return a warning if episodes with equal seeds differ. An environment that fails is not judged."""
     with random_state_kept():
         try:
             unlike = _unlike_itself(replace(environment, vectorize="in-process"), 1, lambda sentence: None)
@@ -78,7 +78,7 @@ def doubt_about_seeds(environment: Environment) -> str | None:
 
 
 def _look(environment: Environment, copies: int, warn: Warn) -> list[tuple[str, bool]]:
-    """Return sentences, and of each whether it matters without training too."""
+    """Return warnings, each with whether it also matters without training."""
     with ExitStack() as opened:
         lived = _open(environment, copies, opened, warn)
         together = lived.venv.envs if isinstance(lived.venv, InProcess) else []
@@ -136,7 +136,7 @@ def _seeds_decide_nothing(environment: Environment, unlike: str) -> str:
 
 
 def _unlike_itself(environment: Environment, copies: int, warn: Warn) -> str | None:
-    """Play the same in new copies twice, as two runs with the same seed would; return what differs."""
+    """Play the same in new environments twice, as two runs with the same seed would; return what differs."""
     told: list[list[tuple[Any, Any, Any]]] = []
     for _ in range(2):
         # As a run does at its start: what an environment draws from the global generators is the same in both.
@@ -165,7 +165,7 @@ def _difference(one: tuple[Any, Any, Any], other: tuple[Any, Any, Any]) -> str |
 
 
 def _live(env: EpisodeMonitor) -> int:
-    """Play until each copy has ended episodes and is under way in another; return the number of steps."""
+    """Play until each environment has ended episodes and is under way in another; return the number of steps."""
     env.reset()
     env.action_space.seed(0)
     spent, ended = stopwatch(), np.zeros(env.num_envs, dtype=np.int64)

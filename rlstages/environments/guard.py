@@ -1,4 +1,4 @@
-"""What goes wrong in one copy of an environment, whatever it is, as one kind of error."""
+"""What goes wrong in one environment, whatever it is, as one kind of error."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SINGLE = "the observation"
 
 
 class CopyError(Exception):
-    """One copy cannot go on.
+    """One environment cannot go on.
 
     Args:
         copy: Which one; `None` where that is not known.
-        what: What it did, as the rest of a sentence that begins with the copy.
-        trace: The environment's own traceback, or nothing.
+        what: What it did, as the rest of a sentence that begins with the environment.
+        trace: Environment's own traceback, or nothing.
     """
 
     def __init__(self, copy: int | None, what: str, trace: str = "") -> None:
@@ -35,7 +35,7 @@ class CopyError(Exception):
 
 
 class Note(NamedTuple):
-    """Something doubtful that a copy gave.
+    """Something doubtful that an environment gave.
 
     Attributes:
         copy: Which one.
@@ -58,7 +58,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
     conversion is noted once.
 
     Args:
-        env: The copy.
+        env: Copy.
         copy: Its index.
         timeout: Seconds that a reset or a step may take, where `watchdog.watching` is in force.
 
@@ -124,7 +124,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         return detached(observation), reward, bool(terminated), bool(truncated), info
 
     def _failure(self, error: BaseException, call: str) -> CopyError:
-        """Return what a call of the environment raised, as the error of this copy.
+        """Convert an exception of the environment to a `CopyError`.
 
         Args:
             error: Raised by the call, in a frame of ours.
@@ -145,7 +145,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             raise CopyError(self.copy, f"gave the reward {_brief(reward)}, which is no number") from None
 
     def take_notes(self) -> list[Note]:
-        """Return the notes and forget them."""
+        """Return the notes and clear them."""
         taken, self.notes = self.notes, []
         return taken
 
@@ -188,13 +188,13 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def guard_of(env: gym.Env[Any, Any]) -> Guarded:
-    """Return the guard that is right inside a wrapper."""
+    """Return the guard directly inside a wrapper."""
     assert isinstance(env, gym.Wrapper) and isinstance(env.env, Guarded), env
     return env.env
 
 
 def late(seconds: float, call: str) -> str:
-    """Say that a call has had its time."""
+    """Return half a sentence: the call took longer than its time limit."""
     return (
         f"has not come back from {call} within {seconds:g} seconds and was stopped; "
         "if it may take that long, raise Environment(step_timeout=...)"
@@ -213,7 +213,7 @@ def traceback_of(error: BaseException, skip: int = 1) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    """Say whether NumPy makes a regular array of something; it raises for lists of uneven length."""
+    """Return whether NumPy makes a regular array of a value. It raises for lists of uneven length."""
     try:
         np.asarray(value)
     except (TypeError, ValueError):

@@ -20,10 +20,10 @@ class InProcess(DummyVecEnv):
     them in the next step; those of an episode's last step are the caller's too.
 
     Args:
-        makers: Make the copies: seeded, each behind its guard.
+        makers: Make the environments: seeded, each behind its guard.
 
     Attributes:
-        notes: What was doubtful in the copies' last step or reset.
+        notes: What was doubtful in the environments' last step or reset.
     """
 
     def __init__(self, makers: Sequence[Callable[[], SeededEpisodes]]) -> None:
@@ -34,26 +34,26 @@ class InProcess(DummyVecEnv):
 
     @property
     def starts(self) -> list[EpisodeStart]:
-        """How each copy's episode under way started."""
+        """How each environment's episode under way started."""
         return [env.begun_with for env in self.envs]
 
     def begin_with(self, starts: Sequence[EpisodeStart]) -> None:
-        """Let the coming episodes of each copy start in the way given for it."""
+        """Let the coming episodes of each environment start in the way given for it."""
         for env, start in zip(self.envs, starts, strict=True):
             env.begin_with(start)
 
     def replay(self, given: Sequence[tuple[int, EpisodeStart, np.ndarray]]) -> list[tuple[Any, bool]]:
-        """Have each copy play an episode again; see `SeededEpisodes.replay`."""
+        """Have each environment play an episode again; see `SeededEpisodes.replay`."""
         return [env.replay(*one) for env, one in zip(self.envs, given, strict=True)]
 
     def reset(self) -> Any:
-        """Start an episode in each copy."""
+        """Start an episode in each environment."""
         observations = super().reset()
         self._gather_notes()
         return observations
 
     def step_wait(self) -> Any:
-        """Step all copies, and start new episodes where one ended."""
+        """Step all environments, and start new episodes where one ended."""
         rows: dict[Any, np.ndarray] = {key: np.empty_like(values) for key, values in self.buf_obs.items()}
         rewards, dones = np.empty_like(self.buf_rews), np.empty_like(self.buf_dones)
         only = rows.get(None)

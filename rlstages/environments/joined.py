@@ -1,4 +1,4 @@
-"""Copies of several environments beside each other: a stage's own, and those of earlier stages that are rehearsed."""
+"""Joined environments: those of a stage, and those of earlier stages that are rehearsed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rlstages.environments.reports import Warn, log_warning
 from rlstages.specs.environment import Environment
 
 Allotment = list[tuple[Environment, int]]
-"""Environments, and how many copies each has."""
+"""Environments, and their numbers."""
 
 
 def allot(own: Environment, earlier: Sequence[Environment], n_envs: int, rehearsing: int) -> Allotment:
-    """Say which copies run what: first the stage's own, then the earlier environments in turn, none of them twice.
+    """Decide how many environments run which variant: first the stage's own, then each earlier one once, in turn.
 
     Args:
-        own: The stage's environment.
+        own: Stage's environment.
         earlier: Those to rehearse; where there are more of them than copies, the last ones have none.
         n_envs: Copies in all.
         rehearsing: How many of them rehearse.
@@ -35,7 +35,7 @@ def make_joined(allotment: Allotment, run_seed: int, stage: int, warn: Warn = lo
 
     Args:
         allotment: What to make.
-        run_seed: Of the run.
+        run_seed: Seed of the run.
         stage: Index of the stage.
         warn: As in `make_vec_env`.
     """
@@ -53,7 +53,7 @@ def make_joined(allotment: Allotment, run_seed: int, stage: int, warn: Warn = lo
 
 
 def parts_of(env: VecEnv) -> list[VecEnv]:
-    """Return what copies are joined from, each with a monitor of its own; one part where nothing is joined."""
+    """Return the parts of joined environments, each with its own monitor, or the environments as the only part."""
     inside = env
     while isinstance(inside, VecEnvWrapper):
         inside = inside.venv
@@ -61,7 +61,7 @@ def parts_of(env: VecEnv) -> list[VecEnv]:
 
 
 def idle_copies(env: VecEnv) -> np.ndarray | None:
-    """Return which copies' last step was a reset and no step, shape `(num_envs,)`, or `None` where all have stepped."""
+    """Return a mask of environments whose last step was only a reset, or `None` if there are none."""
     monitors = [monitor_of(part) for part in parts_of(env)]
     if all(monitor.idle is None for monitor in monitors):
         return None
@@ -70,13 +70,13 @@ def idle_copies(env: VecEnv) -> np.ndarray | None:
 
 
 class Joined(VecEnv):
-    """Several vectorised environments as one.
+    """Several vectorised environments as one vectorised environment.
 
-    Each keeps what is its own: processes or batch, episodes' seeds, rule of success, and a monitor that names it and
-    counts its copies from 0 in what it reports.
+    Each part keeps its own processes or batch, episode seeds, success rule, and a monitor that names it and
+    counts its environments from 0 in what it reports.
 
     Args:
-        parts: With equal spaces; their copies stand in this order.
+        parts: With equal spaces; their environments stand in this order.
 
     Attributes:
         parts: Likewise.
@@ -89,7 +89,7 @@ class Joined(VecEnv):
         super().__init__(ends[-1], parts[0].observation_space, parts[0].action_space)
 
     def reset(self) -> Any:
-        """Start an episode in each copy."""
+        """Start an episode in each environment."""
         return concatenated([part.reset() for part in self.parts])
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -108,24 +108,24 @@ class Joined(VecEnv):
             part.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute of each copy."""
+        """Return an attribute of each environment."""
         if attr_name == "render_mode":
-            # Nothing draws these copies, and stable-baselines3 wants them all to draw alike.
+            # Nothing draws these environments, and stable-baselines3 wants them all to draw alike.
             return [None] * self.num_envs
         return [part.get_attr(attr_name, [copy])[0] for part, copy in self._places(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute of each copy."""
+        """Set an attribute of each environment."""
         for part, copy in self._places(indices):
             part.set_attr(attr_name, value, [copy])
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Call a method of each copy."""
+        """Call a method of each environment."""
         places = self._places(indices)
         return [part.env_method(method_name, *args, indices=[copy], **kwargs)[0] for part, copy in places]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Say of each copy whether it is wrapped in a class."""
+        """Say of each environment whether it is wrapped in a class."""
         return [part.env_is_wrapped(wrapper_class, [copy])[0] for part, copy in self._places(indices)]
 
     def _places(self, indices: Any) -> Iterator[tuple[VecEnv, int]]:
@@ -134,7 +134,7 @@ class Joined(VecEnv):
 
 
 def concatenated(observations: Sequence[Any]) -> Any:
-    """Join the observations of several parts along the axis of copies."""
+    """Join the observations of several parts along the axis of environments."""
     if isinstance(observations[0], dict):
         return {key: np.concatenate([part[key] for part in observations]) for key in observations[0]}
     return np.concatenate(observations)

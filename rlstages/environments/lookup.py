@@ -18,7 +18,7 @@ from rlstages.specs.references import import_registering, is_reference, resolve
 
 
 def maker_of(id: str) -> Callable[..., Any]:
-    """Return what makes the environment: a named callable, or gymnasium's registry.
+    """Return the callable that makes an environment: a named one, or that of gymnasium's registry.
 
     Raises:
         InputError: If there is none.
@@ -34,7 +34,7 @@ def maker_of(id: str) -> Callable[..., Any]:
 
 
 def find_spec(id: str) -> Any:
-    """Return gymnasium's entry for an id, importing the module that it names.
+    """Return gymnasium's registry entry for an id, after importing the module that the id names.
 
     Raises:
         InputError: If there is none.
@@ -67,7 +67,7 @@ def find_spec(id: str) -> Any:
 
 
 def takes_copies(maker: Callable[..., Any]) -> bool:
-    """Say whether what makes an environment makes any number of copies, stepped by one call: it takes `num_envs`."""
+    """Return whether a maker makes any number of environments that are stepped in one call: it takes `num_envs`."""
     try:
         return "num_envs" in inspect.signature(maker).parameters
     except (TypeError, ValueError):

@@ -38,7 +38,7 @@ SHIMMY = (
 
 
 def make_environment(spec: Environment) -> gym.Env[Any, Any]:
-    """Make one copy of an environment.
+    """Make one environment.
 
     Raises:
         InputError: If the id, a module or a wrapper does not exist, the environment refuses its arguments, or it is
@@ -111,20 +111,20 @@ def make_vec_env(
     warn: Warn = log_warning,
     first: int = 0,
 ) -> VecEnv:
-    """Make copies of an environment behind stable-baselines3's interface.
+    """Make environments behind stable-baselines3's interface.
 
-    Every episode of every copy has a seed of its own (`episode_seed`), so an environment's state is its episode's seed
-    and the actions since. Images are moved to channels first, as stable-baselines3 does, and actions are taken as a
-    policy gives them (`rlstages.environments.action_units`).
+    Every episode of every environment has a seed of its own (`episode_seed`), so an environment's state is its
+    episode's seed and the actions since. Images are moved to channels first, as stable-baselines3 does, and actions are
+    taken as a policy gives them (`rlstages.environments.action_units`).
 
     Args:
         spec: What to make.
-        n_envs: Number of copies.
-        run_seed: Of the run.
+        n_envs: Number of environments.
+        run_seed: Seed of the run.
         stage: Index of the stage.
         purpose: What the episodes are played for.
-        warn: Takes a sentence about what is doubtful in the environment's numbers; one for each kind.
-        first: Where the copies' seeds begin, if they stand behind copies of other environments.
+        warn: Function that takes a sentence about what is doubtful in the environment's numbers; one for each kind.
+        first: Where the environments' seeds begin, if they stand behind copies of other environments.
     """
     batched = batched_maker(spec)
     seeds = [EpisodeSeeds(run_seed, stage, purpose, first + copy) for copy in range(n_envs)]
@@ -149,7 +149,7 @@ def make_vec_env(
 
 
 def _make_batch(spec: Environment, maker: Callable[..., Any], n_envs: int) -> Any:
-    """Make a batch of copies.
+    """Make a batch of environments.
 
     Raises:
         InputError: If it refuses its arguments, is none, or does not let its resets be told from its steps.
@@ -181,7 +181,7 @@ def _make_batch(spec: Environment, maker: Callable[..., Any], n_envs: int) -> An
 
 
 class _MakeCopy:
-    """Makes one copy, in this process or in a worker; it carries where modules from files are."""
+    """Makes one environment, in this process or in a worker; it carries where modules from files are."""
 
     def __init__(self, spec: Environment, seeds: EpisodeSeeds, copy: int) -> None:
         self._spec, self._seeds, self._copy = spec, seeds, copy

@@ -1,4 +1,4 @@
-"""Whether copies of an environment in one process disturb each other, as where a module holds the one simulator."""
+"""Whether environments in one process disturb each other, as where a module holds the one simulator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlstages.reproducibility import random_state, set_random_state
 from rlstages.specs.environment import Environment
 
 MIXING_STEPS, MIXING_SECONDS, LATE = 150, 0.2, 3
-"""Steps of a copy that are compared, the seconds of this process after which fewer will do, and at which step the other
+"""Steps that are compared, the seconds of this process after which fewer suffice, and at which step the other
 copy comes to be, as those of an evaluation do in the midst of training."""
 MIXING_SECONDS_TO_END, TURNS = 1.0, 6
 
@@ -37,10 +37,10 @@ def stopwatch() -> Callable[[], float]:
 def copies_mix(one: gym.Env[Any, Any], other: gym.Env[Any, Any]) -> bool:
     """Say whether a copy sees something else when another is stepped in between.
 
-    It is also true of a copy that sees something else for other reasons; `fresh_copies_mix` tells.
+    It is also true of an environment that sees something else for other reasons; `fresh_copies_mix` tells.
 
     Args:
-        one: A copy behind its guard, which has been played in or not.
+        one: Copy behind its guard, which has been played in or not.
         other: Another one.
     """
     try:
@@ -51,7 +51,7 @@ def copies_mix(one: gym.Env[Any, Any], other: gym.Env[Any, Any]) -> bool:
 
 
 def fresh_copies_mix(environment: Environment) -> bool:
-    """Say whether that is so of new copies, which then share a state."""
+    """Say whether that is so of new environments, which then share a state."""
 
     def make(copy: int = 0) -> gym.Env[Any, Any]:
         return Guarded(make_environment(environment), copy, environment.step_timeout)
@@ -90,7 +90,7 @@ def _play(
     Each has the global generators as if it were alone: what one draws from them, the other does not miss.
 
     Args:
-        env: The copy.
+        env: Copy.
         beside: Makes the other one.
         to_the_end: Whether to play until its last episode ends, if that does not take too long.
     """

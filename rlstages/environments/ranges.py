@@ -1,4 +1,4 @@
-"""Which numbers of an environment no learner can use, and which it should not get: checked for all copies at once."""
+"""Checks of numbers from environments: those that no learner can use, and doubtful ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
         copy: Of the environment.
         fatal: Whether training cannot go on with it.
         what: What is wrong, as a noun phrase: `"a number in goal that is not finite"`.
-        seen: The number.
+        seen: Number.
     """
 
     copy: int
@@ -34,8 +34,8 @@ class Limits(NamedTuple):
     """The lowest and the highest number that is let pass, in each place of an observation or in all.
 
     Attributes:
-        low: The lowest; `None` where all numbers pass that the type can hold.
-        high: The highest.
+        low: Lowest; `None` where all numbers pass that the type can hold.
+        high: Highest.
         exact: Whether others are impossible.
     """
 
@@ -58,7 +58,7 @@ class Ranges:
     Nearly always all is well, so that is asked first: `rewards_hold` and `observations_hold`.
 
     Args:
-        space: Of one observation.
+        space: Space of one observation.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
@@ -84,7 +84,7 @@ class Ranges:
         """Say whether all numbers are in range.
 
         Args:
-            observations: Of all copies, first axis the copies; a dictionary of such for `Dict` spaces.
+            observations: Of all environments, first axis the environments; a dictionary of such for `Dict` spaces.
         """
         if self._is_dict:
             return all(limits.hold(observations[name]) for name, limits in self._limits.items())

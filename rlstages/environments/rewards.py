@@ -9,10 +9,10 @@ from rlstages.environments.joined import idle_copies
 
 
 class NormalizedRewards(VecNormalize):
-    """stable-baselines3's `VecNormalize` for rewards alone, to which the reset of a copy is no step.
+    """stable-baselines3's `VecNormalize` for rewards alone, to which the reset of an environment is no step.
 
     Args:
-        venv: The copies, with their monitors.
+        venv: Copies, with their monitors.
         gamma: Discounts the sums.
     """
 

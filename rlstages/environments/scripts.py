@@ -1,4 +1,4 @@
-"""Scripts that train: what they do must not be done again where they are imported, in processes of their copies."""
+"""Checks of training scripts, which the processes of environments import and which must not train again there."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class EpisodeStart:
     and length. A time limit inside the environment counts them all the same.
 
     Attributes:
-        seed: For `env.reset`; `None` stands for the seed that the copy's next episode has of its own.
+        seed: For `env.reset`; `None` stands for the seed that the environment's next episode has of its own.
         options: For `env.reset`, as JSON has them: the episode's level.
         prefix: Actions that are replayed before the policy takes over, in the environment's own units; numbers, or
             arrays of the action space's shape. They are kept as Python's own numbers.
@@ -118,14 +118,14 @@ OWN_START = EpisodeStart()
 """With a seed of the episode's own, and nothing else."""
 
 _COPY = 2**64
-"""The number, larger than any episode's, that stands for the copy itself."""
+"""The number, larger than any episode's, that stands for the environment itself."""
 
 
 class EpisodeSeeds:
-    """The seeds of one copy's episodes, in order.
+    """The seeds of one environment's episodes, in order.
 
     Attributes:
-        number: Of the next episode, from 0.
+        number: Number of the next episode, from 0.
     """
 
     def __init__(self, run_seed: int, stage: int, purpose: Purpose, copy: int) -> None:
@@ -151,7 +151,7 @@ class EpisodeSeeds:
 
     @property
     def of_copy(self) -> int:
-        """The seed of the copy itself, which none of its episodes has."""
+        """The seed of the environment itself, which none of its episodes has."""
         return episode_seed(*self._place, _COPY)
 
 
@@ -159,7 +159,7 @@ class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
     """Starts each episode of a copy with its next seed, unless `reset` is given one, and as `begin_with` says.
 
     Attributes:
-        begun_with: The start of the episode under way.
+        begun_with: Start of the episode under way.
     """
 
     def __init__(self, env: gym.Env[Any, Any], seeds: EpisodeSeeds) -> None:
@@ -191,7 +191,7 @@ class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
         """Play an episode again up to where its actions so far lead.
 
         Args:
-            number: Of the episode.
+            number: Number of the episode.
             start: Of the episode.
             actions: Those that the policy took in it, shape `(k, *action_shape)`.
 

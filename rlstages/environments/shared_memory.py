@@ -1,4 +1,4 @@
-"""Observations of copies in processes of their own, in memory that these share with the trainer."""
+"""Observations of environments in processes of their own, in memory that these share with the trainer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LINE = 64
 
 
 class SharedObservations:
-    """One observation of each copy; its own process writes it, and the trainer reads them all.
+    """One observation of each environment; its own process writes it, and the trainer reads them all.
 
     The memory has no name: the system frees it when the last process that has it is gone, however that went.
 
     Args:
-        space: Of one observation: a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict of these.
+        space: Space of one observation: a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict of these.
         copies: How many.
         handle: Of memory that another process has made for the same; otherwise it is made here.
     """
@@ -46,12 +46,12 @@ class SharedObservations:
             start += copies * sizes[key]
 
     def write(self, copy: int, observation: Any) -> None:
-        """Write one copy's observation."""
+        """Write one environment's observation."""
         for key, rows in self._rows.items():
             rows[copy] = observation[key] if self._is_dict else observation
 
     def read(self) -> Any:
-        """Return what all copies have written: arrays of the caller's own."""
+        """Return what all environments have written: arrays of the caller's own."""
         read = {key: rows.copy() for key, rows in self._rows.items()}
         return read if self._is_dict else read[""]
 

@@ -126,7 +126,7 @@ def detached(value: Any) -> Any:
     given. Whatever is kept of theirs, and whatever they are given that is kept, goes through here.
 
     Args:
-        value: An array, or dictionaries, lists and tuples with arrays in them. Anything else is returned as it is.
+        value: Array, or dictionaries, lists and tuples with arrays in them. Anything else is returned as it is.
     """
     if isinstance(value, np.ndarray):
         return value.copy()

@@ -23,8 +23,8 @@ class MovedStatistics(NamedTuple):
     """Statistics that have moved.
 
     Attributes:
-        layer: The wrapper, or the environment itself, that keeps them.
-        name: Of the attribute.
+        layer: Wrapper, or the environment itself, that keeps them.
+        name: Name of the attribute.
     """
 
     layer: Any
@@ -59,7 +59,7 @@ def refuse_running_statistics(environment: Environment, env: gym.Env[Any, Any]) 
 
     Args:
         environment: What it is.
-        env: One copy, which is played in for a few steps if there are statistics.
+        env: One environment, which is played in for a few steps if there are statistics.
 
     Raises:
         InputError: Naming the wrapper, and what to use instead.

@@ -1,4 +1,4 @@
-"""What runs in the process of one copy: it does what the trainer asks, and ends when the trainer does."""
+"""What runs in the process of one environment: it does what the trainer asks, and ends when the trainer does."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Copy:
         self._guard = guard_of(env)
 
     def share(self, place: tuple[int, int]) -> None:
-        """Take the memory that observations are written into: for which copy, and of how many."""
+        """Take the memory that observations are written into: for which environment, and of how many."""
         self._place, copies = place
         self._shared = take_over(self._pipe, self._env.observation_space, copies)
 

@@ -3,8 +3,9 @@
 stable-baselines3's `SubprocVecEnv` says `EOFError` when a process dies, waits for ever when one hangs, and leaves the
 environment's error to standard error. Here every answer has a deadline, an environment's error comes back with its own
 traceback, and the kernel ends a worker as soon as the trainer's end of a pipe is closed, whatever the worker is doing.
-gymnasium's `AsyncVectorEnv` (1.4) makes a copy in the trainer too, does not say which copy is late or was killed, and
-changes what its custom worker is given from release to release; so most of this would stand around it as well.
+gymnasium's `AsyncVectorEnv` (1.4) makes a copy in the trainer too, does not say which environment is late or was
+killed, and changes what its custom worker is given from release to release; so most of this would stand around it as
+well.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ Makers = Sequence[Callable[[], SeededEpisodes]]
 
 
 class Workers(VecEnv):
-    """One process per copy, from a server that imports `rlstages.environments` once for all of them.
+    """One process per environment, from a server that imports `rlstages.environments` once for all of them.
 
     Args:
-        makers: Make the copies, each in its own process.
+        makers: Make the environments, each in its own process.
         timeout: Seconds that a copy may take to be made, to reset, to step, or to answer a call.
 
     Attributes:
-        notes: What was doubtful in the copies' last step or reset.
-        starts: How each copy's episode under way started.
+        notes: What was doubtful in the environments' last step or reset.
+        starts: How each environment's episode under way started.
 
     Raises:
-        InputError: If a copy cannot be made.
+        InputError: If an environment cannot be made.
         CopyError: If a process dies or does not answer in time.
     """
 
@@ -79,33 +80,33 @@ class Workers(VecEnv):
         super().__init__(len(makers), observation_space, action_space)
 
     def call_each(self, method: str, arguments: Sequence[tuple[Any, ...]], most_calls: int = 1) -> list[Any]:
-        """Call a method of every copy at the same time, each with arguments of its own.
+        """Call a method of every environment at the same time, each with arguments of its own.
 
         Args:
             method: Its name; the outermost wrapper that has it is called.
-            arguments: One tuple of positional arguments per copy.
-            most_calls: How many resets and steps one copy makes for it; it may take that many times longer.
+            arguments: One tuple of positional arguments per environment.
+            most_calls: How many resets and steps one environment makes for it; it may take that many times longer.
 
         Returns:
-            What each copy returned, in their order.
+            What each environment returned, in their order.
         """
         self._send(range(self.num_envs), "call", [(method, given, {}) for given in arguments])
         return self._gather(range(self.num_envs), most_calls)
 
     def begin_with(self, starts: Sequence[EpisodeStart]) -> None:
-        """Let the coming episodes of each copy start in the way given for it."""
+        """Let the coming episodes of each environment start in the way given for it."""
         self.call_each("begin_with", [(start,) for start in starts])
         self._longest_prefix = max(len(start.prefix) for start in starts)
 
     def replay(self, given: Sequence[tuple[int, EpisodeStart, np.ndarray]]) -> list[tuple[Any, bool]]:
-        """Have each copy play an episode again; see `SeededEpisodes.replay`."""
+        """Have each environment play an episode again; see `SeededEpisodes.replay`."""
         most_calls = max(2 + len(start.prefix) + len(actions) for _, start, actions in given) + self._longest_prefix
         answers = self.call_each("replay", given, most_calls)
         self.starts = self.get_attr("begun_with")
         return answers
 
     def reset(self) -> Any:
-        """Reset all copies, with the seeds and options that `seed` and `set_options` have set."""
+        """Reset all environments, with the seeds and options that `seed` and `set_options` have set."""
         self._send(range(self.num_envs), "reset", list(zip(self._seeds, self._options, strict=True)))
         answers = self._gather(range(self.num_envs), 1 + self._longest_prefix)
         self._reset_seeds()
@@ -116,11 +117,11 @@ class Workers(VecEnv):
         return self._shared.read()
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Send each copy its action."""
+        """Send each environment its action."""
         self._send(range(self.num_envs), "step", list(actions))
 
     def step_wait(self) -> Any:
-        """Wait for all copies; rewards are float32, as those of copies in this process are."""
+        """Wait for all environments; rewards are float32, as those of environments in this process are."""
         answers = self._gather(range(self.num_envs), 1 + self._longest_prefix)
         rewards, dones, infos, begun, notes = zip(*answers, strict=True)
         self.reset_infos = [{} for _ in begun]
@@ -131,31 +132,31 @@ class Workers(VecEnv):
         return self._shared.read(), np.array(rewards, np.float32), np.array(dones), list(infos)
 
     def close(self) -> None:
-        """Let the copies close and end their processes, by force where that takes more than two seconds."""
+        """Let the environments close and end their processes, by force where that takes more than two seconds."""
         self._end()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute of each copy."""
+        """Return an attribute of each environment."""
         copies = list(self._get_indices(indices))
         return self._ask(copies, "get", [attr_name] * len(copies))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute of each copy."""
+        """Set an attribute of each environment."""
         copies = list(self._get_indices(indices))
         self._ask(copies, "set", [(attr_name, value)] * len(copies))
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """Call a method of each copy with the same arguments; `call_each` takes different ones."""
+        """Call a method of each environment with the same arguments; `call_each` takes different ones."""
         copies = list(self._get_indices(indices))
         return self._ask(copies, "call", [(method_name, method_args, method_kwargs)] * len(copies))
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
-        """Say of each copy whether it is wrapped in a class."""
+        """Say of each environment whether it is wrapped in a class."""
         copies = list(self._get_indices(indices))
         return self._ask(copies, "wrapped", [wrapper_class] * len(copies))
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """Return a picture of each copy, or `None` where it makes none."""
+        """Return a picture of each environment, or `None` where it makes none."""
         if self.render_mode != "rgb_array":
             return [None] * self.num_envs
         return self.env_method("render")
@@ -193,7 +194,7 @@ class Workers(VecEnv):
         return answers
 
     def _share(self, space: gym.Space[Any]) -> SharedObservations:
-        """Give all copies the memory that they write their observations into."""
+        """Give all environments the memory that they write their observations into."""
         copies = range(len(self.processes))
         shared = SharedObservations(space, len(copies))
         try:
@@ -209,7 +210,7 @@ class Workers(VecEnv):
         return shared
 
     def _wait(self, copy: int, left: float) -> tuple[bool, float]:
-        """Wait until a copy has something to say; return whether it has, and the seconds that are left.
+        """Wait until an environment has something to say; return whether it has, and the seconds that are left.
 
         Time in which the trainer itself stood still (a stopped job, a sleeping laptop) counts for a second at most.
         """

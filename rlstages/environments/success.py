@@ -63,11 +63,11 @@ def is_true(value: Any) -> bool:
 
 
 def flags_in(infos: Mapping[str, Any], key: str, copies: int) -> np.ndarray:
-    """Return in which copies of a batch a key of the last step's infos is true, shape `(copies,)`.
+    """Return in which environments of a batch a key of the last step's infos is true, shape `(copies,)`.
 
     Args:
-        infos: Arrays by key, and under `_key` which copies have an entry there.
-        key: The key.
+        infos: Arrays by key, and under `_key` which environments have an entry there.
+        key: Key.
         copies: How many there are.
     """
     values = np.asarray(infos.get(key, False))
@@ -84,7 +84,7 @@ def truth(name: str, value: Any) -> bool:
     """Return a boolean, a number 0 or 1, or one of these in an array or list by itself, as a boolean.
 
     Args:
-        name: Of what the value was found as.
+        name: Name of what the value was found as.
         value: What an environment or a function of the user's gave.
 
     Raises:

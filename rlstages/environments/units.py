@@ -20,7 +20,7 @@ class UnitActions(VecEnvWrapper):
     """Turns a policy's actions into those of the environment; all that lies inside sees and keeps the latter.
 
     Args:
-        venv: The copies, whose actions are a Box.
+        venv: Copies, whose actions are a Box.
     """
 
     def __init__(self, venv: VecEnv) -> None:
@@ -29,13 +29,13 @@ class UnitActions(VecEnvWrapper):
         self._own = venv.action_space
 
     def reset(self) -> Any:
-        """Start an episode in each copy."""
+        """Start an episode in each environment."""
         return self.venv.reset()
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Send each copy its action, in its own units."""
+        """Send each environment its action, in its own units."""
         self.venv.step_async(from_units(actions, self._own))
 
     def step_wait(self) -> Any:
-        """Wait for all copies."""
+        """Wait for all environments."""
         return self.venv.step_wait()

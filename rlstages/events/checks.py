@@ -94,7 +94,7 @@ class ExplorationMeasured(Payload):
     Attributes:
         stage_steps: Environment steps of this stage so far.
         entropy: Mean over the states, as a share of the largest entropy; `None` for continuous actions.
-        entropy_low: A low quantile of the same.
+        entropy_low: Low quantile of the same.
         std: Mean standard deviation of a continuous policy, as a share of half an action's range; else `None`.
         reason: Why it was made to try more, as half a sentence; empty if it was not.
     """

@@ -20,7 +20,7 @@ class DemonstrationsReady(Payload):
         source: Who showed them, in words.
         file: Where they lie, relative to the run directory.
         digest: SHA-256 of that file.
-        score: Of the demonstrated episodes.
+        score: Score of the demonstrated episodes.
         held_out_episodes: How many of them are only measured on.
         recorded_steps: Environment steps of all episodes that were shown, those included that were filtered out; `None`
             in logs of before this was kept.
@@ -100,7 +100,7 @@ class Evaluated(Payload):
 
     Attributes:
         purpose: `"before"` or `"after"` a stage.
-        score: The outcome.
+        score: Outcome.
     """
 
     purpose: str
@@ -133,7 +133,7 @@ class RolloutFinished(Payload):
         stage_steps: Environment steps of this stage so far.
         episodes: Fresh episodes in the window that the criterion looks at.
         mean_return: Of the window; `None` while it is empty.
-        success: Of the window; `None` while it is empty or without a definition of success.
+        success: Success of the window; `None` while it is empty or without a definition of success.
         mean_length: Of the window, in steps.
         value: What the criterion measures, over its window.
         threshold: What it is measured against.

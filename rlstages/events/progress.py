@@ -19,9 +19,9 @@ class RunStarted(Payload):
     """A run began, or was resumed.
 
     Attributes:
-        run_id: Of the run everywhere, Weights & Biases included.
+        run_id: Id of the run everywhere, Weights & Biases included.
         curriculum: What it does.
-        seed: Of the run.
+        seed: Seed of the run.
         versions: Of Python and the packages that matter.
         resumed: Whether the run goes on from a checkpoint.
         engine: What computes fine-tuning's actions and gradients, and why, in a few words.
@@ -48,12 +48,12 @@ class StageStarted(Payload):
     """A stage began.
 
     Attributes:
-        kind: The name of its spec's class, such as `"BehaviorCloning"`.
-        description: The stage as a sentence.
+        kind: Name of its spec's class, such as `"BehaviorCloning"`.
+        description: Stage as a sentence.
         max_steps: Its step limit, or `None` for cloning.
         max_epochs: Its epoch limit, or `None` for fine-tuning.
         criterion: What ends it, as half a sentence, or `None`.
-        threshold: The number it is measured against, or `None`.
+        threshold: Number it is measured against, or `None`.
         visit: From 1; more where the run came back to it.
     """
 
@@ -81,7 +81,7 @@ class StageFinished(Payload):
         seconds: Wall-clock, over all sessions.
         before: Score of the policy that entered, or `None`.
         after: Score of the policy that left, or `None`.
-        verdict: Of its criterion, or `None`.
+        verdict: Verdict of its criterion, or `None`.
         policy: File of the policy that left, relative to the run directory.
         digest: SHA-256 of that file.
         parent: SHA-256 of the policy file or demonstrations it came from, or `None`.

@@ -104,7 +104,7 @@ def launcher_on(on: str, at_once: int | None) -> Launcher:
 
 
 def printer(console: bool) -> Callable[[str], None]:
-    """Return what takes sentences for a person: they are printed at once, also into a file, or dropped."""
+    """Return what takes sentences for the user: they are printed at once, also into a file, or dropped."""
     return (lambda line: print(line, flush=True)) if console else (lambda line: None)
 
 

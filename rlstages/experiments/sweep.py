@@ -48,8 +48,8 @@ class Combination:
     """One run of a sweep.
 
     Attributes:
-        parameters: Of the curriculum's function, as text.
-        seed: Of the run.
+        parameters: Parameters of the curriculum's function, as text.
+        seed: Seed of the run.
         path: Its run directory.
         curriculum: What it does.
     """
@@ -61,7 +61,7 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """Parameters and seed, for a person."""
+        """Parameters and seed, for the user."""
         return ", ".join([*(f"{key}={value}" for key, value in self.parameters.items()), f"seed {self.seed}"])
 
 
@@ -74,7 +74,7 @@ class Outcome:
         outcome: `"reached"`, `"missed"`, or `"unfinished"`.
         steps: Environment steps so far.
         stages: Stages that ended, those that were missed left out.
-        score: Of the policy that left the last finished stage, or `None`.
+        score: Score of the policy that left the last finished stage, or `None`.
         measure: `"success"` or `"return"`.
     """
 
@@ -108,7 +108,7 @@ def sweep(
         source: File or name of the curriculum.
         values: For each parameter of its function, the values to try; the runs read them as texts, by its annotation.
         seeds: Each combination of values is run with each.
-        out: The sweep's directory; default `runs/sweep-NAME`.
+        out: Sweep's directory; default `runs/sweep-NAME`.
         on: Where runs are made: `"local"`, `"ray"` or `"ray=ADDRESS"`.
         jobs: Runs at a time; `None` for one for each core, or what Ray has room for.
         track: Where Weights & Biases runs, as in `train`.

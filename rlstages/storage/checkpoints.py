@@ -57,7 +57,7 @@ def write_checkpoint(directory: Path, name: str, state: Mapping[str, Any]) -> Pa
 
     Args:
         directory: Where checkpoints lie.
-        name: Of the new one; names sort by age.
+        name: Name of the new one; names sort by age.
         state: Nested dictionaries (their keys become strings) and lists of JSON values and NumPy arrays.
 
     Returns:

@@ -16,7 +16,7 @@ class EventLog:
     """Adds lines to `events.jsonl`.
 
     Args:
-        directory: Of the run.
+        directory: Directory of the run.
     """
 
     def __init__(self, directory: Path) -> None:

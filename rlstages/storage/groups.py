@@ -27,7 +27,7 @@ class Membership:
 
     Attributes:
         group: Its name, which no other comparison or sweep has.
-        tag: The arm, of a run of a comparison.
+        tag: Arm, of a run of a comparison.
         kind: `"compare"` or `"sweep"`.
     """
 
@@ -42,7 +42,7 @@ def found(directory: Path, file: str, about: Mapping[str, Any], name: str) -> No
     Of many processes that come at once, one writes the file.
 
     Args:
-        directory: Of the runs.
+        directory: Directory of the runs.
         file: `COMPARISON` or `SWEEP`.
         about: What its file is to say.
         name: What the group's name begins with.

@@ -41,19 +41,19 @@ class RunRecord:
 
     Attributes:
         curriculum: What is run; in the file, absolute paths in it start from the run directory.
-        seed: Of the run.
-        run_id: Of the run everywhere, Weights & Biases included.
+        seed: Seed of the run.
+        run_id: Id of the run everywhere, Weights & Biases included.
         versions: Of Python and the packages that matter, when the run was made; those of its environments too.
         spaces: Observation and action space as JSON data.
         sources: Files that the curriculum's functions come from: module name to path, relative to the run directory.
         digests: SHA-256 of those files that the curriculum's own functions come from, and of those that these import
             from beside them, by module name.
         conditions: What decides the last bits of its results besides the versions.
-        initial: The run whose final policy this one starts from, as the user named it, or `None`.
+        initial: Run whose final policy this one starts from, as the user named it, or `None`.
         demonstrations: SHA-256 of the demonstrations that it took over from there, or `None`.
         parameters: Those of the curriculum's function that were given, by name, as plain data.
         notes: What Weights & Biases shows as the run's notes, or `None`.
-        tags: The run's tags at Weights & Biases.
+        tags: Run's tags at Weights & Biases.
         origin: Of the run that this one starts from: its curriculum's `name`, and the `digest` of its final policy.
     """
 
@@ -172,7 +172,7 @@ def new_record(
 
     Args:
         curriculum: What is run.
-        seed: Of the run.
+        seed: Seed of the run.
         spaces: As in `RunRecord`, like all that follows.
         conditions: Likewise.
         initial: Likewise.

@@ -56,7 +56,7 @@ class RunDirectory:
     """A run directory that this process owns until `close`.
 
     Args:
-        path: An existing run directory.
+        path: Existing run directory.
 
     Raises:
         InputError: If it is not a run directory, or another process owns it.
@@ -86,9 +86,9 @@ class RunDirectory:
         Args:
             path: Where.
             record: What is run.
-            state: The first checkpoint. It is there before the record, which makes the directory a run: from then on
+            state: First checkpoint. It is there before the record, which makes the directory a run: from then on
                 the run can be resumed.
-            demonstrations: A file of them to begin with.
+            demonstrations: File of them to begin with.
 
         Raises:
             InputError: If the path is taken or cannot be written.
@@ -155,7 +155,7 @@ class RunDirectory:
         """Write a checkpoint that remembers how long the event log was, and drop the oldest.
 
         Args:
-            name: Of the checkpoint; names sort by age.
+            name: Name of the checkpoint; names sort by age.
             state: What it holds.
             end: Whether it is the end of a stage, which is kept for good; its name then ends in `-end`.
 

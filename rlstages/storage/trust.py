@@ -39,7 +39,7 @@ def trust_sources(
     """Refuse a run whose names may not be followed, and let `resolve` find the files of one whose names may.
 
     Args:
-        run: The run directory.
+        run: Run directory.
         record: What its `run.json` says.
         curriculum: One that this user gave: the environments and experts in it are trusted.
         trust_imports: Whether all names are.

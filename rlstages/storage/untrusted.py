@@ -72,7 +72,7 @@ def open_regular(path: Path, most: int) -> IO[bytes]:
     """Open a file for reading; a pipe, a device or a directory would make the reader wait, or never end.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         most: Bytes it may have.
 
     Raises:
@@ -158,7 +158,7 @@ def open_arrays(path: Path, most: int) -> Iterator[Arrays]:
     """Open a `.safetensors` file, or an `.npz` file if its name says so.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         most: Bytes that the file, and its arrays, may have.
 
     Raises:
@@ -187,7 +187,7 @@ class Tensors:
 
     Args:
         file: At its start.
-        size: Of the file, in bytes.
+        size: Size of the file, in bytes.
 
     Raises:
         InputError: If its header is not one, or does not describe a file of this size.
@@ -244,8 +244,8 @@ class Archive:
     """An `.npz` file of plain arrays.
 
     Args:
-        file: The file.
-        size: Of the file, in bytes.
+        file: File.
+        size: Size of the file, in bytes.
 
     Raises:
         InputError: If it holds anything else, or would unpack to far more than it is.

@@ -27,11 +27,11 @@ def open_trackers(
     """Open what follows a run.
 
     Args:
-        run: Its directory, before this session's first event.
+        run: Run directory, before this session's first event.
         track: Where Weights & Biases runs; `"auto"` is online where a key is configured, else offline. Unless it is
             `"none"`, TensorBoard's files are written too.
         console: Whether to show the run on standard output.
-        warn: Takes one sentence for a person.
+        warn: Function that takes one sentence for the user.
         system: Whether W&B is sent what is measured of the machine.
         code: Files of the curriculum that W&B is sent.
     """

@@ -183,7 +183,7 @@ def console_tracker(
         terminal: Whether to draw a live view; `None` finds out.
         stream: Where to write; `None` stands for standard output.
         history: Events of earlier sessions, for a resumed run: `read_events(directory)`.
-        run: The run directory, for the commands that are printed.
+        run: Run directory, for the commands that are printed.
     """
     out = _Stream(stream if stream is not None else sys.stdout)
     if terminal is None:

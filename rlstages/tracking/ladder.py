@@ -229,7 +229,7 @@ def sparkline(values: Sequence[float], width: int, bars: str = _UNICODE_BARS) ->
 
     Args:
         values: In order; those that are not finite are left out.
-        width: The most characters.
+        width: Most characters.
         bars: From low to high.
     """
     finite = [value for value in values if math.isfinite(value)]

@@ -16,7 +16,7 @@ class RunOverview:
     """How far a run has come.
 
     Attributes:
-        path: The run directory.
+        path: Run directory.
         record: What is run: curriculum, seed, parameters and versions.
         outcome: As `RunResult` has it; `"unfinished"` where the run is under way or was killed.
         reason: One sentence, or nothing where it is unfinished.
@@ -38,7 +38,7 @@ def show(run: Path | str) -> RunOverview:
     """Return how far a run has come; nothing that it names is imported, so the run may be anybody's.
 
     Args:
-        run: A run directory, also of a run that is under way.
+        run: Run directory, also of a run that is under way.
 
     Raises:
         InputError: If it is no run directory, or damaged.

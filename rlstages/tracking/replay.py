@@ -25,7 +25,7 @@ class Tracked:
 
     Attributes:
         mode: `"online"` or `"offline"`.
-        points: How many points, those of earlier uploads included.
+        points: Number of points, those of earlier uploads included.
         url: Where the run can be watched, if it is online.
         seconds: How long it took.
     """
@@ -50,10 +50,10 @@ def track(
     and for TensorBoard, the files are written anew. So a second call changes nothing.
 
     Args:
-        run: Its directory.
+        run: Run directory.
         mode: `"auto"` is online where a key is configured and offline elsewhere.
         project: W&B's project; `None` is what W&B's settings or `WANDB_PROJECT` say, else `"rlstages"`.
-        warn: Takes one sentence for a person.
+        warn: Function that takes one sentence for the user.
         seconds: How long it may take.
 
     Raises:

@@ -29,11 +29,11 @@ class Column:
     """One environment of a retention matrix.
 
     Attributes:
-        name: Of the stage that trains there, or of an environment that is held out.
+        name: Name of the stage that trains there, or of an environment that is held out.
         held_out: Whether it is never trained in.
-        values: Of each policy, in the order of the rows; `None` where there is none.
-        episodes: Of each of them; 0 where there is none.
-        own: The row of the last stage that trains there, or `None`.
+        values: Values of each policy, in the order of the rows; `None` where there is none.
+        episodes: Episodes of each of them; 0 where there is none.
+        own: Row of the last stage that trains there, or `None`.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Matrix:
     """What each policy that left a stage scores in each environment.
 
     Attributes:
-        stages: The rows, by the name of the stage that the policy left.
-        columns: The environments; those held out come last.
-        cells: The same in full, row by row.
-        measure: Of all values: `"normalized"` where every one of them can be, else `"success"` or `"return"`.
+        stages: Rows, by the name of the stage that the policy left.
+        columns: Environments; those held out come last.
+        cells: Same in full, row by row.
+        measure: Measure of all values: `"normalized"` where every one of them can be, else `"success"` or `"return"`.
         unplayed: Cells that are empty as the run had no steps for them.
         steps: Environment steps it took.
         seconds: Likewise.
-        share: Of the run's time, all of its stages and this counted.
+        share: Share of the run's time, all of its stages and this counted.
     """
 
     stages: tuple[str, ...]

@@ -44,15 +44,15 @@ class StageState(StageView):
 
     Attributes:
         index: From 0.
-        spec: The stage as the curriculum has it.
-        kind: The name of its spec's class, such as `"BehaviorCloning"`.
-        description: The stage as a sentence.
-        threshold: The number that is measured against, or `None`.
+        spec: Stage as the curriculum has it.
+        kind: Name of its spec's class, such as `"BehaviorCloning"`.
+        description: Stage as a sentence.
+        threshold: Number that is measured against, or `None`.
         visit: How often it was entered.
         started: Whether it was entered.
         began: When it was entered in this session, in seconds since the epoch, or `None`.
         records: What happened in it, by kind; of what comes often only the latest.
-        work: The latest piece of work in it: an epoch, a rollout or a wave of a confirmation.
+        work: Latest piece of work in it: an epoch, a rollout or a wave of a confirmation.
         curve: What was drawn, from event to event.
     """
 

@@ -85,8 +85,8 @@ def tensorboard_tracker(
     others on environment steps. A disk that refuses turns it off with a warning.
 
     Args:
-        directory: The run directory.
+        directory: Run directory.
         history: Events of earlier sessions, for a resumed run: `read_events(directory)`.
-        warn: Takes one sentence for a person.
+        warn: Function that takes one sentence for the user.
     """
     return TensorBoardTracker(directory, history, warn)

@@ -31,7 +31,7 @@ def require_unchanged(path: Path, record: RunRecord, force: bool) -> list[str]:
     other libraries, the processor or the number of threads differ, results may differ in the last bits.
 
     Args:
-        path: The run directory.
+        path: Run directory.
         record: Its record.
         force: Whether to go on although what it does has changed.
 

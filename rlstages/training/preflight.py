@@ -44,7 +44,7 @@ from rlstages.stages.runner import Setting, runner_of
 
 ARRAYS = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
 DEAR_STEP = 1e-3
-"""Seconds of a step from which copies in processes of their own may pay (benchmarks/environments.py)."""
+"""Seconds of a step from which environments in processes of their own may pay (benchmarks/environments.py)."""
 DECIDABLE_ATTEMPTS, LEAST_PIXELS = 10, 36
 
 
@@ -157,7 +157,7 @@ def _check_device(agent: Agent) -> None:
 
 
 def _shared_spaces(curriculum: Curriculum) -> Spaces:
-    """Make one copy of each environment and require that one network can serve their spaces."""
+    """Make one environment of each environment and require that one network can serve their spaces."""
     found: list[tuple[str, Environment, Spaces]] = []
     places = [(f"stage {stage.name!r}", stage.environment) for stage in curriculum.stages]
     places += [("held_out", environment) for environment in curriculum.held_out]
@@ -213,7 +213,7 @@ def _contrast(space: gym.Space[Any], other: gym.Space[Any]) -> str:
 def _spaces_of(environment: Environment) -> Spaces:
     batched_maker(environment)
     _check_spaces(environment)
-    # In a process of its own where the copies will be: what does not work there is found out now.
+    # In a process of its own where the environments will be: what does not work there is found out now.
     if environment.vectorize != "subprocess":
         environment = replace(environment, vectorize="in-process")
     env = make_vec_env(environment, 1, 0, 0, Purpose.EVALUATION)

@@ -46,14 +46,14 @@ def resume(
 
     Args:
         path: Its run directory.
-        max_steps: A larger step limit for the stage that it stopped in.
+        max_steps: Larger step limit for the stage that it stopped in.
         force: Go on although the curriculum's files, or rlstages, have changed since it was started.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         track_also: What W&B is sent only when it is asked for, as in `train`.
         console: Whether to show the run on standard output.
         trackers: As `train` takes them.
         watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
-        curriculum: The curriculum of a run that somebody else made, or its name or file: what it names is imported.
+        curriculum: Curriculum of a run that somebody else made, or its name or file: what it names is imported.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
         trust_imports: Whether everything that a run which somebody else made names may be imported.
 

@@ -24,7 +24,7 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        path: The run directory.
+        path: Run directory.
         outcome: `"reached"` the end, `"missed"` a threshold, `"interrupted"`, or `"paused"` by a tracker or watch.
         reason: One sentence.
         stages: What each finished stage ended with, by name.
@@ -40,7 +40,7 @@ class Session:
     """A run directory that is written to, and the trackers that are told of it.
 
     Args:
-        directory: Of the run.
+        directory: Directory of the run.
         learner: Whose environment steps are the time of events.
         place: Returns the index of the stage that events belong to, or -1.
 

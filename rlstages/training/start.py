@@ -54,17 +54,17 @@ def train(
     the run.
 
     Args:
-        curriculum: The curriculum, or the name or file of one.
+        curriculum: Curriculum, or the name or file of one.
         seed: Decides every random draw of the run.
-        out: The run directory to make; default a free name under `runs/`.
-        initial: A run whose final policy this one starts from (with the same network), and whose demonstrations it
+        out: Run directory to make; default a free name under `runs/`.
+        initial: Run whose final policy this one starts from (with the same network), and whose demonstrations it
             takes over if it needs any.
         parameters: Values for the parameters of the curriculum's function, where its name or file is given; of a
             `Curriculum`, the values that it was made with. They are noted in `run.json` and at Weights & Biases.
         track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
         track_also: What W&B is sent only when it is asked for: `"system"`, what is measured of the machine; `"code"`,
             the curriculum's files.
-        notes: Of the run, at Weights & Biases.
+        notes: Notes of the run, at Weights & Biases.
         tags: Likewise.
         console: Whether to show the run on standard output.
         trackers: What else follows the run's events: functions that take an `Event`, or objects that also have `close`,
@@ -109,8 +109,8 @@ def check(
     """Check a curriculum, and the run that it is to start from, as `train` does; nothing is trained.
 
     Args:
-        curriculum: The curriculum, or the name or file of one.
-        initial: A run whose final policy it is to start from, as `train` takes it.
+        curriculum: Curriculum, or the name or file of one.
+        initial: Run whose final policy it is to start from, as `train` takes it.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
 
     Raises:

@@ -46,7 +46,7 @@ def fault_of(error: BaseException, run: Path) -> Fault | InputError | None:
 
     Args:
         error: What was raised.
-        run: The run's directory.
+        run: Run's directory.
     """
     if isinstance(error, (Fault, InputError)):
         return error
@@ -73,7 +73,7 @@ def add_place(error: Fault | InputError, step: int, run: Path, begun: bool = Tru
     Args:
         error: What stopped it. What a person has to mend would only fail again as it is.
         step: Of the last checkpoint.
-        run: The run's directory.
+        run: Run's directory.
         begun: Whether there is a checkpoint after the first one, which holds an untrained policy.
     """
     place = f"The last checkpoint is of step {step:,}; 'rlstages resume {shell_path(run)}' goes on from there."

@@ -71,7 +71,7 @@ def compare(
             noted in `run.json` and at Weights & Biases.
         steps: Environment steps of every run; `None` for what the curriculum needs at most.
         episodes: Played for a final score, at least 4.
-        out: The comparison's directory; default `runs/compare-NAME`.
+        out: Comparison's directory; default `runs/compare-NAME`.
         on: Where runs are made: `"local"`, `"ray"` or `"ray=ADDRESS"`.
         jobs: Runs at a time; `None` for one for each core, or what Ray has room for.
         track: Where Weights & Biases runs, as in `train`.

@@ -49,7 +49,7 @@ def missing(directory: Path, plan: Plan, steps: int | None) -> list[tuple[str, i
     """Return the arms and seeds of the runs that are still to be made, or gone on with.
 
     Args:
-        directory: Of the comparison.
+        directory: Directory of the comparison.
         plan: Of it.
         steps: What every run may spend; `None` gives those that decide it.
     """
@@ -63,7 +63,7 @@ def jobs_of(directory: Path, plan: Plan, steps: int | None) -> dict[Job, tuple[s
     """Return the jobs of the runs that are still to be made, or gone on with, each with its arm and seed.
 
     Args:
-        directory: Of the comparison, which is there.
+        directory: Directory of the comparison, which is there.
         plan: Of it, which is written for the jobs to read.
         steps: What every run may spend; `None` gives those that decide it.
     """
@@ -105,10 +105,10 @@ def run_comparison(
     """Make all runs that are not there yet.
 
     Args:
-        directory: Of the comparison, after `prepare_comparison`.
+        directory: Directory of the comparison, after `prepare_comparison`.
         plan: Of it.
         run: Runs jobs, and takes what is to be told of each that has ended.
-        say: Takes sentences for a person.
+        say: Function that takes sentences for the user.
 
     Raises:
         Fault: If no run of the first arm came to its end, where these decide the number of steps.

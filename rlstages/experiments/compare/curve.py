@@ -28,7 +28,7 @@ class Row:
         cost: Environment steps spent until then, those of demonstrations and confirmations included.
         why: `"grid"`, the end of a `"stage"`, or the `"final"` policy, on more episodes.
         scores: In each environment, the last variant first.
-        steps: Of a final policy: the number that the run was to spend; `None` for one that is trained no further.
+        steps: Steps of a final policy: the number that the run was to spend; `None` for one that is trained no further.
         changes: How often the policy had been changed until then: equal numbers, equal policies. `None` is unknown.
     """
 
@@ -60,7 +60,7 @@ class Curve:
 
     Attributes:
         rows: In order of time.
-        marks: The ends of its own stages, in order.
+        marks: Ends of its own stages, in order.
         own_cost: Environment steps it spent until its stages were done, or until its curriculum stops because one
             was missed; `None` before that.
     """

@@ -81,7 +81,7 @@ def write_plan(directory: Path, plan: Plan) -> Path:
     another one's place.
 
     Args:
-        directory: Of the comparison, which is there.
+        directory: Directory of the comparison, which is there.
         plan: Of it.
 
     Returns:

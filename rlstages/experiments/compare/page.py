@@ -33,11 +33,11 @@ class Bar:
         arm: Its result.
         color: Of it.
         place: Of the score.
-        low: Of the interval's lower end.
-        high: Of its upper end.
-        seeds: Of each run.
-        text: The score in numbers.
-        scaled: The score with chance as 0 and the expert as 1.
+        low: Lower end of the interval's lower end.
+        high: Upper end of its upper end.
+        seeds: Seeds of each run.
+        text: Score in numbers.
+        scaled: Score with chance as 0 and the expert as 1.
         first: Whether it is the arm that the others are compared with.
     """
 

@@ -32,7 +32,7 @@ class Plan:
         track: Where Weights & Biases runs.
         trust_pickle: Whether an expert's model zip may be loaded.
         track_also: What else it is sent.
-        parameters: Of the curriculum's function, as they were given, by arm, as plain data.
+        parameters: Parameters of the curriculum's function, as they were given, by arm, as plain data.
     """
 
     curriculum: Curriculum

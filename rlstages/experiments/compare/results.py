@@ -43,13 +43,13 @@ class ArmResult:
     """All runs of one arm.
 
     Attributes:
-        name: Of the arm.
+        name: Name of the arm.
         meaning: What it is, in half a sentence.
         runs: Its runs, in the order of the seeds.
         final: Interquartile mean of the final scores in each environment, the last variant first.
-        normalized: The same, with chance as 0 and the expert as 1; `None` where the expert is missing.
+        normalized: Same, with chance as 0 and the expert as 1; `None` where the expert is missing.
         spread: Standard deviation over seeds in the last variant, or `None` for a single run.
-        worst: The worst seed's score there.
+        worst: Worst seed's score there.
         profile: Share of runs above each of the comparison's levels.
         steps: To the last threshold.
         curve: Interquartile mean at each point of the grid, with its interval.
@@ -76,7 +76,7 @@ class Contrast:
     """The first arm against another.
 
     Attributes:
-        other: The other arm's name.
+        other: Other arm's name.
         difference: Of the interquartile means in the last variant; above 0, the first arm is better.
         improvement: Probability that a run of the first arm scores higher.
         p: Of a permutation test that they score alike, corrected for the number of arms (Holm).
@@ -115,7 +115,7 @@ class Results:
         measures: What is looked at in each environment: the plan's measure, or the return where held-out ones define no
             success.
         arms: Those with at least one finished run, the first arm first.
-        contrasts: The first arm against each other one.
+        contrasts: First arm against each other one.
         failures: Runs that did not come to their end, in words.
     """
 
@@ -144,7 +144,7 @@ def read_results(directory: Path, plan: Plan, steps: int, failures: Mapping[tupl
     """Read all runs of a comparison and summarise them.
 
     Args:
-        directory: Of the comparison.
+        directory: Directory of the comparison.
         plan: Of it.
         steps: What every run could spend.
         failures: Why runs failed, by arm and seed.

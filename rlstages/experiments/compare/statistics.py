@@ -23,7 +23,7 @@ class Estimate:
     """A value with its 95 % bootstrap interval (percentile); the ends are `None` where there is a single run.
 
     Attributes:
-        value: The estimate.
+        value: Estimate.
         low: Lower end.
         high: Upper end.
     """

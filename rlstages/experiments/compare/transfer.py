@@ -17,10 +17,10 @@ class Explored:
     """What an arm's policies tried as their last stage began.
 
     Attributes:
-        stage: The last stage that most of the runs came to.
+        stage: Last stage that most of the runs came to.
         runs: Those that came to it.
         entropy: Median over runs, as a share of the largest entropy; `None` for continuous actions.
-        entropy_low: The same of a low quantile over the states.
+        entropy_low: Same of a low quantile over the states.
         std: Median standard deviation of a continuous policy, as a share of half an action's range; else `None`.
         given_back: Runs whose policy was made to try more, in any stage.
     """

@@ -20,8 +20,8 @@ class Conclusion:
     """What a comparison says.
 
     Attributes:
-        outcome: Of the first arm: `"wins"` or `"loses"` beyond luck, is `"ahead"` or `"behind"` within it, `"level"`,
-            or `"none"` if it has no finished run.
+        outcome: Outcome of the first arm: `"wins"` or `"loses"` beyond luck, is `"ahead"` or `"behind"` within it,
+            `"level"`, or `"none"` if it has no finished run.
         headline: One sentence: which arm won.
         size: By how much.
         sureness: How sure that is.

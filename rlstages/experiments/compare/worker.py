@@ -47,10 +47,10 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
     """Make one run of a comparison, or go on with it.
 
     Args:
-        directory: Of the comparison.
+        directory: Directory of the comparison.
         plan: With this arm, and the comparison's number of episodes.
         arm: Its name.
-        seed: Of the run.
+        seed: Seed of the run.
         steps: Environment steps that it may spend; `None` pauses it when its own stages are done, or one is missed at
             which the curriculum stops.
 
@@ -82,14 +82,14 @@ class CurveWatch:
     """Scores a run on its way and pauses it when its steps are spent.
 
     Policies are scored at the first moment between two steps at which a multiple of the grid's interval is spent, on
-    the same episodes' seeds in all arms; global random generators are put back afterwards, and the copies are of its
-    own, so the run's result does not depend on it.
+    the same episodes' seeds in all arms; global random generators are put back afterwards, and the environments are of
+    its own, so the run's result does not depend on it.
 
     Args:
-        run: The run directory.
+        run: Run directory.
         plan: Of the comparison.
         arm: Its name.
-        seed: Of the run.
+        seed: Seed of the run.
         steps: To be spent, or `None`.
     """
 
@@ -158,7 +158,7 @@ class CurveWatch:
         return f"{self._steps:,} steps are spent."
 
     def close(self) -> None:
-        """Close its copies of the environments."""
+        """Close its environments of the environments."""
         for env in self._copies:
             env.close()
 

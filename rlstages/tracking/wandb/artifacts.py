@@ -33,10 +33,10 @@ class Artifacts:
     Args:
         run: W&B's.
         state: Follows the events before this does.
-        run_id: Of the run.
+        run_id: Id of the run.
         record: What `run.json` says, if there is one.
         online: Whether W&B knows what other runs have given it.
-        warn: Takes one sentence for a person.
+        warn: Function that takes one sentence for the user.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Artifacts:
         artifact = wandb.Artifact(name, type=_TYPES.get(kind, kind), metadata=metadata)
         try:
             for inside, file in files.items():
-                # The file stays where it is and as it is: no copy in W&B's staging area or cache.
+                # The file stays where it is and as it is: no environment in W&B's staging area or cache.
                 artifact.add_file(file, name=inside, policy="immutable", skip_cache=True)
             self._run.log_artifact(artifact, aliases=["latest", *aliases])
         except Exception as error:

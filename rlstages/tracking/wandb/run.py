@@ -59,7 +59,7 @@ class WandbRun:
         mode: `"online"` or `"offline"`.
         record: What `run.json` says, if there is one.
         opened: Takes the address of the run, or its folder, once W&B has it.
-        warn: Takes one sentence for a person.
+        warn: Function that takes one sentence for the user.
         project: W&B's project.
         init_seconds: How long the server may take to answer at the start.
         here: Where the training runs: relative paths in its curriculum start there.
@@ -67,7 +67,7 @@ class WandbRun:
         code: Files of the curriculum to send.
 
     Attributes:
-        points: How many points W&B has.
+        points: Number of points W&B has.
     """
 
     def __init__(

@@ -148,8 +148,8 @@ def belonging(otherwise: str, notes: str | None, tags: Sequence[str]) -> dict[st
     go before the user's (`WANDB_NOTES`).
 
     Args:
-        otherwise: The group of a run that belongs to neither.
-        notes: Of the run.
+        otherwise: Group of a run that belongs to neither.
+        notes: Notes of the run.
         tags: Likewise.
     """
     member, said = membership_of(Path.cwd()), os.environ.get

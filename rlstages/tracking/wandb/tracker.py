@@ -38,7 +38,7 @@ class WandbTracker:
 
     Attributes:
         mode: `"online"` or `"offline"`, once that is known.
-        points: How many points W&B has, once all is done, else `None`.
+        points: Number of points W&B has, once all is done, else `None`.
         url: Where the run can be watched, once that is known and it is online.
         failure: Why W&B does not have all of the run, once that is known.
     """
@@ -177,13 +177,13 @@ def wandb_tracker(
     written anew. All files are in `directory/wandb`.
 
     Args:
-        directory: The run directory; files named in events are relative to it.
+        directory: Run directory; files named in events are relative to it.
         mode: `"online"`, `"offline"`, or `"auto"`: online where wandb finds a key, which that process asks it.
         project: W&B's project; `None` is what W&B's settings or `WANDB_PROJECT` say, else `"rlstages"`.
         system: Whether what is measured of the machine is sent too.
         code: Files of the curriculum that are sent too.
-        warn: Takes one sentence for a person.
-        say: Takes the lines that tell where the run is, once that is known.
+        warn: Function that takes one sentence for the user.
+        say: Function that takes the lines that tell where the run is, once that is known.
         init_seconds: How long the server may take to answer at the start.
         finish_seconds: How long closing may take.
     """
@@ -229,7 +229,7 @@ def place_of(run: Path) -> dict[str, str]:
 
 
 def place_lines(run: Path) -> list[str]:
-    """Return where W&B has a run, in lines for a person; offline with the command that uploads it."""
+    """Return where W&B has a run, in lines for the user; offline with the command that uploads it."""
     place = place_of(run)
     if "url" in place:
         return [f"W&B: {place['url']}"]
