@@ -23,10 +23,10 @@ def load_plan(
 
     Args:
         source: File or name of the curriculum.
-        parameters: Of its function, as text.
+        parameters: Parameters of its function, as text.
         arms: Names of the arms, or `None` for all.
         own_arms: `"name: parameter=value, parameter=value"`: the curriculum with these values in place of its own.
-        **settings: Of the plan, as `make_plan` takes them.
+        **settings: Settings of the plan, as for `make_plan`.
 
     Raises:
         InputError: If the curriculum or an arm cannot be made.
@@ -97,9 +97,9 @@ def run_one(file: Path, which: str, steps: int | None, trust_imports: bool) -> N
     """Make or continue one run of a comparison.
 
     Args:
-        file: With the comparison's plan, in its directory.
+        file: File of the comparison's plan, in its directory.
         which: `"ARM/SEED"`.
-        steps: That the run may spend, or `None` for those that its own stages take.
+        steps: Environment steps that the run may spend, or `None` for as many as its stages take.
         trust_imports: Whether whatever the plan names is imported.
     """
     arm, slash, seed = which.rpartition("/")

@@ -85,9 +85,9 @@ def what_next(outcome: str, run: Path, stage: StageSpec | None) -> list[str]:
     """Return how to continue an unfinished run, in at most one line.
 
     Args:
-        outcome: As `RunFinished` says, or `"unfinished"` where a log ends without it.
+        outcome: Outcome in `RunFinished`, or `"unfinished"` if a log ends without it.
         run: Its directory.
-        stage: Of a missed threshold, the stage that missed it.
+        stage: Stage that missed its threshold, if one did.
     """
     command = f"rlstages resume {shell_path(run)}"
     if outcome == "missed" and stage is not None:

@@ -12,7 +12,7 @@ def curriculum(landing: float = 180.0, max_steps: int = 1_200_000) -> Curriculum
 
     Args:
         landing: Mean return that the last stage asks for; 200 counts as solved in calm air.
-        max_steps: Of each fine-tuning stage.
+        max_steps: Step limit of each fine-tuning stage.
     """
     calm = Environment("rlstages_envs.lunarlander:lunarlander")
     breeze = Environment("rlstages_envs.lunarlander:lunarlander", wind_power=10.0)

@@ -9,7 +9,7 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
     """Return the ladder from DoorKey-5x5 over 8x8 to 16x16.
 
     Args:
-        max_steps: Of each fine-tuning stage.
+        max_steps: Step limit of each fine-tuning stage.
     """
 
     def doorkey(size: int) -> Environment:

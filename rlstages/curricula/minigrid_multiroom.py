@@ -13,7 +13,7 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
     A wide margin lets a step of the ladder be confirmed in few episodes; the last gate asks for more instead.
 
     Args:
-        max_steps: Of each fine-tuning stage.
+        max_steps: Step limit of each fine-tuning stage.
     """
 
     def multiroom(**layout: Any) -> Environment:

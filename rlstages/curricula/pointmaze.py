@@ -12,7 +12,7 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
     first fine-tuning stage starts with more noise than the clone has.
 
     Args:
-        max_steps: Of each fine-tuning stage.
+        max_steps: Step limit of each fine-tuning stage.
     """
     square = Environment("rlstages_envs:rlstages/PointMaze-v0", size=3, walls=0.0)
     maze = Environment("rlstages_envs:rlstages/PointMaze-v0", size=5)

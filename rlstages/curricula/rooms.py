@@ -9,7 +9,7 @@ def curriculum(max_steps: int = 300_000) -> Curriculum:
     """Return the ladder from two rooms of 5 by 5 cells to six of 7 by 7.
 
     Args:
-        max_steps: Of each fine-tuning stage.
+        max_steps: Step limit of each fine-tuning stage.
     """
     two_rooms = Environment("rlstages_envs:rlstages/Rooms-v0", rooms=2, size=5)
     four_rooms = Environment("rlstages_envs:rlstages/Rooms-v0", rooms=4, size=6)

@@ -34,7 +34,7 @@ def place_demonstrations(
     Args:
         name: Name of the demonstrations, for messages.
         kept: Episodes.
-        observation_space: As the policy sees it.
+        observation_space: Observation space of the policy.
         action_space: Action space of the environment, in its own units.
 
     Raises:

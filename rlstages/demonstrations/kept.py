@@ -27,7 +27,7 @@ class Kept:
     """Demonstrations in a run directory.
 
     Attributes:
-        file: Where they are.
+        file: Path of the file.
         digest: Its SHA-256 when it was written.
     """
 
@@ -92,7 +92,7 @@ def demonstrated_transitions(
 
     Args:
         run: Run directory.
-        observation_space: As the policy sees it.
+        observation_space: Observation space of the policy.
         action_space: Action space of the environment, in its own units.
 
     Raises:

@@ -86,7 +86,7 @@ def outside(values: np.ndarray, space: spaces.Box) -> tuple[int, str] | None:
 
     Args:
         values: Shape `(n, *space.shape)`.
-        space: With the bounds.
+        space: Box with the bounds.
 
     Returns:
         Its row, and a clause on it: its place in the row, the number, the bounds there; `None` if there is none.
@@ -114,9 +114,9 @@ def require_bounds(one: str, known: gym.Space[Any], other: str, given: gym.Space
     """Refuse a policy if -1 and 1 mean other actions than in its training.
 
     Args:
-        one: Whose policy acts, as the begin of a sentence.
+        one: Owner of the policy, for the beginning of the message.
         known: Actions that it has learned, in the environment's own units.
-        other: Whose actions are asked for.
+        other: Owner of the given action space.
         given: These.
 
     Raises:
@@ -169,7 +169,7 @@ def narrow_actions(actions: np.ndarray, space: gym.Space[Any]) -> Iterator[str]:
     """Yield a warning for each dimension in which demonstrated actions vary, but use hardly any of their range.
 
     Args:
-        actions: In the environment's own units, shape `(n, *space.shape)`.
+        actions: Actions in the environment's own units, shape `(n, *space.shape)`.
         space: Space of the actions.
     """
     if not isinstance(space, spaces.Box):

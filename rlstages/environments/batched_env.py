@@ -31,7 +31,7 @@ class BatchedEnv(gym.vector.VectorEnv):
     writes `start`, `advance`, `observe` and, if it can be drawn, `draw`.
 
     Args:
-        num_envs: How many environments are stepped together.
+        num_envs: Number of environments.
         render_mode: `None` or `"rgb_array"`.
 
     Attributes:

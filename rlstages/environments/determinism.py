@@ -43,7 +43,7 @@ def doubts_about(environment: Environment, *, trained: bool = True, warn: Warn =
     processes of their own are made so only if they fail in this process. An environment that fails is not judged.
 
     Args:
-        environment: Which.
+        environment: Environment to test.
         trained: Whether it is trained in, so that an interruption can come in the midst of its episodes.
         warn: Function that takes a sentence about what is doubtful in the environments' numbers, one for each kind.
     """

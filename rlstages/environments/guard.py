@@ -1,4 +1,4 @@
-"""What goes wrong in one environment, whatever it is, as one kind of error."""
+"""Faults of an environment, as one kind of error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CopyError(Exception):
     """One environment cannot go on.
 
     Args:
-        copy: Which one; `None` where that is not known.
+        copy: Index of the environment, or `None` if unknown.
         what: What it did, as the rest of a sentence that begins with the environment.
         trace: Environment's own traceback, or nothing.
     """
@@ -38,7 +38,7 @@ class Note(NamedTuple):
     """Something doubtful that an environment gave.
 
     Attributes:
-        copy: Which one.
+        copy: Index of the environment.
         begun: Whether it came with the first observation of an episode.
         what: It did, as the rest of a sentence that begins with the environment.
         seen: What was seen.

@@ -34,7 +34,7 @@ class InProcess(DummyVecEnv):
 
     @property
     def starts(self) -> list[EpisodeStart]:
-        """How each environment's episode under way started."""
+        """The start of each environment's current episode."""
         return [env.begun_with for env in self.envs]
 
     def begin_with(self, starts: Sequence[EpisodeStart]) -> None:

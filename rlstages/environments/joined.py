@@ -24,7 +24,7 @@ def allot(own: Environment, earlier: Sequence[Environment], n_envs: int, rehears
         own: Stage's environment.
         earlier: Those to rehearse; where there are more of them than copies, the last ones have none.
         n_envs: Copies in all.
-        rehearsing: How many of them rehearse.
+        rehearsing: Number of environments that rehearse.
     """
     turns = [len(range(number, rehearsing, len(earlier))) for number in range(len(earlier))]
     return [(own, n_envs - rehearsing), *((other, turn) for other, turn in zip(earlier, turns, strict=True) if turn)]
@@ -37,7 +37,7 @@ def make_joined(allotment: Allotment, run_seed: int, stage: int, warn: Warn = lo
         allotment: What to make.
         run_seed: Seed of the run.
         stage: Index of the stage.
-        warn: As in `make_vec_env`.
+        warn: Function that takes warnings, as for `make_vec_env`.
     """
     parts: list[VecEnv] = []
     first = 0
@@ -76,10 +76,10 @@ class Joined(VecEnv):
     counts its environments from 0 in what it reports.
 
     Args:
-        parts: With equal spaces; their environments stand in this order.
+        parts: Vectorised environments with equal spaces, in order.
 
     Attributes:
-        parts: Likewise.
+        parts: The parts, in order.
     """
 
     def __init__(self, parts: Sequence[VecEnv]) -> None:

@@ -124,7 +124,7 @@ def make_vec_env(
         stage: Index of the stage.
         purpose: What the episodes are played for.
         warn: Function that takes a sentence about what is doubtful in the environment's numbers; one for each kind.
-        first: Where the environments' seeds begin, if they stand behind copies of other environments.
+        first: Index of the first environment, for the seeds, if others come before it.
     """
     batched = batched_maker(spec)
     seeds = [EpisodeSeeds(run_seed, stage, purpose, first + copy) for copy in range(n_envs)]

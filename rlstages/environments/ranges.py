@@ -18,7 +18,7 @@ class Finding(NamedTuple):
     """A number that is out of range.
 
     Attributes:
-        copy: Of the environment.
+        copy: Index of the environment.
         fatal: Whether training cannot go on with it.
         what: What is wrong, as a noun phrase: `"a number in goal that is not finite"`.
         seen: Number.

@@ -192,7 +192,7 @@ class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
 
         Args:
             number: Number of the episode.
-            start: Of the episode.
+            start: Start of the episode.
             actions: Those that the policy took in it, shape `(k, *action_shape)`.
 
         Returns:

@@ -27,7 +27,7 @@ class SharedObservations:
 
     Args:
         space: Space of one observation: a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict of these.
-        copies: How many.
+        copies: Number of environments.
         handle: Of memory that another process has made for the same; otherwise it is made here.
     """
 

@@ -35,7 +35,7 @@ class RunningStatistics:
     """The statistics of an environment and of its wrappers, as they are now.
 
     Args:
-        env: With all its wrappers, those of a batch included.
+        env: Environment with all its wrappers, including those of a batch.
     """
 
     def __init__(self, env: Any) -> None:

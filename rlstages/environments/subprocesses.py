@@ -49,7 +49,7 @@ class Workers(VecEnv):
 
     Attributes:
         notes: What was doubtful in the environments' last step or reset.
-        starts: How each environment's episode under way started.
+        starts: Start of each environment's current episode.
 
     Raises:
         InputError: If an environment cannot be made.
@@ -85,7 +85,7 @@ class Workers(VecEnv):
         Args:
             method: Its name; the outermost wrapper that has it is called.
             arguments: One tuple of positional arguments per environment.
-            most_calls: How many resets and steps one environment makes for it; it may take that many times longer.
+            most_calls: Number of resets and steps per environment, by which the time limit is multiplied.
 
         Returns:
             What each environment returned, in their order.

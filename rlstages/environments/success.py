@@ -68,7 +68,7 @@ def flags_in(infos: Mapping[str, Any], key: str, copies: int) -> np.ndarray:
     Args:
         infos: Arrays by key, and under `_key` which environments have an entry there.
         key: Key.
-        copies: How many there are.
+        copies: Number of environments.
     """
     values = np.asarray(infos.get(key, False))
     if values.dtype.kind == "O" and values.shape == (copies,):

@@ -211,8 +211,8 @@ class RetentionMeasured(Payload):
     """The policy that left this stage was scored in every environment of the curriculum.
 
     Attributes:
-        scores: In the environments of all stages, in their order.
-        held_out: In environments that are never trained in.
+        scores: Scores in the environments of all stages, in order.
+        held_out: Scores in held-out environments.
         steps: Environment steps that such scores took in the run so far; they are not among `global_step`.
         seconds: Wall-clock that such scores took in the run so far.
     """

@@ -24,7 +24,7 @@ class Event:
     Attributes:
         payload: What happened.
         global_step: Environment steps of the whole run so far.
-        stage_index: From 0; -1 outside all stages.
+        stage_index: Index of the stage from 0, or -1 outside all stages.
         stage_name: Empty outside all stages.
         time: Seconds since the epoch.
     """

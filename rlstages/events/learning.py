@@ -17,11 +17,11 @@ class DemonstrationsReady(Payload):
     """Demonstrations were recorded or loaded, and filtered.
 
     Attributes:
-        source: Who showed them, in words.
-        file: Where they lie, relative to the run directory.
+        source: Description of the expert or the file.
+        file: Path of the file, relative to the run directory.
         digest: SHA-256 of that file.
         score: Score of the demonstrated episodes.
-        held_out_episodes: How many of them are only measured on.
+        held_out_episodes: Number of validation episodes among them.
         recorded_steps: Environment steps of all episodes that were shown, those included that were filtered out; `None`
             in logs of before this was kept.
     """
@@ -59,7 +59,7 @@ class EpochFinished(Payload):
     """One pass over the demonstrations.
 
     Attributes:
-        epoch: From 1, within the stage.
+        epoch: Number of the epoch in the stage, from 1.
         metrics: `loss`, and where episodes are held out `held_out_loss` (negative log likelihood, nats), and
             `accuracy` (discrete actions) or `error` (continuous actions: root mean square, as a share of half the
             range).
@@ -132,13 +132,13 @@ class RolloutFinished(Payload):
         phase: `"critic fit"` or `"training"`.
         stage_steps: Environment steps of this stage so far.
         episodes: Fresh episodes in the window that the criterion looks at.
-        mean_return: Of the window; `None` while it is empty.
+        mean_return: Mean return of the window, or `None` while it is empty.
         success: Success of the window; `None` while it is empty or without a definition of success.
-        mean_length: Of the window, in steps.
+        mean_length: Mean episode length of the window, in steps.
         value: What the criterion measures, over its window.
         threshold: What it is measured against.
         train: Losses and diagnostics of the update, by name.
-        steps_per_second: Of this rollout and update.
+        steps_per_second: Speed of this rollout and its update.
         waiting_for: Why the gate has not opened, in one sentence.
     """
 

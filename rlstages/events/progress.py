@@ -22,7 +22,7 @@ class RunStarted(Payload):
         run_id: Id of the run everywhere, Weights & Biases included.
         curriculum: What it does.
         seed: Seed of the run.
-        versions: Of Python and the packages that matter.
+        versions: Versions of Python and of the important packages.
         resumed: Whether the run goes on from a checkpoint.
         engine: What computes fine-tuning's actions and gradients, and why, in a few words.
     """
@@ -54,7 +54,7 @@ class StageStarted(Payload):
         max_epochs: Its epoch limit, or `None` for fine-tuning.
         criterion: What ends it, as half a sentence, or `None`.
         threshold: Number it is measured against, or `None`.
-        visit: From 1; more where the run came back to it.
+        visit: Number of the visit, from 1; higher if the run came back to the stage.
     """
 
     kind: str
@@ -85,7 +85,7 @@ class StageFinished(Payload):
         policy: File of the policy that left, relative to the run directory.
         digest: SHA-256 of that file.
         parent: SHA-256 of the policy file or demonstrations it came from, or `None`.
-        visit: Of the stage, from 1.
+        visit: Number of the visit of the stage, from 1.
     """
 
     outcome: str
@@ -129,11 +129,11 @@ class StageCollapsed(Payload):
         reason: One sentence.
         stage_steps: Environment steps it took.
         seconds: Wall-clock, over all sessions.
-        decline: Of the policy, in the environment of the stage before.
+        decline: Decline of the policy in the environment of the stage before.
         policy: File of the policy, which goes on as it is, relative to the run directory.
         digest: SHA-256 of that file.
         parent: SHA-256 of the policy file it came from.
-        visit: Of the stage that collapsed, from 1.
+        visit: Number of the visit of the stage that collapsed, from 1.
     """
 
     back_to: str

@@ -29,7 +29,7 @@ class Job:
 
     Attributes:
         name: For a person.
-        arguments: Of the `rlstages` command; running it again goes on with what it left.
+        arguments: Arguments of the `rlstages` command, which continues its work when it is run again.
         log: File that takes what it prints.
         completed: Exit codes with which it has done its work.
     """
@@ -53,9 +53,9 @@ class Ended:
     """How a job ended.
 
     Attributes:
-        job: Which.
+        job: Job that has ended.
         code: Its exit code; minus the number of the signal that ended it.
-        seconds: How long it took.
+        seconds: Duration in seconds.
         lost: Why nothing is known of its end, where that is so.
     """
 
@@ -87,7 +87,7 @@ def launcher_on(on: str, at_once: int | None) -> Launcher:
 
     Args:
         on: `"local"`, `"ray"` or `"ray=ADDRESS"`.
-        at_once: How many at a time; `None` is one for each core, or what Ray has room for.
+        at_once: Number of simultaneous jobs. `None` means one per core, or as many as Ray has room for.
 
     Raises:
         InputError: If `on` is none of these.
@@ -131,7 +131,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) -
 
     Args:
         jobs: What to run, in this order.
-        at_once: How many at a time.
+        at_once: Number of simultaneous jobs.
         tell: Takes each job that has ended.
 
     Returns:

@@ -31,9 +31,9 @@ def run_jobs_on_ray(
 
     Args:
         jobs: What to run.
-        at_once: How many at a time, at most; `None` leaves that to Ray.
+        at_once: Maximum number of simultaneous jobs; `None` leaves it to Ray.
         tell: Takes each job that has ended.
-        address: Of the cluster; `None` is what `RAY_ADDRESS` names, or else this machine alone.
+        address: Address of the cluster. `None` means `RAY_ADDRESS`, or else this machine.
         resources: What each run needs, in Ray's words; default one CPU.
 
     Returns:

@@ -32,7 +32,7 @@ class Sweep:
 
     Attributes:
         path: Its directory.
-        outcomes: How far each run has come, in the order of values and seeds.
+        outcomes: Outcomes of all runs, in the order of values and seeds.
         failures: Why runs that were made now did not come to their end, by the names of their combinations.
         file: `sweep.csv`, with a line for every run.
     """
@@ -70,7 +70,7 @@ class Outcome:
     """How far a run of a sweep has come.
 
     Attributes:
-        variant: Which.
+        variant: Parameter values and seed of the run.
         outcome: `"reached"`, `"missed"`, or `"unfinished"`.
         steps: Environment steps so far.
         stages: Stages that ended, those that were missed left out.
@@ -109,9 +109,9 @@ def sweep(
         values: For each parameter of its function, the values to try; the runs read them as texts, by its annotation.
         seeds: Each combination of values is run with each.
         out: Sweep's directory; default `runs/sweep-NAME`.
-        on: Where runs are made: `"local"`, `"ray"` or `"ray=ADDRESS"`.
+        on: Place of the runs: `"local"`, `"ray"` or `"ray=ADDRESS"`.
         jobs: Runs at a time; `None` for one for each core, or what Ray has room for.
-        track: Where Weights & Biases runs, as in `train`.
+        track: Mode of Weights & Biases, as for `train`.
         track_also: What else it is sent, as in `train`.
         console: Whether to print how far the sweep has come.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.

@@ -139,7 +139,7 @@ def refuse_unfindable(spec: Any, group: str) -> None:
 
     Args:
         spec: What is written down.
-        group: Of the entry points where such classes belong.
+        group: Entry-point group of such classes.
 
     Raises:
         InputError: Saying where to name it.

@@ -56,7 +56,7 @@ def write_checkpoint(directory: Path, name: str, state: Mapping[str, Any]) -> Pa
     """Write a checkpoint, visible under its name only when whole.
 
     Args:
-        directory: Where checkpoints lie.
+        directory: Directory of the checkpoints.
         name: Name of the new one; names sort by age.
         state: Nested dictionaries (their keys become strings) and lists of JSON values and NumPy arrays.
 

@@ -173,10 +173,10 @@ def new_record(
     Args:
         curriculum: What is run.
         seed: Seed of the run.
-        spaces: As in `RunRecord`, like all that follows.
-        conditions: Likewise.
-        initial: Likewise.
-        demonstrations: Likewise.
+        spaces: Spaces, as in `RunRecord`.
+        conditions: Conditions, as in `RunRecord`.
+        initial: Initial policy, as in `RunRecord`.
+        demonstrations: Demonstrations, as in `RunRecord`.
         **noted: `parameters`, `notes`, `tags` and `origin`.
     """
     run_id = _agents_id() or secrets.token_hex(4)

@@ -84,7 +84,7 @@ class RunDirectory:
         """Make a new run directory.
 
         Args:
-            path: Where.
+            path: Path of the new directory.
             record: What is run.
             state: First checkpoint. It is there before the record, which makes the directory a run: from then on
                 the run can be resumed.

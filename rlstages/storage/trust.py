@@ -63,7 +63,7 @@ def trust_names(file: Path, curricula: Sequence[Curriculum], sources: Mapping[st
     """Refuse a file whose names may not be followed, and let `resolve` find the files of one whose names may.
 
     Args:
-        file: Where the curricula come from.
+        file: File of the curricula.
         curricula: What it names.
         sources: Files that their functions come from, by module name.
         trust_imports: Whether all names may be followed.

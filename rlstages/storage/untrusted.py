@@ -186,7 +186,7 @@ class Tensors:
     """A safetensors file.
 
     Args:
-        file: At its start.
+        file: File object, positioned at its start.
         size: Size of the file, in bytes.
 
     Raises:

@@ -181,7 +181,7 @@ def console_tracker(
     Args:
         curriculum: What is run.
         terminal: Whether to draw a live view; `None` finds out.
-        stream: Where to write; `None` stands for standard output.
+        stream: Output stream; `None` means standard output.
         history: Events of earlier sessions, for a resumed run: `read_events(directory)`.
         run: Run directory, for the commands that are printed.
     """

@@ -228,9 +228,9 @@ def sparkline(values: Sequence[float], width: int, bars: str = _UNICODE_BARS) ->
     """Return values as a row of bars, each the mean of an equal share of them, between their least and greatest.
 
     Args:
-        values: In order; those that are not finite are left out.
+        values: Values in order; non-finite ones are left out.
         width: Most characters.
-        bars: From low to high.
+        bars: Characters from low to high.
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite or width < 1:

@@ -18,7 +18,7 @@ class RunOverview:
     Attributes:
         path: Run directory.
         record: What is run: curriculum, seed, parameters and versions.
-        outcome: As `RunResult` has it; `"unfinished"` where the run is under way or was killed.
+        outcome: Outcome, as in `RunResult`, or `"unfinished"` if the run is still training or was killed.
         reason: One sentence, or nothing where it is unfinished.
         steps: Environment steps so far.
         ends: How each stage of the curriculum ended last, in their order; `None` where it has not.

@@ -26,8 +26,8 @@ class Tracked:
     Attributes:
         mode: `"online"` or `"offline"`.
         points: Number of points, those of earlier uploads included.
-        url: Where the run can be watched, if it is online.
-        seconds: How long it took.
+        url: Address of the run, if it is online.
+        seconds: Duration in seconds.
     """
 
     mode: Literal["online", "offline"]
@@ -54,7 +54,7 @@ def track(
         mode: `"auto"` is online where a key is configured and offline elsewhere.
         project: W&B's project; `None` is what W&B's settings or `WANDB_PROJECT` say, else `"rlstages"`.
         warn: Function that takes one sentence for the user.
-        seconds: How long it may take.
+        seconds: Maximum duration in seconds.
 
     Raises:
         InputError: If it is not a run directory, if the run is being trained, or if W&B is disabled.

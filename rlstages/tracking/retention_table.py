@@ -54,7 +54,7 @@ class Matrix:
         measure: Measure of all values: `"normalized"` where every one of them can be, else `"success"` or `"return"`.
         unplayed: Cells that are empty as the run had no steps for them.
         steps: Environment steps it took.
-        seconds: Likewise.
+        seconds: Seconds that it took.
         share: Share of the run's time, all of its stages and this counted.
     """
 

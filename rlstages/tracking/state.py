@@ -43,14 +43,14 @@ class StageState(StageView):
     """One rung of the ladder.
 
     Attributes:
-        index: From 0.
+        index: Index from 0.
         spec: Stage as the curriculum has it.
         kind: Name of its spec's class, such as `"BehaviorCloning"`.
         description: Stage as a sentence.
         threshold: Number that is measured against, or `None`.
-        visit: How often it was entered.
+        visit: Number of times that it was entered.
         started: Whether it was entered.
-        began: When it was entered in this session, in seconds since the epoch, or `None`.
+        began: Time at which it was entered in this session, in seconds since the epoch, or `None`.
         records: What happened in it, by kind; of what comes often only the latest.
         work: Latest piece of work in it: an epoch, a rollout or a wave of a confirmation.
         curve: What was drawn, from event to event.

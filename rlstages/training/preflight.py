@@ -1,4 +1,4 @@
-"""Everything that can be refused before step 0, for all stages at once."""
+"""The preflight: checks of all stages before step 0."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Spaces:
     """The spaces that all environments of a curriculum share.
 
     Attributes:
-        observation: As the policy sees it, with bounds that hold those of all environments.
-        action: In the environments' own units.
+        observation: Observation space of the policy, with bounds that include those of all environments.
+        action: Action space in the environments' own units.
     """
 
     observation: gym.Space[Any]
@@ -63,17 +63,17 @@ class Spaces:
 
 @dataclass(frozen=True)
 class Checked(Spaces):
-    """What came out of a preflight.
+    """The result of a preflight.
 
     Attributes:
-        doubts: Sentences on what will work, but not as well as a person may expect.
+        doubts: Warnings for the user: sentences on what will work, but not well.
     """
 
     doubts: tuple[str, ...]
 
 
 def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept | None = None) -> Checked:
-    """Check a whole curriculum against the machine it is to run on.
+    """Check all stages of a curriculum on this machine.
 
     Args:
         curriculum: What is to be run.
@@ -84,7 +84,7 @@ def preflight(curriculum: Curriculum, *, trust_pickle: bool = False, kept: Kept 
         The spaces of its environments, and doubts that do not stop a run.
 
     Raises:
-        InputError: Naming the stage, what is wrong, and what to do.
+        InputError: If a stage cannot work. The message names the stage, what is wrong, and what to do.
     """
     with watching():
         return _preflight(curriculum, trust_pickle, kept)
@@ -141,7 +141,7 @@ def _preflight(curriculum: Curriculum, trust_pickle: bool, kept: Kept | None) ->
 
 
 def _trained(curriculum: Curriculum) -> list[Environment]:
-    """Return the environments that are trained or rehearsed in, each once."""
+    """Return the distinct environments in which a stage trains or rehearses."""
     found: list[Environment] = []
     for index, stage in enumerate(curriculum.stages):
         found += stage.trained_in(curriculum.stages[:index])
@@ -185,7 +185,7 @@ def _shared_spaces(curriculum: Curriculum) -> Spaces:
 
 
 def _covering(one: gym.Space[Any], other: gym.Space[Any]) -> gym.Space[Any] | None:
-    """Return a space for both, whose bounds hold theirs where nothing else differs; `None` if there is none.
+    """Return a space whose bounds include those of both spaces, or `None` if they differ in more than bounds.
 
     Bounds of observations do not matter to a network, unless they make an image of an array.
     """
@@ -200,7 +200,7 @@ def _covering(one: gym.Space[Any], other: gym.Space[Any]) -> gym.Space[Any] | No
     if isinstance(one, gym.spaces.Dict) and isinstance(other, gym.spaces.Dict) and set(one) == set(other):
         parts = {key: _covering(part, other[key]) for key, part in one.spaces.items()}
         if all(part is not None for part in parts.values()):
-            # An ordered one, because gymnasium sorts the keys of a plain dictionary.
+            # Use an ordered dictionary, because gymnasium sorts the keys of a plain one.
             return gym.spaces.Dict(OrderedDict(cast("dict[str, gym.Space[Any]]", parts)))
     return None
 
@@ -245,7 +245,7 @@ def _check_spaces(environment: Environment) -> None:
 
 
 def _flattened_images(agent: Agent, space: gym.Space[Any]) -> list[str]:
-    """Return that images are flattened, where convolutions could take them: stable-baselines3's need 36 x 36 pixels."""
+    """Return a warning if images are flattened although convolutions could take them (at least 36 x 36 pixels)."""
     shape = space.shape or ()
     if agent.policy != "MlpPolicy" or not is_image_space(space) or min(shape[1:]) < LEAST_PIXELS:
         return []
@@ -256,7 +256,7 @@ def _flattened_images(agent: Agent, space: gym.Space[Any]) -> list[str]:
 
 
 def _remedy(env: gym.Env[Any, Any], key: str) -> str:
-    """Say how to be rid of a part of observations that is no array of numbers."""
+    """Return advice on how to remove a part of observations that is not an array of numbers."""
     if type(env.unwrapped).__module__.startswith("minigrid."):
         return (
             "use wrappers=['minigrid.wrappers:FlatObsWrapper'] and policy='MlpPolicy', or "
@@ -290,10 +290,10 @@ def slowness(environment: Environment, step_seconds: float, copies: int) -> list
 
 
 def _endlessness(environment: Environment, steps: int, ends: bool) -> list[str]:
-    """Return that episodes may not end, where one has not and no limit is known.
+    """Return a warning if an episode has not ended and no step limit is known.
 
     Args:
-        environment: Where.
+        environment: Environment of the episodes.
         steps: Those of random play after which an episode had not ended; 0 if all is well.
         ends: Whether whole episodes of an expert were seen.
 
@@ -311,7 +311,7 @@ def _endlessness(environment: Environment, steps: int, ends: bool) -> list[str]:
 
 
 def _silence(environment: Environment, trial: Trial) -> list[str]:
-    """Return that some episodes do not tell whether they succeeded, where others do."""
+    """Return a warning if only some episodes report success."""
     told = [episode.success is not None for episode in trial.episodes]
     if all(told) or not any(told):
         return []
@@ -345,7 +345,7 @@ def _check_success(
 
 @contextmanager
 def _naming(where: StageSpec | str) -> Iterator[None]:
-    """Put the stage before the sentence of an error."""
+    """Prefix error messages with the stage."""
     place = where if isinstance(where, str) else f"stage {where.name!r}"
     try:
         yield

@@ -1,4 +1,4 @@
-"""Going on with a run: `resume`."""
+"""Resuming a run: `resume`."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def resume(
     trust_pickle: bool = False,
     trust_imports: bool = False,
 ) -> RunResult:
-    """Go on with a run that was interrupted, that crashed, or that missed a threshold.
+    """Resume a run that was interrupted, that crashed, or that missed a threshold.
 
     It ends as it would have without the interruption, to the last bit, if its environments can be brought back by
     their seeds and actions, and if the machine computes as it did (`conditions`). A run that has ended stays as it is.
 
     Args:
         path: Its run directory.
-        max_steps: Larger step limit for the stage that it stopped in.
+        max_steps: Larger step limit for the stage in which the run stopped.
         force: Go on although the curriculum's files, or rlstages, have changed since it was started.
-        track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
+        track: Mode of Weights & Biases. `"auto"` is online if a key is configured, and offline otherwise.
         track_also: What W&B is sent only when it is asked for, as in `train`.
         console: Whether to show the run on standard output.
-        trackers: As `train` takes them.
+        trackers: Trackers, as for `train`.
         watch: Looks at the learner before every step, and may pause the run; `resume` goes on from there.
         curriculum: Curriculum of a run that somebody else made, or its name or file: what it names is imported.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
@@ -67,7 +67,7 @@ def resume(
         require_int("resume", "max_steps", max_steps)
     with RunDirectory(Path(path)) as run:
         ended = None if max_steps is not None else how_it_ended(run.path)
-        # One that was killed between its last event and its last checkpoint comes to its end once more.
+        # A run that was killed between its last event and its last checkpoint ends once more.
         if ended is not None and not run.is_ahead:
             return ended
         if curriculum is not None and not isinstance(curriculum, Curriculum):
@@ -90,7 +90,7 @@ def resume(
 
 
 def how_it_ended(path: Path) -> RunResult | None:
-    """Return how a run ended, or `None` if it can go on as it is."""
+    """Return the result of a run, or `None` if it can be resumed as it is."""
     events = list(read_events(path))
     last = events[-1].payload if events else None
     if not isinstance(last, RunFinished) or last.outcome in ("interrupted", "paused", "failed"):
@@ -101,7 +101,7 @@ def how_it_ended(path: Path) -> RunResult | None:
 
 @contextmanager
 def _fitting(checkpoint: str) -> Iterator[None]:
-    """Refuse a checkpoint that is whole, but not one of this run's."""
+    """Refuse a complete checkpoint that belongs to another run."""
     try:
         yield
     except (InputError, Fault):
@@ -125,6 +125,6 @@ def _raise_limit(run: RunDirectory, stage: int, max_steps: int, own: bool) -> No
     stages[stage] = under_way.with_step_limit(max_steps)
     changed = replace(run.record.curriculum, stages=tuple(stages))
     if own:
-        # Noted first: a kill in between must not make a stranger's run of it.
+        # Note the ownership first, so that a kill in between does not make it a stranger's run.
         remember(run.path, replace(run.record, curriculum=changed))
     update_curriculum(run, changed)

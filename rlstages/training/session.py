@@ -1,4 +1,4 @@
-"""What a run writes down while it is trained, and who follows it: events, notes to a person, checkpoints."""
+"""The session of a run: writing events, notes and checkpoints, and calling trackers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rlstages.training.stopping import add_place, fault_of, interrupts
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
         path: Run directory.
@@ -37,11 +37,11 @@ class RunResult:
 
 
 class Session:
-    """A run directory that is written to, and the trackers that are told of it.
+    """A run directory that is being written, and the trackers of the run.
 
     Args:
         directory: Directory of the run.
-        learner: Whose environment steps are the time of events.
+        learner: Learner whose environment steps are the time of events.
         place: Returns the index of the stage that events belong to, or -1.
 
     Attributes:
@@ -60,16 +60,16 @@ class Session:
         self._saves, self._saved_step = 1, 0
 
     def tell(self, sentences: Sequence[str]) -> None:
-        """Have a person told something as soon as someone follows the run."""
+        """Emit sentences for the user as soon as trackers follow the run."""
         self._notes += sentences
 
     def flush(self) -> None:
-        """Tell what a person is still to be told."""
+        """Emit the sentences that wait for the user."""
         while self._notes:
             self.emit(Warned(self._notes.pop(0)))
 
     def emit(self, payload: Payload) -> None:
-        """Write an event down and tell everyone who follows; what is found again and again is told once in a run."""
+        """Write an event, and pass it to the trackers. Repeated warnings are emitted once per run."""
         if isinstance(payload, Warned) and FIRST in payload.message:
             kind = payload.message.partition(FIRST)[0]
             if kind in self._warned:
@@ -92,7 +92,7 @@ class Session:
         self._saved_step = self._learner.global_step
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint, and from what the log has told up to there."""
+        """Restore a checkpoint, and the history in the log up to it."""
         self._saves, self._saved_step = state["saves"], state["learner"]["global_step"]
         self._notes = [str(note) for note in state["notes"]]
         for event in read_events(self.directory.path):
@@ -109,7 +109,7 @@ class Session:
 
         Raises:
             Fault: If the run cannot go on; the sentence says from which step it goes on when it is resumed.
-            InputError: Likewise, for what a person can mend, such as an expert that fails.
+            InputError: If the user can correct the cause, such as an expert that fails.
         """
         with ExitStack() as stack:
             interrupted = stack.enter_context(interrupts())
@@ -137,7 +137,7 @@ class Session:
         return self.directory.record.curriculum.stages[index].name if index >= 0 else ""
 
     def _tell_failure(self, error: BaseException) -> None:
-        """Let the log and the trackers say why the run stopped; resuming cuts the log back to the last checkpoint."""
+        """Emit the reason why the run stopped. Resuming cuts the log back to the last checkpoint."""
         reason = "Stopped at once." if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         with suppress(Exception):
             self.emit(RunFinished("failed", reason))

@@ -47,25 +47,25 @@ def train(
     watch: Watch | None = None,
     trust_pickle: bool = False,
 ) -> RunResult:
-    """Run a curriculum from its beginning.
+    """Train a curriculum from its first stage.
 
-    One run at a time goes on in a process: called in a second thread, this waits for its turn. The random generators of
-    Python, NumPy and torch are afterwards where they were. Until then, who draws from them in another thread changes
-    the run.
+    Only one run at a time trains in a process; a call in a second thread waits for its turn. The global random
+    generators
+    of Python, NumPy and torch are restored afterwards. Draws from them in other threads change the run.
 
     Args:
         curriculum: Curriculum, or the name or file of one.
-        seed: Decides every random draw of the run.
-        out: Run directory to make; default a free name under `runs/`.
+        seed: Seed of all random draws of the run.
+        out: Run directory to make. By default, an unused name under `runs/`.
         initial: Run whose final policy this one starts from (with the same network), and whose demonstrations it
             takes over if it needs any.
         parameters: Values for the parameters of the curriculum's function, where its name or file is given; of a
             `Curriculum`, the values that it was made with. They are noted in `run.json` and at Weights & Biases.
-        track: Where Weights & Biases runs: `"auto"` is online where a key is configured and offline elsewhere.
+        track: Mode of Weights & Biases. `"auto"` is online if a key is configured, and offline otherwise.
         track_also: What W&B is sent only when it is asked for: `"system"`, what is measured of the machine; `"code"`,
             the curriculum's files.
         notes: Notes of the run, at Weights & Biases.
-        tags: Likewise.
+        tags: Tags of the run at Weights & Biases.
         console: Whether to show the run on standard output.
         trackers: What else follows the run's events: functions that take an `Event`, or objects that also have `close`,
             which is called at the end. One that returns a `Pause` pauses the run; one that raises stops it.
@@ -106,7 +106,7 @@ def train(
 def check(
     curriculum: Curriculum | str | Path, initial: Path | str | None = None, trust_pickle: bool = False
 ) -> Checked:
-    """Check a curriculum, and the run that it is to start from, as `train` does; nothing is trained.
+    """Check a curriculum, and the run from which it starts, like `train`, without training.
 
     Args:
         curriculum: Curriculum, or the name or file of one.

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run: the learner, the stage under way, and how far the run has come."""
+"""The state of a run in a checkpoint: the learner, the current stage, and the progress of the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def first_state(learner: Learner, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """Return all that a run goes on from before its first step, what a person is still to be told included."""
+    """Return the state of a run before its first step, including sentences that wait for the user."""
     return {
         "notes": list(notes),
         "stage": 0,
@@ -30,7 +30,7 @@ def first_state(learner: Learner, notes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def state_of_run(run: Trainer) -> dict[str, Any]:
-    """Return all that a run goes on from between two steps."""
+    """Return the state of a run between two steps."""
     return {
         **first_state(run.learner),
         "stage": run.stage,
@@ -43,10 +43,10 @@ def state_of_run(run: Trainer) -> dict[str, Any]:
 
 @contextmanager
 def unsavable_named(run: Trainer) -> Iterator[None]:
-    """Name the runner whose state cannot be saved.
+    """Turn an error in saving a runner's state into one that names the runner.
 
     Raises:
-        Fault: If it is the runner's.
+        Fault: If the state of the runner cannot be saved.
     """
     try:
         yield
@@ -60,7 +60,7 @@ def unsavable_named(run: Trainer) -> Iterator[None]:
 
 
 def load_state(run: Trainer, state: Mapping[str, Any]) -> None:
-    """Go on from a checkpoint."""
+    """Restore a run from a checkpoint."""
     run.session.load(state)
     run.stage = state["stage"]
     run.way = way_from(state["way"], run.curriculum.stages)
@@ -71,5 +71,5 @@ def load_state(run: Trainer, state: Mapping[str, Any]) -> None:
         run.learner.load_state_dict(state["learner"])
         run.runner = run.make_runner()
         run.runner.load_state_dict(state["runner"])
-    # Making the runner may draw random numbers, so the learner's state, which holds the generators', comes last.
+    # Restore the learner last, because making the runner may draw from the generators that the learner restores.
     run.learner.load_state_dict(state["learner"])

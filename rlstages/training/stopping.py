@@ -1,4 +1,4 @@
-"""How a run is stopped from outside, and what is said when it stops by itself."""
+"""Stopping a run from outside, and the messages when it stops by itself."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def fault_of(error: BaseException, run: Path) -> Fault | InputError | None:
 
 
 def add_place(error: Fault | InputError, step: int, run: Path, begun: bool = True) -> None:
-    """Say in an error's sentence where the run goes on from: the last checkpoint's step.
+    """Add to an error's message the step from which the run can be resumed.
 
     Args:
         error: What stopped it. What a person has to mend would only fail again as it is.
-        step: Of the last checkpoint.
+        step: Environment step of the last checkpoint.
         run: Run's directory.
         begun: Whether there is a checkpoint after the first one, which holds an untrained policy.
     """

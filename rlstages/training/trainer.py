@@ -28,11 +28,11 @@ from rlstages.training.state import state_of_run, unsavable_named
 
 CHECKPOINT_SECONDS = 10.0
 Watch = Callable[[Learner], str | None]
-"""Looks at the learner before every step, without changing it; a sentence that it returns pauses the run there."""
+"""A function of the learner, called before every step. If it returns a sentence, the run pauses."""
 
 
 class Trainer:
-    """A run while it is trained: the learner, and the stage under way."""
+    """A run while it trains: the learner and the current stage."""
 
     def __init__(
         self, directory: RunDirectory, learner: Learner, trust_pickle: bool, watch: Watch | None, resumed: bool
@@ -59,10 +59,10 @@ class Trainer:
             return RunResult(session.directory.path, outcome, reason, dict(session.finished))
 
     def _run(self, interrupted: threading.Event) -> tuple[str, str]:
-        """Run what is left; return how that ended, and why."""
+        """Run the remaining stages; return the outcome and the reason."""
         session = self.session
         while self.stage < len(self.curriculum.stages) or self.retention.is_due:
-            # The policy that left a stage is scored in all environments.
+            # Retention: score the policy in all environments
             if self.retention.is_due:
                 pause = self._step(
                     self.retention, lambda: not self.retention.is_due, interrupted, lambda: session.pause
@@ -72,13 +72,13 @@ class Trainer:
                 if self.retention.is_due:
                     return "interrupted", "Interrupted between two stages; resume goes on from here."
                 continue
-            # The stage itself.
+            # Stage
             spec = self.spec
             result, pause = self._run_stage(interrupted)
             if result is None:
                 interruption = f"Interrupted in stage {spec.name!r}; resume goes on from here."
                 return ("interrupted", interruption) if pause is None else ("paused", pause)
-            # What comes next.
+            # Next stage
             if result.outcome == "collapsed":
                 self._leave_stage(self.stage - 1)
             elif result.outcome == "missed" and not spec.goes_on_when_missed:
@@ -91,7 +91,7 @@ class Trainer:
 
     @property
     def spec(self) -> StageSpec:
-        """The stage under way."""
+        """The current stage."""
         return self.curriculum.stages[self.stage]
 
     def save(self, end: bool = False) -> None:
@@ -103,12 +103,12 @@ class Trainer:
     # --- pieces ------------------------------------------------------------------------------------------------
 
     def _place(self) -> int:
-        """Return the index of the stage that events belong to now."""
+        """Return the index of the stage to which events belong now."""
         index = self.stage - 1 if self.retention.is_due else self.stage
         return index if index < len(self.curriculum.stages) else -1
 
     def _begin(self) -> None:
-        """Say that the run starts."""
+        """Emit the start of the run."""
         record, policy = self.session.directory.record, self.learner.policy
         agent = self.curriculum.agent
         engine = implementation_of(agent.algorithm).check(agent, policy.observation_space, policy.action_space)
@@ -117,7 +117,7 @@ class Trainer:
         self.session.flush()
 
     def _run_stage(self, interrupted: threading.Event) -> tuple[Result | None, str | None]:
-        """Step the stage until it ends; without a result if the run is interrupted, or paused for a reason."""
+        """Step the stage until it ends or the run stops; return its result, and the reason of a pause."""
         if self.runner is None:
             self._enter_stage()
         runner = self.runner
@@ -134,7 +134,7 @@ class Trainer:
         interrupted: threading.Event,
         asked: Callable[[], str | None] = lambda: None,
     ) -> str | None:
-        """Step a task until it is done or the run is interrupted, or `asked` says why to pause; return that reason."""
+        """Step a task until it is done, interrupted, or `asked` returns the reason for a pause; return that reason."""
         saved = started = time.monotonic()
         pause = None
         try:
@@ -151,7 +151,7 @@ class Trainer:
             task.close()
 
     def _asked_to_pause(self) -> str | None:
-        """Let the watch look at the learner; return why it or a tracker asks to pause, if one does."""
+        """Call the watch; return the reason if it or a tracker asks for a pause."""
         asked = None if self.watch is None else self.watch(self.learner)
         return self.session.pause if asked is None else asked
 
@@ -162,7 +162,7 @@ class Trainer:
         self.session.emit(start_of(self.spec, visit_of(self.way)))
 
     def make_runner(self) -> StageRunner:
-        """Return a runner of the stage under way."""
+        """Make the runner of the current stage."""
         run, stages = self.session.directory.path, self.curriculum.stages
         context = StageContext(self.learner, self.seed, self.session.emit, run, stages, self.way, self.trust_pickle)
         runner: StageRunner = runner_of(self.spec)(context)
@@ -170,7 +170,7 @@ class Trainer:
         return runner
 
     def _report(self, result: Result) -> None:
-        """Keep the policy that leaves the stage and say how the stage ended."""
+        """Save the policy, and emit the end of the stage."""
         assert self.runner is not None
         require_result(self.spec, result, follows=self.stage > 0)
         run, stages = self.session.directory.path, self.curriculum.stages

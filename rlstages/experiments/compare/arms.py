@@ -108,7 +108,7 @@ def make_arms(curriculum: Curriculum, names: Sequence[str] | None = None) -> dic
 
     Args:
         curriculum: What all are made from.
-        names: Which; default all that differ from those before them.
+        names: Names of arms. By default, all that differ from the arms before them.
 
     Raises:
         InputError: If a name is unknown, or the curriculum has nothing that the arm could leave out.

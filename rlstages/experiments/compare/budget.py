@@ -77,9 +77,9 @@ def excess(plan: Plan, cost: int, scores: Sequence[Score], steps: int) -> int:
     """Return by how much a run overspent beyond what its last rollout and a wave of a confirmation explain, or 0.
 
     Args:
-        plan: Of the comparison.
+        plan: Plan of the comparison.
         cost: Steps that the run spent in all.
-        scores: Of its final policy, whose episodes say how long a wave is.
+        scores: Scores of its final policy, whose episodes tell the length of a wave.
         steps: What it could spend.
     """
     wave = plan.curriculum.agent.n_envs * max(score.steps / score.episodes for score in scores)

@@ -72,9 +72,9 @@ def compare(
         steps: Environment steps of every run; `None` for what the curriculum needs at most.
         episodes: Played for a final score, at least 4.
         out: Comparison's directory; default `runs/compare-NAME`.
-        on: Where runs are made: `"local"`, `"ray"` or `"ray=ADDRESS"`.
+        on: Place of the runs: `"local"`, `"ray"` or `"ray=ADDRESS"`.
         jobs: Runs at a time; `None` for one for each core, or what Ray has room for.
-        track: Where Weights & Biases runs, as in `train`.
+        track: Mode of Weights & Biases, as for `train`.
         track_also: What else it is sent, as in `train`.
         console: Whether to print how far the comparison has come.
         trust_pickle: Whether an expert's model zip, which can run any code, may be loaded.
@@ -103,9 +103,9 @@ def compare_plan(plan: Plan, out: Path | None, on: str, jobs: int | None, consol
     """Make what is missing of a comparison, and write the outcome as JSON, CSV, figure and page.
 
     Args:
-        plan: Of the comparison.
-        out: As `compare` takes it, like all that follows.
-        on: Where runs are made.
+        plan: Plan of the comparison.
+        out: Directory, as for `compare`.
+        on: Place of the runs, as for `compare`.
         jobs: Runs at a time.
         console: Whether to print how far the comparison has come.
     """

@@ -50,7 +50,7 @@ def missing(directory: Path, plan: Plan, steps: int | None) -> list[tuple[str, i
 
     Args:
         directory: Directory of the comparison.
-        plan: Of it.
+        plan: Plan of the comparison.
         steps: What every run may spend; `None` gives those that decide it.
     """
     wanted = [(arm, seed) for arm in plan.arms for seed in plan.seeds]
@@ -64,7 +64,7 @@ def jobs_of(directory: Path, plan: Plan, steps: int | None) -> dict[Job, tuple[s
 
     Args:
         directory: Directory of the comparison, which is there.
-        plan: Of it, which is written for the jobs to read.
+        plan: Plan of the comparison, which is written for the jobs.
         steps: What every run may spend; `None` gives those that decide it.
     """
     keys = missing(directory, plan, steps)
@@ -106,7 +106,7 @@ def run_comparison(
 
     Args:
         directory: Directory of the comparison, after `prepare_comparison`.
-        plan: Of it.
+        plan: Plan of the comparison.
         run: Runs jobs, and takes what is to be told of each that has ended.
         say: Function that takes sentences for the user.
 

@@ -27,9 +27,9 @@ class Row:
     Attributes:
         cost: Environment steps spent until then, those of demonstrations and confirmations included.
         why: `"grid"`, the end of a `"stage"`, or the `"final"` policy, on more episodes.
-        scores: In each environment, the last variant first.
+        scores: Scores in each environment, the last variant first.
         steps: Steps of a final policy: the number that the run was to spend; `None` for one that is trained no further.
-        changes: How often the policy had been changed until then: equal numbers, equal policies. `None` is unknown.
+        changes: Number of changes of the policy so far; equal numbers mean equal policies. `None` means unknown.
     """
 
     cost: int
@@ -59,7 +59,7 @@ class Curve:
     """All of it.
 
     Attributes:
-        rows: In order of time.
+        rows: Rows in order of time.
         marks: Ends of its own stages, in order.
         own_cost: Environment steps it spent until its stages were done, or until its curriculum stops because one
             was missed; `None` before that.

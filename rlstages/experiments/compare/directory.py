@@ -82,7 +82,7 @@ def write_plan(directory: Path, plan: Plan) -> Path:
 
     Args:
         directory: Directory of the comparison, which is there.
-        plan: Of it.
+        plan: Plan of the comparison.
 
     Returns:
         The file.
@@ -103,7 +103,7 @@ def read_plan(file: Path, trust_imports: bool) -> Plan:
     """Read the plan of a comparison that a process is to make a run of.
 
     Args:
-        file: Which `write_plan` has made.
+        file: File that `write_plan` has made.
         trust_imports: Whether everything that it names may be imported, also from files that it names.
 
     Raises:

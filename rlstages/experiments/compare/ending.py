@@ -21,7 +21,7 @@ class RunEnd:
         failure: Why it did not come to its end, or `None`.
         own_cost: Steps that its own stages took, or `None` if they are not done.
         missed: Stages whose threshold it missed.
-        scores: Of its final policy in each environment, or empty.
+        scores: Scores of its final policy in each environment, or empty.
         excess: Steps that it overspent, where its last step of training does not explain them; else 0.
         spent: Steps until it reached the last threshold, or until it ended.
         reached: Whether it reached the last threshold.

@@ -26,8 +26,8 @@ class Theme:
     """Ink and paper of a picture.
 
     Attributes:
-        ink: Of axes and text.
-        grid: Of the lines behind.
+        ink: Color of axes and text.
+        grid: Color of the grid lines.
         paper: Behind everything; `"none"` lets a page's own colour through.
     """
 

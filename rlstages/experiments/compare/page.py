@@ -31,8 +31,8 @@ class Bar:
 
     Attributes:
         arm: Its result.
-        color: Of it.
-        place: Of the score.
+        color: Color of the arm.
+        place: Position of the score.
         low: Lower end of the interval's lower end.
         high: Upper end of its upper end.
         seeds: Seeds of each run.

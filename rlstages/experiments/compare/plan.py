@@ -29,7 +29,7 @@ class Plan:
         seeds: Every arm is run with each.
         steps: Environment steps that every run may spend, or `None`: as many as `reference` needs, at most.
         episodes: Played for a final score; an eighth as many for a point of a curve.
-        track: Where Weights & Biases runs.
+        track: Mode of Weights & Biases.
         trust_pickle: Whether an expert's model zip may be loaded.
         track_also: What else it is sent.
         parameters: Parameters of the curriculum's function, as they were given, by arm, as plain data.
@@ -122,7 +122,7 @@ def make_plan(
         parameters: Those that each own arm was made with, by its name; those of `curriculum` by `"staged"`.
         steps: What every run may spend, or `None` for as many as the curriculum needs.
         episodes: Played for a final score.
-        track: Where Weights & Biases runs.
+        track: Mode of Weights & Biases.
         track_also: What else it is sent.
         trust_pickle: Whether an expert's model zip may be loaded.
 

@@ -51,7 +51,7 @@ class ArmResult:
         spread: Standard deviation over seeds in the last variant, or `None` for a single run.
         worst: Worst seed's score there.
         profile: Share of runs above each of the comparison's levels.
-        steps: To the last threshold.
+        steps: Environment steps to the last threshold.
         curve: Interquartile mean at each point of the grid, with its interval.
         level: Whether it is trained no further than its own stages.
         explored: What its policies tried as its last stage began, or `None` if that was not measured.
@@ -77,11 +77,11 @@ class Contrast:
 
     Attributes:
         other: Other arm's name.
-        difference: Of the interquartile means in the last variant; above 0, the first arm is better.
+        difference: Difference of the interquartile means in the last variant; positive if the first arm is better.
         improvement: Probability that a run of the first arm scores higher.
-        p: Of a permutation test that they score alike, corrected for the number of arms (Holm).
+        p: P-value of a permutation test of equal scores, corrected for the number of arms (Holm).
         sooner: Probability that a run of the first arm reaches the last threshold sooner.
-        speed_p: Of a permutation test that they are equally soon there, corrected likewise.
+        speed_p: P-value of a permutation test of equal speed, corrected in the same way.
     """
 
     other: str
@@ -145,7 +145,7 @@ def read_results(directory: Path, plan: Plan, steps: int, failures: Mapping[tupl
 
     Args:
         directory: Directory of the comparison.
-        plan: Of it.
+        plan: Plan of the comparison.
         steps: What every run could spend.
         failures: Why runs failed, by arm and seed.
 

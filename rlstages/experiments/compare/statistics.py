@@ -145,7 +145,7 @@ def steps_to(spent: Sequence[float], reached: Sequence[bool]) -> StepsTo:
     """Summarise steps to a threshold, with runs that do not reach it as censored.
 
     Args:
-        spent: Of each run, the steps until the threshold, or until its end.
+        spent: For each run, the steps until the threshold, or until its end.
         reached: Whether it was reached then.
     """
     if not any(reached):

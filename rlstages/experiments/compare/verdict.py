@@ -23,10 +23,10 @@ class Conclusion:
         outcome: Outcome of the first arm: `"wins"` or `"loses"` beyond luck, is `"ahead"` or `"behind"` within it,
             `"level"`, or `"none"` if it has no finished run.
         headline: One sentence: which arm won.
-        size: By how much.
-        sureness: How sure that is.
-        speed: Which arm was first at the last threshold.
-        transfer: Where a clone holds learning back, and how little its policy explored.
+        size: Size of the difference, in words.
+        sureness: Confidence in the difference, in words.
+        speed: First arm to reach the last threshold, in words.
+        transfer: Environments in which a clone slows learning down, and how little its policy explored.
         caveats: What a reader has to know besides.
     """
 

@@ -48,7 +48,7 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
 
     Args:
         directory: Directory of the comparison.
-        plan: With this arm, and the comparison's number of episodes.
+        plan: Plan of the comparison, with this arm and the number of episodes.
         arm: Its name.
         seed: Seed of the run.
         steps: Environment steps that it may spend; `None` pauses it when its own stages are done, or one is missed at
@@ -87,10 +87,10 @@ class CurveWatch:
 
     Args:
         run: Run directory.
-        plan: Of the comparison.
+        plan: Plan of the comparison.
         arm: Its name.
         seed: Seed of the run.
-        steps: To be spent, or `None`.
+        steps: Environment steps to spend, or `None`.
     """
 
     def __init__(self, run: Path, plan: Plan, arm: str, seed: int, steps: int | None) -> None:

@@ -187,8 +187,8 @@ class Algorithm(Protocol):
         """Make one pass over demonstrations with the loss of imitation's `BC`.
 
         Args:
-            observations: As the policy takes them, first axis the transitions.
-            actions: As the policy gives them, first axis the transitions.
+            observations: Observations in the policy's form; the first axis is the transitions.
+            actions: Actions in the policy's form; the first axis is the transitions.
             draw: Function that returns the row numbers of each gradient step of the pass.
             optimizer: Adam optimiser of all parameters.
             entropy_weight: Weight of the mean entropy, which is maximised.

@@ -152,7 +152,7 @@ def policies_used(record: RunRecord, here: Path) -> Iterator[str]:
 
     Args:
         record: What the run's `run.json` says.
-        here: Where the relative paths of experts start.
+        here: Directory to which the paths of experts are relative.
     """
     if record.origin is not None:
         yield _policy(record.origin["name"], record.origin["digest"])

@@ -61,8 +61,8 @@ class WandbRun:
         opened: Takes the address of the run, or its folder, once W&B has it.
         warn: Function that takes one sentence for the user.
         project: W&B's project.
-        init_seconds: How long the server may take to answer at the start.
-        here: Where the training runs: relative paths in its curriculum start there.
+        init_seconds: Maximum time in seconds for the first answer of the server.
+        here: Working directory of the training, to which paths in its curriculum are relative.
         system: Whether to measure the machine.
         code: Files of the curriculum to send.
 

@@ -126,7 +126,7 @@ def open_run(mode: Literal["online", "offline"], run_id: str, init_seconds: floa
     Args:
         mode: Whether W&B's server is asked.
         run_id: W&B's id of the run.
-        init_seconds: How long the server may take to answer.
+        init_seconds: Maximum time in seconds for the first answer of the server.
         system: Whether to measure the machine.
         **options: Further arguments of `wandb.init`.
 
@@ -150,7 +150,7 @@ def belonging(otherwise: str, notes: str | None, tags: Sequence[str]) -> dict[st
     Args:
         otherwise: Group of a run that belongs to neither.
         notes: Notes of the run.
-        tags: Likewise.
+        tags: Tags of the run.
     """
     member, said = membership_of(Path.cwd()), os.environ.get
     arm = member.tag if member and member.tag else ""

@@ -39,7 +39,7 @@ class WandbTracker:
     Attributes:
         mode: `"online"` or `"offline"`, once that is known.
         points: Number of points W&B has, once all is done, else `None`.
-        url: Where the run can be watched, once that is known and it is online.
+        url: Address of the run, if it is online and known.
         failure: Why W&B does not have all of the run, once that is known.
     """
 
@@ -184,8 +184,8 @@ def wandb_tracker(
         code: Files of the curriculum that are sent too.
         warn: Function that takes one sentence for the user.
         say: Function that takes the lines that tell where the run is, once that is known.
-        init_seconds: How long the server may take to answer at the start.
-        finish_seconds: How long closing may take.
+        init_seconds: Maximum time in seconds for the first answer of the server.
+        finish_seconds: Maximum time in seconds for closing.
     """
     project = project or os.environ.get("WANDB_PROJECT") or saved_settings().get("project") or "rlstages"
     return WandbTracker(directory, mode, project, system, code, warn, say, init_seconds, finish_seconds)
