@@ -1,4 +1,4 @@
-"""What runs in the process of one environment: it does what the trainer asks, and ends when the trainer does."""
+"""The worker process of one environment, which serves the trainer's requests and ends with the trainer."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def work(pipe: Connection, maker: Callable[[], SeededEpisodes]) -> None:
-    """Make a copy and do what the trainer asks, until it closes the pipe."""
+    """Make an environment, and serve the trainer's requests until it closes the pipe."""
     _end_with_the_trainer()
     for number in SIGNALS:
-        # Not SIG_IGN, which the programs that an environment starts would inherit.
+        # Use a handler instead of SIG_IGN, which programs that an environment starts would inherit.
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
@@ -53,7 +53,7 @@ def work(pipe: Connection, maker: Callable[[], SeededEpisodes]) -> None:
 
 
 class _Copy:
-    """What the trainer may ask of a copy, each by one argument."""
+    """The requests that the trainer may make to an environment."""
 
     def __init__(self, env: SeededEpisodes, pipe: Connection) -> None:
         self._env, self._pipe = env, pipe
@@ -67,7 +67,7 @@ class _Copy:
     def step(
         self, action: Any
     ) -> tuple[Any, bool, dict[str, Any], tuple[EpisodeStart, dict[str, Any]] | None, list[Note]]:
-        """Step; where the episode has ended, the next one's start and reset info come too."""
+        """Step the environment. After the end of an episode, also return the next one's start and reset info."""
         observation, reward, terminated, truncated, info = self._env.step(action)
         done = terminated or truncated
         begun = None
@@ -110,7 +110,7 @@ def _send_error(pipe: Connection, error: Exception, plain: bool = False) -> None
 
 
 def _end_with_the_trainer() -> None:
-    """Have the kernel end this process when the trainer is gone, even in the midst of a step that never returns.
+    """Let the kernel end this process when the trainer is gone, even during a step that never returns.
 
     The fork server's children share its parent-death signal, not the trainer's, and the server itself lives as long
     as any of them. But the trainer alone holds the other end of the pipe that this process was described through:

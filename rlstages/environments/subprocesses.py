@@ -188,7 +188,7 @@ class Workers(VecEnv):
             except CopyError as error:
                 done, answer = False, error
             (answers if done else failures).append(answer)
-        # All have been heard, so that the next question gets no old answer.
+        # Read all answers, so that the next request does not get an old one.
         if failures:
             raise failures[0]
         return answers
@@ -236,7 +236,7 @@ class Workers(VecEnv):
         return CopyError(copy, late(self.timeout, self._asked))
 
     def _death(self, copy: int) -> CopyError:
-        """Say of what a process died."""
+        """Return the error for a process that died."""
         self.processes[copy].join(SECONDS_TO_BE_REAPED)
         code = self.processes[copy].exitcode
         if code is None:
@@ -250,11 +250,11 @@ class Workers(VecEnv):
 
 
 def _start(makers: Makers, pipes: list[Connection], processes: list[BaseProcess]) -> None:
-    """Start a process for each maker; both lists grow with them."""
+    """Start a process for each maker, and append pipes and processes to the lists."""
     _require_files(len(makers))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "rlstages.environments.make"])
-    # The server and the workers' first moments must not be ended by what is meant for the trainer.
+    # Signals for the trainer must not end the server, or workers that have just started.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         forkserver.ensure_running()
@@ -278,7 +278,7 @@ def _start(makers: Makers, pipes: list[Connection], processes: list[BaseProcess]
 
 
 def _require_files(copies: int) -> None:
-    """Raise the limit on open files as far as is needed: the server would die of it with a traceback of its own."""
+    """Raise the limit on open files if necessary, because the server would die with a traceback of its own."""
     needed = len(os.listdir("/dev/fd")) + FILES_PER_COPY * copies + FILES_BESIDES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or needed <= soft:
@@ -293,7 +293,7 @@ def _require_files(copies: int) -> None:
 
 
 def _end(pipes: Sequence[Connection], processes: Sequence[BaseProcess], busy: set[int]) -> None:
-    """End all processes, those that are still at work at once; the others close their environment first."""
+    """End all processes: busy ones at once, the others after they have closed their environment."""
     try:
         for copy in busy:
             processes[copy].kill()

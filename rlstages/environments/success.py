@@ -1,4 +1,4 @@
-"""Whether an episode counts as solved."""
+"""Rules that decide whether an episode counts as solved."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ HELD_BEFORE = (
     'if any step is to count, give Environment(success_at="any")'
 )
 ROUNDING = 1e-6
-"""By how much, relative to the return asked for and at least to 1, a sum of rewards may miss it by rounding."""
+"""Tolerance for rounding in a sum of rewards, relative to the required return (at least 1)."""
 
 
 class NoTruthValue(ValueError):
-    """What was to tell whether an episode is solved is neither true nor false."""
+    """The value of a success rule is neither true nor false."""
 
 
 def why_unknown(error: Exception) -> str:
-    """Return why it cannot be told whether an episode is solved, as half a sentence."""
+    """Return the reason why the success of an episode is unknown, as half a sentence."""
     return str(error) if isinstance(error, NoTruthValue) else reason_of(error)
 
 
@@ -50,12 +50,12 @@ def success_rule(success: Success) -> Rule:
 
 
 def info_key(success: Success) -> str | None:
-    """Return the key of the info that a rule looks at, or `None` where it is a return or a function."""
+    """Return the info key of a rule, or `None` if the rule is a return or a function."""
     return success if isinstance(success, str) and ":" not in success else None
 
 
 def is_true(value: Any) -> bool:
-    """Say whether a value is a truth value, and true."""
+    """Return whether a value is a truth value, and true."""
     try:
         return truth("", value)
     except NoTruthValue:
@@ -72,7 +72,7 @@ def flags_in(infos: Mapping[str, Any], key: str, copies: int) -> np.ndarray:
     """
     values = np.asarray(infos.get(key, False))
     if values.dtype.kind == "O" and values.shape == (copies,):
-        # So gymnasium keeps NumPy's booleans, and lists.
+        # gymnasium stores NumPy's booleans and lists like this.
         values = np.array([value is not None and is_true(value) for value in values])
     if values.size != copies or values.dtype.kind not in "biuf":
         return np.zeros(copies, bool)
@@ -81,7 +81,7 @@ def flags_in(infos: Mapping[str, Any], key: str, copies: int) -> np.ndarray:
 
 
 def truth(name: str, value: Any) -> bool:
-    """Return a boolean, a number 0 or 1, or one of these in an array or list by itself, as a boolean.
+    """Convert a boolean, a number 0 or 1, or an array or list with one of these, to a boolean.
 
     Args:
         name: Name of what the value was found as.
@@ -92,7 +92,7 @@ def truth(name: str, value: Any) -> bool:
     """
     try:
         if hasattr(value, "detach"):
-            # A tensor of torch's, which may be on another device.
+            # A torch tensor may be on another device.
             value = value.detach().cpu()
         array = np.asarray(value)
         if array.dtype.kind == "O" and array.size == 1:

@@ -17,7 +17,7 @@ def with_unit_actions(env: VecEnv) -> VecEnv:
 
 
 class UnitActions(VecEnvWrapper):
-    """Turns a policy's actions into those of the environment; all that lies inside sees and keeps the latter.
+    """Converts a policy's actions to those of the environment. Everything inside uses the environment's units.
 
     Args:
         venv: Copies, whose actions are a Box.

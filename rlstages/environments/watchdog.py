@@ -1,7 +1,7 @@
-"""Calls of a user's code in this process that may never come back are stopped after a while.
+"""Time limits for calls of user code in this process, which may never return.
 
-A thread counts the time; the main thread is interrupted by SIGALRM, which ends Python code, sleeps and most waits. What
-does not answer to that, such as a loop in C, ends the process: nothing is lost but what came after the last checkpoint.
+A thread counts the time and interrupts the main thread by SIGALRM, which ends Python code, sleeps and most waits. If
+that has no effect, as in a loop in C, the process is ended, and only the work since the last checkpoint is lost.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SECONDS_TO_REACT = 3.0
 
 
 class Overdue(Exception):
-    """The call under way has had its time."""
+    """The current call has exceeded its time limit."""
 
 
 class TimeLimit:
-    """A context in which the main thread may stay for some seconds; without `watching` it does nothing.
+    """A context that the main thread must leave within some seconds; without `watching` it does nothing.
 
     Args:
         seconds: Before `Overdue` is raised in it.
@@ -32,7 +32,7 @@ class TimeLimit:
 
     def __init__(self, seconds: float, name: str) -> None:
         self.seconds, self.name = seconds, name
-        # Counted in ticks, not by a clock: a stopped job or a sleeping laptop spends nothing.
+        # Count ticks instead of reading a clock, so that a stopped job or a sleeping laptop uses up no time.
         self.spent = 0.0
         self._outer: TimeLimit | None = None
 
@@ -51,7 +51,7 @@ _watching = False
 
 @contextlib.contextmanager
 def watching(last_words: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Have time limits kept in the main thread; elsewhere, and inside another such context, this does nothing.
+    """Enforce time limits in the main thread; elsewhere, and inside another such context, this does nothing.
 
     Args:
         last_words: Takes a sentence when the process must be ended; default writes it to standard error.

@@ -1,4 +1,4 @@
-"""What happens in a run, as typed records: one line each in `events.jsonl`, the record that all trackers read."""
+"""The events of a run, as typed records: one line each in `events.jsonl`, which all trackers read."""
 
 from rlstages.events.checks import (
     BaselinesMeasured,

@@ -1,4 +1,4 @@
-"""Records of what a run keeps and loses: at the hand-over, in earlier stages, and where it never trains."""
+"""Events for what a policy keeps and loses: at the hand-over, in earlier stages, and in held-out environments."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rlstages.specs.criteria.episodes import Score
 from rlstages.specs.serialization import serializable
 
 FEW = 30
-"""Scores of fewer episodes are marked: the 95 % interval of a success then spans a third of the scale."""
+"""Number of episodes below which a score is marked; its 95 % interval then spans a third of the scale."""
 
 
 @dataclass(frozen=True)
 class HandoverChecked(Payload):
-    """After the first updates the policy was compared with the clone that it was.
+    """The event that the policy was compared with the clone after the first updates.
 
     Attributes:
         attempt: Number of this comparison in the stage, from 1.
@@ -40,7 +40,7 @@ class HandoverChecked(Payload):
     rolled_back: bool
 
     def scalars(self) -> Mapping[str, float | None]:
-        """Return both scores, and how often the clone has come back."""
+        """Return both scores, and the number of times that the clone was restored."""
         return {
             **named("handover/clone", self.before),
             **prefixed("handover", numbers_of(self.after)),
@@ -48,18 +48,18 @@ class HandoverChecked(Payload):
         }
 
     def line(self, stage: StageView) -> str:
-        """Return how the policy compares with the clone."""
+        """Return the result of the comparison."""
         measure = self.measure(stage)
         before, after = (value_of(score, measure) for score in (self.before, self.after))
         end = f"{self.fall(before - after)}{', the clone is back' if self.rolled_back else ''}"
         return f"hand-over: {measure} {number(before)} before, {number(after)} after the first updates: {end}"
 
     def measure(self, stage: StageView) -> str:
-        """Return what the two are compared by: `"success"` or `"return"`."""
+        """Return the measure of the comparison: `"success"` or `"return"`."""
         return "success" if stage.measure == "success" and self.before.success is not None else "return"
 
     def fall(self, dip: float, unit: str = "") -> str:
-        """Return a difference of the two in words; a dip is one that is seen, beyond luck or not."""
+        """Return the difference of the two in words. A dip need not be significant."""
         if dip <= 0.0:
             return "no dip"
         luck = ", beyond luck" if self.fell else ", which may be luck" if self.p_value is not None else ""
@@ -68,7 +68,7 @@ class HandoverChecked(Payload):
 
 @dataclass(frozen=True)
 class HandoverRecovered(Payload):
-    """After a drop at the hand-over, training episodes are as good as the clone's were.
+    """The event that, after a drop at the hand-over, training episodes are as good as the clone's.
 
     Attributes:
         stage_steps: Environment steps of this stage so far.
@@ -89,7 +89,7 @@ class HandoverRecovered(Payload):
 
 @dataclass(frozen=True)
 class ExplorationMeasured(Payload):
-    """How much a policy tries in the states that it meets, and whether it was made to try more.
+    """The event that exploration was measured, and perhaps restored.
 
     Attributes:
         stage_steps: Environment steps of this stage so far.
@@ -115,7 +115,7 @@ class ExplorationMeasured(Payload):
         }
 
     def line(self, stage: StageView) -> str:
-        """Return how much it tries."""
+        """Return the measured exploration."""
         if self.std is not None:
             tried = f"standard deviation {number(self.std)} of half an action's range"
         else:
@@ -126,7 +126,7 @@ class ExplorationMeasured(Payload):
 
 @dataclass(frozen=True)
 class LookedBack(Payload):
-    """The frozen policy was examined in the environment of the stage before.
+    """The event of a look-back: the frozen policy played in the environment of the stage before.
 
     Attributes:
         look: Number of this look in the stage, from 1.
@@ -143,7 +143,7 @@ class LookedBack(Payload):
     over: bool
 
     def scalars(self) -> Mapping[str, float | None]:
-        """Return what the episodes say, once all are played."""
+        """Return the result of the look-back, once all episodes are played."""
         if not self.over:
             return {}
         return {
@@ -154,17 +154,17 @@ class LookedBack(Payload):
         }
 
     def line(self, stage: StageView) -> str:
-        """Return what the episodes say, once all are played."""
+        """Return the result of the look-back, once all episodes are played."""
         return f"look back at {self.found()}" if self.over else ""
 
     def found(self) -> str:
-        """Return what the episodes say so far."""
+        """Return the result of the episodes so far."""
         return f"{self.stage}: {self.decline}"
 
 
 @dataclass(frozen=True)
 class BaselinesMeasured(Payload):
-    """Chance and the expert were scored in an environment.
+    """The event that random actions and the expert were scored in an environment.
 
     Attributes:
         environment: Its name, as in `Retained`.
@@ -199,7 +199,7 @@ class Retained:
         return self.normalized if measure == "normalized" else value_of(self.score, measure)
 
     def scalars(self, section: str) -> Mapping[str, float | None]:
-        """Return the score as metrics; a slash in the environment's name would be a part of their path."""
+        """Return the score as metrics, with slashes in the environment's name replaced."""
         if self.score is None:
             return {}
         values = {**numbers_of(self.score), "normalized": self.normalized}
@@ -208,7 +208,7 @@ class Retained:
 
 @dataclass(frozen=True)
 class RetentionMeasured(Payload):
-    """The policy that left this stage was scored in every environment of the curriculum.
+    """The event that the policy after this stage was scored in every environment of the curriculum.
 
     Attributes:
         scores: Scores in the environments of all stages, in order.

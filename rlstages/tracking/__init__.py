@@ -12,7 +12,7 @@ from rlstages.storage.run_directory import RunDirectory, read_events
 
 Track = Literal["auto", "online", "offline", "none"]
 Extra = Literal["system", "code"]
-"""What W&B is sent only when that is asked for: measurements of the machine, and the files of the curriculum."""
+"""Data that W&B gets only on request: measurements of the machine, and the files of the curriculum."""
 
 
 def open_trackers(
@@ -24,7 +24,7 @@ def open_trackers(
     system: bool = False,
     code: Sequence[Path] = (),
 ) -> list[Tracker]:
-    """Open what follows a run.
+    """Open the trackers of a run.
 
     Args:
         run: Run directory, before this session's first event.
@@ -56,6 +56,6 @@ def open_trackers(
 
 
 def _print(line: str) -> None:
-    """Print a line: also a notebook shows it. An output that is closed is no fault of the run."""
+    """Print a line, in a notebook too, and ignore a closed output."""
     with suppress(OSError, ValueError):
         print(line, flush=True)

@@ -1,4 +1,4 @@
-"""A run on the console: a live view on a terminal, plain lines elsewhere."""
+"""The console trackers: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAST_SECONDS, _MOST_SECONDS = 5.0, 30.0
 
 
 class _Stream:
-    """Writes to a stream that may be closed, piped into `head`, or unable to show a character: it never raises."""
+    """A stream wrapper that never raises, even if the stream is closed or cannot encode a character."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -72,11 +72,11 @@ class LiveConsole:
         self._started = False
 
     def __call__(self, event: Event) -> None:
-        """Follow the event; what it changes shows at the next refresh."""
-        # Never held while printing: the refreshing thread takes rich's lock first and this one second.
+        """Take an event, which shows at the next refresh."""
+        # Do not hold this lock while printing: the refreshing thread takes rich's lock first and this one second.
         with self._lock:
             self._state.take(event)
-            # The clock of the events, so that a log that is shown later has its own times.
+            # Use the time of the events, so that a log that is shown later has its own times.
             self._lag = time.time() - event.time
         if not self._started:
             self._started = True
@@ -85,17 +85,17 @@ class LiveConsole:
             self._console.print(Text(_clean(event.payload.line(self._state.place_of(event))), "yellow"))
 
     def say(self, line: str) -> None:
-        """Print a line that belongs to no event, above the live view."""
+        """Print a line without an event, above the live view."""
         self._console.print(_clean(line), soft_wrap=True)
 
     def render(self) -> RenderableType:
-        """Return the picture of this moment."""
+        """Return the current view."""
         with self._lock:
             now = time.time() - self._lag
             return live_view(self._state, self._glyphs, self._console.width, self._console.height, now)
 
     def close(self) -> None:
-        """Take the live view away and print the table of stages."""
+        """Remove the live view, and print the table of stages."""
         if self._started:
             self._live.stop()
             with self._lock:
@@ -130,7 +130,7 @@ class PlainConsole:
             self._console.print(_clean(place + line), soft_wrap=True)
 
     def say(self, line: str) -> None:
-        """Print a line that belongs to no event."""
+        """Print a line without an event."""
         self._console.print(_clean(line), soft_wrap=True)
 
     def close(self) -> None:
@@ -138,13 +138,13 @@ class PlainConsole:
         _print_end(self._state, self._console, self._run)
 
     def _is_due(self, event: Event) -> bool:
-        """Return whether to print an event, of those that come often only now and then."""
+        """Return whether to print an event. Frequent ones are printed only now and then."""
         payload, kind = event.payload, type(event.payload)
         every = payload.often(self._state.place_of(event))
         if not every:
             return True
         self._unseen[kind] += 1
-        # A clock that was put back must not silence the console until it has caught up.
+        # If the clock was set back, the console must not stay silent until it has caught up.
         since = abs(event.time - self._last_time)
         due = since >= _MOST_SECONDS or (self._unseen[kind] >= every and since >= _LEAST_SECONDS)
         if isinstance(payload, RolloutFinished) and payload.phase != self._phase:

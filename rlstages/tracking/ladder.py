@@ -1,4 +1,4 @@
-"""The stages of a run as rich renderables: the ladder, and the stage that runs now in detail."""
+"""Rich renderables of a run: the ladder of stages, and the current stage in detail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLORS = {"reached": "green", "completed": "green", "missed": "red", "collapsed
 
 @dataclass(frozen=True)
 class Glyphs:
-    """The characters a terminal can show."""
+    """The characters that a terminal can show."""
 
     reached: str = "✓"
     missed: str = "✗"
@@ -51,7 +51,7 @@ def live_view(state: RunState, glyphs: Glyphs, width: int, height: int, now: flo
 
 
 def heading(state: RunState, now: float) -> Table:
-    """Return a line with what is run, its seed and how long it has taken in this session."""
+    """Return a line with the curriculum, the seed and the duration of this session."""
     grid = Table.grid(expand=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_column(justify="right", no_wrap=True)
@@ -62,7 +62,7 @@ def heading(state: RunState, now: float) -> Table:
 
 
 def ladder(state: RunState, glyphs: Glyphs, width: int, now: float | None = None, room: int | None = None) -> Table:
-    """Return a table with a row for each stage; where there are more than fit into `room`, those around the current."""
+    """Return a table with a row for each stage, or those around the current one if not all fit into `room`."""
     table = Table(box=None, padding=(0, 1), expand=True, header_style="dim", pad_edge=False)
     table.add_column("", width=1, no_wrap=True)
     table.add_column("stage", ratio=1, min_width=8, no_wrap=True, overflow="ellipsis")
@@ -85,7 +85,7 @@ def ladder(state: RunState, glyphs: Glyphs, width: int, now: float | None = None
 
 
 def detail(stage: StageState, glyphs: Glyphs, width: int) -> Table:
-    """Return what the running stage does, in a few lines."""
+    """Return the activity of the current stage, in a few lines."""
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(ratio=1)
@@ -96,7 +96,7 @@ def detail(stage: StageState, glyphs: Glyphs, width: int) -> Table:
 
 
 def phase(stage: StageState) -> str:
-    """Return what a started stage does now, or how it ended, in a word or two."""
+    """Return the activity or the outcome of a started stage, in a word or two."""
     looked, rollout = stage.last(LookedBack), stage.last(RolloutFinished)
     if stage.ended:
         return stage.ended.outcome
@@ -112,7 +112,7 @@ def phase(stage: StageState) -> str:
 
 
 def current_score(stage: StageState) -> float | None:
-    """Return the number that best says how good the policy is now, in the criterion's measure."""
+    """Return the best estimate of the current policy's score, in the criterion's measure."""
     judged, rollout, evaluated = stage.last(Judged), stage.last(RolloutFinished), stage.last(Evaluated)
     if stage.finished:
         return stage.verdict.value if stage.verdict else stage.measured(stage.finished.after)
@@ -215,7 +215,7 @@ def _measure_of(stage: StageState) -> str:
 
 def _window(state: RunState, room: int | None) -> tuple[int, int]:
     total = len(state.stages)
-    # The head, and the two lines that say how many are hidden.
+    # The header, and the two lines with the numbers of hidden stages
     shown = total if room is None else max(3, room - 3)
     if shown >= total:
         return 0, total
@@ -225,7 +225,7 @@ def _window(state: RunState, room: int | None) -> tuple[int, int]:
 
 
 def sparkline(values: Sequence[float], width: int, bars: str = _UNICODE_BARS) -> str:
-    """Return values as a row of bars, each the mean of an equal share of them, between their least and greatest.
+    """Return values as a row of bars, each the mean of an equal share of them, scaled to their range.
 
     Args:
         values: Values in order; non-finite ones are left out.

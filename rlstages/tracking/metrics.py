@@ -1,4 +1,4 @@
-"""An event's numbers under the names that W&B and TensorBoard show."""
+"""Metrics of events, under the names that W&B and TensorBoard show."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SUMMARIES = {
     "clone/accuracy": "max,last",
     "clone/held_out_loss": "min,last",
 }
-"""What W&B's summary keeps of a metric; of all others the last value, which for a score is that of the last policy."""
+"""Aggregates of metrics in W&B's summary. Of all other metrics it keeps the last value."""
 
 
 def metrics(event: Event) -> dict[str, float]:
-    """Return the finite numbers of an event by metric name; empty for an event that has none.
+    """Return the finite metrics of an event by name, or an empty dictionary.
 
     The axis that they belong on (`Payload.axis`) is not among the numbers. Of a confirmation or a look back, which are
     played in waves, only the last wave has numbers: they are of all its episodes.
@@ -31,13 +31,13 @@ def metrics(event: Event) -> dict[str, float]:
 
 
 class Points:
-    """Turns events into points, on an axis each: environment steps, or a count over the whole run."""
+    """Turns events into points on axes: environment steps, or a count over the whole run."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
     def __call__(self, event: Event) -> dict[str, float]:
-        """Return the metrics of the next event, and its place on its axis where that is not the steps'."""
+        """Return the metrics of the next event, and its position if its axis is not that of steps."""
         numbers, axis = metrics(event), event.payload.axis
         self._counts[axis] += 1
         return {**numbers, axis: self._counts[axis]} if numbers and axis != STEP_AXIS else numbers

@@ -1,4 +1,4 @@
-"""How far a run has come, read from its directory: `rlstages.show`."""
+"""The progress of a run, read from its directory: `rlstages.show`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlstages.tracking.state import RunState
 
 @dataclass(frozen=True)
 class RunOverview:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
         path: Run directory.
@@ -35,7 +35,7 @@ class RunOverview:
 
 
 def show(run: Path | str) -> RunOverview:
-    """Return how far a run has come; nothing that it names is imported, so the run may be anybody's.
+    """Return the progress of a run. No code that the run names is imported, so runs of strangers are safe.
 
     Args:
         run: Run directory, also of a run that is under way.

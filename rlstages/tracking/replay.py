@@ -1,4 +1,4 @@
-"""A run that is over, or interrupted, once more for Weights & Biases and TensorBoard, from its event log alone."""
+"""Uploading a finished or interrupted run to Weights & Biases and TensorBoard, from its event log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _warn = logging.getLogger(__name__).warning
 
 @dataclass(frozen=True)
 class Tracked:
-    """What Weights & Biases has of a run.
+    """The state of a run at Weights & Biases.
 
     Attributes:
         mode: `"online"` or `"offline"`.
@@ -44,7 +44,7 @@ def track(
     warn: Callable[[str], None] = _warn,
     seconds: float = _SECONDS,
 ) -> Tracked:
-    """Give W&B and TensorBoard what they lack of a finished or interrupted run.
+    """Complete a finished or interrupted run at W&B and in TensorBoard.
 
     Online, points that W&B has already are not sent again, and files that it has already make no new versions; offline,
     and for TensorBoard, the files are written anew. So a second call changes nothing.

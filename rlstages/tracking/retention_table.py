@@ -1,4 +1,4 @@
-"""What a run kept on its way, gathered from its events: the retention matrix, and the hand-over after cloning."""
+"""The retention matrix and the hand-over of a run, gathered from its events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rlstages.storage.record import shell_path
 from rlstages.tracking.state import RunState, StageState
 
 KEPT = 0.9
-"""A smaller share of what the policy scored there when that variant's own stage ended is shown in colour."""
+"""Share of the score at the end of a variant's own stage below which a score is shown in colour."""
 
 _MEASURES = {"normalized": "normalized score", "success": "success", "return": "return"}
 
@@ -45,7 +45,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Matrix:
-    """What each policy that left a stage scores in each environment.
+    """The scores of the policy after each stage in each environment.
 
     Attributes:
         stages: Rows, by the name of the stage that the policy left.
@@ -93,7 +93,7 @@ def matrix_of(state: RunState) -> Matrix | None:
 
 
 def _cell(state: RunState, stage: StageState, told: RetentionMeasured, variant: Variant) -> Retained:
-    """Return a score, on the scale of what is known by now; the next stage's own one where that has it."""
+    """Return a score, normalised by the known baselines; use the score of the next stage if that has one."""
     unknown = Retained(variant.name, variant.measure, None, None)
     found = next((one for one in (*told.scores, *told.held_out) if one.environment == variant.name), unknown)
     score, following = found.score, state.stages[stage.index + 1 : stage.index + 2]
@@ -149,7 +149,7 @@ def print_kept(state: RunState, console: Console, run: Path | None = None) -> No
 
 
 def notes(state: RunState, matrix: Matrix, run: Path | None = None) -> list[str]:
-    """Return what a reader of the matrix needs to know, in a line each."""
+    """Return the notes below the matrix, one line each."""
     told = []
     evaluate = f"rlstages evaluate {'RUN' if run is None else shell_path(run)}"
     if matrix.measure == "normalized":
@@ -173,18 +173,18 @@ def _span(numbers: Sequence[int]) -> str:
 
 
 def cost_line(matrix: Matrix) -> str:
-    """Return what the matrix has taken, in one line."""
+    """Return the cost of the matrix, in one line."""
     took = f"{text.count(matrix.steps)} environment steps and {text.span(matrix.seconds)}"
     return f"These scores took {took}, {matrix.share:.1%} of the run's time."
 
 
 def handover_lines(state: RunState) -> list[str]:
-    """Return a line for each stage that took over a clone: how far it fell, and when it had recovered."""
+    """Return a line for each hand-over, with the drop of the policy and the time of its recovery."""
     return [_handover(state, stage) for stage in state.stages if stage.handover]
 
 
 def dip_of(state: RunState, stage: StageState) -> tuple[float, bool]:
-    """Return how far the policy fell at the first look after the hand-over, and whether that is normalised.
+    """Return the drop of the policy in the first comparison after the hand-over, and whether it is normalised.
 
     It is a share of the distance from chance to the expert where both are known and the matrix is normalised, and else
     in the measure's own units.
@@ -216,7 +216,7 @@ def _handover(state: RunState, stage: StageState) -> str:
 
 
 def kept(state: RunState) -> dict[str, Any]:
-    """Return the hand-overs and the last policy's scores as JSON data: what a run's summary holds."""
+    """Return the hand-overs and the final policy's scores as JSON data, for a run's summary."""
     matrix = matrix_of(state)
     handovers = {
         stage.name: {

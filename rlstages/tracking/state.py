@@ -1,4 +1,4 @@
-"""Where a run stands, gathered from its events: what the console shows and the W&B table of stages holds."""
+"""The state of a run, gathered from its events, for the console and for W&B's table of stages."""
 
 from __future__ import annotations
 
@@ -88,33 +88,33 @@ class StageState(StageView):
 
     @property
     def finished(self) -> StageFinished | None:
-        """How it was finished, or `None` while it is under way, collapsed, or was not entered."""
+        """The event of its end, or `None` if it is still running, collapsed, or was not entered."""
         return self.last(StageFinished)
 
     @property
     def ended(self) -> StageEnd | None:
-        """How it ended, or `None` while it is under way or was not entered."""
+        """The event of its end or collapse, or `None` if it is still running or was not entered."""
         return self.finished or self.last(StageCollapsed)
 
     @property
     def confirming(self) -> bool:
-        """Whether a confirmation is under way."""
+        """Whether a confirmation is in progress."""
         judged = self.last(Judged)
         return judged is not None and judged is self.work and not judged.decided and not self.ended
 
     @property
     def before(self) -> Score | None:
-        """What the policy scored that entered, or `None`."""
+        """The score of the policy before the stage, or `None`."""
         return next((e.score for e in reversed(self.records[Evaluated]) if e.purpose == "before"), None)
 
     @property
     def handover(self) -> list[HandoverChecked]:
-        """Comparisons of the policy with the clone that it was."""
+        """The comparisons of the policy with the clone."""
         return self.records[HandoverChecked]
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict to show: the final one, or the latest; none where what it judged has been trained since."""
+        """The verdict to show: the final or the latest one, or `None` if the judged policy has been trained since."""
         if self.finished:
             trained_since = self.finished.outcome == "missed" and self.max_epochs is None
             return None if trained_since and self.finished.after else self.finished.verdict
@@ -166,14 +166,14 @@ class RunState:
             self._take_stage(event)
 
     def place_of(self, event: Event) -> StageView:
-        """Return the stage of an event, or one that knows nothing."""
+        """Return the stage of an event, or an empty one."""
         return self.stages[event.stage_index] if 0 <= event.stage_index < len(self.stages) else NO_STAGE
 
     def _take_stage(self, event: Event) -> None:
         payload, index = event.payload, event.stage_index
         if isinstance(payload, StageStarted):
             if payload.visit > 1:
-                # Nothing is kept of what an earlier visit left.
+                # Discard the state of an earlier visit.
                 self.stages[index] = _pending(index, self.curriculum.stages[index])
             stage = self.stages[index]
             stage.visit, stage.kind, stage.description = payload.visit, payload.kind, payload.description
@@ -184,7 +184,7 @@ class RunState:
         if stage.began is None:
             stage.began = event.time
         if isinstance(payload, (RolloutFinished, Judged, EpochFinished)):
-            # A stage that missed its threshold goes on when it is given more steps.
+            # A stage that missed its threshold continues if it gets more steps.
             stage.records[StageFinished].clear()
             stage.work = payload
         elif isinstance(payload, StageEnd):

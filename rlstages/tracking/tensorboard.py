@@ -1,4 +1,4 @@
-"""TensorBoard: a run's metrics as an event file, written with the `tensorboard` package alone."""
+"""The TensorBoard tracker, which writes a run's metrics with only the `tensorboard` package."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class TensorBoardTracker:
         from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
         self._directory.mkdir(parents=True, exist_ok=True)
-        # A resumed run goes back to its checkpoint: what older files say of the steps after it would stay on the charts
-        # beside the new truth, so the file is made again from the event log.
+        # A resumed run goes back to its checkpoint. Older files would keep outdated points after it, so the file is
+        # written anew from the event log.
         for file in self._directory.glob(f"{_PREFIX}*"):
             file.unlink()
-        # tensorboard's own EventFileWriter puts the host name into the file name.
+        # tensorboard's own EventFileWriter would put the host name into the file name.
         path = self._directory / f"{_PREFIX}{int(time):010d}.rlstages"
         self._writer = RecordWriter(path.open("wb"))
         self._writer.write(event_pb2.Event(wall_time=time, file_version="brain.Event:2").SerializeToString())

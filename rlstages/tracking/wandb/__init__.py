@@ -1,1 +1,1 @@
-"""Weights & Biases: a process of its own follows the event log, so that it can never hurt a training."""
+"""The Weights & Biases tracker, a separate process that follows the event log and cannot harm the training."""

@@ -1,4 +1,4 @@
-"""A run's files as W&B artifacts: what they are called there, and what they were made from."""
+"""W&B artifacts of a run's files, with their names and their lineage."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Artifacts:
             self._add_own(left, stage, [left.about.get("outcome", ""), FINAL if final else ""])
 
     def use_other_runs(self, here: Path) -> None:
-        """Draw the edges from the policies of other runs that this one is made from; what W&B lacks has none."""
+        """Link this run to the policies of other runs from which it is made, as far as W&B has them."""
         for name in policies_used(self._record, here) if self._online and self._record is not None else ():
             try:
                 self._run.use_artifact(name)
@@ -102,7 +102,7 @@ class Artifacts:
             self._logged[left.digest] = artifact
 
     def _add(self, files: Mapping[str, str], kind: str, about: dict[str, Any], aliases: list[str]) -> Any:
-        """Add files by their names in the artifact; return it, or `None` where W&B refuses."""
+        """Add files to an artifact by name; return the artifact, or `None` if W&B refuses it."""
         import wandb
 
         name = collection(self._state.curriculum.name, kind)
@@ -120,7 +120,7 @@ class Artifacts:
         return artifact
 
     def _use(self, digest: str | None) -> None:
-        """Draw the edge from an artifact of this session to what is made from it; metadata name the parent anyway."""
+        """Link an artifact of this session to what is made from it. The metadata name the parent in any case."""
         parent = self._logged.get(digest or "")
         if not self._edges or parent is None:
             return
@@ -132,18 +132,18 @@ class Artifacts:
 
 
 def collection(curriculum: str, kind: str) -> str:
-    """Return the name of the artifact that all policies, or all demonstrations, of a curriculum are versions of."""
+    """Return the name of the artifact whose versions are all policies, or all demonstrations, of a curriculum."""
     return f"{_plain(curriculum)[: _MOST - len(kind) - 1]}-{kind}"
 
 
 def stage_alias(stage: str) -> str:
-    """Return the alias of what a stage has left; words that W&B or this package use themselves are set apart."""
+    """Return the alias for the file of a stage, which avoids words that W&B or this package use."""
     alias = _plain(stage)[:_MOST]
     return f"stage-{alias}" if _TAKEN.fullmatch(alias) else alias
 
 
 def digest_alias(digest: str) -> str:
-    """Return the alias that tells one file from all others."""
+    """Return the alias that identifies a file."""
     return f"sha256-{digest[:16]}"
 
 

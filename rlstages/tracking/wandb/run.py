@@ -1,4 +1,4 @@
-"""A run's events as a W&B run: points, tables, the summary and alerts."""
+"""A W&B run from the events of a run: points, tables, the summary and alerts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _MOST_POINTS = 500
 
 
 class WandbRun:
-    """Takes the events of a run from its very first one on, and gives W&B those that it does not have.
+    """Takes all events of a run, and sends W&B those that it does not have.
 
     A point's place in W&B (`_step`) is the number of events with metrics before it. A run that was resumed repeats the
     events that came after its checkpoint, and they fall on the same places: what W&B has is never sent twice.
@@ -131,7 +131,7 @@ class WandbRun:
             self._run.summary.update({"outcome": payload.outcome, "reason": without_paths(payload.reason)})
 
     def finish(self) -> None:
-        """Send what is left and wait until W&B has all of it."""
+        """Send the rest, and wait until W&B has everything."""
         if self._run is not None and self._artifacts is not None:
             self._release()
             self._artifacts.release()
@@ -166,7 +166,7 @@ class WandbRun:
         return False
 
     def _release(self) -> None:
-        """Log the rollout that was held back, so that no stage lacks its last one."""
+        """Log the rollout that was held back, so that each stage has its last one."""
         held, self._held = self._held, None
         if held is not None:
             self._log(*held)
@@ -196,7 +196,7 @@ class WandbRun:
                 self._run.define_metric(f"{section}/*" if slash else section, step_metric=axis)
 
     def _alert(self, event: Event, ended: StageEnd) -> None:
-        """Tell the user of a stage that went wrong just now; what is uploaded later is no news."""
+        """Alert the user to a stage that has just failed; later uploads trigger no alert."""
         news = time.time() - event.time <= _NEWS_SECONDS
         if self._online and news and ended.outcome in ("missed", "collapsed"):
             title = f"{ended.outcome}: {event.stage_name}"[:_MOST_OF_A_TITLE]
@@ -204,7 +204,7 @@ class WandbRun:
 
 
 def _summary(state: RunState) -> dict[str, Any]:
-    """Return how the finished stages ended; the last of them is the run's result so far."""
+    """Return the outcomes of the finished stages; the last one is the run's result so far."""
     finished = [(stage, stage.finished) for stage in state.stages if stage.finished]
     last, end = finished[-1]
     return {
@@ -224,14 +224,14 @@ def _verdict(stage: StageState, end: StageFinished) -> dict[str, Any]:
 
 
 class GateCurve:
-    """What gates look at, rollout by rollout, and what they ask for: two lines of one chart."""
+    """The chart of the value that gates test and of their threshold, rollout by rollout."""
 
     def __init__(self) -> None:
         self._points: list[tuple[int, float, float]] = []
         self._seen, self._every = 0, 1
 
     def take(self, event: Event) -> None:
-        """Follow one event; of a long run every second, fourth, ... rollout is kept."""
+        """Take an event. In a long run, only every second, fourth, ... rollout is kept."""
         payload = event.payload
         if not isinstance(payload, RolloutFinished) or payload.value is None:
             return
@@ -285,7 +285,7 @@ def _value_and_episodes(cell: Retained) -> tuple[float | None, int]:
 def _table_row(stage: StageState, ended: StageEnd) -> list[Any]:
     row = [stage.name, ended.visit, stage.kind, ended.outcome, ended.stage_steps, round(ended.seconds, 1)]
     if isinstance(ended, StageCollapsed):
-        # These numbers are of the stage before, which is what was lost.
+        # These numbers belong to the stage before, whose skill was lost.
         decline = ended.decline
         return [*row, decline.measure, None, decline.value, decline.bound, decline.level]
     before, after, verdict = stage.measured(ended.before), stage.measured(ended.after), ended.verdict

@@ -1,4 +1,4 @@
-"""How a W&B run is opened: whether it is online, what it says of itself, and where its files lie.
+"""Opening a W&B run: its mode, its metadata and the place of its files.
 
 It stays inside its run directory, says nothing of the machine and never asks. What writes files works in the current
 directory, which is the run directory: W&B writes the paths it is given into its files, and relative ones tell nobody
@@ -41,7 +41,7 @@ _ONLY = [("type", "Agent"), ("type", "Environment"), ("type", "Expert")]
 
 
 def said_mode(wanted: Wanted) -> Wanted:
-    """Return what the user has said, without importing wandb.
+    """Return the mode that the user has set, without importing wandb.
 
     `"auto"` follows `WANDB_MODE`, then what `wandb offline` saved; where neither says anything it stays, and
     `tracking_mode` decides. Anything else stands as it is.
@@ -53,7 +53,7 @@ def said_mode(wanted: Wanted) -> Wanted:
 
 
 def tracking_mode(wanted: Wanted) -> Mode:
-    """Decide how a run is tracked: as was said, else online where a key is configured, and offline where none is.
+    """Return the mode of a run: the one that the user has set, else online if a key is configured, else offline.
 
     It imports wandb where nothing was said, which takes half a second.
     """
@@ -64,7 +64,7 @@ def tracking_mode(wanted: Wanted) -> Mode:
 
 
 def _has_key() -> bool:
-    """Ask wandb: it knows its servers, their older names, and where a key may be."""
+    """Return whether wandb finds a key, at any of its servers and places."""
     from wandb import Settings
     from wandb.errors import AuthenticationError
     from wandb.sdk.lib.wbauth import authenticate_session
@@ -76,10 +76,10 @@ def _has_key() -> bool:
     try:
         return authenticate_session(host=host, source="", prompt=False, update_session=False) is not None
     except AuthenticationError:
-        # A key that is none: going online tells the user so, and staying offline would not.
+        # The key is invalid. Going online tells the user so; staying offline would not.
         return True
     except (OSError, UnicodeDecodeError):
-        # What should hold the key cannot be read.
+        # The file that should contain the key cannot be read.
         return False
 
 
@@ -121,7 +121,7 @@ def redirect_wandb(run_id: str | None) -> None:
 
 
 def open_run(mode: Literal["online", "offline"], run_id: str, init_seconds: float, system: bool, **options: Any) -> Any:
-    """Open a run; online, one that is there already is gone on with.
+    """Open a run, or continue an existing one if online.
 
     Args:
         mode: Whether W&B's server is asked.
@@ -141,7 +141,7 @@ def open_run(mode: Literal["online", "offline"], run_id: str, init_seconds: floa
 
 
 def belonging(otherwise: str, notes: str | None, tags: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of `wandb.init` that say what the run belongs to, and what the user says of it.
+    """Return the arguments of `wandb.init` for group, job type, tags and notes.
 
     The user's own group and type (`WANDB_RUN_GROUP`, `WANDB_JOB_TYPE`) go before those of the comparison or sweep whose
     directory the run lies in; an arm's tag is added to the run's own and the user's (`WANDB_TAGS`); a run's own notes
@@ -164,7 +164,7 @@ def belonging(otherwise: str, notes: str | None, tags: Sequence[str]) -> dict[st
 
 
 def remove_runs() -> None:
-    """Remove what earlier sessions left of this run: the whole of it is written again."""
+    """Remove the files of earlier sessions of this run, because the whole run is written again."""
     for folder in [FOLDER / "data", *FOLDER.glob("run-*"), *FOLDER.glob("offline-run-*")]:
         shutil.rmtree(folder, ignore_errors=True)
     remove_logs()
