@@ -108,8 +108,8 @@ class InputError(CodedError, ValueError):
     """Bad input: one sentence that says what is wrong, where, and what to do. The command line exits with 2."""
 
     def retold(self, sentence: str, *, where: object = "") -> InputError:
-        """Return the error with another sentence, and with another place where one is given."""
-        place = where or self.where
+        """Return the error with another sentence, and with a place around its own where one is given."""
+        place = self.where if self.where.startswith(str(where)) else f"{where}: {self.where}".removesuffix(": ")
         return InputError(sentence, self.code, place, self.name, self.value, trace=self.trace)
 
 

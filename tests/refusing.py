@@ -12,8 +12,8 @@ from rlstages.errors import CodedError, InputError
 def told(error):
     """Return an error's code, place and name; of a path the last part is enough."""
     assert isinstance(error, CodedError)
-    where = os.path.basename(error.where) if os.path.isabs(error.where) else error.where
-    return error.code, where, error.name
+    parts = [os.path.basename(part) if os.path.isabs(part) else part for part in error.where.split(": ")]
+    return error.code, ": ".join(parts), error.name
 
 
 @contextmanager

@@ -93,4 +93,6 @@ def test_told_again_an_error_keeps_what_a_script_reads():
 
     assert (str(again), again.code, again.where, again.name) == ("Arm 'b': It.", "setting-range", "Agent", "n_envs")
     assert (again.value, again.trace) == (0, "a")
-    assert again.retold("It.", where="stage 'a'").where == "stage 'a'"
+    assert again.retold("It.", where="stage 'a'").where == "stage 'a': Agent"
+    assert again.retold("It.", where="Agent").where == "Agent"
+    assert InputError("It.").retold("It.", where="stage 'a'").where == "stage 'a'"

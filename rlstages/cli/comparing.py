@@ -43,7 +43,7 @@ def load_plan(
         try:
             own[name], values[name] = load_with_parameters(source, {**parameters, **changed})
         except InputError as error:
-            raise error.retold(f"Arm {name!r}: {error}") from None
+            raise error.retold(f"Arm {name!r}: {error}", where=f"arm {name!r}") from None
     return make_plan(curriculum, arms=arms, own_arms=own, parameters=values, **settings)
 
 

@@ -66,8 +66,10 @@ class Replayed:
         try:
             observations, whole = zip(*self._venv.replay(list(zip(numbers, starts, state, strict=True))), strict=True)
         except CopyError as error:
-            what = f"copy {error.copy} {error.what}, when its episode {numbers[error.copy or 0]} was played again"
-            raise EnvironmentFault(f"{self._spec}: {what}.", where=self._spec, trace=error.trace) from error
+            number = numbers[error.copy or 0]
+            sentence = f"{self._spec}: copy {error.copy} {error.what}, when its episode {number} was played again."
+            where = f"{self._spec}: copy {error.copy}, episode {number}"
+            raise EnvironmentFault(sentence, where=where, trace=error.trace) from error
         longest = max(state, key=len)
         played = np.zeros((len(longest), len(state), *longest.shape[1:]), longest.dtype)
         for copy, actions in enumerate(state):

@@ -137,12 +137,13 @@ class Reports:
             )
         place = self._counts.place(error.copy, step)
         sentence = f"{self.environment}: copy {error.copy} {error.what}, at {place}."
-        return EnvironmentFault(sentence, where=self.environment, trace=error.trace)
+        where = f"{self.environment}: copy {error.copy}, {place}"
+        return EnvironmentFault(sentence, where=where, trace=error.trace)
 
     def _tell(self, found: Finding) -> None:
         """Stop, or warn."""
         if found.fatal:
             place = self._counts.place(found.copy)
             sentence = f"{self.environment}: copy {found.copy} gave {found.what} at {place}."
-            raise EnvironmentFault(sentence, where=self.environment)
+            raise EnvironmentFault(sentence, where=f"{self.environment}: copy {found.copy}, {place}")
         self.note(f"gives {found.what}", found.seen, found.copy)

@@ -179,7 +179,7 @@ class SuccessJudge:
             place = self._counts.place(copy)
             raise EnvironmentFault(
                 f"{self._spec}: whether copy {copy} succeeded cannot be told ({why_unknown(error)}), at {place}.",
-                where=self._spec,
+                where=f"{self._spec}: copy {copy}, {place}",
                 name="success",
                 trace=traceback_of(error) if ":" in str(self._spec.success) else "",
             ) from error

@@ -54,7 +54,7 @@ def require_fit(agent: Agent, observation_space: gym.Space[Any], action_space: g
         require(any(is_vector(part) for part in parts), sentence, "setting-conflict", "Agent", "normalize_observations")
     if isinstance(observation_space, spaces.Dict):
         sentence = "The observations are a dictionary without keys; nothing is seen."
-        require(len(observation_space.spaces) > 0, sentence, "spaces-unsupported")
+        require(len(observation_space.spaces) > 0, sentence, "spaces-unsupported", "observations")
         for key, part in observation_space.spaces.items():
             _require_key(key, part)
     else:
@@ -67,30 +67,30 @@ def _require_key(key: str, part: gym.Space[Any]) -> None:
     """Refuse a key of a dictionary space that the network cannot use, or whose space it cannot use."""
     plain = isinstance(key, str) and bool(key) and "." not in key and not hasattr(_RESERVED, key)
     sentence = f"The observations have the key {key!r}, which torch cannot name a part of a network; rename it."
-    require(plain, sentence, "spaces-unsupported", name=str(key))
+    require(plain, sentence, "spaces-unsupported", "observations", str(key))
     where = f"The observations have {key!r},"
     small = is_image_space(part) and not _is_large(part)
     sentence = (
         f"{where} {describe_space(part)}, an image for MultiInputPolicy, which needs at least 36 x 36 pixels; make it "
         f"larger in a wrapper, or {_FLATTEN}."
     )
-    require(not small, sentence, "spaces-unsupported")
-    _require_part(where, part)
+    require(not small, sentence, "spaces-unsupported", "observations", key)
+    _require_part(where, part, key)
 
 
-def _require_part(where: str, part: gym.Space[Any]) -> None:
+def _require_part(where: str, part: gym.Space[Any], key: str = "") -> None:
     """Refuse an observation space that stable-baselines3's policies do not support."""
     said = describe_space(part)
-    _require_from_zero(where, part, f"wrap the environment so that it does, or {_FLATTEN}")
+    _require_from_zero(where, part, f"wrap the environment so that it does, or {_FLATTEN}", "observations", key)
     shape = part.shape or ()
     has_axis = bool(shape) or isinstance(part, spaces.Discrete)
     sentence = f"{where} {said}, a number without an axis; give it the shape (1,), or {_FLATTEN}."
-    require(has_axis, sentence, "spaces-unsupported")
-    require(0 not in shape, f"{where} {said}, which holds no number; leave it out.", "spaces-unsupported")
+    require(has_axis, sentence, "spaces-unsupported", "observations", key)
+    sentence = f"{where} {said}, which holds no number; leave it out."
+    require(0 not in shape, sentence, "spaces-unsupported", "observations", key)
     flat = len(shape) == 1 or not isinstance(part, spaces.MultiDiscrete)
-    require(
-        flat, f"{where} MultiDiscrete of the shape {shape}, which no policy takes; {_FLATTEN}.", "spaces-unsupported"
-    )
+    sentence = f"{where} MultiDiscrete of the shape {shape}, which no policy takes; {_FLATTEN}."
+    require(flat, sentence, "spaces-unsupported", "observations", key)
 
 
 def require_actions(space: gym.Space[Any]) -> None:
@@ -105,11 +105,11 @@ def require_actions(space: gym.Space[Any]) -> None:
         f"Actions of {said} are not supported; wrap the environment to take Discrete, MultiDiscrete, MultiBinary or "
         "a Box."
     )
-    require(isinstance(space, supported), sentence, "spaces-unsupported")
-    _require_from_zero("The actions are", space, "wrap the environment so that it does")
+    require(isinstance(space, supported), sentence, "spaces-unsupported", "actions")
+    _require_from_zero("The actions are", space, "wrap the environment so that it does", "actions")
     shape = space.shape or ()
     sentence = f"The actions are {said}, which holds no number; there is nothing to learn."
-    require(0 not in shape, sentence, "spaces-unsupported")
+    require(0 not in shape, sentence, "spaces-unsupported", "actions")
     if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
         kind = type(space).__name__
         choices = space.nvec.reshape(-1).tolist() if isinstance(space, spaces.MultiDiscrete) else int(np.prod(shape))
@@ -119,14 +119,14 @@ def require_actions(space: gym.Space[Any]) -> None:
             f"The actions are {kind} of the shape {shape}, which no policy gives; let a wrapper take "
             f"{kind}({choices}), and reshape its actions."
         )
-        require(flat, sentence, "spaces-unsupported")
+        require(flat, sentence, "spaces-unsupported", "actions")
     if isinstance(space, spaces.Box):
         whole = np.dtype(space.dtype).kind != "f"
         sentence = (
             f"The actions are {said}, but a policy gives fractions to a Box; let a wrapper take {_counted(space)} "
             "instead."
         )
-        require(not whole, sentence, "spaces-unsupported")
+        require(not whole, sentence, "spaces-unsupported", "actions")
         require_range(space)
 
 
@@ -141,9 +141,10 @@ def _counted(space: spaces.Box) -> str:
     return f"MultiDiscrete({choices})" + (f", add {low}," if any(low) else "")
 
 
-def _require_from_zero(where: str, space: gym.Space[Any], remedy: str) -> None:
+def _require_from_zero(begin: str, space: gym.Space[Any], remedy: str, where: str, key: str = "") -> None:
     from_zero = not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) or not np.any(space.start)
-    require(from_zero, f"{where} {spell_space(space)}, which does not count from 0; {remedy}.", "spaces-unsupported")
+    sentence = f"{begin} {spell_space(space)}, which does not count from 0; {remedy}."
+    require(from_zero, sentence, "spaces-unsupported", where, key)
 
 
 def _is_large(image: gym.Space[Any]) -> bool:

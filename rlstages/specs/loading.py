@@ -136,5 +136,5 @@ def _guarded(path: Path, run: Callable[[], Any]) -> Any:
             line = f", line {error.lineno}" if error.lineno else ""
             raise InputError(f"{file}{line}: {error.msg}.", "import-failed", f"{file}{line}") from None
         if isinstance(error, InputError):
-            raise error.retold(f"{where}: {error}" if lines else str(error)) from None
+            raise (error.retold(f"{where}: {error}", where=where) if lines else error.retold(str(error))) from None
         raise InputError(f"{where}: {reason_of(error)}", "import-failed", where) from error

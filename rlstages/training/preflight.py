@@ -179,7 +179,7 @@ def _shared_spaces(curriculum: Curriculum) -> Spaces:
                 f"{where}: the {what}s of {environment} are {_contrast(other, one)}, those of {first_environment} in "
                 f"{first_where} are {_contrast(one, other)}; {why}."
             )
-            require(not apart, sentence, "spaces-unsupported", where)
+            require(not apart, sentence, "spaces-unsupported", where, f"{what}s")
         covering = both if both is not None else covering
     return replace(first, observation=covering)
 

@@ -55,7 +55,10 @@ def unsavable_named(run: Trainer) -> Iterator[None]:
             raise
         what = f"Stage {run.spec.name!r}: the state of its runner {run.spec.runner} cannot be saved"
         raise Fault(
-            f"{what} ({error}); let state_dict return arrays and JSON values only.", "runner-invalid", name="state_dict"
+            f"{what} ({error}); let state_dict return arrays and JSON values only.",
+            "runner-invalid",
+            f"stage {run.spec.name!r}",
+            "state_dict",
         ) from error
 
 

@@ -3,7 +3,7 @@ import textwrap
 from unittest.mock import ANY
 
 import pytest
-from refusing import refusal, refused
+from refusing import refusal
 
 from rlstages import Agent, BehaviorCloning, Curriculum, Environment, Expert, FineTuning, SuccessThreshold
 from rlstages.specs.loading import load_curriculum, load_factory, named_curricula, parameters_of
@@ -169,9 +169,12 @@ def test_a_parameter_without_a_value_is_asked_for(write):
         ("def curriculum():\n    return 'rooms'\n", ("import-failed", "my_plan.py", "curriculum")),
         (
             "from rlstages import Agent\ndef curriculum():\n\n    return Agent(n_envs=0)\n",
-            ("setting-range", "Agent", "n_envs"),
+            ("setting-range", "my_plan.py, line 4: Agent", "n_envs"),
         ),
-        ("from rlstages import Environment\nEnvironment(lambda: 1)\n", ("name-invalid", "Environment", "")),
+        (
+            "from rlstages import Environment\nEnvironment(lambda: 1)\n",
+            ("name-invalid", "my_plan.py, line 2: Environment", ""),
+        ),
     ],
 )
 def test_what_goes_wrong_in_a_file_is_one_sentence_with_its_line(write, text, said):
@@ -188,9 +191,7 @@ def test_the_line_is_of_the_file_and_not_of_another_with_its_name(write):
     text = "from rlstages import Environment\n\ndef curriculum():\n    return Environment('')\n"
     # rlstages has a curriculum.py too, and frames of it lie nearer to the error.
     for name in ("specs_of_mine.py", "curriculum.py"):
-        with refused("setting-missing", where="Environment", name="id") as caught:
-            load_curriculum(write(text, name))
-        assert str(caught.value).startswith(f"{name}, line 4: ")
+        assert refusal(load_curriculum, write(text, name)) == ("setting-missing", f"{name}, line 4: Environment", "id")
 
 
 def test_bytes_that_are_no_python_are_refused(write, tmp_path):
@@ -209,9 +210,8 @@ def test_bytes_that_are_no_python_are_refused(write, tmp_path):
     ],
 )
 def test_an_argument_that_is_not_there_is_explained(write, call, said):
-    with refused("setting-unknown", *said) as caught:
-        load_curriculum(write(f"{IMPORTS}def curriculum():\n    return {call}\n"))
-    assert str(caught.value).startswith("my_plan.py, line 3: ")
+    file = write(f"{IMPORTS}def curriculum():\n    return {call}\n")
+    assert refusal(load_curriculum, file) == ("setting-unknown", f"my_plan.py, line 3: {said[0]}", said[1])
 
 
 @pytest.mark.parametrize("name", ["random.py", "rlstages.py", "pytest.py"])

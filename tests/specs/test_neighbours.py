@@ -232,6 +232,6 @@ def test_a_file_that_trains_where_it_is_imported_is_refused(here):
     lay(here)
     with (here / "plan.py").open("a") as file:
         file.write("\n\nfrom rlstages import train\ntrain(curriculum())\n")
-    with refused("call-misplaced", where="plan.py", name="train"):
+    with refused("call-misplaced", where="plan.py, line 16: plan.py", name="train"):
         load_curriculum("plan.py")
     assert not (here / "runs").exists() and "plan" not in sys.modules and not sources()

@@ -129,7 +129,7 @@ def make_arms(curriculum: Curriculum, names: Sequence[str] | None = None) -> dic
             arm = ARMS[name](curriculum)
         except InputError as error:
             sentence = f"Arm {name!r}: {error} Or leave this arm out: --arms takes the names of others."
-            raise error.retold(sentence) from None
+            raise error.retold(sentence, where=f"arm {name!r}") from None
         if names is None and arm in arms.values():
             continue
         same = name != "staged" and arm == staged(curriculum)

@@ -153,4 +153,4 @@ def _own_arm(name: str, curriculum: Curriculum) -> Curriculum:
         refuse_undemonstrated(curriculum.stages)
         return staged(curriculum)
     except InputError as error:
-        raise error.retold(f"Arm {name!r}: {error}") from None
+        raise error.retold(f"Arm {name!r}: {error}", where=f"arm {name!r}") from None
