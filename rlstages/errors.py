@@ -51,6 +51,7 @@ Code = Literal[
     "file-missing",
     "file-damaged",
     "file-unusable",
+    "file-unconfirmed",
     "out-taken",
     "run-busy",
     "run-changed",

@@ -1,8 +1,10 @@
 """How errors are worded: the one place to change when a sentence is improved. Other tests assert codes and fields."""
 
+import errno
 import json
 from pathlib import Path
 from typing import get_args
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ from rlstages.learners.fit import require_fit
 from rlstages.play.experts import showing
 from rlstages.specs.stages.base import StageSpec
 from rlstages.stages.runner import require_result
+from rlstages.storage.checkpoints import replace_durably
 from rlstages.storage.record import read_record
 from rlstages.storage.run_directory import RunDirectory
 from rlstages.training.conditions import require_unchanged
@@ -80,6 +83,11 @@ def of_another_version():
 def inside_a_file():
     written("file", "mine")
     train(easy(), out="file/run")
+
+
+def unconfirmed():
+    with mock.patch("rlstages.storage.checkpoints.sync_directory", side_effect=OSError(errno.ENOSPC, "")):
+        replace_durably(Path("run.json"), b"")
 
 
 def taken():
@@ -362,6 +370,13 @@ SENTENCES = {
         (of_another_version, "run.json cannot be read: it is of version 99, and this rlstages reads version 1.")
     ],
     "file-unusable": [(inside_a_file, "file/run cannot be made: Not a directory; give another --out.")],
+    "file-unconfirmed": [
+        (
+            unconfirmed,
+            "run.json is written, but the disk did not confirm it (the disk is full; free some space), so a power "
+            "cut may undo it.",
+        )
+    ],
     "out-taken": [
         (
             taken,

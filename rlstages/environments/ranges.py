@@ -22,12 +22,14 @@ class Finding(NamedTuple):
         fatal: Whether training cannot go on with it.
         what: What is wrong, as a noun phrase: `"a number in goal that is not finite"`.
         seen: Number.
+        name: Name of the array that has it: `"reward"`, `"observation"`, or a key of a dictionary.
     """
 
     copy: int
     fatal: bool
     what: str
     seen: str
+    name: str = "reward"
 
 
 class Limits(NamedTuple):
@@ -101,9 +103,17 @@ class Ranges:
             copy, place = (int(index[0]) for index in np.nonzero(wrong.reshape(len(values), -1)))
             seen = values.reshape(len(values), -1)[copy, place]
             if not np.isfinite(seen):
-                yield Finding(copy, True, f"a number in {name} that is not finite", str(seen))
+                yield Finding(
+                    copy, True, f"a number in {name} that is not finite", str(seen), name.removeprefix("the ")
+                )
             elif limits.exact:
-                yield Finding(copy, True, f"the number {seen} in {name}, which its space does not have", str(seen))
+                yield Finding(
+                    copy,
+                    True,
+                    f"the number {seen} in {name}, which its space does not have",
+                    str(seen),
+                    name.removeprefix("the "),
+                )
             else:
                 self._limits[name] = _everything(values.dtype)
                 yield Finding(copy, False, f"numbers in {name} far out of its space's bounds", str(seen))

@@ -145,5 +145,6 @@ class Reports:
         if found.fatal:
             place = self._counts.place(found.copy)
             sentence = f"{self.environment}: copy {found.copy} gave {found.what} at {place}."
-            raise EnvironmentFault(sentence, where=f"{self.environment}: copy {found.copy}, {place}")
+            where = f"{self.environment}: copy {found.copy}, {place}"
+            raise EnvironmentFault(sentence, where=where, name=found.name)
         self.note(f"gives {found.what}", found.seen, found.copy)

@@ -88,7 +88,9 @@ def write_checkpoint(directory: Path, name: str, state: Mapping[str, Any]) -> Pa
         os.rename(temporary, final)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise DiskFault(f"Checkpoint {name} could not be saved: {reason(error)}.") from error
+        raise DiskFault(
+            f"Checkpoint {name} could not be saved: {reason(error)}.", where=f"checkpoint {name}"
+        ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -97,7 +99,9 @@ def write_checkpoint(directory: Path, name: str, state: Mapping[str, Any]) -> Pa
     except OSError as error:
         raise DiskFault(
             f"Checkpoint {name} is in its place, but the disk did not confirm it ({reason(error)}), so a power cut may "
-            "undo it."
+            "undo it.",
+            "file-unconfirmed",
+            f"checkpoint {name}",
         ) from error
     return final
 
@@ -190,13 +194,15 @@ def replace_durably(path: Path, content: bytes) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise DiskFault(f"{path} cannot be written: {reason(error)}.") from error
+            raise DiskFault(f"{path} cannot be written: {reason(error)}.", where=path) from error
         raise
     try:
         sync_directory(path.parent)
     except OSError as error:
         raise DiskFault(
-            f"{path} is written, but the disk did not confirm it ({reason(error)}), so a power cut may undo it."
+            f"{path} is written, but the disk did not confirm it ({reason(error)}), so a power cut may undo it.",
+            "file-unconfirmed",
+            path,
         ) from error
 
 

@@ -46,7 +46,7 @@ class EventLog:
             with suppress(OSError):
                 if self._handle is not None:
                     os.ftruncate(self._handle, self._whole)
-            raise DiskFault(f"{self.path} cannot be written: {reason(error)}.") from error
+            raise DiskFault(f"{self.path} cannot be written: {reason(error)}.", where=self.path) from error
         self._whole += len(line) + 1
 
     def _open(self) -> None:
@@ -68,7 +68,7 @@ class EventLog:
             if self._handle is not None:
                 os.fsync(self._handle)
         except OSError as error:
-            raise DiskFault(f"{self.path} cannot be saved: {reason(error)}.") from error
+            raise DiskFault(f"{self.path} cannot be saved: {reason(error)}.", where=self.path) from error
 
     def cut(self, size: int) -> None:
         """Drop what lies after `size` bytes.
@@ -81,7 +81,7 @@ class EventLog:
             if self.size > size:
                 os.truncate(self.path, size)
         except OSError as error:
-            raise DiskFault(f"{self.path} cannot be written: {reason(error)}.") from error
+            raise DiskFault(f"{self.path} cannot be written: {reason(error)}.", where=self.path) from error
 
     def close(self) -> None:
         """Close the file; the next line opens it again."""

@@ -168,7 +168,9 @@ class RunDirectory:
             self._log.sync()
             write_checkpoint(checkpoints, name, {**state, "events_bytes": self._log.size})
         except OSError as error:
-            raise DiskFault(f"Checkpoint {name} could not be saved: {reason(error)}.") from error
+            raise DiskFault(
+                f"Checkpoint {name} could not be saved: {reason(error)}.", where=f"checkpoint {name}"
+            ) from error
         with suppress(OSError):
             # What cannot be deleted now is deleted after the next save.
             ends = [name for name in checkpoint_names(checkpoints) if name.endswith(END)]

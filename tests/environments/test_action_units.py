@@ -11,6 +11,7 @@ import pytest
 import torch
 from building import cloning, curriculum, mostly_slow, payloads, tuning
 from gymnasium import spaces
+from refusing import refusal
 from robots import UNEQUAL, Lenient, bounded
 from safetensors.torch import load_file
 from stable_baselines3 import A2C, PPO
@@ -20,7 +21,6 @@ from rlstages import (
     Environment,
     Expert,
     FineTuning,
-    InputError,
     RewardThreshold,
     load_demonstrations,
     load_policy,
@@ -75,12 +75,6 @@ def whole(environment, **settings):
 
 def digests(path):
     return [ended.digest for ended in payloads(path, StageFinished)]
-
-
-def refused(call, sentence):
-    with pytest.raises(InputError, match=sentence) as caught:
-        call()
-    assert "\n" not in str(caught.value)
 
 
 # --- conversion ----------------------------------------------------------------------------------------------------
@@ -327,12 +321,10 @@ def test_a_run_goes_on_from_another_in_the_same_units_only(here):
     other = curriculum(going_on(arm(low=-1.0, high=200.0)))
 
     assert train(curriculum(going_on(arm(**UNEQUAL), demonstration_loss=0.1)), out="next", initial="first").stages
-    refused(
-        lambda: train(other, out="other", initial="first"), r"The policy of first acts in Box\(.*only the bounds diff"
-    )
+    assert refusal(train, other, out="other", initial="first") == ("spaces-unsupported", "", "actions")
     assert not Path("other").exists()
     elsewhere = [arm(low=-1.0, high=200.0)]
-    refused(lambda: evaluate(Path("first"), 4, 0, elsewhere), "^The policy of first .*only the bounds differ")
+    assert refusal(evaluate, Path("first"), 4, 0, elsewhere) == ("spaces-unsupported", "", "actions")
 
 
 @pytest.mark.slow
@@ -345,7 +337,6 @@ def test_a_run_whose_policy_acts_in_other_units_is_not_misread(here):
     assert "policy_action" not in json.loads(Path("plain/run.json").read_text())["spaces"]
     Path("run/run.json").write_text(json.dumps(data))
 
-    sentence = r"The run of 'tiny' was written by rlstages .*own units, here Box\(0.0, 2000.0.*train it again"
     for call in (
         lambda: load_policy("run"),
         lambda: evaluate(Path("run"), 4, 0),
@@ -353,7 +344,7 @@ def test_a_run_whose_policy_acts_in_other_units_is_not_misread(here):
         lambda: train(curriculum(going_on(arm())), out="next", initial="run"),
         lambda: train(curriculum(copying(arm(), expert=Expert("run"))), out="next"),
     ):
-        refused(call, sentence)
+        assert refusal(call)[0] == "run-changed"
     assert not Path("next").exists()
     assert load_policy("plain") is not None
 
@@ -364,10 +355,9 @@ def test_a_run_whose_policy_acts_in_other_units_is_not_misread(here):
 def test_stages_with_other_bounds_of_actions_are_refused_for_that(here):
     plan = curriculum(copying(arm()), going_on(arm(high=1000.0)))
 
-    refused(lambda: preflight(plan), "^stage 'tune': the actions of .*only the bounds differ, .*RescaleAction")
-    refused(
-        lambda: preflight(curriculum(copying(arm()), held_out=[arm(high=3.0)])), "^held_out: .*only the bounds diff"
-    )
+    assert refusal(preflight, plan) == ("spaces-unsupported", "stage 'tune'", "actions")
+    plan = curriculum(copying(arm()), held_out=[arm(high=3.0)])
+    assert refusal(preflight, plan) == ("spaces-unsupported", "held_out", "actions")
 
 
 @pytest.mark.parametrize(
@@ -432,7 +422,8 @@ def test_demonstrations_may_be_out_of_bounds_by_rounding_only(name):
 
     assert placed(space.high + 1e-7 * width).max() == 1.0
     assert placed(space.high).shape[1:] == (max(1, int(np.prod(space.shape))),)
-    refused(lambda: placed(space.high + 0.01 * width), "is outside")
+    where = "shown, episode 0, step 0"
+    assert refusal(placed, space.high + 0.01 * width) == ("demonstrations-invalid", where, "actions")
 
 
 # --- spaces of all kinds -------------------------------------------------------------------------------------------
@@ -497,11 +488,11 @@ def test_bounds_that_make_an_image_of_one_stage_only_are_refused():
     images = [Environment("robots:Kind", view=view) for view in ("image", "dark image")]
     plan = curriculum(*(tuning(str(number), image) for number, image in enumerate(images)))
 
-    refused(lambda: preflight(plan), "^stage '1': the observations of .*one network cannot serve both")
+    assert refusal(preflight, plan) == ("spaces-unsupported", "stage '1'", "observations")
 
 
 def test_a_text_in_a_dictionary_is_named_by_its_key_and_with_minigrids_own_wrapper():
     pytest.importorskip("minigrid")
     plan = curriculum(tuning(environment=Environment("minigrid:MiniGrid-Empty-5x5-v0")), policy="MultiInputPolicy")
 
-    refused(lambda: preflight(plan), "^stage 'tune': .* have 'mission', .*minigrid.wrappers:FlatObsWrapper")
+    assert refusal(preflight, plan) == ("spaces-unsupported", "stage 'tune': MiniGrid-Empty-5x5-v0", "mission")

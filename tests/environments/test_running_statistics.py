@@ -3,8 +3,9 @@
 import gymnasium as gym
 import pytest
 from building import curriculum, tuning
+from refusing import refused
 
-from rlstages import Environment, InputError, RewardThreshold
+from rlstages import Environment, RewardThreshold
 from rlstages.cli.demonstrating import record_demonstrations
 from rlstages.environments.statistics import RunningStatistics
 from rlstages.training.preflight import preflight
@@ -35,7 +36,7 @@ def wrapped(*wrappers):
     ids=str,
 )
 def test_a_wrapper_with_running_statistics_is_refused_with_the_setting_to_use(environment, wrapper, setting):
-    with pytest.raises(InputError, match=rf"its wrapper {wrapper} keeps running .*Agent\({setting}=True\)"):
+    with refused("environment-invalid", name="wrappers"):
         checked(environment)
 
 
@@ -47,9 +48,9 @@ def test_batches_of_gymnasium_are_looked_through():
 
 
 def test_held_out_environments_and_those_that_are_recorded_are_looked_at(here):
-    with pytest.raises(InputError, match="held_out: Walk: its wrapper NormalizeReward"):
+    with refused("environment-invalid", where="held_out: Walk", name="wrappers"):
         checked(WALK, held_out=[wrapped(REWARDS)])
-    with pytest.raises(InputError, match="standardized: its wrapper NormalizeObservation"):
+    with refused("environment-invalid", where="standardized", name="wrappers"):
         record_demonstrations("toys:standardized", "toys:any_move", here / "a.safetensors", 2, 0, {}, False)
     assert not (here / "a.safetensors").exists()
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from building import RESETS_ITSELF, VECTOR_CARTPOLE, agent, curriculum, learner_for, payloads, tuning
 from gymnasium.envs.classic_control import cartpole
+from refusing import refused
 from stable_baselines3.common.env_checker import check_env
 
-from rlstages import Environment, InputError, RewardThreshold, train
+from rlstages import Environment, RewardThreshold, train
 from rlstages.environments.batched_vec_env import BatchedVecEnv
 from rlstages.environments.determinism import doubts_about
 from rlstages.environments.make import make_environment, make_vec_env
@@ -168,21 +169,23 @@ def test_one_copy_is_an_environment_like_any_other():
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        (Environment("toys:side_by_side", mode="SameStep"), "does not say .* the last observations .* would be lost"),
-        (Environment("toys:takes_num_envs"), "takes num_envs, but returned a str, which is no gymnasium.vector"),
-        (Environment(VECTOR_CARTPOLE, hue=3), "CartPoleVectorEnv.* cannot be made: TypeError: .*hue"),
-        (Environment("Acrobot-v1", vectorize="batched"), "Acrobot-v1 has no batched form"),
+        (
+            Environment("toys:side_by_side", mode="SameStep"),
+            ("environment-invalid", "side_by_side(mode='SameStep')", "autoreset_mode"),
+        ),
+        (Environment("toys:takes_num_envs"), ("environment-invalid", "takes_num_envs", "")),
+        (Environment(VECTOR_CARTPOLE, hue=3), ("environment-invalid", "CartPoleVectorEnv(hue=3)", "")),
+        (Environment("Acrobot-v1", vectorize="batched"), ("setting-conflict", "Acrobot-v1", "vectorize")),
         (
             Environment(VECTOR_CARTPOLE, wrappers=["toys:DoubleReward"], vectorize="batched"),
-            "has no batched form .* or it has wrappers",
+            ("setting-conflict", "CartPoleVectorEnv", "vectorize"),
         ),
     ],
     ids=lambda value: str(value) if isinstance(value, Environment) else "",
 )
 def test_what_cannot_be_masked_is_refused_in_one_sentence(environment, sentence):
-    with pytest.raises(InputError, match=sentence) as caught:
+    with refused(*sentence):
         make_vec_env(environment, 2, 0, 0)
-    assert "\n" not in str(caught.value)
 
 
 def test_wrappers_are_put_around_single_copies():

@@ -1,10 +1,13 @@
 """What counts as solved: truth values only, at the end or at any step, and a key that may be missing."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from building import curriculum, payloads, tuning
 from gymnasium import vector
+from refusing import refused
 from toys import Corridor
 
 from rlstages import BatchedEnv, Environment, Expert, train
@@ -114,14 +117,12 @@ def test_truth_values_are_booleans_and_0_and_1_also_by_themselves_in_an_array(va
 
 @pytest.mark.parametrize("value", [0.3, -1, 2, "False", "", None, [], ["task"], [True, False], np.nan, np.zeros(2), {}])
 def test_anything_else_is_refused_and_shown(value):
-    with pytest.raises(ValueError, match="it is .*neither true nor false") as caught:
+    with pytest.raises(ValueError, match=re.escape(repr(value)[:20])):
         truth("it", value)
-
-    assert repr(value)[:20] in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_what_cannot_even_be_shown_is_refused():
-    with pytest.raises(ValueError, match="it is a Odd, neither true nor false"):
+    with pytest.raises(ValueError, match="a Odd"):
         truth("it", Odd())
     assert not is_true(Odd())
 
@@ -192,11 +193,13 @@ def test_a_success_in_the_midst_of_an_interrupted_episode_is_kept(form):
 
 @pytest.mark.parametrize("form", ["in-process", "subprocess"])
 def test_a_share_stops_a_run_with_its_place(form):
-    said = (
-        r"whether copy 0 succeeded cannot be told .*info\['touched'\] is 0\.2, neither true nor false.*at step 1 of its"
-    )
 
-    with pytest.raises(EnvironmentFault, match=said):
+    with refused(
+        "environment-failed",
+        where="Touch(told='share'): copy 0, step 1 of its episode 0",
+        name="success",
+        kind=EnvironmentFault,
+    ):
         played(touch(form, told="share", success_at="any"), 5)
 
 
