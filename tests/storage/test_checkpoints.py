@@ -3,6 +3,7 @@ import random
 
 import numpy as np
 import pytest
+from refusing import refused
 
 from rlstages.storage.checkpoints import (
     MANIFEST,
@@ -158,7 +159,7 @@ def test_a_failing_write_leaves_the_earlier_ones_and_nothing_half_made(
 ):
     with monkeypatch.context() as patch:
         break_after(patch, owner, name, calls)
-        with pytest.raises(DiskFault, match="^Checkpoint 2 could not be saved: the disk is full; free some space.$"):
+        with refused("file-unusable", where="checkpoint 2", kind=DiskFault):
             write_checkpoint(tmp_path, "2", {"step": 6})
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
     assert read_checkpoint(small)["step"] == 5
@@ -169,11 +170,11 @@ def test_an_error_after_the_rename_says_that_the_commit_is_uncertain(tmp_path, m
     write_checkpoint(tmp_path, "1", {"step": 5})
     with monkeypatch.context() as patch:
         break_after(patch, os, "fsync", 4)
-        with pytest.raises(DiskFault, match="Checkpoint 2 is in its place, but the disk did not confirm it"):
+        with refused("file-unconfirmed", where="checkpoint 2", kind=DiskFault):
             write_checkpoint(tmp_path, "2", {"step": 6})
     with monkeypatch.context() as patch:
         break_after(patch, os, "fsync", 1)
-        with pytest.raises(DiskFault, match="run.json is written, but the disk did not confirm it"):
+        with refused("file-unconfirmed", where="run.json", kind=DiskFault):
             replace_durably(tmp_path / "run.json", b"new")
     assert read_checkpoint(tmp_path / "2")["step"] == 6
 
@@ -221,7 +222,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     for name in ("replace", "open", "write", "fsync"):
         with monkeypatch.context() as patch:
             break_after(patch, os, name, 0)
-            with pytest.raises(DiskFault, match="run.json cannot be written: the disk is full; free some space"):
+            with refused("file-unusable", where="run.json", kind=DiskFault):
                 replace_durably(path, b"new")
         assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["run.json"]
     replace_durably(path, b"new")
