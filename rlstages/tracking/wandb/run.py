@@ -65,9 +65,6 @@ class WandbRun:
         here: Working directory of the training, to which paths in its curriculum are relative.
         system: Whether to measure the machine.
         code: Files of the curriculum to send.
-
-    Attributes:
-        points: Number of points W&B has.
     """
 
     def __init__(
@@ -83,37 +80,31 @@ class WandbRun:
         system: bool = False,
         code: Sequence[str] = (),
     ) -> None:
-        self.points = 0
         self._online, self._record, self._opened, self._warn = mode == "online", record, opened, warn
         self._here, self._code = Path(here), code
         self._options = {"mode": mode, "project": project, "init_seconds": init_seconds, "system": system}
         self._run: Any = None
         self._state: RunState | None = None
         self._artifacts: Artifacts | None = None
-        self._gate = GateCurve()
-        self._numbers, self._sections = Points(), {"clone", *STEP_PREFIXES}
-        self._held: tuple[Event, dict[str, float], int] | None = None
-        self._last_time = -1e18
-        self._place, self._first = 0, 0
+        self._log: PointLog | None = None
         self._exit_code: int = ExitCode.FAULT
+
+    @property
+    def points(self) -> int:
+        """How many points W&B has."""
+        return 0 if self._log is None else self._log.points
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
         if isinstance(event.payload, RunStarted) and self._run is None:
             self._start(event.payload)
-        if self._run is None or self._state is None or self._artifacts is None:
+        if self._log is None or self._state is None or self._artifacts is None:
             return
         payload = event.payload
         self._state.take(event)
-        self._gate.take(event)
-        numbers, place = self._numbers(event), self._place
-        self._place += bool(numbers)
-        # Of what comes as often as rollouts do, some are left out.
-        if payload.often(self._state.place_of(event)) > 1 and self._too_soon(event):
-            self._held = event, numbers, place
+        place = self._log.take(event)
+        if place is None:
             return
-        self._release()
-        self._log(event, numbers, place)
         self._artifacts.take(event)
         self._exit_code = ExitCode.FAULT
         if isinstance(payload, (HandoverChecked, HandoverRecovered, RetentionMeasured)):
@@ -123,7 +114,7 @@ class WandbRun:
         elif isinstance(payload, StageEnd):
             if payload.outcome != "collapsed":
                 self._run.summary.update(_summary(self._state))
-            if place >= self._first:
+            if place >= self._log.first:
                 self._alert(event, payload)
         elif isinstance(payload, RunFinished):
             self._artifacts.release(final=payload.outcome in _ENDS)
@@ -132,8 +123,8 @@ class WandbRun:
 
     def finish(self) -> None:
         """Send the rest, and wait until W&B has everything."""
-        if self._run is not None and self._artifacts is not None:
-            self._release()
+        if self._log is not None and self._artifacts is not None:
+            self._log.release()
             self._artifacts.release()
             self._run.finish(exit_code=self._exit_code)
 
@@ -146,7 +137,7 @@ class WandbRun:
         self._run = open_run(run_id=started.run_id, **options)
         folder = Path(self._run.settings.sync_dir).name
         self._opened(self._run.url if self._online else None, None if self._online else f"{FOLDER}/{folder}")
-        self._first = self.points = self._run.starting_step
+        self._log = PointLog(self._run, self._state)
         self._run.define_metric(STEP_AXIS, hidden=True)
         self._run.define_metric(CLONE_AXIS, hidden=True)
         for section, axis in (("clone", CLONE_AXIS), *((section, STEP_AXIS) for section in STEP_PREFIXES)):
@@ -158,6 +149,47 @@ class WandbRun:
         self._artifacts.use_other_runs(self._here)
         self._artifacts.add_code(self._code)
 
+    def _alert(self, event: Event, ended: StageEnd) -> None:
+        """Tell the user of a stage that went wrong just now; what is uploaded later is no news."""
+        news = time.time() - event.time <= _NEWS_SECONDS
+        if self._online and news and ended.outcome in ("missed", "collapsed"):
+            title = f"{ended.outcome}: {event.stage_name}"[:_MOST_OF_A_TITLE]
+            self._run.alert(title=title, text=without_paths(ended.reason), level="WARN")
+
+
+class PointLog:
+    """Sends W&B those points of a run that it does not have.
+
+    Args:
+        run: W&B's.
+        state: What the events so far have told.
+
+    Attributes:
+        first: The first place that W&B had no point for when the run was opened.
+        points: How many points W&B has.
+    """
+
+    def __init__(self, run: Any, state: RunState) -> None:
+        self.first = self.points = run.starting_step
+        self._run, self._state = run, state
+        self._gate = GateCurve()
+        self._numbers, self._sections = Points(), {"clone", *STEP_PREFIXES}
+        self._held: tuple[Event, dict[str, float], int] | None = None
+        self._last_time = -1e18
+        self._place = 0
+
+    def take(self, event: Event) -> int | None:
+        """Log an event; return its place, or `None` if it is held back: of what comes often, some are left out."""
+        self._gate.take(event)
+        numbers, place = self._numbers(event), self._place
+        self._place += bool(numbers)
+        if event.payload.often(self._state.place_of(event)) > 1 and self._too_soon(event):
+            self._held = event, numbers, place
+            return None
+        self.release()
+        self._send(event, numbers, place)
+        return place
+
     def _too_soon(self, event: Event) -> bool:
         if 0 <= event.time - self._last_time < _LEAST_SECONDS:
             return True
@@ -165,16 +197,15 @@ class WandbRun:
         self._held = None
         return False
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Log the rollout that was held back, so that each stage has its last one."""
         held, self._held = self._held, None
         if held is not None:
-            self._log(*held)
+            self._send(*held)
 
-    def _log(self, event: Event, numbers: dict[str, float], place: int) -> None:
-        if not numbers or place < self._first:
+    def _send(self, event: Event, numbers: dict[str, float], place: int) -> None:
+        if not numbers or place < self.first:
             return
-        assert self._state is not None
         self._define(numbers, event.payload.axis)
         row: dict[str, Any] = {**numbers}
         if isinstance(event.payload, StageEnd):
@@ -194,13 +225,6 @@ class WandbRun:
                 if axis != STEP_AXIS:
                     self._run.define_metric(axis, hidden=True)
                 self._run.define_metric(f"{section}/*" if slash else section, step_metric=axis)
-
-    def _alert(self, event: Event, ended: StageEnd) -> None:
-        """Alert the user to a stage that has just failed; later uploads trigger no alert."""
-        news = time.time() - event.time <= _NEWS_SECONDS
-        if self._online and news and ended.outcome in ("missed", "collapsed"):
-            title = f"{ended.outcome}: {event.stage_name}"[:_MOST_OF_A_TITLE]
-            self._run.alert(title=title, text=without_paths(ended.reason), level="WARN")
 
 
 def _summary(state: RunState) -> dict[str, Any]:
