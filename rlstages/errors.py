@@ -1,4 +1,4 @@
-"""What goes wrong in a way that the person at the keyboard can mend."""
+"""Errors that the user can correct, exit codes, and checks of values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Any, Literal
 
 MAX_SEED = 2**32 - 1
-"""NumPy's generators take no larger one."""
+"""Largest seed of NumPy's generators."""
 
 
 class ExitCode(IntEnum):
@@ -75,11 +75,11 @@ class CodedError(Exception):
     """What `InputError` and `Fault` have in common.
 
     Args:
-        sentence: What is wrong, for a person.
-        code: What kind of error it is, for a script; without one, that of the class. docs/errors.md has the table.
-        where: What it belongs to: `Agent`, `stage 'walk'`, a file.
-        name: The setting, option or key that is wrong.
-        value: What was given for it.
+        sentence: Message for a person: what is wrong, where, and what to do.
+        code: Kind of error, for a script; the default is that of the class. docs/errors.md has the table.
+        where: Object that the error belongs to: `Agent`, `stage 'walk'`, a file.
+        name: Name of the wrong setting, option or key.
+        value: Value that was given for it.
         trace: Traceback of the user's own code that raised, or nothing.
     """
 
@@ -119,7 +119,7 @@ class Fault(CodedError, RuntimeError):
 
 
 def text_of(error: BaseException) -> str:
-    """Return an exception's text in one line and without a full stop, or its type where it has none."""
+    """Return an exception's text in one line without a full stop, or its type if the text is empty."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
@@ -130,7 +130,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def signal_name(number: int) -> str:
-    """Return what a signal is called; most real-time signals have no name."""
+    """Return the name of a signal, or its number if it has none."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -138,14 +138,14 @@ def signal_name(number: int) -> str:
 
 
 def in_short(value: Any) -> str:
-    """Return a value as Python writes it, or its type where that is long."""
+    """Return the repr of a value, or its type if the repr is long."""
     text = " ".join(repr(value).split())
     kind = type(value).__name__
     return text if len(text) <= 40 else f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a did-you-mean clause, or an empty string when nothing is near, upper and lower case aside."""
+    """Return a did-you-mean clause, ignoring case, or an empty string if no known word is similar."""
     names = list(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if not near:
@@ -170,19 +170,19 @@ def _wrong(kind_fits: bool) -> Code:
 
 
 def _not_text(value: Any) -> str:
-    """Return what is to be said of text in a number's place: some readers of YAML make text of 3e-4."""
+    """Return advice for text in place of a number, because some YAML readers read 3e-4 as text."""
     return ", without quotes (YAML reads 3e-4 as text, and 3.0e-4 as a number)" if isinstance(value, str) else ""
 
 
 def require_int(where: str, name: str, value: Any, least: int = 1) -> None:
-    """Require a whole number of at least `least`."""
+    """Require an integer of at least `least`."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     sentence = f"{where}: {name} is {value!r}; give a whole number of at least {least}."
     require(whole and value >= least, sentence, _wrong(whole), where, name, value)
 
 
 def require_seed(what: str, value: Any) -> None:
-    """Require a whole number that every random generator takes."""
+    """Require an integer that every random generator accepts as a seed."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     sentence = f"{what} is {value!r}; give a whole number from 0 to {MAX_SEED:,}."
     require(whole and 0 <= value <= MAX_SEED, sentence, _wrong(whole), name="seed", value=value)
@@ -222,7 +222,7 @@ def require_choice(where: str, name: str, value: Any, choices: Iterable[str]) ->
 
 
 def require_name(where: str, value: Any) -> None:
-    """Require a name that can stand in a file name and in a heading."""
+    """Require a name that is usable in file names and headings."""
     ok = isinstance(value, str) and 0 < len(value) <= 80 and value.isprintable() and value == value.strip()
     sentence = f"{where}: the name is {value!r}; give 1 to 80 printable characters without blanks at the ends."
     require(ok, sentence, "name-invalid", where, "name", value)

@@ -1,4 +1,4 @@
-"""One line of `events.jsonl`: a record, and where in the run it belongs."""
+"""Events: the lines of `events.jsonl`, each a record with its place in the run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Event:
     """A record with its place in the run.
 
     Attributes:
-        payload: What happened.
+        payload: Record of what happened.
         global_step: Environment steps of the whole run so far.
         stage_index: Index of the stage from 0, or -1 outside all stages.
-        stage_name: Empty outside all stages.
+        stage_name: Name of the stage; empty outside all stages.
         time: Seconds since the epoch.
     """
 
@@ -49,7 +49,7 @@ class Event:
         """Turn a parsed line back into an event.
 
         Raises:
-            InputError: If it is none, or of a later version.
+            InputError: If the data is not an event, or is of a later version.
         """
         rest = dict(data)
         version = rest.pop("v", None)
@@ -69,10 +69,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Pause:
-    """What a tracker returns to have the run saved and stopped after the step under way; `resume` goes on from there.
+    """The return value of a tracker that pauses the run: it is saved and stopped after the current step.
 
     Args:
-        reason: One sentence, which the run ends with.
+        reason: Reason of the pause in one sentence, which becomes the reason of the run's end.
     """
 
     reason: str
@@ -92,18 +92,18 @@ class Tracker(Protocol):
     """Anything that follows a run's events: a console, Weights & Biases, TensorBoard."""
 
     def __call__(self, event: Event) -> object:
-        """Take one event; a `Pause` that is returned pauses the run, and anything else means nothing."""
+        """Take one event. Returning a `Pause` pauses the run; other values are ignored."""
 
     def close(self) -> None:
-        """Let go of files and connections; called once."""
+        """Close files and connections; called once."""
 
 
 Follower = Tracker | Callable[[Event], object]
-"""A tracker, or a plain function of an event, which has nothing to close."""
+"""A tracker, or a plain function of an event."""
 
 
 def require_followers(followers: Any) -> None:
-    """Refuse what cannot follow a run.
+    """Refuse values that cannot be trackers.
 
     Raises:
         InputError: Saying what it is.
@@ -125,7 +125,7 @@ def _takes_one(follower: Callable[..., Any]) -> bool:
     except TypeError:
         return False
     except ValueError:
-        # Of a function in C that does not say what it takes.
+        # The signature of some functions in C is unknown.
         pass
     return True
 

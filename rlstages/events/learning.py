@@ -1,4 +1,4 @@
-"""Records of how a policy learns within a stage, and of how it is scored there."""
+"""Events of a policy's learning and scores within a stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlstages.specs.criteria.episodes import Score
 
 @dataclass(frozen=True)
 class DemonstrationsReady(Payload):
-    """Demonstrations were recorded or loaded, and filtered.
+    """The event that demonstrations were recorded or loaded, and filtered.
 
     Attributes:
         source: Description of the expert or the file.
@@ -35,15 +35,15 @@ class DemonstrationsReady(Payload):
 
     @property
     def cost(self) -> int:
-        """Environment steps that they took, as far as that is known."""
+        """Number of environment steps of the demonstrations, as far as it is known."""
         return self.score.steps if self.recorded_steps is None else self.recorded_steps
 
     def scalars(self) -> Mapping[str, float | None]:
-        """Return what was shown, as scores."""
+        """Return the scores of the demonstrations."""
         return prefixed("eval", named("demonstrations", self.score))
 
     def line(self, stage: StageView) -> str:
-        """Return how many episodes were shown, and how good they are."""
+        """Return the number of demonstrated episodes, and their score."""
         measured = f"{stage.measure_of(self.score)} {number(stage.measured(self.score))}"
         held = f", {self.held_out_episodes} held out" if self.held_out_episodes else ""
         return f"{self.score.episodes} episodes of {self.source}: {measured}{held}"
@@ -56,7 +56,7 @@ class DemonstrationsReady(Payload):
 
 @dataclass(frozen=True)
 class EpochFinished(Payload):
-    """One pass over the demonstrations.
+    """The event that one pass over the demonstrations has finished.
 
     Attributes:
         epoch: Number of the epoch in the stage, from 1.
@@ -77,7 +77,7 @@ class EpochFinished(Payload):
         return prefixed("clone", self.metrics)
 
     def line(self, stage: StageView) -> str:
-        """Return its metrics, and which epoch it is."""
+        """Return the number of the epoch, and its metrics."""
         return f"epoch {self.epoch} of {stage.max_epochs}: {self.fit()}"
 
     def fit(self) -> str:
@@ -90,13 +90,13 @@ class EpochFinished(Payload):
         return 0 if self.epoch == stage.max_epochs else 1
 
     def drawn(self) -> float | None:
-        """Return the loss to watch."""
+        """Return the validation loss, or else the training loss."""
         return self.metrics.get("held_out_loss", self.metrics.get("loss"))
 
 
 @dataclass(frozen=True)
 class Evaluated(Payload):
-    """The frozen policy was scored on episodes of its own.
+    """The event that the frozen policy was scored on separate episodes.
 
     Attributes:
         purpose: `"before"` or `"after"` a stage.
@@ -126,20 +126,20 @@ class Evaluated(Payload):
 
 @dataclass(frozen=True)
 class RolloutFinished(Payload):
-    """One rollout and one update.
+    """The event that one rollout and its update have finished.
 
     Attributes:
         phase: `"critic fit"` or `"training"`.
         stage_steps: Environment steps of this stage so far.
-        episodes: Fresh episodes in the window that the criterion looks at.
+        episodes: Number of fresh episodes in the criterion's window.
         mean_return: Mean return of the window, or `None` while it is empty.
         success: Success of the window; `None` while it is empty or without a definition of success.
         mean_length: Mean episode length of the window, in steps.
-        value: What the criterion measures, over its window.
-        threshold: What it is measured against.
+        value: Mean of the window, in the criterion's measure.
+        threshold: Threshold of the criterion.
         train: Losses and diagnostics of the update, by name.
         steps_per_second: Speed of this rollout and its update.
-        waiting_for: Why the gate has not opened, in one sentence.
+        waiting_for: Reason why the gate has not opened, in one sentence.
     """
 
     phase: str
@@ -155,7 +155,7 @@ class RolloutFinished(Payload):
     waiting_for: str
 
     def scalars(self) -> Mapping[str, float | None]:
-        """Return what the window holds, and the update's losses."""
+        """Return the scores of the window, and the metrics of the update."""
         return {
             "rollout/return": self.mean_return,
             "rollout/success": self.success,
@@ -169,7 +169,7 @@ class RolloutFinished(Payload):
         }
 
     def line(self, stage: StageView) -> str:
-        """Return how far the stage is, how good, and what the gate waits for."""
+        """Return the progress of the stage, the score, and what the gate waits for."""
         limit = f" of {count(stage.max_steps)}" if stage.max_steps else ""
         measured = f"{stage.measure} {number(self.value)}, wanted {number(self.threshold)}"
         left = "" if stage.max_steps is None else self.time_for(stage.max_steps - self.stage_steps)
@@ -178,26 +178,26 @@ class RolloutFinished(Payload):
         return f"{line}; {self.waiting_for}" if self.waiting_for else line
 
     def time_for(self, steps: int) -> str:
-        """Return how long so many more steps take at this speed, with a comma before it; empty without a speed."""
+        """Return the time for so many steps at this speed, with a comma before it; empty without a speed."""
         return f", at most {span(max(0, steps) / self.steps_per_second)} left" if self.steps_per_second > 0 else ""
 
     def often(self, stage: StageView) -> int:
-        """Return how many rollouts a line stands for."""
+        """Return the number of rollouts per console line."""
         return 10
 
     def drawn(self) -> float | None:
-        """Return what the criterion measures."""
+        """Return the mean of the window, in the criterion's measure."""
         return self.value
 
 
 @dataclass(frozen=True)
 class Judged(Payload):
-    """Fresh episodes of the frozen policy were judged.
+    """The event that fresh episodes of the frozen policy were judged.
 
     Attributes:
         attempt: Number of this confirmation in the stage, from 1.
         stage_steps: Environment steps of this stage so far, those of confirmations included.
-        verdict: What the criterion says.
+        verdict: Verdict of the criterion.
     """
 
     attempt: int
@@ -210,7 +210,7 @@ class Judged(Payload):
         return self.verdict.met or self.verdict.futile
 
     def scalars(self) -> Mapping[str, float | None]:
-        """Return the verdict, once it is decided: it is of the episodes of all waves."""
+        """Return the verdict on all waves, once it is decided."""
         if not self.decided:
             return {}
         return {
@@ -223,9 +223,9 @@ class Judged(Payload):
         }
 
     def line(self, stage: StageView) -> str:
-        """Return what the criterion says."""
+        """Return the verdict of the criterion."""
         return f"confirmation {self.attempt}: {self.verdict.reason}"
 
     def often(self, stage: StageView) -> int:
-        """Return 0 for a verdict that is decided."""
+        """Return 0 for the last wave of a confirmation."""
         return 0 if self.decided else 1

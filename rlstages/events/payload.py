@@ -1,4 +1,4 @@
-"""What every kind of event says of itself: its metrics, its line on the console, and the file that it leaves."""
+"""The base class of event payloads, with their metrics, console lines and files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ STEP_AXIS = "global_step"
 
 @dataclass
 class StageView:
-    """What a payload is told of its stage, for its line.
+    """The part of a stage that a payload's console line may use.
 
     Attributes:
-        measure: What its criterion measures: `"success"`, `"return"`, or `"score"` where it has none.
+        measure: Measure of its criterion: `"success"`, `"return"`, or `"score"` without a criterion.
         max_steps: Its step limit, or `None`.
         max_epochs: Its epoch limit, or `None`.
     """
@@ -27,7 +27,7 @@ class StageView:
     max_epochs: int | None
 
     def measured(self, score: Score | None) -> float | None:
-        """Return the number of a score that this stage's criterion would look at."""
+        """Return the number of a score in the measure of this stage's criterion."""
         if score is None:
             return None
         return score.success if self.measure_of(score) == "success" else score.mean_return
@@ -40,19 +40,19 @@ class StageView:
 
 
 NO_STAGE = StageView("score", None, None)
-"""What an event outside of all stages is told."""
+"""The stage of events outside of all stages."""
 
 
 @dataclass(frozen=True)
 class LeftFile:
-    """A file that an event tells of.
+    """A file that an event reports.
 
     Attributes:
         kind: `"policy"`, `"demonstrations"`, or a word of one's own.
-        path: Relative to the run directory.
+        path: Path of the file, relative to the run directory.
         digest: SHA-256 of the file.
         parent: SHA-256 of the file that it was made from, or `None`.
-        about: What else there is to say of it, by name.
+        about: Other metadata by name.
     """
 
     kind: str
@@ -63,12 +63,12 @@ class LeftFile:
 
 
 class Payload:
-    """What happened: a frozen dataclass that derives from this class, and says what trackers show of it.
+    """The base class of payloads: frozen dataclasses that define what trackers show of an event.
 
     Its fields are data that JSON can hold. What a kind does not override shows nothing.
 
     Attributes:
-        axis: What its metrics are drawn over: environment steps, or a count of such events under a name of its own.
+        axis: X-axis of its metrics: environment steps, or a count of such events under another name.
         stands_out: Whether its line is also printed above the live view of a terminal.
     """
 
@@ -79,28 +79,28 @@ class Payload:
         serializable(cls)
 
     def scalars(self) -> Mapping[str, float | None]:
-        """Return its numbers as `"section/name"`; what is `None` or not finite is left out."""
+        """Return the metrics by `"section/name"`. `None` and non-finite values are skipped."""
         return {}
 
     def line(self, stage: StageView) -> str:
-        """Return what the console prints, in one line; nothing where it is empty."""
+        """Return the line that the console prints; nothing if it is empty."""
         return ""
 
     def often(self, stage: StageView) -> int:
-        """Return after how many of its kind a line is worth printing again; 0 where each is."""
+        """Return the number of events of this kind per console line; 0 to print each."""
         return 0
 
     def drawn(self) -> float | None:
-        """Return the number that the live view draws from event to event, or `None`."""
+        """Return the value that the live view plots as a curve, or `None`."""
         return None
 
     def leaves(self) -> LeftFile | None:
-        """Return the file that it tells of, or `None`."""
+        """Return the file that the event reports, or `None`."""
         return None
 
 
 def prefixed(prefix: str, values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return metrics in a section."""
+    """Return metrics with the prefix of a section."""
     return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
@@ -110,5 +110,5 @@ def numbers_of(score: Score) -> dict[str, float | None]:
 
 
 def named(prefix: str, score: Score | None) -> dict[str, float | None]:
-    """Return the two numbers of a score by longer names; none where there is no score."""
+    """Return the two numbers of a score by longer names, or nothing without a score."""
     return {} if score is None else {f"{prefix}_{name}": value for name, value in numbers_of(score).items()}

@@ -1,4 +1,4 @@
-"""What of a run may leave the machine: text and specs without the absolute paths that name people and machines."""
+"""Removal of absolute paths, which name people and machines, from text and specs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of how a run goes through its stages, from its first line to its last."""
+"""Events of a run's progress through its stages."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rlstages.specs.curriculum import Curriculum
 
 @dataclass(frozen=True)
 class RunStarted(Payload):
-    """A run began, or was resumed.
+    """The event that a run began or was resumed.
 
     Attributes:
         run_id: Id of the run everywhere, Weights & Biases included.
-        curriculum: What it does.
+        curriculum: Curriculum of the run.
         seed: Seed of the run.
         versions: Versions of Python and of the important packages.
-        resumed: Whether the run goes on from a checkpoint.
-        engine: What computes fine-tuning's actions and gradients, and why, in a few words.
+        resumed: Whether the run continues from a checkpoint.
+        engine: Engine of fine-tuning and the reason for it, in a few words.
     """
 
     run_id: str
@@ -35,7 +35,7 @@ class RunStarted(Payload):
     engine: str = ""
 
     def line(self, stage: StageView) -> str:
-        """Return what is run, and with which seed."""
+        """Return the curriculum and the seed."""
         stages = len(self.curriculum.stages)
         counted = f"{stages} stage{'s' * (stages != 1)}"
         run = f"{'resumed run' if self.resumed else 'run'} {self.run_id}"
@@ -45,15 +45,15 @@ class RunStarted(Payload):
 
 @dataclass(frozen=True)
 class StageStarted(Payload):
-    """A stage began.
+    """The event that a stage began.
 
     Attributes:
         kind: Name of its spec's class, such as `"BehaviorCloning"`.
         description: Stage as a sentence.
         max_steps: Its step limit, or `None` for cloning.
         max_epochs: Its epoch limit, or `None` for fine-tuning.
-        criterion: What ends it, as half a sentence, or `None`.
-        threshold: Number it is measured against, or `None`.
+        criterion: Criterion that ends it, as half a sentence, or `None`.
+        threshold: Threshold of the criterion, or `None`.
         visit: Number of the visit, from 1; higher if the run came back to the stage.
     """
 
@@ -66,13 +66,13 @@ class StageStarted(Payload):
     visit: int = 1
 
     def line(self, stage: StageView) -> str:
-        """Return what the stage does."""
+        """Return the description of the stage."""
         return self.description if self.visit == 1 else f"{self.description}, visit {self.visit}"
 
 
 @dataclass(frozen=True)
 class StageFinished(Payload):
-    """A stage ended.
+    """The event that a stage ended.
 
     Attributes:
         outcome: `"reached"` (its threshold), `"completed"` (it had none), or `"missed"`.
@@ -101,7 +101,7 @@ class StageFinished(Payload):
     visit: int = 1
 
     def scalars(self) -> Mapping[str, float | None]:
-        """Return what it took, and the scores before and after."""
+        """Return the cost of the stage, and the scores before and after it."""
         return {
             "stage/steps": self.stage_steps,
             "stage/seconds": self.seconds,
@@ -111,18 +111,18 @@ class StageFinished(Payload):
         }
 
     def line(self, stage: StageView) -> str:
-        """Return how it ended, and why."""
+        """Return the outcome and the reason."""
         return f"{self.outcome} after {took(self.stage_steps, self.seconds)}: {self.reason}"
 
     def leaves(self) -> LeftFile:
-        """Return the policy that left."""
+        """Return the file of the stage's final policy."""
         about = {"visit": self.visit, "outcome": self.outcome, "score": self.after, "verdict": self.verdict}
         return LeftFile("policy", self.policy, self.digest, self.parent, about)
 
 
 @dataclass(frozen=True)
 class StageCollapsed(Payload):
-    """A stage made the policy lose what the stage before had reached, and the run went back to that one.
+    """The event that a stage collapsed: the skill of the stage before was lost, and the run went back to it.
 
     Attributes:
         back_to: Name of the stage before.
@@ -148,15 +148,15 @@ class StageCollapsed(Payload):
 
     @property
     def outcome(self) -> str:
-        """How the stage ended, as `StageFinished` has it."""
+        """The outcome of the stage, as in `StageFinished`."""
         return "collapsed"
 
     def scalars(self) -> Mapping[str, float | None]:
-        """Return what it took."""
+        """Return the cost of the stage."""
         return {"stage/steps": self.stage_steps, "stage/seconds": self.seconds}
 
     def line(self, stage: StageView) -> str:
-        """Return where the run goes back to, and why."""
+        """Return the stage to which the run goes back, and the reason."""
         return f"collapsed after {took(self.stage_steps, self.seconds)}, back to {self.back_to!r}: {self.reason}"
 
     def leaves(self) -> LeftFile:

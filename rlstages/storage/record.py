@@ -1,4 +1,4 @@
-"""What `run.json` says: what a run does, with what, and where the files lie that its functions come from."""
+"""The record of a run in `run.json`: curriculum, versions, and the files of its functions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RECORD_VERSION = 1
 RECORD = "run.json"
 PACKAGES = ["rlstages", "gymnasium", "stable-baselines3", "torch", "numpy", "imitation", "wandb"]
 SIMULATORS = ["mujoco", "Box2D", "ale_py", "pybullet", "dm_control", "brax", "pymunk"]
-"""Modules that do the sums behind environments of other packages."""
+"""Simulators behind the environments of other packages."""
 _RUN_ID = r"[A-Za-z0-9_-]{1,64}"
 _TAKEN: set[str] = set()
 _RUN = "{run}/"
@@ -37,24 +37,24 @@ _RUN = "{run}/"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What `run.json` says.
+    """The contents of `run.json`.
 
     Attributes:
         curriculum: What is run; in the file, absolute paths in it start from the run directory.
         seed: Seed of the run.
         run_id: Id of the run everywhere, Weights & Biases included.
-        versions: Of Python and the packages that matter, when the run was made; those of its environments too.
+        versions: Versions of Python, the important packages and the environments' packages, when the run was made.
         spaces: Observation and action space as JSON data.
         sources: Files that the curriculum's functions come from: module name to path, relative to the run directory.
         digests: SHA-256 of those files that the curriculum's own functions come from, and of those that these import
             from beside them, by module name.
-        conditions: What decides the last bits of its results besides the versions.
+        conditions: Conditions besides the versions on which the last bits of its results depend.
         initial: Run whose final policy this one starts from, as the user named it, or `None`.
         demonstrations: SHA-256 of the demonstrations that it took over from there, or `None`.
         parameters: Those of the curriculum's function that were given, by name, as plain data.
         notes: What Weights & Biases shows as the run's notes, or `None`.
         tags: Run's tags at Weights & Biases.
-        origin: Of the run that this one starts from: its curriculum's `name`, and the `digest` of its final policy.
+        origin: Run from which this one starts: its curriculum's `name`, and the `digest` of its final policy.
     """
 
     curriculum: Curriculum
@@ -149,12 +149,12 @@ def _check(record: RunRecord) -> None:
 
 
 def digest_from(path: Path, curriculum: Curriculum) -> str:
-    """Return the digest of a curriculum as `run.json` holds it, which stays when files move together with the run."""
+    """Return the digest of a curriculum in its form in `run.json`, which is stable if files move with the run."""
     return cast(Curriculum, from_data(relative_to_run(to_data(curriculum), path))).digest
 
 
 def recorded_digest(path: Path) -> str | None:
-    """Return the digest of the curriculum as `run.json` gives it."""
+    """Return the digest of the curriculum in `run.json`."""
     digest = loads(read_bytes(path / RECORD)).get("digest")
     return str(digest) if digest else None
 
@@ -168,7 +168,7 @@ def new_record(
     demonstrations: str | None = None,
     **noted: Any,
 ) -> RunRecord:
-    """Return the record of a new run, with an id of its own, or that which an agent of a W&B sweep has given it.
+    """Return the record of a new run, with a new id or the id from an agent of a W&B sweep.
 
     Args:
         curriculum: What is run.
@@ -186,7 +186,7 @@ def new_record(
 
 
 def plainly(value: Any) -> Any:
-    """Return a parameter's value as plain data, or else what it says of itself."""
+    """Return a parameter's value as plain data, or else its text form."""
     try:
         return to_data(value)
     except InputError:
@@ -194,7 +194,7 @@ def plainly(value: Any) -> Any:
 
 
 def _agents_id() -> str | None:
-    """Return the id that a sweep's agent wants this run to have; only the first run of a process gets it.
+    """Return the id that a sweep's agent gives to the first run of a process.
 
     `WANDB_RUN_ID` alone may be a job's, whose runs would mix.
     """
@@ -206,7 +206,7 @@ def _agents_id() -> str | None:
 
 
 def versions(more: Iterable[str] = ()) -> dict[str, str]:
-    """Return the versions that decide what a run computes, and those of more packages."""
+    """Return the versions on which a run's results depend, and those of additional packages."""
     found = {"python": platform.python_version()}
     for package in dict.fromkeys((*PACKAGES, *more)):
         try:
@@ -217,7 +217,7 @@ def versions(more: Iterable[str] = ()) -> dict[str, str]:
 
 
 def modules_behind(curriculum: Curriculum) -> set[str]:
-    """Return the modules that a curriculum names, and those where its environments' ids lead to."""
+    """Return the modules that a curriculum names, and those of its environments' ids."""
     modules = modules_named(to_data(curriculum))
     for environment in (*(stage.environment for stage in curriculum.stages), *curriculum.held_out):
         entry = None if is_reference(environment.id) else gym.registry.get(environment.id.rpartition(":")[2])
@@ -231,7 +231,7 @@ def modules_behind(curriculum: Curriculum) -> set[str]:
 
 
 def packages_of(modules: Iterable[str]) -> list[str]:
-    """Return the installed packages that modules are of, and those simulators that have been loaded for them."""
+    """Return the installed packages of modules, and the simulators that they have loaded."""
     tops = {module.partition(".")[0] for module in modules} - {"gymnasium", "rlstages", "rlstages_envs"}
     tops |= set(SIMULATORS) & set(sys.modules)
     return sorted({package for top in tops for package in _distributions().get(top, [])})
@@ -239,7 +239,7 @@ def packages_of(modules: Iterable[str]) -> list[str]:
 
 @functools.cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Return the installed packages by the modules that they bring, which takes a look at all of their lists."""
+    """Return the installed packages by module, which reads the file lists of all packages."""
     return metadata.packages_distributions()
 
 

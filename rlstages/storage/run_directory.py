@@ -1,4 +1,4 @@
-"""Everything a run leaves on disk, and the lock that makes one process its owner.
+"""Run directories: the files of a run, and the lock that makes one process its owner.
 
 ```
 runs/rooms-s0/
@@ -128,7 +128,7 @@ class RunDirectory:
             raise
 
     def close(self) -> None:
-        """Close the event log and give up the lock; a second call does nothing."""
+        """Close the event log, and release the lock; a second call does nothing."""
         if self._lock is None:
             return
         held, self._lock = self._lock, None
@@ -144,7 +144,7 @@ class RunDirectory:
         self.close()
 
     def append(self, event: Event) -> None:
-        """Add a line to the event log, or nothing.
+        """Append an event to the log, completely or not at all.
 
         Raises:
             DiskFault: If it could not be written.
@@ -152,11 +152,11 @@ class RunDirectory:
         self._log.append(event.to_json().encode(errors="backslashreplace"))
 
     def save(self, name: str, state: Mapping[str, Any], end: bool = False) -> None:
-        """Write a checkpoint that remembers how long the event log was, and drop the oldest.
+        """Write a checkpoint that records the length of the event log, and drop the oldest.
 
         Args:
             name: Name of the checkpoint; names sort by age.
-            state: What it holds.
+            state: State of the run.
             end: Whether it is the end of a stage, which is kept for good; its name then ends in `-end`.
 
         Raises:
@@ -172,12 +172,12 @@ class RunDirectory:
                 f"Checkpoint {name} could not be saved: {reason(error)}.", where=f"checkpoint {name}"
             ) from error
         with suppress(OSError):
-            # What cannot be deleted now is deleted after the next save.
+            # If a deletion fails now, it is repeated after the next save.
             ends = [name for name in checkpoint_names(checkpoints) if name.endswith(END)]
             prune(checkpoints, KEPT_CHECKPOINTS, ends)
 
     def restore(self) -> tuple[str, dict[str, Any], list[str]]:
-        """Read the newest whole checkpoint, cut the event log back to it and drop the damaged ones after it.
+        """Read the newest complete checkpoint, cut the event log back to it, and drop damaged later ones.
 
         Returns:
             Its name, its state, and a sentence for each damaged one that was passed over.
@@ -198,7 +198,7 @@ class RunDirectory:
                 continue
             self._log.cut(state["events_bytes"])
             for newer in damaged:
-                # The run will write checkpoints of these names again.
+                # Drop them, because the run will write checkpoints of these names again.
                 delete(checkpoints / newer)
             return name, state, list(damaged.values())
         why = "all of its checkpoints are damaged" if damaged else "it has no checkpoint"
@@ -214,13 +214,13 @@ class RunDirectory:
         return isinstance(size, int) and size < self._log.size
 
     def _require_events(self, name: str, size: object) -> None:
-        """Refuse a checkpoint whose events are not there any more."""
+        """Refuse a checkpoint whose events are missing in the log."""
         if not isinstance(size, int) or not 0 <= size <= self._log.size:
             raise DamagedCheckpoint(f"{name}: {EVENTS} has lost events that it counts on.")
 
 
 def refuse_taken(path: Path) -> None:
-    """Refuse a place for a new run where something is.
+    """Refuse a path for a new run that exists already.
 
     Raises:
         InputError: Saying how to go on with a run that is there.
@@ -233,7 +233,7 @@ def refuse_taken(path: Path) -> None:
 
 
 def clear_unborn(path: Path) -> None:
-    """Remove what a process left that was killed while it made a run directory; anything else stays."""
+    """Remove an incomplete run directory of a killed process; anything else stays."""
     known = {"lock", CHECKPOINTS}
     found = {entry.name for entry in path.iterdir()} if path.is_dir() else None
     # A folder of demonstrations that stands alone may be anybody's.
@@ -242,7 +242,7 @@ def clear_unborn(path: Path) -> None:
 
 
 def update_curriculum(run: RunDirectory, curriculum: Curriculum) -> None:
-    """Change what an owned run does from here on."""
+    """Replace the curriculum of an owned run."""
     run.record = replace(run.record, curriculum=curriculum)
     write_record(run.path, run.record)
 
@@ -286,6 +286,6 @@ def free_path(base: Path, curriculum: Curriculum, seed: int) -> Path:
 
 
 def slug(name: str, most: int | None = 100) -> str:
-    """Return a name as it can stand in a file name, at most so many bytes long."""
+    """Return a name in a form for file names, with a maximum length in bytes."""
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name.lower()).strip(".-")
     return plain.encode()[:most].decode(errors="ignore") or "unnamed"

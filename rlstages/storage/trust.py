@@ -1,4 +1,4 @@
-"""Whose code a run directory may bring in.
+"""Checks of the code that a run directory may import.
 
 `run.json` names environments, wrappers, experts and rules of success as `module:name`, and going on with the run
 imports and calls them. In a run that somebody else made, only names of gymnasium and of `rlstages_envs` are followed,
@@ -80,13 +80,13 @@ def trust_names(file: Path, curricula: Sequence[Curriculum], sources: Mapping[st
 
 
 def needs_trust(curricula: Iterable[Curriculum], sources: Mapping[str, object]) -> bool:
-    """Whether curricula name what a stranger may not name."""
+    """Return whether curricula contain names that need trust."""
     # A file may register ids for what gymnasium makes.
     return bool(sources) or bool(_strange_names(curricula))
 
 
 def remember(run: Path, record: RunRecord) -> None:
-    """Note that a run is this user's own; without a place to write, it counts as a stranger's later on."""
+    """Note that a run is this user's own. If the note cannot be written, the run counts as a stranger's later."""
     note = _note(run, record)
     if note is None or not needs_trust([record.curriculum], record.sources):
         return
@@ -98,11 +98,11 @@ def remember(run: Path, record: RunRecord) -> None:
 
 
 def is_own(run: Path, record: RunRecord) -> bool:
-    """Say whether this user made a run here, as it is now."""
+    """Return whether this user made the run here, and it is unchanged."""
     note = _note(run, record)
     if note is None or not note.is_file():
         return False
-    # Whoever gave a directory may have put a file into it; a file elsewhere is this user's.
+    # Files in the run directory may come from a stranger; files elsewhere are this user's.
     return not any((run / file).resolve().is_relative_to(run.resolve()) for file in record.sources.values())
 
 
@@ -125,7 +125,7 @@ def _parts(curriculum: Curriculum) -> Iterator[Environment | Expert]:
 
 
 def _strange_names(curricula: Iterable[Curriculum], given: Iterable[Curriculum] = ()) -> list[str]:
-    """Return what a stranger may not name, but for environments and experts that are also in the given curricula."""
+    """Return the names that need trust, except for environments and experts of the given curricula."""
     known = {part for curriculum in given for part in _parts(curriculum)}
     parts = dict.fromkeys(part for curriculum in curricula for part in _parts(curriculum))
     found = (_strange_name(part) for part in parts if part not in known)
@@ -133,7 +133,7 @@ def _strange_names(curricula: Iterable[Curriculum], given: Iterable[Curriculum] 
 
 
 def _strange_name(part: Environment | Expert) -> str | None:
-    """Return the first name in a specification that a stranger may not give."""
+    """Return the first name in a spec that needs trust, or `None`."""
     if isinstance(part, Expert):
         return part.source if part.kind == "function" and not _is_known(part.source) else None
     if not (_is_known(part.id, gym.Env) if is_reference(part.id) else _is_registered(part.id)):
@@ -164,7 +164,7 @@ def _is_known(name: str, kind: type | None = None) -> bool:
 
 
 def _is_registered(id: str) -> bool:
-    """Say whether an id is registered for an environment of `rlstages_envs` or gymnasium."""
+    """Return whether an id is registered for an environment of `rlstages_envs` or gymnasium."""
     module, colon, name = id.rpartition(":")
     if colon:
         if _package(module) not in (OURS, GYMNASIUM):

@@ -1,4 +1,4 @@
-"""Files that anyone may have written: read within limits, checked before they are believed, never executed.
+"""Readers of untrusted files, with size limits and checks, which never execute anything.
 
 Strict JSON is read by `serialization.loads`; here are the files themselves, and the arrays in them. Whatever is wrong
 with a file raises `InputError`, and is noticed before memory or time is spent on it.
@@ -50,12 +50,12 @@ _END_OF_ZIP = struct.Struct("<4s4H2LH")
 
 @dataclass(frozen=True)
 class Layout:
-    """What an array is said to be, before it is read.
+    """The declared layout of an array, before it is read.
 
     Attributes:
-        dtype: Its type.
-        shape: Its shape.
-        begin: Its first byte in the file, where it lies there as it is.
+        dtype: Type of the array.
+        shape: Shape of the array.
+        begin: Offset of its first byte in the file, if it is stored uncompressed.
     """
 
     dtype: np.dtype[Any]
@@ -106,7 +106,7 @@ def read_bytes(path: Path, most: int = MAX_JSON) -> bytes:
 
 
 def inside(directory: Path, relative: object) -> Path:
-    """Return the file in a directory that a relative path of the form `folder/name` stands for.
+    """Return the file in a directory for a relative path of the form `folder/name`.
 
     Raises:
         InputError: If the path leads out of the directory, by `..`, by a link or as an absolute one.
@@ -145,12 +145,12 @@ def require_no_links(directory: Path) -> None:
 
 
 class Arrays(Protocol):
-    """The arrays of an open file: what they are said to be, and each when it is asked for."""
+    """The arrays of an open file, with their declared layouts."""
 
     layouts: Mapping[str, Layout]
 
     def read(self, name: str) -> np.ndarray:
-        """Return one of them, in this machine's byte order."""
+        """Read one array, in this machine's byte order."""
 
 
 @contextmanager
