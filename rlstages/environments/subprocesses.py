@@ -1,11 +1,10 @@
-"""Environments of an environment in processes of their own: what goes wrong in one is named, and none outlives the trainer.
+"""Environments in processes of their own: what goes wrong in one is named, and none outlives the trainer.
 
 stable-baselines3's `SubprocVecEnv` says `EOFError` when a process dies, waits for ever when one hangs, and leaves the
 environment's error to standard error. Here every answer has a deadline, an environment's error comes back with its own
 traceback, and the kernel ends a worker as soon as the trainer's end of a pipe is closed, whatever the worker is doing.
-gymnasium's `AsyncVectorEnv` (1.4) makes an environment in the trainer too, does not say which environment is late or was
-killed, and changes what its custom worker is given from release to release; so most of this would stand around it as
-well.
+gymnasium's `AsyncVectorEnv` (1.4) makes one environment more, in the trainer, does not say which environment is late or
+was killed, and changes the arguments of its custom worker from release to release; so most of this code would remain.
 """
 
 from __future__ import annotations
