@@ -11,6 +11,7 @@ class Outcome:
     code: int
     out: str
     err: str
+    error: BaseException | None = None
 
 
 class Commands:
@@ -22,10 +23,10 @@ class Commands:
     def __call__(self, *arguments):
         self.monkeypatch.setattr(sys, "argv", ["rlstages", *map(str, arguments)])
         self.capsys.readouterr()
-        code = 0
+        code, told = 0, None
         try:
             main()
         except SystemExit as error:
-            code = error.code or 0
+            code, told = error.code or 0, error.__context__
         printed = self.capsys.readouterr()
-        return Outcome(code, printed.out, printed.err)
+        return Outcome(code, printed.out, printed.err, told)
