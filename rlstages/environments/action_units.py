@@ -135,20 +135,20 @@ def require_range(space: spaces.Box) -> None:
     """
     finite = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
     sentence = f"The actions are {describe_space(space)} without bounds; wrap them in a bounded Box."
-    require(finite, sentence, "spaces-unsupported", name="actions")
+    require(finite, sentence, "spaces-unsupported", "actions")
     coarse = np.dtype(space.dtype) if np.dtype(space.dtype).itemsize < 4 else np.dtype(np.float32)
     for place, low, high in _dimensions(space):
         where = f"The actions are a Box with the bounds {low:.10g} to {high:.10g} in dimension {place}"
         within = high - low <= MOST_WIDTH
         sentence = f"{where}, too far apart for float32 to resolve; give the range that is used, in a wrapper."
-        require(within, sentence, "spaces-unsupported", name="actions")
+        require(within, sentence, "spaces-unsupported", "actions")
         if high > low:
             steps = (high - low) / float(np.spacing(np.array(max(abs(low), abs(high))).astype(coarse)))
             sentence = (
                 f"{where}, between which {coarse} has {steps:.0f} steps only; let actions start at 0, and add the "
                 "lower bound in a wrapper."
             )
-            require(steps >= FEWEST_STEPS, sentence, "spaces-unsupported", name="actions")
+            require(steps >= FEWEST_STEPS, sentence, "spaces-unsupported", "actions")
 
 
 def doubts_about_range(space: gym.Space[Any]) -> Iterator[str]:

@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 from building import CONTRARY, cloning, curriculum, echo, mostly_slow, payloads, tuning
+from refusing import refused
 
-from rlstages import InputError, RewardThreshold, SuccessThreshold, resume, train
+from rlstages import RewardThreshold, SuccessThreshold, resume, train
 from rlstages.cli.comparing import load_plan
 from rlstages.demonstrations.kept import demonstrated_transitions, kept_demonstrations
 from rlstages.events import DemonstrationsReady, RolloutFinished
@@ -122,10 +123,10 @@ def test_nothing_is_taken_over_that_no_stage_needs(here):
 def test_a_stage_without_demonstrations_is_refused_before_anything_is_written(here):
     plan = curriculum(needy(), CLONE)
     for check in (preflight, lambda plan: train(plan, out="run")):
-        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.5, but no stage before it"):
+        with refused("stage-order", where="stage 'tune'"):
             check(plan)
     train(curriculum(needy(demonstration_loss=0.0)), out="plain")
-    with pytest.raises(InputError, match="stage 'tune': .* but plain keeps no demonstrations, as no stage in it"):
+    with refused("stage-order", where="stage 'tune'"):
         train(plan, out="run", initial="plain")
 
     assert [path.name for path in here.iterdir()] == ["plain"]
@@ -136,21 +137,23 @@ def test_demonstrations_that_have_changed_are_refused(here):
     file = next((here / "first" / "demonstrations").iterdir())
     kept = file.read_bytes()
     file.write_bytes(kept[:-1] + b"x")
-    with pytest.raises(InputError, match="00-clone.safetensors is not the file that the run wrote"):
+    with refused("file-damaged", where="first/demonstrations/00-clone.safetensors"):
         train(curriculum(needy()), out="run", initial="first")
     assert not (here / "run").exists()
     file.write_bytes(kept)
     train(curriculum(needy()), out="run", initial="first", **pausing(3))
     (here / "run" / INHERITED).unlink()
 
-    with pytest.raises(InputError, match="inherited.safetensors is not the file that the run wrote"):
+    with refused("file-damaged", where="run/demonstrations/inherited.safetensors"):
         resume("run")
 
 
 def test_demonstrations_that_do_not_fit_the_spaces_are_refused(here):
     train(curriculum(CLONE), out="first")
 
-    with pytest.raises(InputError, match="00-clone.safetensors, episode 0: .*but the space is"):
+    with refused(
+        "demonstrations-invalid", where="first/demonstrations/00-clone.safetensors, episode 0", name="observations"
+    ):
         train(curriculum(needy(environment=echo(acts="multidiscrete"))), out="run", initial="first")
 
 
@@ -186,8 +189,8 @@ def test_a_comparison_refuses_a_curriculum_that_lacks_them_of_itself(here):
         "    return Curriculum('own', agent=Agent(), stages=[stage])\n"
     )
     assert list(load_plan("own.py", {}, None, [], seeds=[0]).arms) == ["staged"]
-    for given, own in (({"weight": "0.1"}, []), ({}, ["more: weight=0.1"])):
-        with pytest.raises(InputError, match="stage 'tune': demonstration_loss=0.1, but no stage before it"):
+    for given, own, where in (({"weight": "0.1"}, [], ""), ({}, ["more: weight=0.1"], "arm 'more': ")):
+        with refused("stage-order", where=f"{where}stage 'tune'"):
             load_plan("own.py", given, None, own, seeds=[0])
 
 
