@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from building import cloning, curriculum, echo, tuning
+from refusing import refused
 from stable_baselines3 import A2C, PPO
 
-from rlstages import Environment, Expert, InputError, SuccessThreshold, load_policy, train
+from rlstages import Environment, Expert, SuccessThreshold, load_policy, train
 from rlstages.environments.make import make_environment
 from rlstages.play.experts import showing
 from rlstages.play.recording import record
@@ -52,7 +53,7 @@ def test_a_run_that_samples_shows_by_sampling(here):
 
 
 def test_a_model_is_loaded_only_when_its_file_is_trusted(model, here):
-    with pytest.raises(InputError, match=r"model\.zip is a stable-baselines3 file, .* give --trust-pickle"):
+    with refused("untrusted", where="model.zip"):
         showing(Expert("model.zip"))
 
     act = showing(Expert("model.zip"), trust_pickle=True)(make_environment(echo()))
@@ -64,9 +65,9 @@ def test_a_model_is_loaded_only_when_its_file_is_trusted(model, here):
 def test_an_untrusted_model_is_not_even_opened(here):
     (here / "bad.zip").write_bytes(b"not a zip at all")
 
-    with pytest.raises(InputError, match="give --trust-pickle"):
+    with refused("untrusted", where="bad.zip"):
         showing(Expert("bad.zip"))
-    with pytest.raises(InputError, match=r"bad\.zip cannot be loaded as a PPO model: "):
+    with refused("expert-invalid", where="bad.zip"):
         showing(Expert("bad.zip"), trust_pickle=True)
 
 
@@ -74,12 +75,12 @@ def test_a_model_of_another_algorithm_says_which(here):
     A2C("MlpPolicy", make_environment(echo()), device="cpu").save(here / "a2c.zip")
 
     assert callable(showing(Expert("a2c.zip", algorithm="A2C"), trust_pickle=True)(make_environment(echo())))
-    with pytest.raises(InputError, match="stable-baselines3 has no algorithm 'APO'"):
+    with refused("name-unknown", where="Expert", name="algorithm"):
         showing(Expert("a2c.zip", algorithm="APO"), trust_pickle=True)
 
 
 def test_a_model_that_is_not_there_is_named(here):
-    with pytest.raises(InputError, match=r"There is no model at gone\.zip"):
+    with refused("file-missing", where="gone.zip"):
         showing(Expert("gone.zip"), trust_pickle=True)
 
 
@@ -112,7 +113,7 @@ def test_an_image_run_sees_images_as_the_environment_shows_them(here):
 def test_a_run_is_cloned_from_a_model(model, here):
     plan = curriculum(cloning(expert=Expert("model.zip", episodes=4), max_epochs=2))
 
-    with pytest.raises(InputError, match="stage 'clone': .*--trust-pickle"):
+    with refused("untrusted", where="stage 'clone': model.zip"):
         train(plan, out="run")
     assert not (here / "run").exists()
     assert train(plan, out="run", trust_pickle=True).outcome == "reached"

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from building import echo
 from gymnasium import spaces
+from refusing import refused
 
-from rlstages import Environment, Expert, InputError, load_demonstrations
+from rlstages import Environment, Expert, load_demonstrations
 from rlstages.environments.make import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.play import recording
@@ -89,13 +90,13 @@ def test_how_episodes_began_and_ended_and_what_was_allowed_is_recorded(told, lon
 
 
 def test_masks_that_cannot_be_told_are_named():
-    with pytest.raises(InputError, match=r"failed in action_masks\(\), at step 0 of .*the rules are missing"):
+    with refused("environment-invalid", where="Masked(told='never')"):
         play(Environment(f"{__name__}:Masked", told="never"), f"{__name__}:turn")
     assert play(echo(), "toys:tell").episodes[0].action_masks is None
 
 
 def test_a_reward_that_is_not_finite_is_refused_with_its_step():
-    with pytest.raises(InputError, match=r"gave the reward inf at step 2 of the episode with seed \d+, played by"):
+    with refused("environment-invalid", where="Echo(fault='reward')"):
         play(echo(fault="reward"), "toys:tell")
 
 
@@ -133,30 +134,26 @@ def test_success_is_what_the_environment_says_it_is():
     [
         (
             "toys:fail_later",
-            r"^The expert toys:fail_later failed, at step 5 of the episode with seed \d+: RuntimeError",
+            ("expert-invalid", "toys:fail_later", ""),
         ),
         (
             "toys:fail_to_tell",
-            "^The expert toys:fail_to_tell fails when it is given the environment: RuntimeError: the",
+            ("expert-invalid", "toys:fail_to_tell", ""),
         ),
-        ("toys:no_function", "^The expert toys:no_function returned a int; it must take the environment and return"),
-        ("toys:WORD", "^The expert 'toys:WORD' is a str, which cannot be called"),
-        ("toys:tel", "^'toys:tel': 'toys' has no 'tel'. Did you mean 'tell'"),
+        ("toys:no_function", ("expert-invalid", "toys:no_function", "")),
+        ("toys:WORD", ("expert-invalid", "toys:WORD", "")),
+        ("toys:tel", ("name-unknown", "toys", "tel")),
     ],
 )
 def test_an_expert_that_fails_is_named(expert, sentence):
-    with pytest.raises(InputError, match=sentence) as caught:
+    with refused(*sentence):
         play(echo(), expert)
-
-    assert "\n" not in str(caught.value)
 
 
 def test_an_episode_that_does_not_end_is_refused(monkeypatch):
     monkeypatch.setattr(recording, "MAX_EPISODE_STEPS", 50)
 
-    with pytest.raises(
-        InputError, match=r"An episode of toys:tell_zero did not end within 50 steps; give .* time limit"
-    ):
+    with refused("episode-endless", where="Endless"):
         play(Environment("toys:Endless"), "toys:tell_zero")
 
 
@@ -170,15 +167,15 @@ def test_an_expert_is_made_for_every_episode_after_its_reset():
 @pytest.mark.parametrize(
     ("environment", "expert", "sentence"),
     [
-        ("toys:Cars", "toys:steer_hard", r"at step 3 of .*, and number 1 of it \(0.6\) is outside \[-0.4, 0.4\]; let"),
-        ("toys:Cars", "toys:steer_to_nan", "at step 3 of .*; actions must be finite numbers"),
-        ("toys:Strict", "toys:wrong_later", r"'left' at step 5 of the episode with seed \d+, which is not in Discrete"),
+        ("toys:Cars", "toys:steer_hard", ("expert-invalid", "toys:steer_hard", "")),
+        ("toys:Cars", "toys:steer_to_nan", ("expert-invalid", "toys:steer_to_nan", "")),
+        ("toys:Strict", "toys:wrong_later", ("expert-invalid", "toys:wrong_later", "")),
     ],
 )
 def test_recording_stops_at_the_first_action_that_is_not_in_the_space(environment, expert, sentence):
-    with pytest.raises(InputError, match=f"The expert {expert} gives the action .*{sentence}"):
+    with refused(*sentence):
         play(Environment(environment), expert)
-    with pytest.raises(InputError, match=sentence):
+    with refused(*sentence):
         who = Expert(expert)
         try_expert(Environment(environment), who, showing(who))
 

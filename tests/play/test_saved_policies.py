@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from building import cloning, curriculum, echo, tuning
+from refusing import refused
 
-from rlstages import Environment, Expert, InputError, SuccessThreshold, load_policy, train
+from rlstages import Environment, Expert, SuccessThreshold, load_policy, train
 from rlstages.environments.make import make_environment
 from rlstages.environments.seeding import Purpose, episode_seed
 from rlstages.learners.learner import read_policy
@@ -65,18 +66,18 @@ def test_a_score_can_be_had_again_and_depends_on_its_seed(run):
 
 
 def test_no_episode_is_no_score(run):
-    with pytest.raises(InputError, match="number of episodes is 0; give at least 1"):
+    with refused("setting-range", name="episodes"):
         evaluate(run, episodes=0, seed=0)
 
 
 def test_what_is_no_run_or_has_no_policy_yet_is_refused(run, here):
-    with pytest.raises(InputError, match="nowhere is not a run directory"):
+    with refused("file-missing", where="nowhere"):
         load_policy("nowhere")
     (run / "events.jsonl").write_text("")
-    with pytest.raises(InputError, match="no stage has ended yet, so there is no policy to load; train it further"):
+    with refused("run-unready", where="run"):
         load_policy(run)
     (run / "run.json").write_text("{}")
-    with pytest.raises(InputError, match=r"run\.json is damaged: KeyError"):
+    with refused("file-damaged", where="run.json"):
         load_policy(run)
 
 
