@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from building import agent, cloning, echo, learner_for
+from refusing import refused
 from stepping import Stepped
 
-from rlstages import Expert, InputError, SuccessThreshold
+from rlstages import Expert, SuccessThreshold
 from rlstages.demonstrations.episodes import Demonstration, Demonstrations, load_demonstrations
 from rlstages.demonstrations.fitting import place_demonstrations
 from rlstages.events import DemonstrationsReady, EpochFinished, Evaluated, Judged, Warned
@@ -191,7 +192,7 @@ def test_only_the_best_episodes_are_cloned(tmp_path):
 
 
 def test_a_filter_that_leaves_nothing_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no episode is left to clone; record more, or filter less"):
+    with refused("demonstrations-invalid", where="toys:tell"):
         Clone(cloning(min_return=100.0), tmp_path).until("before")
 
 
@@ -298,10 +299,10 @@ def test_changed_demonstrations_are_not_gone_on_with(tmp_path):
     content = bytearray(clone.file.read_bytes())
     content[-1] ^= 1
     clone.file.write_bytes(content)
-    with pytest.raises(InputError, match="00-clone.safetensors is not the file that the run wrote"):
+    with refused("file-damaged", where="00-clone.safetensors"):
         Clone(cloning(), tmp_path).runner.load_state_dict(state)
     clone.file.unlink()
-    with pytest.raises(InputError, match="is not the file that the run wrote"):
+    with refused("file-damaged", where="00-clone.safetensors"):
         Clone(cloning(), tmp_path).runner.load_state_dict(state)
 
 

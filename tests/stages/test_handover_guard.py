@@ -11,10 +11,11 @@ import torch
 from building import QUICK, Recorder, agent, cloning, echo, learner_for, mostly_slow, tuning
 from hypothesis import assume, example, given
 from hypothesis import strategies as some
+from refusing import refused
 from scipy import stats
 from stepping import Tune, cloned, context_for, same
 
-from rlstages import InputError, RewardThreshold, SuccessThreshold
+from rlstages import RewardThreshold, SuccessThreshold
 from rlstages.events import Evaluated, Event, HandoverChecked, HandoverRecovered, Warned
 from rlstages.learners.algorithms.on_policy.protocol import critic_parameters
 from rlstages.learners.normalizer import normalizer_of
@@ -402,5 +403,5 @@ def test_what_a_guard_has_seen_and_compared_so_far_is_saved():
 
 def test_settings_out_of_range_are_refused():
     for name in ("guard_steps", "guard_rollbacks"):
-        with pytest.raises(InputError, match=f"stage 'tune': {name} is -1"):
+        with refused("setting-range", where="stage 'tune'"):
             tuning(**{name: -1})

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from building import RESETS_ITSELF, VECTOR_CARTPOLE, agent, cloning, curriculum, echo, learner_for, payloads, tuning
+from refusing import refused
 from stepping import Tune, same
 from test_fine_tuning import SURE
 
-from rlstages import Environment, InputError, SuccessThreshold, resume, train
+from rlstages import Environment, SuccessThreshold, resume, train
 from rlstages.environments.joined import parts_of
 from rlstages.environments.monitor import monitor_of
 from rlstages.events import RolloutFinished, StageStarted
@@ -140,20 +141,24 @@ def test_a_share_is_at_least_one_copy(share, n_envs, copies):
 
 @pytest.mark.parametrize(
     ("share", "said"),
-    [(-0.1, "rehearse is -0.1"), (1.0, "rehearse is 1"), (float("nan"), "rehearse is nan"), ("half", "rehearse is 'h")],
+    [
+        (-0.1, ("setting-range", "stage 'tune'", "rehearse")),
+        (1.0, ("setting-range", "stage 'tune'", "rehearse")),
+        (float("nan"), ("setting-range", "stage 'tune'", "rehearse")),
+        ("half", ("setting-type", "stage 'tune'", "rehearse")),
+    ],
 )
 def test_a_share_out_of_range_is_refused(share, said):
-    with pytest.raises(InputError, match=f"stage 'tune': {said}"):
+    with refused(*said):
         tuning(rehearse=share)
 
 
 def test_what_cannot_be_rehearsed_is_refused():
-    with pytest.raises(InputError, match="stage 'tune': rehearse=0.2, but no stage before it has another environment"):
+    with refused("stage-order", where="stage 'tune'", name="rehearse"):
         curriculum(cloning(), tuning(rehearse=0.2))
-    for n_envs, said in ((1, "rehearse=0.2 of 1 copy leaves none"), (4, "rehearse=0.9 of 4 copies leaves none")):
-        share = 0.2 if n_envs == 1 else 0.9
+    for n_envs, share in ((1, 0.2), (4, 0.9)):
         stage = tuning(environment=echo(steps=9), rehearse=share, max_steps=100_000)
-        with pytest.raises(InputError, match=f"stage 'tune': {said} for the stage itself; lower it, or raise Agent"):
+        with refused("setting-conflict", where="stage 'tune'", name="rehearse"):
             curriculum(cloning(), stage, n_envs=n_envs, n_steps=64)
 
 
