@@ -7,8 +7,9 @@ import pytest
 from building import UNREACHED, Stop, cloning, curriculum, echo, pathological, payloads, tuning
 from hypothesis import given
 from hypothesis import strategies as st
+from refusing import refused
 
-from rlstages import InputError, SuccessThreshold, resume, train
+from rlstages import SuccessThreshold, resume, train
 from rlstages.events import (
     LookedBack,
     RolloutFinished,
@@ -181,16 +182,19 @@ def test_what_is_kept_is_not_lost(here):
 def test_a_first_stage_and_one_after_cloning_cannot_return():
 
     for stages in ([], [cloning()]):
-        with pytest.raises(InputError, match="stage 'tune': on_collapse='return', but no stage that trains by reward"):
+        with refused("stage-order", where="stage 'tune'", name="on_collapse"):
             curriculum(*stages, tuning(on_collapse="return"))
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"on_collapse": "back"}, "on_collapse is 'back'"), ({"max_returns": 0}, "max_returns is 0")],
+    [
+        ({"on_collapse": "back"}, ("choice-unknown", "stage 'tune'", "on_collapse")),
+        ({"max_returns": 0}, ("setting-range", "stage 'tune'", "max_returns")),
+    ],
 )
 def test_settings_that_are_none_are_refused(settings, said):
-    with pytest.raises(InputError, match=f"stage 'tune': {said}"):
+    with refused(*said):
         tuning(**settings)
 
 

@@ -4,14 +4,17 @@ import json
 import signal
 import threading
 from dataclasses import replace
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 import torch
 from building import Recorder, Stop, agent, cloning, curriculum, echo, mostly_slow, payloads, tuning
+from refusing import refused
 
-from rlstages import Environment, Expert, InputError, Pause, RewardThreshold, SuccessThreshold, resume, train
+from rlstages import Environment, Expert, Pause, RewardThreshold, SuccessThreshold, resume, train
 from rlstages.environments.seeding import Purpose, episode_seed
+from rlstages.errors import Fault
 from rlstages.events import (
     EpochFinished,
     Judged,
@@ -185,7 +188,7 @@ def test_fewer_steps_are_refused_and_nothing_changes(here):
     train(curriculum(hard()), out="run")
     before = (here / "run" / "run.json").read_bytes()
 
-    with pytest.raises(InputError, match=r"--max-steps is 1,000, but stage 'hard' has 1,500 already; give more"):
+    with refused("setting-range", where="stage 'hard'", name="max_steps"):
         resume("run", max_steps=1_000)
 
     assert (here / "run" / "run.json").read_bytes() == before
@@ -210,7 +213,7 @@ def test_a_clone_that_misses_its_threshold_stops_the_run(here):
     assert result.outcome == "missed"
     assert result.reason.startswith("Stage 'clone': The clone: success 0.00 over")
     assert list(result.stages) == ["clone"]
-    with pytest.raises(InputError, match="did not stop in a fine-tuning stage"):
+    with refused("run-unready", where="run", name="max_steps"):
         resume("run", max_steps=100_000)
 
 
@@ -320,7 +323,7 @@ def test_a_pause_at_the_end_or_a_word_that_is_returned_pauses_nothing(here):
     late = [pausing(RetentionMeasured), pausing(RunFinished)]
     run = train(curriculum(easy()), out="run", trackers=[lambda event: "stop", *late])
     assert run.outcome == "reached"
-    with pytest.raises(InputError, match="^Pause: the reason is ''; give a sentence"):
+    with refused("setting-missing", where="Pause", name="reason"):
         Pause("")
 
 
@@ -359,7 +362,7 @@ def test_a_tracker_that_raises_stops_the_run_which_can_be_resumed(here):
     ],
 )
 def test_what_cannot_follow_a_run_is_refused_before_it(here, wrong):
-    with pytest.raises(InputError, match="^trackers "):
+    with refused("setting-type", name="trackers"):
         train(curriculum(easy()), out="run", trackers=wrong)
     assert not (here / "run").exists()
 
@@ -369,13 +372,13 @@ def test_seeds_and_limits_are_taken_as_other_tools_give_them(here, number):
     run = train(curriculum(tuning(until=RewardThreshold(1e9), max_steps=700)), out="run", seed=number)
     assert run.outcome == "missed" and json.loads((here / "run" / "run.json").read_text())["seed"] == 3
     assert resume("run", max_steps=np.float64(800)).outcome == "missed"
-    with pytest.raises(InputError, match="max_steps is 900.5"):
+    with refused("setting-type", where="resume", name="max_steps"):
         resume("run", max_steps=900.5)
 
 
 def test_a_run_directory_that_is_there_is_refused_before_anything_is_tried(here):
     (here / "run").mkdir()
-    with pytest.raises(InputError, match=r"^run is there already; .* rlstages\.resume\('run'\)"):
+    with refused("out-taken", where="run"):
         train(curriculum(tuning(environment=Environment("not_there:at_all"))), out="run")
 
 
@@ -383,12 +386,13 @@ def test_a_tracker_is_closed_when_the_run_fails(here):
     recorder = Recorder()
     seed = episode_seed(0, 0, Purpose.TRAINING, 1, 0)
     fault = easy(environment=echo(fault="reward", fault_step=8, fault_seed=seed), max_steps=10_000)
+    where = f"{fault.environment}: copy 1, step 8 of its episode 0"
 
-    with pytest.raises(Exception, match="Echo.*gave the reward inf at step 8"):
+    with refused("environment-failed", where=where, name="reward", kind=Fault):
         train(curriculum(fault), out="run", trackers=[recorder])
 
     assert recorder.closed == 1
-    with pytest.raises(Exception, match="gave the reward inf"):
+    with refused("environment-failed", where=where, name="reward", kind=Fault):
         resume("run")
 
 
@@ -430,9 +434,9 @@ def test_what_a_policy_was_trained_for_is_that_of_the_last_stage_that_ended(here
 def test_a_run_of_another_network_cannot_be_started_from(here):
     train(curriculum(easy()), out="first")
 
-    with pytest.raises(InputError, match="this curriculum's has network"):
+    with refused("policy-misfit", where="first"):
         train(curriculum(easy(), network=(8,)), out="second", initial="first")
-    with pytest.raises(InputError, match="nowhere is not a run directory"):
+    with refused("file-missing", where="nowhere"):
         train(curriculum(easy()), out="second", initial="nowhere")
 
     assert not (here / "second").exists()
@@ -463,7 +467,7 @@ def test_a_run_that_dies_before_its_first_step_says_its_doubts_when_it_goes_on(h
 
 def test_a_seed_that_is_none_is_refused_before_anything_is_written(here):
     for seed in (-1, 1.5, "one", True, 2**32):
-        with pytest.raises(InputError, match="give a whole number from 0 to 4,294,967,295"):
+        with refused(ANY, name="seed"):
             train(curriculum(easy()), seed=seed)
 
     assert list(here.iterdir()) == []
@@ -479,13 +483,13 @@ def test_a_curriculum_may_be_given_by_name_or_file(here):
     )
 
     assert train("by_file.py", out="run").outcome == "reached"
-    with pytest.raises(InputError, match="There is no curriculum 'room'; .*Did you mean 'rooms'"):
+    with refused("name-unknown", name="curriculum"):
         train("room")
 
 
 def test_a_step_limit_must_hold_the_critic_fit_of_another_runs_clone(here):
     train(curriculum(cloning(environment=ALWAYS, expert=Expert("toys:tell_zero", episodes=2), max_epochs=1)), out="a")
 
-    with pytest.raises(InputError, match="stage 'easy': max_steps is 700, but ten rollouts .* and a critic fit of 640"):
+    with refused("setting-conflict", where="stage 'easy'", name="max_steps"):
         train(curriculum(easy(max_steps=700, critic_fit_steps=640)), out="b", initial="a")
     assert not (here / "b").exists()
