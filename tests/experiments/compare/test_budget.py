@@ -11,6 +11,7 @@ from comparing import placed
 from hypothesis import given
 from hypothesis import strategies as st
 from outcomes import STEPS, outcome
+from refusing import refused
 
 from rlstages import InputError
 from rlstages.experiments.compare import worker
@@ -35,15 +36,15 @@ def test_fewer_steps_than_were_settled_are_refused_wherever_they_are_asked_for(t
     settle_steps(tmp_path, 6_000)
     less = replace(plan, steps=3_000)
 
-    for refused in (
+    for ask in (
         lambda: steps_of(tmp_path, less),
         lambda: settle_steps(tmp_path, 3_000),
         lambda: prepare_comparison(tmp_path, less),
         lambda: next_jobs(tmp_path, less),
         lambda: worker.run_arm(tmp_path, less, "scratch", 0, 3_000),
     ):
-        with pytest.raises(InputError, match="--steps is 3,000, but .* were given 6,000.*at least --steps 6000"):
-            refused()
+        with refused("option-invalid", name="--steps"):
+            ask()
     assert not run_path(tmp_path, "scratch", 0).exists()
     assert steps_of(tmp_path, plan) == 6_000 and steps_of(tmp_path, replace(plan, steps=7_000)) == 7_000
 
@@ -68,7 +69,7 @@ def test_a_comparison_of_before_is_as_long_as_its_final_runs(tmp_path):
     claim_comparison(tmp_path, plan)
 
     assert settled_steps(tmp_path) == steps_of(tmp_path, replace(plan, steps=None, seeds=(0,))) == STEPS
-    with pytest.raises(InputError, match="were given 2,000"):
+    with refused("option-invalid", name="--steps"):
         steps_of(tmp_path, replace(plan, steps=STEPS - 1))
 
 
@@ -101,9 +102,13 @@ def test_processes_that_settle_at_the_same_time_agree(tmp_path):
 def test_a_damaged_number_of_steps_is_refused(tmp_path):
     placed(tmp_path)
     said = json.loads((tmp_path / "comparison.json").read_text())
-    for damage, told in (({**said, "steps": "x"}, "steps is 'x'"), ({**said, "steps": 0}, "steps"), ([3], "damaged")):
+    for damage, code in (
+        ({**said, "steps": "x"}, "setting-type"),
+        ({**said, "steps": 0}, "setting-range"),
+        ([3], "file-damaged"),
+    ):
         (tmp_path / "comparison.json").write_text(json.dumps(damage))
-        with pytest.raises(InputError, match=told):
+        with refused(code, where="comparison.json"):
             settled_steps(tmp_path)
 
 

@@ -1,8 +1,7 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusing import refused
 
-from rlstages import InputError
 from rlstages.experiments.compare.curve import GRID_POINTS, Curve, Mark, Row, grid_interval, read_curve, write_curve
 from rlstages.specs.criteria.episodes import Score
 
@@ -22,7 +21,7 @@ def test_a_curve_comes_back_as_it_was_written(tmp_path):
 def test_a_damaged_curve_is_refused_in_a_sentence(tmp_path):
     for text in ("{", '{"version": 7}', '{"version": 1, "rows": 3, "marks": [], "own_cost": null}'):
         (tmp_path / "curve.json").write_text(text)
-        with pytest.raises(InputError, match="is damaged"):
+        with refused("file-damaged", where="curve.json"):
             read_curve(tmp_path)
 
 

@@ -8,9 +8,10 @@ from itertools import pairwise
 import pytest
 from building import HALF, cloning, curriculum, pathological, payloads, tuning
 from comparing import LONG, SHORT, SOON, placed, small_plan
+from refusing import refused
 from wandb_file import records
 
-from rlstages import InputError, train
+from rlstages import train
 from rlstages.cli.comparing import load_plan, read_arm
 from rlstages.events import DemonstrationsReady, RunFinished, StageFinished
 from rlstages.experiments.compare import worker
@@ -233,12 +234,12 @@ def test_a_directory_belongs_to_one_curriculum_and_number_of_episodes(tmp_path):
     plan = placed(tmp_path)
     claim_comparison(tmp_path, replace(plan, seeds=(5, 6)))
 
-    with pytest.raises(InputError, match="a comparison with another curriculum"):
+    with refused("out-taken", name="digest"):
         claim_comparison(tmp_path, small_plan(shown=7))
-    with pytest.raises(InputError, match="a comparison with another number of episodes"):
+    with refused("out-taken", name="episodes"):
         claim_comparison(tmp_path, replace(plan, episodes=99))
     (tmp_path / "comparison.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
+    with refused("file-damaged"):
         claim_comparison(tmp_path, plan)
 
 
@@ -246,7 +247,7 @@ def test_a_run_of_another_curriculum_is_not_taken_for_an_arms(tmp_path):
     plan = placed(tmp_path, seeds=(0,))
     train(plan.arms["clone-only"], seed=0, out=run_path(tmp_path, "scratch", 0))
 
-    with pytest.raises(InputError, match="scratch-s0 is a run of another curriculum"):
+    with refused("out-taken", where="scratch-s0"):
         claim_comparison(tmp_path, plan)
 
 
@@ -293,17 +294,17 @@ def test_a_paused_run_says_so_at_its_end(tmp_path):
 
 
 def test_a_comparison_needs_two_arms_and_a_seed():
-    for plan, said in (
+    for plan, _said in (
         (small_plan(names=["staged"]), "at least two arms"),
         (small_plan(seeds=()), "or none"),
         (small_plan(seeds=(1, 1)), "given twice"),
     ):
-        with pytest.raises(InputError, match=said):
+        with refused("comparison-invalid"):
             plan.require_comparable()
 
 
 def test_a_curriculum_that_has_nothing_to_leave_out_needs_an_arm_of_the_users_own():
     whole = curriculum(tuning("only"))
 
-    with pytest.raises(InputError, match="'tiny' has nothing to leave out, so add one with --arm"):
+    with refused("comparison-invalid", name="arms"):
         Plan(whole, make_arms(whole), (0,)).require_comparable()
