@@ -106,7 +106,7 @@ BAD = {
         plan(tune(), "n_envs=4, n_steps=16"),
         ("setting-conflict", "large_batch.py, line 9: stage 'tune'", "batch_size"),
     ),
-    "unbounded": (plan(tune("toy('unbounded')")), ("spaces-unsupported", "stage 'tune'", "actions")),
+    "unbounded": (plan(tune("toy('unbounded')")), ("spaces-unsupported", "stage 'tune': actions", "")),
     "tuple": (plan(tune("toy('paired')")), ("spaces-unsupported", "stage 'tune'", "")),
     "dictionary": (plan(tune("toy('Echo', sees='dict')")), ("setting-conflict", "Agent", "policy")),
     "no image": (plan(tune(), "policy='CnnPolicy', **agent"), ("setting-conflict", "Agent", "policy")),
