@@ -8,10 +8,10 @@ import following
 import pytest
 import wandb_file
 from building import curriculum, echo, tuning
+from refusing import refused
 from rich.console import Console
 
 from rlstages.cli.showing import show_run
-from rlstages.errors import InputError
 from rlstages.events import (
     Event,
     LookedBack,
@@ -171,7 +171,7 @@ def test_a_policy_of_a_collapsed_stage_may_not_lie_outside_of_the_run(tmp_path):
     ]
     following.write(tmp_path, told)
 
-    with pytest.raises(InputError, match="line 9 cannot be read: .*outside.safetensors"):
+    with refused("file-damaged", where="events.jsonl, line 9"):
         list(read_events(tmp_path))
 
 
