@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from building import lines, surroundings
+from refusing import refused
 
-from rlstages import InputError
 from rlstages.storage.lock import lock, unlock
 from rlstages.storage.run_directory import RunDirectory
 
@@ -52,7 +52,7 @@ def test_workers_do_not_inherit_it(here):
         while not any(line["type"] == "RolloutFinished" for line in lines(here / "run")):
             assert trainer.poll() is None
             time.sleep(0.05)
-        with pytest.raises(InputError, match=f"belongs to the running process {trainer.pid}"):
+        with refused("run-busy", where="run"):
             RunDirectory(here / "run")
     finally:
         trainer.send_signal(signal.SIGKILL)
@@ -74,6 +74,6 @@ def test_a_lock_that_was_given_up_says_nothing(tmp_path):
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "lock").symlink_to("mine")
-    with pytest.raises(InputError, match="cannot be written"):
+    with refused("file-unusable"):
         lock(tmp_path)
     assert (tmp_path / "mine").read_text() == "mine"
