@@ -1,1 +1,1 @@
-"""More than one run: comparisons, sweeps, and how their runs are started."""
+"""Comparisons and sweeps, and the jobs of their runs."""

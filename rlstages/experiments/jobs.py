@@ -1,4 +1,4 @@
-"""Many runs at a time, each a plain command in a process of its own. What they found is in their directories."""
+"""Running many runs at a time, each as a plain command in its own process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Job:
-    """One run.
+    """The job of one run.
 
     Attributes:
         name: For a person.
@@ -41,7 +41,7 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        """The command, for this Python."""
+        """The command line, for this Python interpreter."""
         return [sys.executable, "-m", "rlstages", *self.arguments]
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended.
+    """The end of a job.
 
     Attributes:
         job: Job that has ended.
@@ -66,7 +66,7 @@ class Ended:
 
     @property
     def failure(self) -> str | None:
-        """Why it did not do its work, in one line, or `None` if it did."""
+        """The reason of its failure in one line, or `None` if it succeeded."""
         if self.code in self.job.completed:
             return None
         if self.lost is not None:
@@ -79,11 +79,11 @@ class Ended:
 
 
 Launcher = Callable[[Sequence[Job], Callable[[Ended], None]], list[Ended]]
-"""Runs jobs, hands each that has ended to a function, and returns how all ended."""
+"""A function that runs jobs, passes each end to a function, and returns all ends."""
 
 
 def launcher_on(on: str, at_once: int | None) -> Launcher:
-    """Return what runs jobs.
+    """Return the function that runs jobs.
 
     Args:
         on: `"local"`, `"ray"` or `"ray=ADDRESS"`.

@@ -1,4 +1,4 @@
-"""Many runs on the machines of a Ray cluster: one task for each whole run, none for less.
+"""Running many runs on a Ray cluster, with one task for each run.
 
 A run writes its own directory, on storage that the machines share. When its machine dies, Ray gives the task to another
 one, where the same command goes on from the last checkpoint.

@@ -1,4 +1,4 @@
-"""The same curriculum with several seeds and values of its parameters, each run an ordinary `rlstages train`."""
+"""Sweeps over seeds and values of a curriculum's parameters. Each run is an ordinary `rlstages train`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SWEEP_VERSION = 1
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep came to.
+    """The result of a sweep.
 
     Attributes:
         path: Its directory.
@@ -67,7 +67,7 @@ class Combination:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a run of a sweep has come.
+    """The progress of one run of a sweep.
 
     Attributes:
         variant: Parameter values and seed of the run.
@@ -136,7 +136,7 @@ def sweep(
 
 
 def sweep_directory(source: Path | str, out: Path | str | None) -> Path:
-    """Return where a sweep lies: at `out`, or below `runs/`."""
+    """Return the directory of a sweep: `out`, or one in `runs/`."""
     return Path(out) if out is not None else Path("runs") / f"sweep-{Path(source).stem}"
 
 
@@ -174,7 +174,7 @@ def make_variants(
 
 
 def _stem(text: str) -> str:
-    """Return what the names of the run directories of a combination begin with."""
+    """Return the common beginning of a combination's run directory names."""
     whole, cut = slug(text, most=None), slug(text)
     if whole == cut:
         return cut
@@ -195,13 +195,13 @@ def claim_sweep(directory: Path, variants: Sequence[Combination]) -> None:
 def missing_jobs(
     source: str, variants: Sequence[Combination], track: Track, also: Sequence[Extra], trust_pickle: bool
 ) -> list[Job]:
-    """Return the jobs of the runs that have not come to their end."""
+    """Return the jobs of the unfinished runs."""
     missing = [variant for variant in variants if outcome_of(variant).outcome == "unfinished"]
     return [_job_of(source, variant, track, also, trust_pickle) for variant in missing]
 
 
 def _job_of(source: str, variant: Combination, track: Track, also: Sequence[Extra], trust_pickle: bool) -> Job:
-    """Return the command that makes a run, or goes on with it."""
+    """Return the job that makes or continues a run."""
     arguments = ["train", source]
     for key, value in variant.parameters.items():
         arguments += ["-p", f"{key}={value}"]
@@ -213,7 +213,7 @@ def _job_of(source: str, variant: Combination, track: Track, also: Sequence[Extr
 
 
 def outcome_of(variant: Combination) -> Outcome:
-    """Read from its directory how far a run has come."""
+    """Return the progress of a run, read from its directory."""
     outcome, steps = "unfinished", 0
     ends: dict[str, StageFinished] = {}
     for event in read_events(variant.path):

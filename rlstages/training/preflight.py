@@ -157,7 +157,7 @@ def _check_device(agent: Agent) -> None:
 
 
 def _shared_spaces(curriculum: Curriculum) -> Spaces:
-    """Make one environment of each environment and require that one network can serve their spaces."""
+    """Make an instance of each environment, and require that one network can serve their spaces."""
     found: list[tuple[str, Environment, Spaces]] = []
     places = [(f"stage {stage.name!r}", stage.environment) for stage in curriculum.stages]
     places += [("held_out", environment) for environment in curriculum.held_out]

@@ -1,1 +1,1 @@
-"""A curriculum against its own ablations at equal cost: what is run, what came out, and how sure that is."""
+"""Comparisons of a curriculum with its own ablations at equal cost."""

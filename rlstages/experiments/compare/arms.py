@@ -21,22 +21,22 @@ def staged(curriculum: Curriculum) -> Curriculum:
 
 
 def no_cloning(curriculum: Curriculum) -> Curriculum:
-    """Return the same fine-tuning stages, begun with a random network."""
+    """Return the fine-tuning stages alone, which begin with a random network."""
     return _going_on(curriculum, _without(curriculum, "no-cloning"))
 
 
 def no_curriculum(curriculum: Curriculum) -> Curriculum:
-    """Return the stages that prepare the policy, and of those that train it by reward only the last."""
+    """Return the stages without rewards, followed by only the last stage that trains on rewards."""
     return _going_on(curriculum, [*_without(curriculum, "no-curriculum"), last_variant(curriculum)])
 
 
 def scratch(curriculum: Curriculum) -> Curriculum:
-    """Return the last fine-tuning stage alone, begun with a random network."""
+    """Return the last fine-tuning stage alone, which begins with a random network."""
     return _going_on(curriculum, [last_variant(curriculum)])
 
 
 def clone_only(curriculum: Curriculum) -> Curriculum:
-    """Return the stages that prepare the policy alone."""
+    """Return only the stages without rewards."""
     return _with(curriculum, _without(curriculum, "clone-only"))
 
 
@@ -73,10 +73,10 @@ MEANINGS = {
 
 
 def last_variant(curriculum: Curriculum) -> StageSpec:
-    """Return the last stage that trains by reward.
+    """Return the last stage that trains on rewards.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no such stage.
     """
     tuning = [stage for stage in curriculum.stages if stage.reinforces]
     sentence = f"{curriculum.name!r} has no fine-tuning stage, so there is nothing to compare."
@@ -85,7 +85,7 @@ def last_variant(curriculum: Curriculum) -> StageSpec:
 
 
 def last_gate(curriculum: Curriculum) -> Criterion:
-    """Return what the last stage that trains by reward is asked for.
+    """Return the criterion of the last stage that trains on rewards.
 
     Raises:
         InputError: If there is nothing that all arms can be asked for.
@@ -98,7 +98,7 @@ def last_gate(curriculum: Curriculum) -> Criterion:
 
 
 def is_compared(curriculum: Curriculum) -> bool:
-    """Whether it is an arm that goes on until its comparison's steps are spent."""
+    """Return whether a curriculum is an arm that continues until the comparison's steps are spent."""
     last = curriculum.stages[-1]
     return last.step_limit is not None and last.step_limit >= UNLIMITED_STEPS
 
@@ -148,12 +148,12 @@ def _without(curriculum: Curriculum, arm: str) -> list[StageSpec]:
 
 
 def _going_on(curriculum: Curriculum, stages: Sequence[StageSpec]) -> Curriculum:
-    """Append a stage that trains in the last variant without end, as the stage before left off."""
+    """Append a stage that continues to train in the last variant without end."""
     return _with(curriculum, [*stages, last_variant(curriculum).endless(stages, curriculum.agent)])
 
 
 def _with(curriculum: Curriculum, stages: Sequence[StageSpec]) -> Curriculum:
-    """Replace the stages; one that misses its threshold is followed by the next, as an arm has steps to spend."""
+    """Replace the stages, and let the run continue if one misses its threshold, because an arm has steps to spend."""
     require(bool(stages), "it would have no stage.", "comparison-invalid")
     kept = [stage.possible_after(stages[:index]).patient() for index, stage in enumerate(stages)]
     return replace(curriculum, stages=tuple(kept))

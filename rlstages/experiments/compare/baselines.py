@@ -1,4 +1,4 @@
-"""What a comparison's scores are measured against, played once and kept in a file."""
+"""The baselines of a comparison's scores, measured once and kept in a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASELINES_FILE = "baselines.json"
 
 
 def baselines_of(directory: Path, plan: Plan) -> list[Baselines]:
-    """Score chance and the expert in every environment of a comparison, once: the file is read when it is there."""
+    """Return the scores of random actions and the expert in every environment, from the file if it exists."""
     file = directory / BASELINES_FILE
     if file.is_file():
         try:

@@ -1,4 +1,4 @@
-"""How many environment steps every run of a comparison may spend, and whether runs kept to it."""
+"""The budget of a comparison: the environment steps that every run may spend."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def steps_of(directory: Path, plan: Plan) -> int | None:
 
 
 def settle_steps(directory: Path, steps: int) -> None:
-    """Write down what every run may spend, before the first of them spends it.
+    """Record the budget before any run spends it.
 
     Raises:
         InputError: If more was settled before.
@@ -54,7 +54,7 @@ def settle_steps(directory: Path, steps: int) -> None:
 
 
 def settled_steps(directory: Path) -> int | None:
-    """Return what every run of a comparison may spend, or `None` where that is not settled.
+    """Return the recorded budget of a comparison, or `None` if there is none yet.
 
     Comparisons of before it was written down are as long as their longest final run.
 
@@ -74,7 +74,7 @@ def settled_steps(directory: Path) -> int | None:
 
 
 def excess(plan: Plan, cost: int, scores: Sequence[Score], steps: int) -> int:
-    """Return by how much a run overspent beyond what its last rollout and a wave of a confirmation explain, or 0.
+    """Return the excess of a run's cost that its last rollout and a confirmation's wave do not explain, or 0.
 
     Args:
         plan: Plan of the comparison.

@@ -1,4 +1,4 @@
-"""What a reader of a comparison has to know besides its verdict."""
+"""Caveats of a comparison, besides its verdict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LEAST_FOR_QUARTERS = 4
 
 
 def caveats(results: Results) -> list[str]:
-    """Return what a reader has to know besides the verdict, sentence by sentence."""
+    """Return the caveats, one sentence each."""
     runs = results.least_runs
     found = [f"Not finished, and left out of all scores: {failure.rstrip('.')}." for failure in results.failures]
     if runs == 1:
@@ -49,7 +49,7 @@ def caveats(results: Results) -> list[str]:
 
 
 def _short_of_it(results: Results, arm: ArmResult) -> str | None:
-    """Say so if runs of an arm spent all their steps before the last variant, which is what scores are compared in."""
+    """Return a caveat if runs of an arm spent all their steps before they reached the last variant."""
     stages = results.plan.arms[arm.name].stages
     after = [
         max((i for i, stage in enumerate(stages) if any(mark.stage == stage.name for mark in run.marks)), default=-1)

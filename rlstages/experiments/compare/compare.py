@@ -1,4 +1,4 @@
-"""A comparison from its plan to its verdict: `rlstages.compare`."""
+"""Making a comparison, from its plan to its verdict: `rlstages.compare`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rlstages.tracking import Extra, Track
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison came to.
+    """The result of a comparison.
 
     Attributes:
         path: Its directory.
@@ -55,7 +55,7 @@ def compare(
     console: bool = False,
     trust_pickle: bool = False,
 ) -> Comparison:
-    """Train a curriculum and what is left of it without its parts, at equal cost, and say which wins.
+    """Train a curriculum and its ablations at equal cost, and report which one wins.
 
     Runs are processes of their own. The same call goes on with a comparison that was interrupted, and adds seeds or
     arms to one that is done. A script calls this below `if __name__ == "__main__":` if functions of its own are part of
@@ -100,7 +100,7 @@ def compare(
 
 
 def compare_plan(plan: Plan, out: Path | None, on: str, jobs: int | None, console: bool) -> Comparison:
-    """Make what is missing of a comparison, and write the outcome as JSON, CSV, figure and page.
+    """Make the missing runs of a comparison, and write the outcome as JSON, CSV, figure and page.
 
     Args:
         plan: Plan of the comparison.

@@ -1,4 +1,4 @@
-"""The runs of a comparison: which are to be made, in what order, and how many steps each may spend."""
+"""The runs of a comparison: those that are missing, their order, and their steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlstages.training.preflight import preflight
 
 @dataclass(frozen=True)
 class Progress:
-    """What has come of a comparison.
+    """The progress of a comparison.
 
     Attributes:
         steps: What every run may spend.
@@ -30,7 +30,7 @@ class Progress:
 
 
 def prepare_comparison(directory: Path, plan: Plan) -> None:
-    """Check everything before the first run, and measure what scores are compared with.
+    """Check everything before the first run, and measure the baselines.
 
     Raises:
         InputError: If a curriculum cannot work, or the directory cannot be used for this comparison.
@@ -46,7 +46,7 @@ def prepare_comparison(directory: Path, plan: Plan) -> None:
 
 
 def missing(directory: Path, plan: Plan, steps: int | None) -> list[tuple[str, int]]:
-    """Return the arms and seeds of the runs that are still to be made, or gone on with.
+    """Return the arms and seeds of missing or unfinished runs.
 
     Args:
         directory: Directory of the comparison.
@@ -60,7 +60,7 @@ def missing(directory: Path, plan: Plan, steps: int | None) -> list[tuple[str, i
 
 
 def jobs_of(directory: Path, plan: Plan, steps: int | None) -> dict[Job, tuple[str, int]]:
-    """Return the jobs of the runs that are still to be made, or gone on with, each with its arm and seed.
+    """Return the jobs of missing or unfinished runs, each with its arm and seed.
 
     Args:
         directory: Directory of the comparison, which is there.
@@ -84,7 +84,7 @@ def jobs_of(directory: Path, plan: Plan, steps: int | None) -> dict[Job, tuple[s
 
 
 def next_jobs(directory: Path, plan: Plan) -> list[Job]:
-    """Return the jobs that can be run now: those that decide the number of steps, and once they are done the rest.
+    """Return the jobs that can start now: those that determine the budget, or, when these are done, the others.
 
     Raises:
         InputError: If the directory cannot be used for this comparison.
@@ -102,7 +102,7 @@ def run_comparison(
     run: Launcher,
     say: Callable[[str], None],
 ) -> Progress:
-    """Make all runs that are not there yet.
+    """Make all missing runs.
 
     Args:
         directory: Directory of the comparison, after `prepare_comparison`.

@@ -1,4 +1,4 @@
-"""What one run of a comparison scored along its way: a small file in its run directory."""
+"""The learning curve of one run of a comparison, as a small file in its run directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GRID_POINTS = 32
 
 @dataclass(frozen=True)
 class Row:
-    """The policy, scored at one moment in every environment of the comparison.
+    """The scores of the policy at one moment, in every environment of the comparison.
 
     Attributes:
         cost: Environment steps spent until then, those of demonstrations and confirmations included.
@@ -56,7 +56,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Curve:
-    """All of it.
+    """The learning curve of one run.
 
     Attributes:
         rows: Rows in order of time.
@@ -112,7 +112,7 @@ def grid_interval(steps: int, rollout_steps: int) -> int:
 
 
 def write_curve(run: Path, curve: Curve) -> None:
-    """Write it, in one step."""
+    """Write the curve atomically."""
     parts = {"rows": map(_plain, curve.rows), "marks": map(_plain, curve.marks)}
     content = {
         "version": CURVE_VERSION,
@@ -123,7 +123,7 @@ def write_curve(run: Path, curve: Curve) -> None:
 
 
 def read_curve(run: Path) -> Curve:
-    """Read it; one that is not there is empty.
+    """Read the curve; a missing file is an empty curve.
 
     Raises:
         InputError: If the file is damaged.

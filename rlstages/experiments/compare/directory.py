@@ -1,4 +1,4 @@
-"""The directory of a comparison: what its file says of it, where its runs lie, and the plan for their processes."""
+"""The directory of a comparison: its file, its run directories, and the plan for the runs' processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAN_FILE = COMPARISON
 
 
 def directory_of(plan: Plan, out: Path | None) -> Path:
-    """Return where a comparison lies: at `out`, or below `runs/`."""
+    """Return the directory of a comparison: `out`, or one in `runs/`."""
     return out if out is not None else Path("runs") / f"compare-{slug(plan.name)}"
 
 
@@ -32,7 +32,7 @@ def run_path(directory: Path, arm: str, seed: int) -> Path:
 
 
 def claim_comparison(directory: Path, plan: Plan) -> None:
-    """Make the directory of a comparison, or go on with it; seeds and arms may come and go.
+    """Make the directory of a comparison, or accept an existing one of it. Seeds and arms may differ.
 
     Raises:
         InputError: If the directory holds something else, or cannot be written.
@@ -128,7 +128,7 @@ def read_plan(file: Path, trust_imports: bool) -> Plan:
 
 
 def plan_needs_trust(plan: Plan) -> bool:
-    """Whether `read_plan` needs `trust_imports`."""
+    """Return whether `read_plan` needs `trust_imports` for a plan."""
     return needs_trust([plan.curriculum, *plan.arms.values()], sources())
 
 

@@ -1,4 +1,4 @@
-"""What one run of a comparison came to: its final score, and when it was at the threshold."""
+"""The result of one run of a comparison: its final score, and its steps to the threshold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlstages.specs.criteria.episodes import Score
 
 @dataclass(frozen=True)
 class RunEnd:
-    """One run.
+    """The result of one run.
 
     Attributes:
         seed: Seed of it.
@@ -40,7 +40,7 @@ class RunEnd:
 
 
 def run_end(plan: Plan, seed: int, curve: Curve, steps: int, failure: str | None) -> RunEnd:
-    """Return what a run came to, from its curve."""
+    """Return the result of a run, from its curve."""
     final = curve.final(steps)
     failure = (failure or "not finished") if final is None else None
     end = steps if final is not None else max((row.cost for row in curve.rows), default=0)

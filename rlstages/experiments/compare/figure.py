@@ -1,4 +1,4 @@
-"""The outcome of a comparison as pictures, by matplotlib, which is an optional dependency."""
+"""Figures of a comparison, made by matplotlib, which is an optional dependency."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MARKERS = "osD^xvP*"
 
 @dataclass(frozen=True)
 class Theme:
-    """Ink and paper of a picture.
+    """The colors of a figure.
 
     Attributes:
         ink: Color of axes and text.
@@ -42,7 +42,7 @@ DARK = Theme("#e6e6e6", "#444444", "none")
 
 
 def can_draw() -> bool:
-    """Say whether matplotlib is installed."""
+    """Return whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
@@ -80,7 +80,7 @@ def profile_svg(results: Results, theme: Theme, width: float, height: float) -> 
 
 
 def color_of(index: int) -> str:
-    """Return an arm's colour, by its place."""
+    """Return the colour of an arm, by its index."""
     return _COLORS[index % len(_COLORS)]
 
 

@@ -1,4 +1,4 @@
-"""The outcome of a comparison as one HTML page that needs nothing besides itself."""
+"""The outcome of a comparison as one self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison is: frozen data, which is handed to the processes of its runs as such."""
+"""The plan of a comparison: frozen data, which is passed to the processes of its runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rlstages.tracking import Extra, Track
 @serializable
 @dataclass(frozen=True)
 class Plan:
-    """A comparison.
+    """The plan of a comparison.
 
     Attributes:
         curriculum: What the arms are made from.
@@ -47,34 +47,34 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Of the comparison."""
+        """The name of the comparison."""
         return self.curriculum.name
 
     @property
     def reference(self) -> str:
-        """The arm that the others are compared with, whose needs set the steps."""
+        """The arm with which the others are compared, and which determines the budget."""
         if "staged" in self.arms:
             return "staged"
         return next(name for name, arm in self.arms.items() if arm.stages[-1].reinforces)
 
     @property
     def environments(self) -> tuple[Environment, ...]:
-        """Where policies are scored: the last variant, then the held-out environments."""
+        """The environments in which policies are scored: the last variant, then the held-out environments."""
         return (last_variant(self.curriculum).environment, *self.curriculum.held_out)
 
     @property
     def measure(self) -> Measure:
-        """What is compared, as what the last gate asks for: `"success"` or `"return"`."""
+        """The measure of the comparison, that of the last gate: `"success"` or `"return"`."""
         return last_gate(self.curriculum).measure
 
     @property
     def threshold(self) -> float:
-        """What the last gate asks for."""
+        """The threshold of the last gate."""
         return last_gate(self.curriculum).summary([])[1]
 
     @property
     def rollout_steps(self) -> int:
-        """Environment steps between two updates."""
+        """Number of environment steps between two updates."""
         return self.curriculum.agent.rollout_steps
 
     def require_comparable(self) -> None:

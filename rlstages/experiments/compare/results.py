@@ -1,4 +1,4 @@
-"""What the runs of a comparison came to, read from their directories and summarised."""
+"""The results of a comparison's runs, read from their directories and summarised."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PROFILE_LEVELS = 21
 
 @dataclass(frozen=True)
 class ArmResult:
-    """All runs of one arm.
+    """The results of one arm.
 
     Attributes:
         name: Name of the arm.
@@ -73,7 +73,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The first arm against another.
+    """The contrast of the first arm with another.
 
     Attributes:
         other: Other arm's name.
@@ -93,18 +93,18 @@ class Contrast:
 
     @property
     def sign(self) -> int:
-        """Beyond luck, 1 if the first arm scores higher and -1 if the other does, as the test sees it; else 0."""
+        """1 if the first arm scores significantly higher, -1 if the other does, else 0."""
         return 0 if self.p >= TEST_LEVEL else 1 if self.improvement.value > 0.5 else -1
 
     @property
     def speed_sign(self) -> int:
-        """Beyond luck, 1 if the first arm is at the last threshold sooner and -1 if the other is; else 0."""
+        """1 if the first arm reaches the last threshold significantly sooner, -1 if the other does, else 0."""
         return 0 if self.speed_p >= TEST_LEVEL else 1 if self.sooner > 0.5 else -1
 
 
 @dataclass(frozen=True)
 class Results:
-    """A comparison's outcome.
+    """The results of a comparison.
 
     Attributes:
         plan: What was compared.
@@ -131,12 +131,12 @@ class Results:
 
     @property
     def first(self) -> ArmResult:
-        """The arm that the others are compared with."""
+        """The arm with which the others are compared."""
         return next(arm for arm in self.arms if arm.name == self.plan.reference)
 
     @property
     def least_runs(self) -> int:
-        """Finished runs of the arm that has the fewest."""
+        """The number of finished runs of the arm with the fewest."""
         return min(sum(run.failure is None for run in arm.runs) for arm in self.arms)
 
 

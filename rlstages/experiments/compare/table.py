@@ -26,7 +26,7 @@ def verdict_tables(results: Results, verdict: Conclusion) -> Group:
 
 
 def print_summary(results: Results, verdict: Conclusion) -> None:
-    """Print it."""
+    """Print the verdict and the tables."""
     Console().print(verdict_tables(results, verdict))
 
 

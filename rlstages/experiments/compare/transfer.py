@@ -1,4 +1,4 @@
-"""What the policies of an arm explored, and where what was cloned holds learning back."""
+"""Exploration of an arm's policies, and negative transfer from clones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlstages.storage.run_directory import read_events
 
 @dataclass(frozen=True)
 class Explored:
-    """What an arm's policies tried as their last stage began.
+    """The exploration of an arm's policies at the start of their last stage.
 
     Attributes:
         stage: Last stage that most of the runs came to.
@@ -34,7 +34,7 @@ class Explored:
 
     @property
     def certain(self) -> bool:
-        """Whether hardly anything was tried."""
+        """Whether the policies hardly explored."""
         measured = {"std": self.std, "entropy_low": self.entropy_low}
         return is_certain({name: value for name, value in measured.items() if value is not None})
 

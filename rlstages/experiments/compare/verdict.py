@@ -1,4 +1,4 @@
-"""Which arm won, by how much, and how sure that is: in words, for the terminal and the page alike."""
+"""The verdict of a comparison in words, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIKELY = 0.75
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What a comparison says.
+    """The conclusion of a comparison.
 
     Attributes:
         outcome: Outcome of the first arm: `"wins"` or `"loses"` beyond luck, is `"ahead"` or `"behind"` within it,
@@ -73,12 +73,12 @@ def judge(results: Results) -> Conclusion:
 
 
 def _is_nothing(results: Results, contrast: Contrast) -> bool:
-    """Whether a difference is too small to care for."""
+    """Return whether a difference is negligible."""
     return abs(contrast.difference.value) < _smallest(results)
 
 
 def _smallest(results: Results) -> float:
-    """Return the smallest difference to care for: 1 % of the way from chance to the expert."""
+    """Return the smallest relevant difference: 1 % of the distance from random actions to the expert."""
     ends = results.baselines[0].ends(results.plan.measure)
     size = ends[1] - ends[0] if ends else max(abs(value) for arm in results.arms for value in finals(results.plan, arm))
     return NEGLIGIBLE * size
@@ -98,7 +98,7 @@ def _size(results: Results, rival: Contrast) -> str:
 
 
 def _rounded(found: Estimate) -> Estimate:
-    """Return an estimate with three digits: those of a difference of few runs say nothing beyond."""
+    """Return an estimate with three digits, because further digits from few runs mean nothing."""
     low, high = (None if end is None else float(f"{end:.3g}") for end in (found.low, found.high))
     return Estimate(float(f"{found.value:.3g}"), low, high)
 

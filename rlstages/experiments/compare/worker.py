@@ -1,4 +1,4 @@
-"""One run of a comparison, in a process of its own: trained, and scored along its way."""
+"""The process of one run of a comparison, which trains and scores at intervals."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _NO_CHANGE = (ExplorationMeasured, Judged, RunStarted, RunFinished, Warned)
 
 
 def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None) -> RunResult:
-    """Make one run of a comparison, or go on with it.
+    """Make or continue one run of a comparison.
 
     Args:
         directory: Directory of the comparison.
@@ -79,7 +79,7 @@ def run_arm(directory: Path, plan: Plan, arm: str, seed: int, steps: int | None)
 
 
 class CurveWatch:
-    """Scores a run on its way and pauses it when its steps are spent.
+    """Scores a run at intervals, and pauses it when its steps are spent.
 
     Policies are scored at the first moment between two steps at which a multiple of the grid's interval is spent, on
     the same episodes' seeds in all arms; global random generators are put back afterwards, and the environments are of
@@ -107,7 +107,7 @@ class CurveWatch:
         self._cloning, self._done = False, False
 
     def take(self, event: Event) -> None:
-        """Follow one event of the run; those before the first look at the learner are read from its log."""
+        """Take an event of the run. Those before the first call with the learner are read from the log."""
         if self._curve is not None:
             self._take(event)
 
@@ -135,7 +135,7 @@ class CurveWatch:
             self._own_cost = event.global_step + self._shown
 
     def __call__(self, learner: Learner) -> str | None:
-        """Score the policy if it is time to; a sentence when the run's steps are spent."""
+        """Score the policy if it is due; return a sentence when the run's steps are spent."""
         curve = self._curve if self._curve is not None else self._begin(learner)
         cost = learner.global_step + self._shown
         now = replace(curve, marks=tuple(self._marks), own_cost=self._own_cost)
@@ -158,7 +158,7 @@ class CurveWatch:
         return f"{self._steps:,} steps are spent."
 
     def close(self) -> None:
-        """Close its environments of the environments."""
+        """Close the environments."""
         for env in self._copies:
             env.close()
 
