@@ -14,7 +14,7 @@ except ImportError:  # gymnasium 0.29 has the convention, but no name for it
 
 
 class Autoreset(Enum):
-    """What a batch does with a copy whose episode has ended (https://farama.org/Vector-Autoreset-Mode)."""
+    """What a vector environment does after the end of an episode (https://farama.org/Vector-Autoreset-Mode)."""
 
     DISABLED = "disabled"
     """Nothing: it is reset by `reset(seed=..., options={"reset_mask": mask})`."""

@@ -1,6 +1,6 @@
 """The batched environment: many environments of one task, stepped by one call.
 
-A batched environment is a `gymnasium.vector.VectorEnv` that never resets a copy by itself. The caller sees the
+A batched environment is a `gymnasium.vector.VectorEnv` that never resets an environment by itself. The caller sees the
 last observation of an episode as `step` returned it, and starts the next one with
 `reset(seed=[...], options={"reset_mask": mask})`, as gymnasium's own vector environments do with
 `AutoresetMode.DISABLED` (https://gymnasium.farama.org/api/vector/#gymnasium.vector.AutoresetMode). Every episode
@@ -25,7 +25,7 @@ ALL = slice(None)
 
 
 class BatchedEnv(gym.vector.VectorEnv):
-    """Base of environments that step `num_envs` copies in one call.
+    """The base class of batched environments, which step `num_envs` environments in one call.
 
     A subclass sets `single_observation_space` and `single_action_space` before it calls `super().__init__`, and
     writes `start`, `advance`, `observe` and, if it can be drawn, `draw`.
@@ -83,7 +83,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         raise NotImplementedError
 
     def observe(self, copies: np.ndarray | slice = ALL) -> np.ndarray:
-        """Return the observations of some copies.
+        """Return the observations of some environments.
 
         Args:
             copies: Which ones, as an index into arrays of all environments: `slice(None)` for all of them, or the
@@ -144,7 +144,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         return self._seen, {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step every environment once; a copy whose episode ended must be reset before it is stepped again."""
+        """Step every environment once; an environment whose episode ended must be reset before it is stepped again."""
         rewards, terminated, truncated, infos = self.advance(np.asarray(actions))
         return self._look(), rewards, terminated, truncated, infos
 
@@ -162,7 +162,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         seed: int | Sequence[int | None] | None,
         given: Sequence[Mapping[str, Any] | None] | None,
     ) -> None:
-        """Start episodes in some copies."""
+        """Start episodes in some environments."""
         seeds = self._episode_seeds(seed, copies)
         if not self.takes_options:
             refuse_options(self, given or ())

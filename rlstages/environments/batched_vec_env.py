@@ -25,10 +25,10 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class BatchedVecEnv(VecEnv):
     """A natively batched environment behind stable-baselines3's interface.
 
-    Copies begin their next episodes in one of two ways (https://farama.org/Vector-Autoreset-Mode). A batch that never
-    resets by itself is told which environments to reset, and with which seeds, as soon as their episodes have ended.
-    One that resets by itself does it in the step after: what that step returns for these environments is no transition,
-    and `idle` tells which they are.
+    Environments begin their next episodes in one of two ways (https://farama.org/Vector-Autoreset-Mode). A batch that
+    never resets by itself is told which environments to reset, and with which seeds, as soon as their episodes have
+    ended. One that resets by itself does it in the step after: what that step returns for these environments is no
+    transition, and `idle` tells which they are.
 
     Args:
         batched: A `gymnasium.vector.VectorEnv`. What a resumed run needs to find its environments as they were is what
@@ -183,7 +183,7 @@ class BatchedVecEnv(VecEnv):
         return [False] * len(list(self._get_indices(indices)))
 
     def _begin(self, seeds: Any, options: dict[str, Any]) -> Any:
-        """Reset copies; return the observations of all."""
+        """Reset environments; return the observations of all."""
         if any(start.options for start in self.starts):
             options = {**options, "copy_options": [thaw(start.options) for start in self.starts]}
         named = {"options": options} if options else {}

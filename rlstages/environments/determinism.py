@@ -37,10 +37,10 @@ def doubts_about(environment: Environment, *, trained: bool = True, warn: Warn =
     """Return why a run in this environment is less exact than others, in sentences; none if it is as exact as any.
 
     One pair of environments lives through whole episodes and into others. A new pair is brought to the same point as a
-    resumed run would bring it. From there both have to see the same. Where they do not, or where a copy sees something
-    else when another is stepped in between, new environments tell which it is: copies that share a state, a seed that
-    does not decide what an episode is, or earlier episodes that leak into later ones. Copies that are to run in
-    processes of their own are made so only if they fail in this process. An environment that fails is not judged.
+    resumed run would bring it. From there both have to see the same. Where they do not, or where an environment sees
+    something else when another is stepped in between, new environments tell which it is: copies that share a state, a
+    seed that does not decide what an episode is, or earlier episodes that leak into later ones. Copies that are to run
+    in processes of their own are made so only if they fail in this process. An environment that fails is not judged.
 
     Args:
         environment: Environment to test.

@@ -58,7 +58,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
     conversion is noted once.
 
     Args:
-        env: Copy.
+        env: Environment.
         copy: Its index.
         timeout: Seconds that a reset or a step may take, where `watchdog.watching` is in force.
 

@@ -1,4 +1,4 @@
-"""From the name of an environment to what makes one copy of it, or many that are stepped by one call."""
+"""Lookup of the callable that makes an environment, or many that are stepped in one call."""
 
 from __future__ import annotations
 

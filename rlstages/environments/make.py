@@ -1,4 +1,4 @@
-"""From an `Environment` to copies that stable-baselines3 can step, seeded episode by episode and watched."""
+"""Making vectorised environments for stable-baselines3, with seeded episodes and monitors."""
 
 from __future__ import annotations
 

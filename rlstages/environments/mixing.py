@@ -35,12 +35,12 @@ def stopwatch() -> Callable[[], float]:
 
 
 def copies_mix(one: gym.Env[Any, Any], other: gym.Env[Any, Any]) -> bool:
-    """Say whether a copy sees something else when another is stepped in between.
+    """Say whether an environment sees something else when another is stepped in between.
 
     It is also true of an environment that sees something else for other reasons; `fresh_copies_mix` tells.
 
     Args:
-        one: Copy behind its guard, which has been played in or not.
+        one: Environment behind its guard, which has been played in or not.
         other: Another one.
     """
     try:
@@ -64,7 +64,7 @@ def fresh_copies_mix(environment: Environment) -> bool:
 
     told = []
     try:
-        # The first one ends what earlier copies have left in a state that is shared.
+        # The first instance clears what earlier ones have left in a shared state.
         for beside in (None, None, None, another):
             set_random_seed(0)
             opened.append(make())
@@ -85,12 +85,12 @@ def fresh_copies_mix(environment: Environment) -> bool:
 def _play(
     env: gym.Env[Any, Any], beside: Callable[[], gym.Env[Any, Any]] | None = None, to_the_end: bool = False
 ) -> Told:
-    """Return what a copy shows from a seed on, alone or with another one stepped in between.
+    """Return what an environment shows from a seed on, alone or with another one stepped in between.
 
     Each has the global generators as if it were alone: what one draws from them, the other does not miss.
 
     Args:
-        env: Copy.
+        env: Environment.
         beside: Makes the other one.
         to_the_end: Whether to play until its last episode ends, if that does not take too long.
     """
@@ -114,7 +114,7 @@ def _play(
 
 
 def _is_moved(one: gym.Env[Any, Any], other: gym.Env[Any, Any]) -> bool:
-    """Say whether a step changes much more of what a copy shows if another one takes some in between.
+    """Say whether a step changes much more of what an environment shows if another one takes some in between.
 
     That shows a shared state where seeds decide nothing. All changes with such steps must be larger than twice those
     without: by luck that is so in fewer than one of 900 environments.
@@ -142,7 +142,7 @@ def _distance(seen: Any, later: Any) -> float:
 
 
 class _Player:
-    """A copy with its own state of the global generators, which begins episodes with its own seeds.
+    """An environment with its own state of the global generators, which begins episodes with its own seeds.
 
     Attributes:
         ended: Whether it is between two episodes.

@@ -15,7 +15,7 @@ GUARD = 'if __name__ == "__main__":'
 
 
 def refuse_while_imported(what: str) -> None:
-    """Refuse what a file does where it is only to be imported: as a curriculum, or in the process of a copy.
+    """Refuse what a file does where it is only to be imported: as a curriculum, or in the process of an environment.
 
     Raises:
         InputError: Naming the file.

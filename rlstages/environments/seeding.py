@@ -156,7 +156,7 @@ class EpisodeSeeds:
 
 
 class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
-    """Starts each episode of a copy with its next seed, unless `reset` is given one, and as `begin_with` says.
+    """Starts each episode of an environment with its next seed, unless `reset` is given one, and as `begin_with` says.
 
     Attributes:
         begun_with: Start of the episode under way.
@@ -202,7 +202,7 @@ class SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
         self._episode_seeds.number = number + 1
         observation, _ = self._begin(start)
         for action in actions:
-            # A copy: the environment may write into its action, and a resumed run keeps these.
+            # Copy, because the environment may write into its action, and a resumed run needs the actions.
             observation, _, terminated, truncated, _ = self.env.step(detached(action))
             if terminated or truncated:
                 return self.reset()[0], False
