@@ -86,7 +86,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         """Return the observations of some environments.
 
         Args:
-            copies: Which ones, as an index into arrays of all environments: `slice(None)` for all of them, or the
+            copies: Index into arrays of all environments: `slice(None)` for all of them, or the
                 numbers of those that have just begun, shape `(k,)`, int64.
 
         Returns:

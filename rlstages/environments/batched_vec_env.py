@@ -39,7 +39,7 @@ class BatchedVecEnv(VecEnv):
     Attributes:
         infos: What the last step told of all environments: arrays by key, as gymnasium's vector environments give them.
             They are borrowed from the batch, which may write into them in its next step.
-        idle: Which environments' last step was no step but a reset, shape `(num_envs,)`, or `None` where all have
+        idle: Mask of environments whose last step was only a reset, shape `(num_envs,)`, or `None` if all have
             stepped.
         notes: Always empty; see `InProcess`.
         starts: How each environment's episode under way started, where the batch does not reset itself.

@@ -86,7 +86,7 @@ class Ranges:
         """Say whether all numbers are in range.
 
         Args:
-            observations: Of all environments, first axis the environments; a dictionary of such for `Dict` spaces.
+            observations: Observations; the first axis is the environments; a dictionary of them for `Dict` spaces.
         """
         if self._is_dict:
             return all(limits.hold(observations[name]) for name, limits in self._limits.items())

@@ -28,7 +28,7 @@ class SharedObservations:
     Args:
         space: Space of one observation: a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict of these.
         copies: Number of environments.
-        handle: Of memory that another process has made for the same; otherwise it is made here.
+        handle: Handle of memory that another process has made; `None` makes it here.
     """
 
     def __init__(self, space: gym.Space[Any], copies: int, handle: int | None = None) -> None:
