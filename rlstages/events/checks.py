@@ -25,8 +25,8 @@ class HandoverChecked(Payload):
         stage_steps: Environment steps of this stage so far, those of the comparison included.
         before: Score of the clone.
         after: Score of the policy: of fresh episodes of the same seeds, or of its training episodes.
-        p_value: P-value of the paired one-sided test of 'the mean has not fallen'; `None` where training episodes raised no
-            suspicion, so that no fresh ones were played.
+        p_value: P-value of the paired one-sided test of 'the mean has not fallen', or `None` if training episodes
+            raised no suspicion, so that no fresh ones were played.
         fell: Whether the drop is significant, and larger than a margin.
         rolled_back: Whether the clone came back.
     """
