@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from building import agent, curriculum, echo, payloads, tuning
+from building import agent, curriculum, echo, payloads, rlstages, tuning
 from refusing import refused
 
 from rlstages import Environment, SuccessThreshold, load_curriculum, resume, train
