@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,13 @@ wall-clock on a machine that did other work besides. [compare.md](compare.md) sa
 """
 
 
+def wrapped(line: str) -> str:
+    """Return a line of prose in lines of at most 120 characters; rows of tables stay whole."""
+    indent = "  " if line.startswith("- ") else ""
+    settings: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": indent}
+    return line if line.startswith("|") or len(line) <= 120 else textwrap.fill(line, 120, **settings)
+
+
 def main() -> None:
     """Compare, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -246,7 +254,9 @@ def main() -> None:
         found["dips"], found["kept"] = dips(name, seeds), shares_kept(name, seeds)
         lost.append(found["dips"])
         parts += section(name, found, options.out is not None and keep_picture(name, options.out.parent / "results"))
-        text = "\n".join([head(options.seeds, options.tasks), overall(lost), *parts])
+        text = "\n".join(
+            map(wrapped, "\n".join([head(options.seeds, options.tasks), overall(lost), *parts]).split("\n"))
+        )
         if options.out is not None:
             options.out.write_text(text)
         print(text)
