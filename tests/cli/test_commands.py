@@ -10,6 +10,7 @@ import pytest
 import torch
 from building import COMMAND, cloning, curriculum, echo, mostly_slow, surroundings, tuning
 from building import rlstages as apart
+from refusing import told
 from safetensors.torch import load_file
 from stable_baselines3 import A2C, PPO
 
@@ -73,7 +74,7 @@ def test_a_threshold_that_is_not_reached_is_exit_code_3_and_more_steps_go_on(rls
     assert "2,500 steps were spent" in again.out
     less = rlstages("resume", "run", "--max-steps", "2000", "--track", "none")
     assert less.code == 2
-    assert less.err == "error: --max-steps is 2,000, but stage 'tune' has 2,500 already; give more.\n"
+    assert told(less.error) == ("setting-range", "stage 'tune'", "max_steps")
 
 
 def test_a_run_that_a_scheduler_starts_again_is_the_same_on_a_device_that_was_named(rlstages, plan):
@@ -119,9 +120,8 @@ def test_a_fault_of_the_environment_is_one_sentence_and_exit_code_1(rlstages, he
     outcome = rlstages("train", "faulty_plan.py", "--out", "run", "--track", "none")
 
     assert outcome.code == 1
-    assert outcome.err.startswith(
-        f"stopped: Echo(fault='reward', fault_seed={seed}): copy 0 gave the reward inf at step 3 of its episode 0"
-    )
+    environment = f"Echo(fault='reward', fault_seed={seed})"
+    assert told(outcome.error) == ("environment-failed", f"{environment}: copy 0, step 3 of its episode 0", "reward")
     assert outcome.err.count("\n") == 1
 
 
@@ -144,7 +144,7 @@ def test_show_checks_a_curriculum_that_goes_on_from_a_run_as_train_does(rlstages
 
     alone, shown = rlstages("show", "held_plan.py"), rlstages("show", "held_plan.py", "--from", "first")
 
-    assert alone.code == 2 and "demonstration_loss=0.1" in alone.err
+    assert alone.code == 2 and told(alone.error) == ("stage-order", "stage 'tune'", "")
     assert shown.code == 0 and shown.out.endswith("all checks passed, nothing was trained\n")
 
 
@@ -266,7 +266,7 @@ def test_an_exported_model_acts_as_the_run_does(stage, settings, kind, rlstages,
         )
     again = rlstages("export", "run", "--out", "deep/model.zip")
     assert again.code == 2
-    assert again.err == "error: deep/model.zip is there already; give another --out.\n"
+    assert told(again.error) == ("out-taken", "deep/model.zip", "")
 
 
 @pytest.mark.slow
@@ -320,7 +320,7 @@ def test_demonstrations_may_come_from_a_file_a_run_or_a_trusted_model(rlstages, 
         outcome = rlstages("demos", "record", "toys:Echo", expert, "--out", shown, "--episodes", "2", *more)
         assert outcome.code == 0, outcome.err
     refused = rlstages("demos", "record", "toys:Echo", "model.zip", "--out", "3.safetensors")
-    assert refused.code == 2 and "--trust-pickle" in refused.err
+    assert refused.code == 2 and told(refused.error) == ("untrusted", "model.zip", "")
 
 
 def test_a_stage_may_clone_a_model_that_is_trusted(rlstages, here):
@@ -406,15 +406,14 @@ def test_track_writes_a_run_again_from_its_log_and_a_second_time_changes_nothing
 
 
 def test_track_refuses_what_it_cannot_do(rlstages, plan, here, monkeypatch):
-    assert rlstages("track", "nothing").err == "error: nothing is not a run directory: it has no run.json.\n"
+    assert told(rlstages("track", "nothing").error) == ("file-missing", "nothing", "")
     rlstages("train", plan, "--out", "run", "--track", "none")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     disabled = rlstages("track", "run")
-    assert disabled.code == 2 and "W&B is disabled here" in disabled.err
+    assert disabled.code == 2 and told(disabled.error) == ("unavailable", "", "wandb")
     with RunDirectory(here / "run"):
         trained = rlstages("track", "run", "--mode", "offline")
-    assert trained.code == 2 and "run is in use" in trained.err
+    assert trained.code == 2 and told(trained.error) == ("run-busy", "run", "")
     refused = rlstages("track", "run", "--mode", "online")
-    assert refused.code == 1
-    assert refused.err.startswith("stopped: W&B does not take this run (UsageError: ")
+    assert refused.code == 1 and told(refused.error) == ("tracking-failed", "run", "")
     assert refused.err.count("\n") == 1

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from building import surroundings
 from comparing import CURRICULUM
+from refusing import told
 
 from rlstages.cli.comparing import load_plan
 from rlstages.experiments.compare.budget import settle_steps
@@ -25,24 +26,30 @@ from rlstages.storage.run_directory import read_events
 HERE = Path(__file__).parents[1]
 SOURCE = "small_curriculum.py"
 WRONG = {
-    "seeds in words": (["--seeds", "five"], "--seeds is 'five'; give 0:5 for 0 to 4, or 1,4,7."),
-    "no seed": (["--seeds", "3:3"], "--seeds '3:3' names no seed"),
-    "a seed twice": (["--seeds", "1,1"], "A seed is given twice, or none"),
-    "a seed too large": (["--seeds", "7,4294967296"], "--seeds '7,4294967296': a seed is 4294967296; give a whole"),
-    "a negative seed": (["--seeds", "-1:3"], "--seeds '-1:3': a seed is -1; give a whole number from 0"),
-    "seeds that no memory holds": (["--seeds", "0:99999999999"], "a seed is 99999999998; give a whole number"),
-    "seeds that no life is long enough for": (["--seeds", "0:4294967295"], "4,294,967,295 seeds; give at most 10,000"),
-    "a parameter twice": (["-p", "episodes=3", "-p", "episodes=4"], "'episodes' is given a value twice"),
-    "a parameter of an arm twice": (["--arm", "a: episodes=3 episodes=4"], "'episodes' is given a value twice"),
-    "an unknown arm": (["--arms", "staged,scrach"], "There is no arm 'scrach'.*Did you mean 'scratch'"),
-    "one arm": (["--arms", "staged"], "needs at least two arms"),
-    "an arm of nothing": (["--arm", "short"], "--arm 'short' is not of the form 'name: parameter=value'"),
-    "an arm of an unknown parameter": (["--arm", "short: depth=3"], "there is no parameter 'depth'"),
-    "an arm that is there": (["--arm", "scratch: episodes=3"], "There is an arm 'scratch' already"),
-    "an arm that is one already": (["--arm", "same: max_steps=20000"], "Arm 'same' would be 'staged' again"),
-    "an arm that cannot be": (["--arm", "tiny: max_steps=10"], "Arm 'tiny': .*stage 'short': max_steps is 10"),
-    "an arm twice": (["--arm", "a: episodes=3", "--arm", "b: episodes=3"], "Arm 'b' would be 'a' again"),
-    "on nothing": (["--on", "slurm"], "--on is 'slurm'; give local, ray or ray=ADDRESS"),
+    "seeds in words": (["--seeds", "five"], ("option-invalid", "", "--seeds")),
+    "no seed": (["--seeds", "3:3"], ("option-invalid", "", "--seeds")),
+    "a seed twice": (["--seeds", "1,1"], ("comparison-invalid", "", "seeds")),
+    "a seed too large": (["--seeds", "7,4294967296"], ("setting-range", "", "seed")),
+    "a negative seed": (["--seeds", "-1:3"], ("setting-range", "", "seed")),
+    "seeds that no memory holds": (["--seeds", "0:99999999999"], ("setting-range", "", "seed")),
+    "seeds that no life is long enough for": (["--seeds", "0:4294967295"], ("option-invalid", "", "--seeds")),
+    "a parameter twice": (["-p", "episodes=3", "-p", "episodes=4"], ("option-invalid", "", "episodes")),
+    "a parameter of an arm twice": (["--arm", "a: episodes=3 episodes=4"], ("option-invalid", "", "--arm")),
+    "an unknown arm": (["--arms", "staged,scrach"], ("name-unknown", "", "arm")),
+    "one arm": (["--arms", "staged"], ("comparison-invalid", "", "arms")),
+    "an arm of nothing": (["--arm", "short"], ("option-invalid", "", "--arm")),
+    "an arm of an unknown parameter": (
+        ["--arm", "short: depth=3"],
+        ("setting-unknown", "arm 'short': small_curriculum.py", "depth"),
+    ),
+    "an arm that is there": (["--arm", "scratch: episodes=3"], ("name-taken", "", "arm")),
+    "an arm that is one already": (["--arm", "same: max_steps=20000"], ("comparison-invalid", "arm 'same'", "")),
+    "an arm that cannot be": (
+        ["--arm", "tiny: max_steps=10"],
+        ("setting-conflict", "arm 'tiny': small_curriculum.py, line 10: stage 'short'", "max_steps"),
+    ),
+    "an arm twice": (["--arm", "a: episodes=3", "--arm", "b: episodes=3"], ("comparison-invalid", "arm 'b'", "")),
+    "on nothing": (["--on", "slurm"], ("option-invalid", "", "--on")),
 }
 
 
@@ -55,11 +62,11 @@ def source(here, monkeypatch):
 
 @pytest.mark.parametrize("what", WRONG)
 def test_a_mistake_is_one_sentence(what, rlstages, source, here):
-    arguments, said = WRONG[what]
+    arguments, wrong = WRONG[what]
 
     outcome = rlstages("compare", source, "--track", "none", *arguments)
 
-    assert outcome.code == 2 and re.search(said, outcome.err), outcome.err
+    assert outcome.code == 2 and told(outcome.error) == wrong, outcome.err
     assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
     assert {path.name for path in here.iterdir()} <= {SOURCE, "__pycache__"}
 
@@ -95,7 +102,7 @@ def test_a_directory_of_something_else_is_left_alone(rlstages, source, here):
     for more in ([], ["--dry-run"]):
         outcome = rlstages("compare", source, "--seeds", "0:2", "--arms", "staged,scratch", "--out", "mine", *more)
 
-        assert outcome.code == 2 and "mine is there already and is no comparison" in outcome.err
+        assert outcome.code == 2 and told(outcome.error) == ("out-taken", "mine", "")
     assert [path.name for path in (here / "mine").iterdir()] == ["thesis.tex"]
 
 
@@ -111,7 +118,7 @@ def test_a_single_run_is_made_by_its_plain_command(rlstages, source, here):
     left = rlstages("compare", source, *common, "--seeds", "0", "--arms", "staged,clone-only")
     assert left.out == f"{staged}\n"
     other = rlstages("compare", source, *common, "-p", "episodes=7")
-    assert other.code == 2 and "a comparison with another curriculum" in other.err
+    assert other.code == 2 and told(other.error) == ("out-taken", "cmp", "digest")
 
 
 def test_a_plan_is_only_taken_as_it_was_written_and_its_code_only_where_that_is_trusted(rlstages, source, here):
@@ -119,20 +126,20 @@ def test_a_plan_is_only_taken_as_it_was_written_and_its_code_only_where_that_is_
     claim_comparison(here / "cmp", plan)
     file = write_plan(here / "cmp", plan)
 
-    for run, said in (
-        ("stages/0", "has no such arm; it has staged, scratch, few"),
-        ("staged", "--run is 'staged'; give an arm and a seed"),
-        ("staged/²", "--run is 'staged/²'; give an arm and a seed"),
-        ("staged/4294967296", "The seed of --run is 4294967296; give a whole"),
+    for run, wrong in (
+        ("stages/0", ("name-unknown", file.name, "--run")),
+        ("staged", ("option-invalid", "", "--run")),
+        ("staged/²", ("option-invalid", "", "--run")),
+        ("staged/4294967296", ("setting-range", "", "seed")),
     ):
         outcome = rlstages("compare-run", file, "--run", run, "--trust-imports")
-        assert outcome.code == 2 and said in outcome.err, outcome.err
+        assert outcome.code == 2 and told(outcome.error) == wrong, outcome.err
     strange = rlstages("compare-run", file, "--run", "staged/0")
-    assert strange.code == 2 and re.search("names 'toys:Echo', which is neither.*--trust-imports", strange.err)
+    assert strange.code == 2 and told(strange.error) == ("untrusted", file.name, "")
     assert read_plan(file, trust_imports=True) == plan == write_and_read(here / "moved" / "cmp", file)
     file.write_text(file.read_text().replace('"episodes": 3', '"episodes": 4'))
     changed = rlstages("compare-run", file, "--run", "staged/0", "--trust-imports")
-    assert changed.code == 2 and "has been changed since it was written" in changed.err
+    assert changed.code == 2 and told(changed.error) == ("file-damaged", file.name, "")
     assert {path.name for path in (here / "cmp").iterdir()} == {"comparison.json", "lock", file.name}
 
 
@@ -153,10 +160,10 @@ def test_fewer_steps_than_a_comparison_has_are_refused(rlstages, source, here):
     for more in ([], ["--arms", "staged,no-curriculum"], ["--dry-run"]):
         outcome = rlstages("compare", source, *common, *more)
 
-        assert outcome.code == 2 and "--steps is 3,000, but runs in cmp were given 6,000" in outcome.err, outcome.err
+        assert outcome.code == 2 and told(outcome.error)[2] == "--steps", outcome.err
     one = ["--run", "scratch/0", "--steps", "3000", "--trust-imports"]
     outcome = rlstages("compare-run", write_plan(here / "cmp", plan), *one)
-    assert outcome.code == 2 and "were given 6,000" in outcome.err, outcome.err
+    assert outcome.code == 2 and told(outcome.error)[2] == "--steps", outcome.err
     assert [path.name for path in (here / "cmp").glob("*-s0")] == []
 
 
@@ -246,18 +253,18 @@ def test_a_run_that_fails_is_reported_and_the_others_are_compared(source, here):
 
 
 def test_a_sweep_refuses_what_it_cannot_make(rlstages, source):
-    for arguments, said in (
-        (["-p", "episodes=3,,4"], "a value is empty"),
-        (["-p", "depth=3"], "there is no parameter 'depth'"),
-        (["-p", "episodes=3,3"], "Two runs of the sweep are the same"),
-        (["-p", "episodes=3", "-p", "episodes=4"], "'episodes' is given a value twice"),
-        (["--seeds", "x"], "--seeds is 'x'"),
-        (["--seeds", "4294967296"], "a seed is 4294967296"),
-        (["--out", source], f"{source} cannot be written: File exists; give another --out"),
-        (["--out", source, "--dry-run"], f"{source} cannot be written: File exists; give another --out"),
+    for arguments, code, name in (
+        (["-p", "episodes=3,,4"], "option-invalid", "-p"),
+        (["-p", "depth=3"], "setting-unknown", "depth"),
+        (["-p", "episodes=3,3"], "name-taken", ""),
+        (["-p", "episodes=3", "-p", "episodes=4"], "option-invalid", "episodes"),
+        (["--seeds", "x"], "option-invalid", "--seeds"),
+        (["--seeds", "4294967296"], "setting-range", "seed"),
+        (["--out", source], "file-unusable", ""),
+        (["--out", source, "--dry-run"], "file-unusable", ""),
     ):
         outcome = rlstages("sweep", source, *arguments)
-        assert outcome.code == 2 and said in outcome.err, outcome.err
+        assert outcome.code == 2 and told(outcome.error)[::2] == (code, name), outcome.err
 
 
 def test_the_commands_of_a_sweep_are_ordinary_ones(rlstages, source, here):
@@ -297,8 +304,7 @@ def test_a_sweep_does_not_keep_runs_that_were_made_with_other_code(rlstages, sou
     (here / source).write_text(own.replace("    pass", "    again = True"))
 
     outcome = rlstages(*sweep)
-    assert outcome.code == 2 and f"{source}, which its functions come from, has been changed" in outcome.err
-    assert outcome.err.endswith("Undo that, or give another --out.\n")
+    assert outcome.code == 2 and told(outcome.error)[::2] == ("run-changed", ""), outcome.err
 
 
 NAMED = """
@@ -323,7 +329,7 @@ def test_runs_of_a_sweep_have_directories_of_their_own_however_long_their_values
     assert len(set(places)) == 2 and all(len(Path(place).name) <= 103 for place in places)
     assert rlstages(*sweep, f"note={start}b").out.splitlines() == lines[1:]
     alike = rlstages(*sweep, "note=a/b,a-b")
-    assert alike.code == 2 and "note=a/b, seed 0 and note=a-b, seed 0 would share the directory" in alike.err
+    assert alike.code == 2 and told(alike.error)[::2] == ("name-taken", ""), alike.err
 
 
 @pytest.mark.slow
@@ -365,10 +371,10 @@ def test_a_sweep_goes_on_with_what_is_there(source, here):
 
 def test_going_on_needs_a_place_and_the_same_run(rlstages, source, here):
     quick = ["-p", "max_steps=900", "-p", "episodes=16", "--track", "none"]
-    assert "--go-on needs --out" in rlstages("train", source, "--go-on").err
+    assert told(rlstages("train", source, "--go-on").error) == ("option-invalid", "", "--go-on")
     assert rlstages("train", source, *quick, "--out", "r", "--go-on").code in (0, 3)
 
     other = rlstages("train", source, *quick, "--out", "r", "--seed", "1", "--go-on")
 
-    assert other.code == 2 and "r is a run of another curriculum or seed" in other.err
+    assert other.code == 2 and told(other.error) == ("out-taken", "r", "")
     assert rlstages("train", source, *quick, "--out", "r", "--go-on").code in (0, 3)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from building import Stop, cloning, curriculum, payloads, tuning
+from refusing import told
 
 from rlstages import RewardThreshold, train
 from rlstages.events import Evaluated, RolloutFinished
@@ -77,26 +78,23 @@ def test_a_run_of_a_comparison_is_gone_on_with_by_its_command(rlstages, here):
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("given", "wrong"),
     [
-        ("runs/nope", "There is no run directory runs/nope; give one, a curriculum's file, or its name."),
-        ("nope", "There is no curriculum 'nope'; known are "),
-        ("runs", "runs is not a run directory: it has no run.json."),
-        (
-            "runs/compared",
-            "runs/compared is a comparison, not a run: open runs/compared/compare.html, or show one of the runs in it.",
-        ),
-        ("runs/swept", "runs/swept is a sweep, not a run: open runs/swept/sweep.csv, or show one of the runs in it."),
+        ("runs/nope", ("file-missing", "runs/nope", "")),
+        ("nope", ("name-unknown", "", "curriculum")),
+        ("runs", ("file-missing", "runs", "")),
+        ("runs/compared", ("option-invalid", "runs/compared", "")),
+        ("runs/swept", ("option-invalid", "runs/swept", "")),
     ],
 )
-def test_what_is_no_run_directory_is_said_to_be_none(given, sentence, rlstages, here):
+def test_what_is_no_run_directory_is_said_to_be_none(given, wrong, rlstages, here):
     for folder, file in (("compared", "comparison.json"), ("swept", "sweep.json")):
         (here / "runs" / folder).mkdir(parents=True)
         (here / "runs" / folder / file).touch()
 
     outcome = rlstages("show", given)
 
-    assert outcome.code == 2 and outcome.err.startswith(f"error: {sentence}")
+    assert outcome.code == 2 and told(outcome.error) == wrong, outcome.err
 
 
 def test_the_help_of_show_names_run_directories(rlstages):
