@@ -233,7 +233,8 @@ def config_of(started: RunStarted, parameters: Mapping[str, Any]) -> dict[str, A
 
 def _agent(agent: Agent) -> dict[str, Any]:
     algorithm: dict[str, Any] = to_data(agent.algorithm)
-    return {**to_data(agent), **algorithm, "algorithm": algorithm.pop(TAG)}
+    name = algorithm.pop(TAG)
+    return {**to_data(agent), **algorithm, "algorithm": name}
 
 
 def _stage(curriculum: Curriculum, stage: StageSpec) -> dict[str, Any]:
