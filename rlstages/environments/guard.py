@@ -75,8 +75,8 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         self.copy = copy
         self._limit = TimeLimit(timeout, self.name)
         self._space = env.observation_space
-        # Of an array that needs no second look.
-        self._plain = (self._space.dtype, self._space.shape)
+        # Of an array that needs no second look: types of arrays are mostly the same object.
+        self._dtype, self._shape = self._space.dtype, self._space.shape
         self._noted: set[str] = set()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -117,11 +117,13 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = given
         if not isinstance(info, dict):
             raise self._no_dictionary(info)
-        if type(observation) is not np.ndarray or (observation.dtype, observation.shape) != self._plain:
-            observation = self._fit(observation)
+        if type(observation) is np.ndarray and observation.dtype is self._dtype and observation.shape == self._shape:
+            observation = observation.copy()
+        else:
+            observation = detached(self._fit(observation))
         if type(reward) is not float:
             reward = self._number(reward)
-        return detached(observation), reward, bool(terminated), bool(truncated), info
+        return observation, reward, bool(terminated), bool(truncated), info
 
     def _failure(self, error: BaseException, call: str) -> CopyError:
         """Convert an exception of the environment to a `CopyError`.
