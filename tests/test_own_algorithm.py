@@ -1,15 +1,13 @@
 """An algorithm that another package adds: it is cloned into, trains, is shown, tracked and compared, survives kills."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from building import payloads, surroundings
+from extending import install, place_beside
 from test_end_to_end import Session, is_epoch, is_rollout
 from test_own_stage import digests, rlstages
 
@@ -17,25 +15,15 @@ from rlstages.events import RolloutFinished, RunStarted, StageFinished
 
 pytestmark = pytest.mark.slow
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "own_algorithm"
-
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder with the example package as pip installs it."""
-    source, place = tmp_path_factory.mktemp("source") / "own_algorithm", tmp_path_factory.mktemp("site")
-    shutil.copytree(EXAMPLE, source)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", place, source]
-    subprocess.run(command, check=True, capture_output=True)
-    return place
+    return install("own_algorithm", tmp_path_factory)
 
 
 @pytest.fixture
 def there(installed, tmp_path, monkeypatch):
-    shutil.copy(EXAMPLE / "curriculum.py", tmp_path)
-    monkeypatch.syspath_prepend(installed)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")])))
-    return tmp_path
+    return place_beside("own_algorithm", installed, tmp_path, monkeypatch)
 
 
 def test_it_trains_and_is_shown_and_tracked(there):

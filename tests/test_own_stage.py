@@ -1,39 +1,27 @@
 """A kind of stage that another package adds: it trains, is shown, tracked and compared, and survives kills."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from building import COMMAND, payloads, surroundings
+from extending import install, place_beside
 from test_end_to_end import ALWAYS_SAVED, Session, is_epoch, is_rollout
 
 from rlstages.events import EpochFinished, StageFinished, StageStarted
 
 pytestmark = pytest.mark.slow
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "own_stage"
-
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder with the example package as pip installs it."""
-    source, place = tmp_path_factory.mktemp("source") / "own_stage", tmp_path_factory.mktemp("site")
-    shutil.copytree(EXAMPLE, source)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", place, source]
-    subprocess.run(command, check=True, capture_output=True)
-    return place
+    return install("own_stage", tmp_path_factory)
 
 
 @pytest.fixture
 def there(installed, tmp_path, monkeypatch):
-    shutil.copy(EXAMPLE / "curriculum.py", tmp_path)
-    monkeypatch.syspath_prepend(installed)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")])))
-    return tmp_path
+    return place_beside("own_stage", installed, tmp_path, monkeypatch)
 
 
 def rlstages(place, *arguments, code=0, without=None):

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlstages.learners.normalizer import NormalizedExtractor
 from rlstages.specs.agent import Agent
+from rlstages.specs.algorithms import ppo as specs
 from rlstages.specs.schedules import value_at
 
 _EXTRACTORS = {"MlpPolicy": FlattenExtractor, "CnnPolicy": NatureCNN, "MultiInputPolicy": CombinedExtractor}
@@ -47,7 +48,7 @@ def build_model(
         "_init_setup_model": False,
     }
     model: OnPolicyAlgorithm
-    if hasattr(algorithm, "batch_size"):
+    if isinstance(algorithm, specs.PPO):
         model = PPO(agent.policy, None, batch_size=algorithm.batch_size, **common)  # type: ignore[arg-type]
     else:
         model = A2C(agent.policy, None, **common)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, Literal
 
 from rlstages.errors import require
-from rlstages.specs.algorithms.base import AlgorithmSpec, algorithm_named, owner_of, refuse_foreign
+from rlstages.specs.algorithms.base import AlgorithmSpec, algorithm_named, refuse_foreign, split_settings
 from rlstages.specs.algorithms.ppo import PPO
 from rlstages.specs.plain import settle
 from rlstages.specs.serialization import serializable
@@ -18,13 +18,10 @@ from rlstages.specs.unknown import refusing_unknown
 
 def _fold(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     """Move settings of the algorithm that were given to the agent into the algorithm."""
-    own = {spec_field.name for spec_field in fields(cls)}
-    folded = [name for name in given if name not in own and owner_of(name, stages=False) is not None]
+    kept, settings = split_settings(cls, given, stages=False)
     named = given.get("algorithm", "PPO")
     algorithm = named if isinstance(named, AlgorithmSpec) else algorithm_named(named)()
-    settings = {name: given[name] for name in given if name in folded and given[name] is not None}
     refuse_foreign("Agent", type(algorithm), settings)
-    kept = {name: value for name, value in given.items() if name not in folded}
     return {**kept, "algorithm": replace(algorithm, **settings)}  # type: ignore[type-var]
 
 

@@ -105,23 +105,30 @@ def settle(spec: Any) -> None:
     NumPy's numbers become Python's, whole floats become ints in fields that take only ints, and lists of any kind
     become tuples. Other values are left for the checks to refuse.
     """
-    for name, (takes_int, is_sequence) in _kinds(type(spec)).items():  # type: ignore[arg-type]
+    for name, kinds in kinds_of(type(spec)).items():  # type: ignore[arg-type]
         given = getattr(spec, name)
-        value = whole(given) if takes_int else items_of(given) if is_sequence else plain(given)
-        if is_sequence and isinstance(value, tuple):
-            value = tuple(map(whole, value))
+        value = settled(given, kinds)
         if value is not given:
             object.__setattr__(spec, name, value)
 
 
+def settled(value: Any, kinds: tuple[Any, ...]) -> Any:
+    """Convert a value to Python's own for a field that takes these types; see `settle`."""
+    if int in kinds and float not in kinds:
+        return whole(value)
+    if tuple[int, ...] not in kinds:
+        return plain(value)
+    items = items_of(value)
+    return tuple(map(whole, items)) if isinstance(items, tuple) else items
+
+
 @functools.cache
-def _kinds(cls: Any) -> dict[str, tuple[bool, bool]]:
-    """Return, for each field, whether it takes only ints, and whether it is a list of ints."""
+def kinds_of(cls: Any) -> dict[str, tuple[Any, ...]]:
+    """Return the types of each field, with unions split into their members."""
     hints = typing.get_type_hints(cls)
-    found = {}
-    for field in dataclasses.fields(cls):
-        hint = hints[field.name]
-        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-        members = typing.get_args(hint) if union else (hint,)
-        found[field.name] = int in members and float not in members, tuple[int, ...] in members
-    return found
+    unions = (typing.Union, types.UnionType)
+    return {
+        field.name: typing.get_args(hint) if typing.get_origin(hint) in unions else (hint,)
+        for field in dataclasses.fields(cls)
+        for hint in [hints[field.name]]
+    }

@@ -61,11 +61,12 @@ def reference(where: str, value: str | Callable[..., Any]) -> str:
     return f"{module}:{qualname}"
 
 
-def class_at(what: str, name: str) -> Any:
+def class_at(where: str, what: str, name: str) -> Any:
     """Return the class that a spec names as `"module:Class"`.
 
     Args:
-        what: Role of the class in the spec, for the error message.
+        where: Place of the spec, for the error message: `"stage 'walk'"`.
+        what: Attribute of the spec that names the class.
         name: Name of the class.
 
     Raises:
@@ -74,10 +75,9 @@ def class_at(what: str, name: str) -> Any:
     module, _, qualname = name.partition(":")
     try:
         return getattr(importlib.import_module(module), qualname)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{what} {name} cannot be imported ({reason_of(error)}).", "import-failed", name=name
-        ) from error
+    except Exception as error:
+        sentence = f"{where}: its {what} {name} cannot be imported ({reason_of(error)})."
+        raise InputError(sentence, "import-failed", where, what) from error
 
 
 def is_reference(text: str) -> bool:

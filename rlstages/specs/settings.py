@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import textwrap
 import types
@@ -13,6 +12,7 @@ from dataclasses import MISSING, Field, dataclass
 from typing import Any, TypeVar
 
 from rlstages.errors import require, require_bool, require_choice, require_int, require_number
+from rlstages.specs.plain import kinds_of
 from rlstages.specs.schedules import Linear
 
 _T = TypeVar("_T", bound=type)
@@ -125,18 +125,6 @@ def per_stage(cls: type) -> list[str]:
 def scheduled(cls: type) -> list[str]:
     """Return the names of the settings that may be schedules."""
     return [name for name, kinds in kinds_of(cls).items() if Linear in kinds]
-
-
-@functools.cache
-def kinds_of(cls: Any) -> dict[str, tuple[Any, ...]]:
-    """Return the types of each field, with unions split into their members."""
-    hints = typing.get_type_hints(cls)
-    unions = (typing.Union, types.UnionType)
-    return {
-        field.name: typing.get_args(hint) if typing.get_origin(hint) in unions else (hint,)
-        for field in dataclasses.fields(cls)
-        for hint in [hints[field.name]]
-    }
 
 
 def listing_of(cls: type) -> str:

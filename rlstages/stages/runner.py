@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Literal, Protocol
 
 import gymnasium as gym
 
 from rlstages.demonstrations.episodes import Demonstrations
-from rlstages.errors import Fault, InputError, in_short, reason_of, require
+from rlstages.errors import Fault, InputError, in_short, require
 from rlstages.play.smoke_check import Trial
 from rlstages.specs.agent import Agent
 from rlstages.specs.criteria import Criterion, Verdict
 from rlstages.specs.criteria.decline import Decline
 from rlstages.specs.criteria.episodes import Score
+from rlstages.specs.references import class_at
 from rlstages.specs.serialization import require_types
 from rlstages.specs.stages.base import StageSpec
 
@@ -114,17 +114,11 @@ def runner_of(stage: StageSpec) -> Any:
     Raises:
         InputError: If the class that the stage's spec names does not exist or lacks a method.
     """
-    module, _, name = stage.runner.partition(":")
-    where = f"stage {stage.name!r}: its runner {stage.runner}"
-    try:
-        found = getattr(import_module(module), name)
-    except Exception as error:
-        raise InputError(
-            f"{where} cannot be imported ({reason_of(error)}).", "import-failed", f"stage {stage.name!r}", "runner"
-        ) from error
+    where = f"stage {stage.name!r}"
+    found = class_at(where, "runner", stage.runner)
     lacks = [method for method in METHODS if not callable(getattr(found, method, None))]
-    sentence = f"{where} has no method {' and no '.join(lacks)}, which every runner needs."
-    require(not lacks, sentence, "kind-invalid", f"stage {stage.name!r}", "runner")
+    sentence = f"{where}: its runner {stage.runner} has no method {' and no '.join(lacks)}, which every runner needs."
+    require(not lacks, sentence, "kind-invalid", where, "runner")
     return found
 
 

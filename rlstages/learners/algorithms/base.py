@@ -259,4 +259,4 @@ def implementation_of(spec: AlgorithmSpec) -> Any:
     Raises:
         InputError: If the class that the algorithm's spec names does not exist.
     """
-    return class_at(f"algorithm {spec.name}: its implementation", spec.implementation)
+    return class_at(f"algorithm {spec.name}", "implementation", spec.implementation)

@@ -10,9 +10,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rlstages.errors import InputError, require
-from rlstages.specs.plain import FrozenDict, plain, settle, whole
+from rlstages.specs.plain import FrozenDict, kinds_of, settle, settled
 from rlstages.specs.serialization import serializable
-from rlstages.specs.settings import check_setting, check_settings, kinds_of, per_stage
+from rlstages.specs.settings import check_setting, check_settings, per_stage
 
 _S = TypeVar("_S", bound="AlgorithmSpec")
 GROUP = "rlstages.algorithms"
@@ -158,6 +158,23 @@ def owner_of(name: str, *, stages: bool) -> type[AlgorithmSpec] | None:
     return None
 
 
+def split_settings(cls: type, given: Mapping[str, Any], *, stages: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the arguments of a spec into its own, and settings of an algorithm that were given by name.
+
+    Args:
+        cls: Dataclass of the spec.
+        given: Arguments by name.
+        stages: Whether stages must be allowed to change the settings.
+
+    Returns:
+        The spec's own arguments with unknown ones, and the settings, without those that are `None`.
+    """
+    own = {field.name for field in fields(cls)}
+    short = [name for name in given if name not in own and owner_of(name, stages=stages) is not None]
+    kept = {name: value for name, value in given.items() if name not in short}
+    return kept, {name: given[name] for name in short if given[name] is not None}
+
+
 def stage_settings(where: str, settings: Any) -> FrozenDict:
     """Return a stage's settings of the algorithm as frozen plain data.
 
@@ -172,8 +189,7 @@ def stage_settings(where: str, settings: Any) -> FrozenDict:
         if cls is None:
             sentence = f"{where}: {name!r} is no setting of an algorithm that a stage may change."
             raise InputError(sentence, "setting-unknown", where, name)
-        kinds = kinds_of(cls)[name]  # type: ignore[arg-type]
-        found[name] = whole(value) if int in kinds and float not in kinds else plain(value)
+        found[name] = settled(value, kinds_of(cls)[name])  # type: ignore[arg-type]
         check_setting(where, cls, name, found[name])
     return FrozenDict(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from rlstages.errors import require, require_name
@@ -14,7 +14,7 @@ from rlstages.specs.algorithms.base import (
     DEMONSTRATION_LOSS,
     REFERENCE_KL,
     AlgorithmSpec,
-    owner_of,
+    split_settings,
     stage_settings,
 )
 from rlstages.specs.algorithms.ppo import PPO
@@ -38,19 +38,12 @@ UNPROTECTED: dict[str, Any] = {"critic_fit_steps": 0, "anchor_kl": 0.0, "demonst
 
 def _fold(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     """Move the algorithm's settings that a stage was given by name into `settings`."""
-    own = {setting.name for setting in fields(cls)}
-    folded = [name for name in given if name not in own and owner_of(name, stages=True) is not None]
+    kept, settings = split_settings(cls, given, stages=True)
     stated = given.get("settings", {})
-    if not isinstance(stated, Mapping):
-        return given
-    settings = {**stated, **{name: given[name] for name in folded if given[name] is not None}}
-    kept = {name: value for name, value in given.items() if name not in folded}
-    settings = given.get("settings", {})
-    if not isinstance(settings, Mapping):
-        # For the stage's checks to refuse.
+    if not settings or not isinstance(stated, Mapping):
+        # What is no dictionary is for the stage's checks to refuse.
         return kept
-    settings = {**settings, **{name: given[name] for name in folded if given[name] is not None}}
-    return {**kept, "settings": settings} if settings else kept
+    return {**kept, "settings": {**stated, **settings}}
 
 
 @refusing_unknown(*AGENT_SETTINGS, fold=_fold, also=per_stage(PPO))

@@ -75,18 +75,7 @@ class Engine(Protocol):
         """
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
-        """Return a function that acts like the current policy, for episodes that are not trained on.
-
-        Its random draws depend only on the seed, and affect no other generator.
-
-        Args:
-            seed: Seed of the random draws.
-            deterministic: Whether to take the likeliest action instead of sampling.
-
-        Returns:
-            A function from the observations of all environments to actions, clipped to the action space. Its likeliest
-            actions equal those of stable-baselines3's `predict`; its samples have the same distribution.
-        """
+        """Return a function that acts like the current policy; see `Algorithm.player`."""
 
     def update(
         self,

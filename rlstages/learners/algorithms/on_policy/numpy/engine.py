@@ -84,7 +84,7 @@ class NumpyEngine:
         return network.values(self._features(np.concatenate([*ends, np.asarray(last).reshape(-1, *shape)])))
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
-        """Return a function that acts like the current policy; see `Engine.player`."""
+        """Return a function that acts like the current policy; see `Algorithm.player`."""
         network, head, space = self._network, self._head, self.policy.action_space
         features, generator = array_features(self.policy), np.random.default_rng([seed, _PLAYING])
 

@@ -96,7 +96,7 @@ class TorchEngine:
         return np.concatenate([value.cpu().numpy().reshape(-1) for value in ends])
 
     def player(self, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
-        """Return a function that acts like the current policy; see `Engine.player`."""
+        """Return a function that acts like the current policy; see `Algorithm.player`."""
         self.policy.set_training_mode(False)
         generator = torch.Generator(self._device).manual_seed(seed)
 
